@@ -1,0 +1,38 @@
+# Every target does all it needs on a machine that has only Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTORCH := torch>=2.11,<2.14
+
+.PHONY: demo test check docs benchmark clean
+
+demo: $(VENV)/core
+	$(BIN)/collabdm demo -o demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
+
+docs: $(VENV)/test
+	$(BIN)/python docs/write_cli.py
+
+# The project itself in a virtual environment of its own. PyTorch goes first: the range takes the CPU build
+# where one is offered.
+$(VENV)/core: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(PYTORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist

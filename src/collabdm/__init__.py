@@ -1,0 +1,78 @@
+"""One-shot collaborative data distillation: many sites, one small synthetic training set, a single round.
+
+    Plan      seeds a_1 .. a_T, and all that is agreed                          `planning`, `protocol`
+    site k    S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2  `methods.localdm`
+              L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x)) `statistics`, `embedding`
+    server    S    <- union of the S_k                                           `methods.collabdm`
+              mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       `statistics.merge`
+              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching`
+    anyone    trains on S                                                        `training`, `evaluation`
+
+psi_a is a network whose weights are drawn from seed a (`networks`, `seeds`), P_t a sketch. Three functions
+between three documents (`protocol`), which `files` reads and writes:
+
+    make_plan(classes, image, ...) -> Plan
+    contribute(plan, data, site) -> Contribution
+    distill(plan, contributions) -> DistilledSet
+
+Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
+distillation", 2024.
+"""
+
+from collabdm.compute import Compute, choose_compute
+from collabdm.errors import CollabDMError, DataError, DocumentError, PlanError, ProbeError
+from collabdm.evaluation import Protocol, Score, evaluate
+from collabdm.files import (
+    read_contribution,
+    read_distilled,
+    read_plan,
+    write_contribution,
+    write_distilled,
+    write_plan,
+)
+from collabdm.images import ImageSet
+from collabdm.methods import METHODS
+from collabdm.methods.collabdm import Run, contribute, distill
+from collabdm.networks import NetworkSpec
+from collabdm.planning import check_probe, make_plan, plan_for
+from collabdm.protocol import Contribution, DistilledSet, ImageSpec, Plan
+from collabdm.sources import load
+from collabdm.training import RECIPES, Recipe, training_set
+from collabdm.version import __version__
+
+__all__ = [
+    "METHODS",
+    "RECIPES",
+    "CollabDMError",
+    "Compute",
+    "Contribution",
+    "DataError",
+    "DistilledSet",
+    "DocumentError",
+    "ImageSet",
+    "ImageSpec",
+    "NetworkSpec",
+    "Plan",
+    "PlanError",
+    "ProbeError",
+    "Protocol",
+    "Recipe",
+    "Run",
+    "Score",
+    "__version__",
+    "check_probe",
+    "choose_compute",
+    "contribute",
+    "distill",
+    "evaluate",
+    "load",
+    "make_plan",
+    "plan_for",
+    "read_contribution",
+    "read_distilled",
+    "read_plan",
+    "training_set",
+    "write_contribution",
+    "write_distilled",
+    "write_plan",
+]

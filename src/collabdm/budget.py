@@ -1,0 +1,64 @@
+"""One dial: from the bytes that a site may send to steps, sketch and wire type.
+
+The images a site sends come first; the rest of the bytes goes to statistics. How many numbers a step
+should carry against how many steps there should be was measured (docs/results.md); the rule below reads
+that table: the widest sketch that still leaves `FEWEST_STEPS` steps.
+"""
+
+import re
+
+from collabdm.errors import PlanError
+from collabdm.networks import build
+from collabdm.planning import cost, make_plan
+from collabdm.protocol import Plan
+
+FEWEST_STEPS = 50
+MOST_STEPS = 400
+WIDTHS = (None, 1024, 512, 256, 128, 64)
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def read_bytes(text: str) -> int:
+    """A number of bytes as people write it.
+
+    >>> read_bytes("1MB"), read_bytes("0.5 MiB"), read_bytes("300k")
+    (1000000, 524288, 300000)
+    """
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = found.group(2).lower() if found else ""
+    unit = unit if unit in _UNITS else f"{unit}b"
+    if not found or unit not in _UNITS or float(found.group(1)) <= 0:
+        raise PlanError(f"`budget` should be bytes, such as 500kB, 1MB or 2MiB; found {text!r}")
+    return int(float(found.group(1)) * _UNITS[unit])
+
+
+def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
+    """The plan with steps, sketch and wire type chosen so that no site sends more than `limit` bytes.
+
+    Fields named in `keep` stay as they are. Raises PlanError where even the smallest choice is too large.
+    """
+    width = build(plan.network, plan.image.shape, len(plan.classes)).embedding_width
+    wire = plan.wire if "wire" in keep else "float16"
+    widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < width)
+    best = None
+    for sketch in widths:
+        steps = plan.steps if "steps" in keep else _steps_within(plan, limit, sketch, wire)
+        candidate = plan.model_copy(update={"sketch": sketch, "wire": wire, "steps": steps})
+        if steps and cost(candidate).bytes <= limit:
+            best = candidate
+            if steps >= FEWEST_STEPS or "steps" in keep:
+                break
+    if best is None:
+        least = cost(plan.model_copy(update={"steps": 1, "sketch": widths[-1], "wire": wire})).bytes
+        raise PlanError(
+            f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of "
+            f"{plan.image.shape} images; found {limit:,}: lower `local-images`, or send none (`--local none`)"
+        )
+    settings = {name: getattr(best, name) for name in Plan.model_fields if name != "probe"}
+    return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
+
+
+def _steps_within(plan: Plan, limit: int, sketch: int | None, wire: str) -> int:
+    one = cost(plan.model_copy(update={"sketch": sketch, "wire": wire, "steps": 1, "fraction": 1.0}))
+    return min(MOST_STEPS, max(0, (limit - one.image_bytes) // one.statistics_bytes))

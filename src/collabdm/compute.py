@@ -1,0 +1,102 @@
+"""Where and how a network is evaluated: device, precision, compiled or not.
+
+Compilation (a C++ compiler and some seconds at the start) pays for long work only, so the choice is
+made from the number of images to come, which is known beforehand: the same work always takes the
+same path, and a repeated document has the same bytes.
+"""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+
+from collabdm.errors import PlanError
+
+logger = logging.getLogger("collabdm")
+
+Precision = Literal["float32", "bfloat16"]
+
+Forward = Callable[[nn.Module, Tensor], Tensor]  # (network, images) -> embeddings or logits
+
+SHAPES = 64  # compiled forms of one function that are kept: networks, shapes, with and without gradients
+
+COMPILE_FROM_MULTIPLICATIONS = 2e12  # some 20 s of a small computer: what compiling costs
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Device ("cpu", "cuda", …), precision of the networks, and whether they are compiled.
+
+    `compiled=None` decides by the amount of work.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    compiled: bool | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that networks compute in; sums are float32 always."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    def compiles(self, multiplications: float) -> bool:
+        """Whether work of that many multiplications is compiled here."""
+        wanted = multiplications >= COMPILE_FROM_MULTIPLICATIONS if self.compiled is None else self.compiled
+        return wanted and _can_compile(self.device)
+
+    def faster(self, function: Forward, multiplications: float) -> Forward:
+        """The function, compiled if that pays. It should be called with few shapes."""
+        return _compiled(function) if self.compiles(multiplications) else function
+
+
+@cache
+def _compiled(function: Forward) -> Forward:
+    """One compiled form of a function for the whole process: networks are arguments, so they share it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own imports
+        compiled = torch.compile(function, dynamic=False)
+
+    def run(network: nn.Module, x: Tensor) -> Tensor:
+        with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=SHAPES):
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return compiled(network, x)
+
+    return run
+
+
+@cache
+def _can_compile(device: str) -> bool:
+    if device == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        logger.warning("no C++ compiler found: networks run uncompiled, some two to four times slower")
+        return False
+    return True
+
+
+def choose_compute(device: str = "auto", precision: str = "auto", compiled: bool | None = None) -> Compute:
+    """A Compute from what a person says: `auto` takes a GPU if there is one, and bfloat16 where it is native."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise PlanError(f"`device` should be one that this machine has; found {device!r} ({error})") from error
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    if precision not in ("float32", "bfloat16"):
+        raise PlanError(f"`precision` should be float32, bfloat16 or auto; found {precision!r}")
+    return Compute(device, precision, compiled)  # type: ignore[arg-type]
+
+
+def _multiplies_bfloat16(device: str) -> bool:
+    """Whether the device multiplies matrices in bfloat16 natively: a GPU of these years, a CPU with AMX."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device == "cpu" and bool(supported())

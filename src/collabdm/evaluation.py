@@ -1,0 +1,123 @@
+"""How good a set is: the accuracy of networks trained on it, on real test images.
+
+    accuracy = mean over (network, trial) of  1/n sum_i [argmax_y f(x_i) = y_i]
+
+Every trial starts from its own seed, the same for all sets, so sets are compared on equal networks.
+Beside a distilled set stand random real images of the same storage: ipc of each class, and for a set with
+pae also pae^2 times as many reduced ones.
+
+Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (protocol).
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from collabdm.compute import Compute
+from collabdm.embedding import Geometry
+from collabdm.images import ImageSet
+from collabdm.methods.localdm import random_images
+from collabdm.networks import NetworkSpec
+from collabdm.planning import geometry
+from collabdm.protocol import DistilledSet, Plan
+from collabdm.seeds import derive
+from collabdm.training import Recipe, Task, Trainer, network_seed, training_set
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracies (shares of 1) of networks trained on one set, in order of trials."""
+
+    what: str
+    network: str
+    accuracies: tuple[float, ...]
+    images: int
+
+    @property
+    def n(self) -> int:
+        """Number of networks."""
+        return len(self.accuracies)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the networks (n - 1); 0 for one."""
+        return statistics.stdev(self.accuracies) if self.n > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How sets are scored: the networks, trials of each, the recipe, and the seed of the trials."""
+
+    networks: tuple[NetworkSpec, ...] = (NetworkSpec(),)
+    trials: int = 5
+    recipe: Recipe = Recipe()
+    seed: int = 0
+
+
+def score(
+    what: str,
+    data: ImageSet,
+    test: ImageSet,
+    seen: Geometry,
+    protocol: Protocol,
+    compute: Compute,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Score]:
+    """Train every network `trials` times on `data` and test it; one Score per network."""
+    scores = []
+    for spec in protocol.networks:
+        trainer = Trainer(Task(spec, data, seen, protocol.recipe), compute, protocol.trials)
+        accuracies = []
+        for trial in range(protocol.trials):
+            before, total = trial * protocol.recipe.epochs, protocol.trials * protocol.recipe.epochs
+
+            def trained(epochs: int, before: int = before, total: int = total) -> None:
+                progress(f"training on {what}", before + epochs, total)
+
+            trainer.train(network_seed(protocol.seed, spec.name, trial), trained)
+            accuracies.append(trainer.accuracy(test))
+        scores.append(Score(what, spec.name, tuple(accuracies), len(data)))
+    return scores
+
+
+def evaluate(
+    distilled: DistilledSet,
+    test: ImageSet,
+    protocol: Protocol = Protocol(),
+    compute: Compute = Compute(),
+    progress: Progress = lambda what, done, total: None,
+) -> list[Score]:
+    """The scores of a distilled set on test images of the plan's classes."""
+    data = training_set(distilled)
+    return score(distilled.method, data, test, geometry(distilled.plan), protocol, compute, progress)
+
+
+def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:
+    """Sets of random real images of the storage of the plan's set, ready to train on.
+
+    `random real` has ipc of each class; with pae, `random real, pae` has pae^2 times as many, reduced
+    and enlarged again.
+    """
+    labels = torch.nonzero(real.counts()).flatten().repeat_interleave(plan.ipc)
+    own = derive(seed, "random")
+    whole = plan.model_copy(update={"pae": 1})
+    baselines = {"random real": ImageSet(random_images(whole, real, labels, own), labels, plan.classes)}
+    if plan.pae > 1:
+        packed = ImageSet(random_images(plan, real, labels, own), labels, plan.classes)
+        baselines["random real, pae"] = training_set(DistilledSet(packed, plan, {}, "random"))
+    return baselines
+
+
+def spread(scores: Sequence[Score]) -> tuple[float, float, int]:
+    """Mean, standard deviation and number of all accuracies of several scores."""
+    together = Score("", "", tuple(a for s in scores for a in s.accuracies), 0)
+    return together.mean, together.std, together.n

@@ -1,0 +1,284 @@
+"""The three documents on disk: Plan as JSON, Contribution and DistilledSet as safetensors.
+
+docs/format.md states the formats in MUST and MAY. No pickle is read or written. A file is written
+beside its place and moved there when it is whole, so nobody ever sees half a file. A file is checked
+before it is used: size first, then structure, values, and the plan it answers.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from collabdm.errors import DataError, DocumentError
+from collabdm.images import ImageSet
+from collabdm.matching import State
+from collabdm.planning import cost, describe
+from collabdm.protocol import (
+    CONTRIBUTION_VERSION,
+    DISTILLED_VERSION,
+    PLAN_VERSION,
+    Contribution,
+    DistilledSet,
+    Plan,
+    check_contribution,
+)
+from collabdm.statistics import Statistics
+from collabdm.whole import write_whole
+
+HEADER_KEY = "collabdm"  # one metadata key: safetensors does not order several
+PLAN_LIMIT = 4 * 2**20
+DISTILLED_LIMIT = 2**32
+HEADER_ALLOWANCE = 2**20
+
+_STATISTICS = ("steps", "classes", "codes", "batch_counts", "totals")
+
+
+class _Header(BaseModel):
+    """What every header begins with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: str
+    version: int
+    classes: tuple[str, ...]
+    versions: dict[str, str]
+
+
+Header = TypeVar("Header", bound=_Header)
+
+
+class ContributionHeader(_Header):
+    """Header of a Contribution."""
+
+    site: str
+    plan_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DistilledHeader(_Header):
+    """Header of a DistilledSet: the plan whole, and the images of each class that each site holds."""
+
+    method: str
+    plan: dict[str, Any]
+    sites: dict[str, list[int]]
+
+
+def write_plan(plan: Plan, path: Path | str) -> None:
+    """Write a Plan as indented JSON, its digest beside its fields."""
+    document = {"format": "collabdm/plan", "version": PLAN_VERSION, "digest": plan.digest}
+    document |= plan.model_dump(mode="json")
+    write_whole(Path(path), (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_plan(path: Path | str) -> Plan:
+    """Read a Plan. Raises DocumentError where it is not one, or was changed after it was made."""
+    content = _read_bytes(Path(path), PLAN_LIMIT)
+    try:
+        document = json.loads(content.decode(), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{path} should be a plan, JSON; found text that is not ({error})") from error
+    if not isinstance(document, dict):
+        raise DocumentError(f"{path} should be a plan, a JSON object; found {type(document).__name__}")
+    _check_format(str(path), document, "collabdm/plan", PLAN_VERSION)
+    digest = document.pop("digest", None)
+    del document["format"], document["version"]
+    plan = _parse_plan(str(path), document)
+    if digest != plan.digest:
+        raise DocumentError(
+            f"{path}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
+            "the plan was changed after it was made; ask its author for the original"
+        )
+    return plan
+
+
+def write_contribution(contribution: Contribution, path: Path | str) -> None:
+    """Write a Contribution as safetensors."""
+    write_whole(Path(path), contribution_bytes(contribution))
+
+
+def contribution_bytes(contribution: Contribution) -> bytes:
+    """The bytes of a Contribution: the same on disk and on any wire."""
+    s = contribution.statistics
+    tensors = {f"statistics.{name}": getattr(s, name) for name in _STATISTICS}
+    if s.scales is not None:
+        tensors["statistics.scales"] = s.scales
+    tensors |= {"local.images": contribution.images.images, "local.labels": contribution.images.labels}
+    header = ContributionHeader(
+        format="collabdm/contribution",
+        version=CONTRIBUTION_VERSION,
+        classes=contribution.images.classes,
+        versions=contribution.versions,
+        site=contribution.site,
+        plan_digest=contribution.plan_digest,
+    )
+    return _encode(tensors, header)
+
+
+def read_contribution(path: Path | str, plan: Plan) -> Contribution:
+    """Read and check one site's answer to `plan`. Raises DocumentError."""
+    return parse_contribution(_read_bytes(Path(path), contribution_limit(plan)), plan, str(path))
+
+
+def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") -> Contribution:
+    """A Contribution from its bytes, checked against `plan`. Raises DocumentError."""
+    header, tensors = _decode(content, where, ContributionHeader, "collabdm/contribution", CONTRIBUTION_VERSION)
+    try:
+        contribution = _contribution(header, tensors)
+        check_contribution(plan, contribution)
+    except (DocumentError, DataError) as error:
+        raise DocumentError(f"{where}: {error}") from error
+    return contribution
+
+
+def contribution_limit(plan: Plan) -> int:
+    """The most bytes that an answer to the plan can have."""
+    return cost(plan).bytes + len(plan.classes) * 64 + plan.steps * 8 + HEADER_ALLOWANCE
+
+
+def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
+    """Write a DistilledSet as safetensors."""
+    header = DistilledHeader(
+        format="collabdm/distilled",
+        version=DISTILLED_VERSION,
+        classes=distilled.images.classes,
+        versions=distilled.versions,
+        method=distilled.method,
+        plan=distilled.plan.model_dump(mode="json"),
+        sites=distilled.sites,
+    )
+    tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
+    write_whole(Path(path), _encode(tensors, header))
+
+
+def read_distilled(path: Path | str) -> DistilledSet:
+    """Read a DistilledSet. Raises DocumentError where it is not one."""
+    where = str(path)
+    content = _read_bytes(Path(path), DISTILLED_LIMIT)
+    header, tensors = _decode(content, where, DistilledHeader, "collabdm/distilled", DISTILLED_VERSION)
+    plan = _parse_plan(where, header.plan)
+    _expect_names(where, tensors, {"images", "labels"})
+    try:
+        images = ImageSet(tensors["images"], tensors["labels"], header.classes)
+    except DataError as error:
+        raise DocumentError(f"{where}: {error}") from error
+    if header.classes != plan.classes or images.shape != plan.image.shape:
+        raise DocumentError(f"{where}: images should be of the plan's classes and shape {plan.image.shape}")
+    counts = set(images.counts().tolist())
+    if not counts <= {0, plan.ipc} or counts == {0}:
+        raise DocumentError(f"{where}: there should be {plan.ipc} images of a class; found {sorted(counts)}")
+    if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
+        raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
+    return DistilledSet(images, plan, header.sites, header.method, header.versions)
+
+
+def write_state(state: State, identity: str, path: Path) -> None:
+    """Keep a run's state, under the identity of what is run, to resume from."""
+    tensors = {"images": state.images.cpu()} | {f"optimiser.{k}": v.cpu() for k, v in state.optimiser.items()}
+    header = json.dumps({"identity": identity, "done": state.done})
+    write_whole(path, safetensors.torch.save(_contiguous(tensors), {HEADER_KEY: header}))
+
+
+def read_state(path: Path, identity: str) -> State | None:
+    """The kept state of the same run; None where there is none, or of another run."""
+    try:
+        content = path.read_bytes()
+        header = json.loads(_metadata(content)[HEADER_KEY])
+        tensors = safetensors.torch.load(content)
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+        return None
+    if header.get("identity") != identity:
+        return None
+    prefix = "optimiser."
+    optimiser = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return State(header["done"], tensors["images"], optimiser)
+
+
+def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:
+    names = {f"statistics.{name}" for name in _STATISTICS} | {"local.images", "local.labels"}
+    scales = tensors.get("statistics.scales")
+    _expect_names(f"contribution of {header.site!r}", tensors, names | ({"statistics.scales"} & set(tensors)))
+    for name in ("statistics.steps", "statistics.classes", "statistics.batch_counts", "statistics.totals"):
+        if tensors[name].dtype != torch.int64 or tensors[name].ndim != 1:
+            raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
+    statistics = Statistics(**{name: tensors[f"statistics.{name}"] for name in _STATISTICS}, scales=scales)
+    labels = tensors["local.labels"]
+    if labels.dtype != torch.int64 or bool((labels.diff() < 0).any()):
+        raise DocumentError("`local.labels` should be int64 in ascending order")
+    images = ImageSet(tensors["local.images"], labels, header.classes)
+    return Contribution(header.site, header.plan_digest, statistics, images, header.versions)
+
+
+def _encode(tensors: dict[str, Tensor], header: _Header) -> bytes:
+    return safetensors.torch.save(_contiguous(tensors), {HEADER_KEY: header.model_dump_json()})
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of safetensors bytes (8 bytes of length, then JSON)."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]
+
+
+def _decode(
+    content: bytes, where: str, model: type[Header], kind: str, version: int
+) -> tuple[Header, dict[str, Tensor]]:
+    try:
+        tensors = safetensors.torch.load(content)
+        text = json.loads(_metadata(content)[HEADER_KEY])
+    except (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise DocumentError(
+            f"{where} should be a whole safetensors file with a `{HEADER_KEY}` header; found one that is "
+            f"damaged, cut off or of another kind ({error}): ask for it again"
+        ) from error
+    _check_format(where, text, kind, version)
+    try:
+        return model.model_validate(text), tensors
+    except ValidationError as error:
+        raise DocumentError(f"{where}: header: {describe(error)}") from error
+
+
+def _check_format(where: str, document: Any, kind: str, version: int) -> None:
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != kind:
+        raise DocumentError(f"{where}: format should be {kind}; found {found!r}")
+    if document.get("version") != version:
+        raise DocumentError(
+            f"{where}: version should be {version}; found {document.get('version')!r}: "
+            "it was made by another version of collabdm; use the same on both sides"
+        )
+
+
+def _parse_plan(where: str, document: dict[str, Any]) -> Plan:
+    try:
+        return Plan.model_validate(document)
+    except ValidationError as error:
+        raise DocumentError(f"{where}: {describe(error)}") from error
+
+
+def _expect_names(where: str, tensors: dict[str, Tensor], names: set[str]) -> None:
+    if set(tensors) != names:
+        missing, unknown = sorted(names - set(tensors)), sorted(set(tensors) - names)
+        raise DocumentError(f"{where}: parts should be {sorted(names)}; missing {missing}, unknown {unknown}")
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise DocumentError(f"{path} should have at most {limit:,} bytes; found {size:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DocumentError(f"{path} should be a readable file; {error.strerror}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)

@@ -1,0 +1,120 @@
+"""Labelled images, resident in memory.
+
+Pixels are uint8 in 0 .. 255, or float32 in units where 0 .. 1 is the same range (a learned image may
+leave it). Networks see `(x - mean) / std`; the constants come from the Plan, never from one site's data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from collabdm.errors import DataError
+
+Pixels = UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with their labels and the names of the classes.
+
+    `images` is (n, channels, height, width); `labels` is (n,), an index into `classes`.
+    """
+
+    images: Pixels
+    labels: Int64[Tensor, " n"]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype not in (torch.uint8, torch.float32) or self.images.ndim != 4:
+            raise DataError(
+                "`images` should be uint8 or float32 of shape (n, channels, height, width); "
+                f"found {self.images.dtype} of shape {tuple(self.images.shape)}"
+            )
+        if self.labels.shape != (len(self.images),):
+            raise DataError(
+                f"`labels` should be one per image, ({len(self.images)},); found {tuple(self.labels.shape)}"
+            )
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise DataError(
+                f"labels should be in 0 .. {len(self.classes) - 1} (there are {len(self.classes)} classes); "
+                f"found {int(self.labels.min())} .. {int(self.labels.max())}"
+            )
+        if self.images.dtype == torch.float32 and not bool(torch.isfinite(self.images).all()):
+            raise DataError("images should be finite; found NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def counts(self) -> Int64[Tensor, " classes"]:
+        """n_y: the number of images of each class."""
+        return torch.bincount(self.labels, minlength=len(self.classes))
+
+    def of_class(self, y: int) -> Int64[Tensor, " n_y"]:
+        """Positions of the images of class y, in order."""
+        return torch.nonzero(self.labels == y).flatten()
+
+    def subset(self, index: Int64[Tensor, " m"]) -> "ImageSet":
+        """The images at the given positions."""
+        return ImageSet(self.images[index], self.labels[index], self.classes)
+
+    def nbytes(self) -> int:
+        """Bytes of the pixels."""
+        return self.images.numel() * self.images.element_size()
+
+
+def pool(sets: Sequence[ImageSet]) -> ImageSet:
+    """All sets as one, in the order given. The classes should agree."""
+    if len({s.classes for s in sets}) != 1:
+        raise DataError("sets to pool should have the same classes in the same order")
+    images = torch.cat([s.images for s in sets])
+    return ImageSet(images, torch.cat([s.labels for s in sets]), sets[0].classes)
+
+
+def as_float(images: Pixels) -> Float32[Tensor, "n c h w"]:
+    """Pixels in units of 0 .. 1."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def as_uint8(images: Pixels) -> UInt8[Tensor, "n c h w"]:
+    """Pixels rounded to 0 .. 255; values outside are clipped."""
+    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The affine map to what networks see, one mean and std per channel, in units of 0 .. 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, device=like.device).view(1, -1, 1, 1)
+        return mean, torch.tensor(self.std, device=like.device).view(1, -1, 1, 1)
+
+    def apply(self, images: Pixels) -> Float32[Tensor, "n c h w"]:
+        """Pixels -> network units."""
+        mean, std = self._constants(images)
+        return (as_float(images) - mean) / std
+
+    def invert(self, values: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
+        """Network units -> pixels in units of 0 .. 1."""
+        mean, std = self._constants(values)
+        return values * std + mean
+
+
+def measure_normalisation(data: ImageSet) -> Normalisation:
+    """Per-channel mean and std of a data set: for a coordinator that holds a reference set."""
+    levels = data.images.flatten(2).transpose(0, 1).flatten(1)  # channel, pixel
+    scale = 255.0 if levels.dtype == torch.uint8 else 1.0
+    mean = [float(channel.double().mean()) / scale for channel in levels]
+    std = [float(channel.double().std(correction=0)) / scale for channel in levels]
+    return Normalisation(tuple(round(m, 4) for m in mean), tuple(max(round(s, 4), 1e-3) for s in std))

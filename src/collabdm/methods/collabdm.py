@@ -1,0 +1,203 @@
+"""CollabDM: collaborative distribution matching in one round (Algorithm 1).
+
+    site k     S_k  local distillation            L_{t,k}^y = mean_{x in D_{t,k}^y} psi_{a_t}(x)
+    server     S <- union of the S_k;  for t = 1 .. T:
+               S <- S - eta grad_S  sum_y | merge_k L_{t,k}^y - mean_{x in S^y} psi_{a_t}(x) |^2
+
+With pae (`plan.pae` = l > 1) every image of S stores l x l small ones, at the sites and at the server.
+
+Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
+distillation", 2024.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from collabdm.compute import Compute
+from collabdm.embedding import Sampling
+from collabdm.errors import DataError, DocumentError
+from collabdm.images import ImageSet, as_float, as_uint8
+from collabdm.matching import Problem, State, Target, match
+from collabdm.methods.localdm import jitter_stored, local_images, noise_images
+from collabdm.planning import plan_embedding
+from collabdm.protocol import (
+    Contribution,
+    DistilledSet,
+    Plan,
+    check_contribution,
+    check_contributions,
+)
+from collabdm.seeds import Purpose, Stream, derive
+from collabdm.statistics import Merged, class_statistics, merge
+from collabdm.version import versions
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a long part runs: where it computes, who watches, how it resumes and who keeps its states."""
+
+    compute: Compute = Compute()
+    progress: Progress = silent
+    resume: State | None = None
+    keep: Callable[[State], None] = lambda state: None
+
+
+def check_data(plan: Plan, data: ImageSet) -> None:
+    """Refuse data that does not fit the plan, before any work. Raises DataError."""
+    if data.classes != plan.classes:
+        raise DataError(f"classes should be those of the plan, {plan.classes}; found {data.classes}")
+    if len(data) == 0:
+        raise DataError("a site should hold at least one image of the plan's classes; found none")
+    if data.shape != plan.image.shape:
+        raise DataError(
+            f"images should be (channels, height, width) = {plan.image.shape}, as the plan says; found {data.shape}"
+        )
+
+
+def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
+    """One site's answer to the plan. The same plan, data and site name give the same bytes.
+
+    Raises DataError or PlanError where the data or the name do not fit.
+    """
+    check_data(plan, data)
+    plan.check_site(site)
+    seed = derive(plan.seed, "site", site)
+
+    def distilled(state: State) -> None:
+        run.keep(state)
+        run.progress("local distillation", state.done, plan.local.steps)
+
+    images = local_images(plan, data, seed, run.compute, run.resume, distilled)
+    steps = plan.steps_of(site)
+    counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
+    embedding = plan_embedding(plan, run.compute, work=len(steps) * int(counts.sum()))
+    statistics = class_statistics(
+        embedding,
+        data,
+        steps,
+        Sampling(seed, Purpose.BATCH, plan.batch),
+        plan.wire,
+        lambda done: run.progress("statistics", done, len(steps)),
+    )
+    return Contribution(site, plan.digest, statistics, images, versions())
+
+
+def distill(
+    plan: Plan, contributions: Sequence[Contribution], run: Run = Run(), allow_missing: bool = False
+) -> DistilledSet:
+    """Refine the sites' images by the merged statistics: `ipc` images of every class that some site has.
+
+    The order of the contributions does not matter. Raises DocumentError where one of them does not
+    answer the plan, or where no site has one of the plan's classes (unless `allow_missing`).
+    """
+    check_contributions(plan, [c.site for c in contributions])
+    for contribution in contributions:
+        check_contribution(plan, contribution)
+    ordered = sorted(contributions, key=lambda c: c.site)
+    merged = merge([(c.site, c.statistics) for c in ordered], plan.steps, len(plan.classes), plan.merging)
+    missing = [name for name, total in zip(plan.classes, merged.totals.tolist(), strict=True) if not total]
+    if missing and not allow_missing:
+        raise DocumentError(
+            f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a site "
+            "that has it, or allow the set to go without"
+        )
+    pixels, labels = start_images(plan, ordered, merged.totals)
+    pixels = refine(plan, pixels, labels, merged, run)
+    images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
+    sites = {c.site: _counts(plan, c).tolist() for c in ordered}
+    return DistilledSet(images, plan, sites, plan.method, versions())
+
+
+def start_images(
+    plan: Plan, ordered: Sequence[Contribution], totals: Int64[Tensor, " classes"]
+) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
+    """What refinement starts from (pixels in 0 .. 1): of each class, `ipc` of the images sent.
+
+    The sites' images are taken in proportion to the images that each holds (`weighted`) or at random
+    (`uniform`, as the authors' program). Where too few were sent, they are used again, moved a little,
+    or noise fills the rest where the plan starts from noise.
+    """
+    stream = Stream.of(plan.seed, Purpose.SERVER, 0)
+    chosen = []
+    present = torch.nonzero(totals).flatten()
+    for y in present.tolist():
+        sent = [as_float(c.images.images[c.images.of_class(y)]) for c in ordered]
+        held = torch.stack([_counts(plan, c)[y] for c in ordered])
+        chosen.append(_start_of_class(plan, sent, held, stream))
+    return torch.cat(chosen), present.repeat_interleave(plan.ipc)
+
+
+def _start_of_class(
+    plan: Plan, sent: list[Tensor], held: Int64[Tensor, " sites"], stream: Stream
+) -> Float32[Tensor, "ipc c h w"]:
+    available = torch.tensor([len(images) for images in sent])
+    if plan.merging == "weighted":
+        take = apportion(held, available, plan.ipc)
+        images = torch.cat([images[: int(n)] for images, n in zip(sent, take, strict=True)])
+    else:
+        images = torch.cat(sent)
+        images = images[stream.permutation(len(images))[: plan.ipc]]
+    lack = plan.ipc - len(images)
+    if lack == 0:
+        return images
+    if len(images) == 0 or plan.local.start == "noise":
+        return torch.cat([images, noise_images(plan, lack, stream)])
+    filled = images[torch.arange(plan.ipc) % len(images)]
+    return jitter_stored(plan, filled, torch.arange(len(images), plan.ipc), stream)
+
+
+def apportion(held: Int64[Tensor, " k"], available: Int64[Tensor, " k"], seats: int) -> Int64[Tensor, " k"]:
+    """Seats by highest averages (D'Hondt) of `held`, nobody above `available`; ties to the first.
+
+    >>> apportion(torch.tensor([90, 10]), torch.tensor([3, 3]), 4).tolist()
+    [3, 1]
+    """
+    take = torch.zeros_like(available)
+    for _ in range(min(seats, int(available.sum()))):
+        average = held.double() / (take + 1)
+        average[take >= available] = -1
+        take[int(average.argmax())] += 1
+    return take
+
+
+def refine(
+    plan: Plan,
+    pixels: Float32[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    merged: Merged,
+    run: Run,
+) -> Float32[Tensor, "n c h w"]:
+    """`plan.refinement.passes` over the T seeds (Algorithm 1, lines 9-14); pixels in 0 .. 1."""
+    iterations = plan.refinement.passes * plan.steps
+    if iterations == 0:
+        return pixels
+    normalisation = plan.image.normalisation
+    state = run.resume or State(0, normalisation.apply(pixels))
+    work = 3 * iterations * len(labels) * plan.pae**2
+    embedding = plan_embedding(plan, run.compute, work=work)
+
+    def target(i: int) -> Target:
+        return Target(merged.means[i % plan.steps], merged.present[i % plan.steps])
+
+    def refined(state: State) -> None:
+        run.keep(state)
+        run.progress("refinement", state.done, iterations)
+
+    problem = Problem(embedding, labels, target, lambda i: i % plan.steps, plan.pae, plan.refinement.batch)
+    return normalisation.invert(match(state, problem, plan.refinement.matching, iterations, refined))
+
+
+def _counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
+    counts = torch.zeros(len(plan.classes), dtype=torch.int64)
+    counts[contribution.statistics.classes] = contribution.statistics.totals
+    return counts

@@ -1,0 +1,165 @@
+"""Making a Plan: settings filled in, bytes and work foretold, and the probe that guards the seeds.
+
+Bytes of a contribution that holds P classes, of width r and `c` bytes a number:
+
+    steps * P * (r c + 4 [int8])  +  P * images * channels * side^2 * (1 uint8 | 4 float32)
+
+The probe is computed at step 0 from an image of uniforms: a digest of the network's weights (equal to
+the bit on every machine) and the image's sketched embedding under the augmentation of class 0 (equal to
+float tolerance). A site whose library computes something else would poison the round unseen; it refuses.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from collabdm.augment import OPERATIONS
+from collabdm.compute import Compute
+from collabdm.embedding import Embedding, Geometry, Seeds, multiplications, probe_values
+from collabdm.errors import PlanError, ProbeError
+from collabdm.images import ImageSet, measure_normalisation
+from collabdm.networks import Network, build
+from collabdm.protocol import ImageSpec, Plan, Probe
+from collabdm.seeds import Purpose, Stream
+from collabdm.statistics import WIRE_BYTES
+
+PROBE_VALUES = 16
+PROBE_TOLERANCE = 1e-3
+
+
+def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
+    """A Plan for images of the given classes and shape; `settings` are fields of `Plan`.
+
+    Left out: `augment` is every operation, without flip where the classes are digits; `local.images`
+    is a site's share of ipc and one more. Raises PlanError, naming the field.
+    """
+    settings.setdefault("augment", default_policy(classes))
+    try:
+        plan = Plan(classes=classes, image=image, **settings)
+    except ValidationError as error:
+        raise PlanError(describe(error)) from error
+    if plan.local.images == 0 and plan.local.method != "none":
+        share = min(plan.ipc, math.ceil(plan.ipc / plan.sites) + 1)
+        plan = plan.model_copy(update={"local": plan.local.model_copy(update={"images": share})})
+    return plan.model_copy(update={"probe": probe(plan)})
+
+
+def plan_for(data: ImageSet, **settings: Any) -> Plan:
+    """A Plan for data like `data` (a public reference set: its mean and std become public)."""
+    channels, side, _ = data.shape
+    constants = measure_normalisation(data)
+    image = ImageSpec(channels=channels, side=side, mean=constants.mean, std=constants.std)
+    return make_plan(data.classes, image, **settings)
+
+
+def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Every operation; a digit is not the same when flipped."""
+    digits = all(name.strip().isdigit() for name in classes)
+    return tuple(o for o in OPERATIONS if not (digits and o == "flip"))
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error in the house's form, one line per field."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"`{where}` is not a setting: remove it, or check its spelling")
+            continue
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        lines.append(f"`{where}` {message}; found {item['input']!r:.80}" if where else message)
+    return "\n".join(lines)
+
+
+def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
+    """The embedding that the Plan's seeds name; `work` images are to pass through it."""
+    return Embedding(plan.network, geometry(plan), Seeds(plan.seed), compute, plan.sketch, work)
+
+
+def geometry(plan: Plan) -> Geometry:
+    """What the Plan's embeddings look at."""
+    return Geometry(plan.image.shape, len(plan.classes), plan.image.normalisation, plan.augment)
+
+
+def probe(plan: Plan) -> Probe:
+    """The Plan's probe, computed on this machine in float32 on the CPU."""
+    embedding = plan_embedding(plan, Compute(compiled=False)).at(0)
+    pixels = Stream.of(plan.seed, Purpose.PROBE).uniforms(1, *plan.image.shape)
+    values = probe_values(pixels, embedding)
+    chosen = values[:: max(1, len(values) // PROBE_VALUES)][:PROBE_VALUES]
+    return Probe(
+        weights=weights_digest(embedding.network),
+        embedding=tuple(float(f"{value:.6g}") for value in chosen.tolist()),
+    )
+
+
+def check_probe(plan: Plan) -> None:
+    """Refuse to work where this machine does not compute what the Plan's author did. Raises ProbeError."""
+    if plan.probe is None:
+        raise ProbeError("the plan should carry a probe; found none: make it with `collabdm plan`")
+    here = probe(plan)
+    if here.weights != plan.probe.weights:
+        raise ProbeError(
+            f"the weights of step 0 should have digest {plan.probe.weights[:16]}…; this machine draws "
+            f"{here.weights[:16]}…: install the plan author's version of collabdm"
+        )
+    expected, found = torch.tensor(plan.probe.embedding), torch.tensor(here.embedding)
+    scale = float(expected.abs().max()) or 1.0
+    if len(expected) != len(found) or float((expected - found).abs().max()) > PROBE_TOLERANCE * scale:
+        raise ProbeError(
+            "the embedding of the probe image should agree with the plan's to 1 in 1000; this machine "
+            "computes other values: compare the versions of torch and collabdm with the plan's author"
+        )
+
+
+def weights_digest(network: Network) -> str:
+    """SHA-256 of all weights as little-endian float32, in declared order."""
+    digest = hashlib.sha256()
+    for parameter in network.parameters():
+        digest.update(parameter.detach().cpu().float().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a site will send and compute, if it holds every class, `images` of each."""
+
+    statistics_bytes: int
+    image_bytes: int
+    forward_images: int
+    multiplications: float
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the tensors of a contribution; its header adds a few hundred."""
+        return self.statistics_bytes + self.image_bytes
+
+
+def image_bytes(plan: Plan, images: int) -> int:
+    """Bytes of that many images as they travel."""
+    channels, height, width = plan.image.shape
+    return images * channels * height * width * (1 if plan.images == "uint8" else 4)
+
+
+def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
+    """Foretell one site's contribution. A backward pass counts as two forward ones."""
+    classes = len(plan.classes)
+    network = build(plan.network, plan.image.shape, classes)
+    width = min(plan.sketch or network.embedding_width, network.embedding_width)
+    steps = round(plan.steps * plan.fraction)
+    per_mean = width * WIRE_BYTES[plan.wire] + (4 if plan.wire == "int8" else 0)
+    local = 0 if plan.local.method == "none" else plan.local.images
+    real = classes * steps * min(plan.batch or images_per_class, images_per_class)
+    if plan.local.method == "dm":
+        synthetic = plan.local.images * plan.pae**2 * 3
+        real += classes * plan.local.steps * (min(plan.local.batch, images_per_class) + synthetic)
+    return Cost(
+        statistics_bytes=steps * classes * per_mean,
+        image_bytes=image_bytes(plan, local * classes),
+        forward_images=real,
+        multiplications=real * multiplications(network, plan.image.shape),
+    )

@@ -1,0 +1,280 @@
+"""The three documents: Plan, Contribution, DistilledSet.
+
+    Plan  ->  each site: Contribution  ->  anyone: DistilledSet
+
+All are frozen. A Plan is identified by the SHA-256 of its canonical JSON; the other two carry that
+digest. What a document may hold is stated in docs/format.md; how it lies on disk is `files`.
+
+Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
+distillation", 2024.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from collabdm.augment import OPERATIONS, Operation
+from collabdm.errors import DocumentError, PlanError
+from collabdm.images import ImageSet, Normalisation
+from collabdm.networks import NetworkSpec
+from collabdm.seeds import SEED_LIMIT, participants
+from collabdm.statistics import Merging, Statistics, Wire
+
+PLAN_VERSION = 1
+CONTRIBUTION_VERSION = 1
+DISTILLED_VERSION = 1
+
+Positive = Annotated[int, Field(ge=1, le=10**6)]
+Rate = Annotated[float, Field(gt=0, le=10**4)]
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Part(BaseModel):
+    """A frozen part of a Plan; unknown keys, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImageSpec(Part):
+    """The images of all sites: square, `channels` x `side` x `side`, normalised with these constants."""
+
+    channels: Annotated[int, Field(ge=1, le=16)]
+    side: Annotated[int, Field(ge=8, le=128)]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _one_constant_per_channel(self) -> "ImageSpec":
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"`mean` and `std` should have {self.channels} values, one per channel")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.side, self.side
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The map from pixels to what networks see."""
+        return Normalisation(self.mean, self.std)
+
+
+class Matching(Part):
+    """A run of distribution matching: how the synthetic images follow the gradient of the loss.
+
+    `spread` weighs a further term that matches the standard deviation of every dimension of the
+    embedding within a class (local distillation only: statistics carry means alone).
+    """
+
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    learning_rate: Rate = 10.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    schedule: Literal["constant", "cosine"] = "constant"
+    spread: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
+class Local(Part):
+    """What a site sends beside its statistics: `images` per class that it holds.
+
+    `dm`: distilled by distribution matching from its own data; `random`: real images as they are;
+    `none`: nothing. `start` says what `dm` starts from, and what fills a class at the server that
+    got too few images: real images (of the site), or noise, which shows no real image.
+    """
+
+    method: Literal["dm", "random", "none"] = "dm"
+    start: Literal["real", "noise"] = "real"
+    images: Annotated[int, Field(ge=0, le=10**6)] = 0
+    steps: Annotated[int, Field(ge=0, le=10**6)] = 400
+    batch: Positive = 256
+    matching: Matching = Matching(learning_rate=1.0)
+
+
+class Refinement(Part):
+    """The server's part: `passes` over the T seeds; `batch` synthetic images per class and step (all if None)."""
+
+    passes: Annotated[int, Field(ge=0, le=1000)] = 1
+    batch: Positive | None = None
+    matching: Matching = Matching()
+
+
+class Probe(Part):
+    """What the Plan's author computed at step 0, for a site to compare with (see `probe`)."""
+
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    embedding: tuple[float, ...]
+
+
+class Plan(Part):
+    """All that sites and server must agree on before the round; its seeds stand for T random networks."""
+
+    classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
+    image: ImageSpec
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
+    sites: Positive = 5
+    site_names: tuple[SiteName, ...] | None = None
+    method: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "collabdm"
+    ipc: Annotated[int, Field(ge=1, le=10_000)] = 10
+    pae: Annotated[int, Field(ge=1, le=8)] = 1
+    steps: Annotated[int, Field(ge=0, le=100_000)] = 100
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch: Positive | None = 256
+    network: NetworkSpec = NetworkSpec()
+    augment: tuple[Operation, ...] = OPERATIONS
+    sketch: Positive | None = None
+    wire: Wire = "float16"
+    images: Literal["uint8", "float32"] = "uint8"
+    merging: Merging = "weighted"
+    local: Local = Local()
+    refinement: Refinement = Refinement()
+    probe: Probe | None = None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Plan":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("`classes` should be distinct names")
+        if len(set(self.augment)) != len(self.augment):
+            raise ValueError("`augment` should name every operation once")
+        if self.image.side % self.pae:
+            raise ValueError(f"`pae` should divide the image side {self.image.side}; found {self.pae}")
+        if self.site_names is not None and len(set(self.site_names)) != self.sites:
+            raise ValueError(f"`site_names` should be {self.sites} distinct names, as `sites` says")
+        if self.fraction < 1 and self.site_names is None:
+            raise ValueError("`fraction` below 1 needs `site_names`: sites draw which of them take part in a step")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+    def steps_of(self, site: str) -> list[int]:
+        """A_k: the steps in which a site takes part."""
+        if self.fraction == 1 or self.site_names is None:
+            return list(range(self.steps))
+        return [t for t in range(self.steps) if site in participants(self.seed, t, self.site_names, self.fraction)]
+
+    def check_site(self, site: str) -> None:
+        """Refuse a name that the Plan does not allow."""
+        if self.site_names is not None and site not in self.site_names:
+            raise PlanError(f"`site` should be one of {', '.join(self.site_names)}; found {site!r}")
+        if not site or len(site) > 64 or not all(c.isalnum() or c in "._-" for c in site) or site[0] in "._-":
+            raise PlanError(
+                f"`site` should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first; found {site!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one site answers: statistics of its classes, and a few images (see `Local`)."""
+
+    site: str
+    plan_digest: str
+    statistics: Statistics
+    images: ImageSet
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """The outcome: exactly `ipc` images of every class that some site has.
+
+    `plan` is carried whole, so that the set can be used without any other file. With pae, each
+    image holds `plan.pae`^2 small ones: train on `expanded` images.
+    """
+
+    images: ImageSet
+    plan: Plan
+    sites: dict[str, list[int]]
+    method: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def check_contribution(plan: Plan, contribution: Contribution) -> None:
+    """Refuse a contribution that does not answer this plan. Raises DocumentError."""
+    name = f"contribution of {contribution.site!r}"
+    if contribution.plan_digest != plan.digest:
+        raise DocumentError(
+            f"{name}: plan digest should be {plan.digest[:16]}…; found {contribution.plan_digest[:16]}…: "
+            "it answers another plan; ask the site to run `collabdm contribute` with this one"
+        )
+    try:
+        plan.check_site(contribution.site)
+    except PlanError as error:
+        raise DocumentError(f"{name}: {error}") from error
+    _check_statistics(plan, contribution, name)
+    _check_images(plan, contribution, name)
+
+
+def _check_statistics(plan: Plan, contribution: Contribution, name: str) -> None:
+    statistics = contribution.statistics
+    expected = plan.steps_of(contribution.site)
+    if statistics.steps.tolist() != expected:
+        raise DocumentError(f"{name}: steps should be the {len(expected)} of the plan; found {len(statistics.steps)}")
+    if len(statistics.classes) == 0:
+        raise DocumentError(f"{name}: at least one class should be present; found none")
+    if int(statistics.classes.max()) >= len(plan.classes):
+        raise DocumentError(
+            f"{name}: class numbers should be below {len(plan.classes)}; found {int(statistics.classes.max())}"
+        )
+    if statistics.wire != plan.wire:
+        raise DocumentError(f"{name}: wire type should be {plan.wire}; found {statistics.wire}")
+
+
+def _check_images(plan: Plan, contribution: Contribution, name: str) -> None:
+    images = contribution.images
+    if images.classes != plan.classes:
+        raise DocumentError(f"{name}: classes should be {plan.classes}; found {images.classes}")
+    if len(images) and images.shape != plan.image.shape:
+        raise DocumentError(f"{name}: images should be {plan.image.shape}; found {images.shape}")
+    if len(images) and str(images.images.dtype) != f"torch.{plan.images}":
+        raise DocumentError(f"{name}: images should be {plan.images}; found {images.images.dtype}")
+    present = torch.zeros(len(plan.classes), dtype=torch.bool)
+    present[contribution.statistics.classes] = True
+    expected = present * (0 if plan.local.method == "none" else plan.local.images)
+    if images.counts().tolist() != expected.tolist():
+        raise DocumentError(f"{name}: images per class should be {expected.tolist()}; found {images.counts().tolist()}")
+
+
+def check_contributions(plan: Plan, sites: list[str]) -> None:
+    """Refuse an empty round and two contributions of one site. Raises DocumentError."""
+    if not sites:
+        raise DocumentError("there should be at least one contribution; found none")
+    twice = sorted({site for site in sites if sites.count(site) > 1})
+    if twice:
+        raise DocumentError(
+            f"each site should contribute once; found {', '.join(twice)} more than once: remove one of the files"
+        )
+    if len(sites) > plan.sites:
+        raise DocumentError(f"the plan is for {plan.sites} sites; found {len(sites)} contributions")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON in the canonical form of RFC 8785 (sorted keys, no spaces, ECMAScript numbers).
+
+    >>> canonical_json({"b": 1.0, "a": [0.1, 1e-7]})
+    '{"a":[0.1,1e-7],"b":1}'
+    """
+    if isinstance(value, dict):
+        items = (f"{canonical_json(k)}:{canonical_json(v)}" for k, v in sorted(value.items()))
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(canonical_json, value)) + "]"
+    if isinstance(value, float):
+        return _ecmascript_number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _ecmascript_number(value: float) -> str:
+    if value == 0:
+        return "0"
+    if 1e-6 <= abs(value) < 1e21:
+        text = format(Decimal(repr(value)), "f")
+        return text.removesuffix(".0")
+    mantissa, exponent = repr(value).split("e")
+    return f"{mantissa}e{int(exponent):+d}"

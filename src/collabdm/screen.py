@@ -1,0 +1,110 @@
+"""What the command line shows: progress with time left, tables, pictures of a set."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from collabdm.images import ImageSet, as_uint8
+from collabdm.protocol import DistilledSet
+from collabdm.whole import replace_whole
+
+
+class Bars:
+    """Progress bars by name, on standard error; silent if asked."""
+
+    def __init__(self, quiet: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of `what` are made."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True) -> Table:
+    """A table whose first column is text and whose others are figures, or text as well."""
+    result = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        result.add_column(column, justify="right" if figures and number else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a results table: set, network, accuracy, spread, number of networks, images trained on, bytes."""
+    rows = []
+    for item in results["scores"]:
+        sent = results["sets"].get(item["what"], {}).get("bytes_per_site", {})
+        largest = f"{max(sent.values()):,}" if sent else "-"
+        rows.append(
+            (
+                item["what"],
+                item["network"],
+                f"{100 * item['mean']:.2f}",
+                f"{100 * item['std']:.2f}",
+                str(item["n"]),
+                f"{item['images']:,}",
+                largest,
+            )
+        )
+    return rows
+
+
+SCORE_COLUMNS = ("set", "network", "accuracy %", "std", "n", "images", "bytes per site, at most")
+
+
+def write_picture(distilled: DistilledSet, path: Path, columns: int = 10, zoom: int = 2) -> None:
+    """A PNG of the set: a row per class, up to `columns` images of each."""
+    picture = contact_sheet(distilled.images, columns, zoom)
+    replace_whole(path, lambda file: picture.save(file, format="PNG"))
+
+
+def contact_sheet(images: ImageSet, columns: int, zoom: int, gap: int = 2) -> Image.Image:
+    """A row per class, up to `columns` images of each, on white."""
+    channels, side, _ = images.shape
+    present = [y for y in range(len(images.classes)) if len(images.of_class(y))]
+    columns = min(columns, max(len(images.of_class(y)) for y in present))
+    cell = side * zoom + gap
+    sheet = np.full((len(present) * cell + gap, columns * cell + gap, 3), 255, dtype=np.uint8)
+    pixels = as_uint8(images.images).numpy()
+    for row, y in enumerate(present):
+        for column, index in enumerate(images.of_class(y)[:columns].tolist()):
+            one = pixels[index][[0, 0, 0] if channels != 3 else [0, 1, 2]].transpose(1, 2, 0)
+            top, left = row * cell + gap, column * cell + gap
+            sheet[top : top + side * zoom, left : left + side * zoom] = one.repeat(zoom, 0).repeat(zoom, 1)
+    return Image.fromarray(sheet)

@@ -1,0 +1,124 @@
+"""The only source of randomness: a counter-based generator whose stream never changes.
+
+Server and sites never exchange networks, only seeds, so every random number of the protocol is
+a function of the Plan alone. A stream is named by (seed, purpose, step):
+
+    words   = Philox4x64-10 with key = (seed, purpose * 2^32 + step), counter from zero
+    uniform = (h >> 8) * 2^-24      for each 32-bit half h of a word, the low half first
+    sign    = 2 * bit - 1           for each bit of a word, the lowest first
+
+Uniforms are exact in float32, so weights and sketches agree bit for bit on any machine. NumPy
+guarantees the raw stream of its bit generators (NEP 19); tests hold the first words as golden values.
+
+Reference: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
+1, 2, 3", SC 2011.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+SEED_LIMIT = 2**63
+STEP_LIMIT = 2**32
+
+
+class Purpose(IntEnum):
+    """What a stream is for. The numbers are part of the protocol and are never reused."""
+
+    WEIGHTS = 1  #: weights of the embedding network of a step
+    AUGMENT = 2  #: augmentation parameters of a step
+    SKETCH = 3  #: signs of the sketch of a step
+    PROBE = 4  #: the probe image
+    PARTICIPATION = 5  #: which sites take part in a step (Z_t)
+    SERVER = 6  #: the server's draws: images to start from, batches of synthetic images
+    LOCAL_WEIGHTS = 16  #: weights of the network of a step of the local distillation
+    LOCAL_AUGMENT = 17  #: augmentation of a step of the local distillation
+    LOCAL_BATCH = 18  #: real images of a step of the local distillation
+    LOCAL_START = 19  #: the images that the local distillation starts from
+    BATCH = 20  #: real images of a step of the statistics
+    PARTITION = 32  #: simulated split of one data set over sites
+    NETWORK = 33  #: initial weights of a network to be trained
+    TRAINING = 34  #: order of images and augmentation in training
+    BASELINE = 35  #: random real images to compare with
+    DATA = 36  #: subsets of a data set
+
+
+@dataclass
+class Stream:
+    """A run of raw 64-bit words, consumed from the front.
+
+    >>> Stream.of(7, Purpose.WEIGHTS, 0).uniforms(2).tolist() == Stream.of(7, Purpose.WEIGHTS, 0).uniforms(2).tolist()
+    True
+    """
+
+    key: tuple[int, int]
+    _philox: np.random.Philox = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._philox = np.random.Philox(key=np.array(self.key, dtype=np.uint64), counter=0)
+
+    @classmethod
+    def of(cls, seed: int, purpose: Purpose, step: int = 0) -> "Stream":
+        """The stream named by (seed, purpose, step), at its beginning."""
+        if not 0 <= seed < SEED_LIMIT:
+            raise ValueError(f"`seed` should be in 0 .. 2^63 - 1; found {seed}")
+        if not 0 <= step < STEP_LIMIT:
+            raise ValueError(f"`step` should be in 0 .. 2^32 - 1; found {step}")
+        return cls((seed, (int(purpose) << 32) + step))
+
+    def words(self, count: int) -> np.ndarray:
+        """The next `count` raw words, uint64."""
+        return self._philox.random_raw(count)
+
+    def uniforms(self, *shape: int) -> Float32[Tensor, "..."]:
+        """Uniforms in [0, 1), multiples of 2^-24, float32, of the given shape."""
+        count = math.prod(shape)
+        halves = self.words((count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
+        values = (halves >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        return torch.from_numpy(values).reshape(shape)
+
+    def signs(self, *shape: int) -> Float32[Tensor, "..."]:
+        """Independent signs, -1 or +1 with equal chance, float32, of the given shape."""
+        count = math.prod(shape)
+        octets = self.words((count + 63) // 64).astype("<u8", copy=False).view(np.uint8)
+        bits = np.unpackbits(octets, count=count, bitorder="little")
+        return torch.from_numpy(bits.astype(np.float32) * 2 - 1).reshape(shape)
+
+    def permutation(self, n: int) -> Int64[Tensor, " n"]:
+        """A random order of 0 .. n-1: the order of the next n words (ties, of chance 2^-64, by position)."""
+        return torch.from_numpy(np.argsort(self.words(n), kind="stable").astype(np.int64))
+
+    def integers(self, bound: int, *shape: int) -> Int64[Tensor, "..."]:
+        """Integers in 0 .. bound-1: the high 64 bits of word * bound (bias below bound * 2^-64)."""
+        words = self.words(math.prod(shape)).tolist()
+        return torch.tensor([(word * bound) >> 64 for word in words], dtype=torch.int64).reshape(shape)
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """A seed for a named part, e.g. one site's private draws: the first 63 bits of a SHA-256.
+
+    The hashed text is the decimal seed and the names, joined by U+001F.
+
+    >>> derive(0, "site", "a") == derive(0, "site", "a") != derive(0, "site", "b")
+    True
+    """
+    text = "\x1f".join([str(seed), *map(str, names)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def participants(seed: int, step: int, sites: Sequence[str], fraction: float) -> frozenset[str]:
+    """Z_t: the sites that take part in step t, `round(fraction * K)` of them, at least one.
+
+    Source: Algorithm 1, line 4. The order in which the sites are named does not matter.
+    """
+    ordered = sorted(sites)
+    size = max(1, round(fraction * len(ordered)))
+    order = Stream.of(seed, Purpose.PARTICIPATION, step).permutation(len(ordered))
+    return frozenset(ordered[i] for i in order[:size].tolist())

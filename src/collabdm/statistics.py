@@ -1,0 +1,169 @@
+"""The statistics of a site: per step and class, the mean embedding of real images, coded for the wire.
+
+For step t (seed a_t, network psi_t without its classifier, embedding width D) and class y
+
+    L_{t,k}^y = 1/B  sum_{x in D_{t,k}^y}  P_t psi_t(augment_{t,y}(x))
+
+over a batch of B images of the class, or all of them. P_t is a sketch: a seeded D x r matrix of
+signs / sqrt(r), so that E |P_t v|^2 = |v|^2; none when r = D. Beside it stand the number of images in
+the batch and, once per class, the total n_y. The mean times its count is a sum, and sums add: merging
+the sites' files gives the statistics of the pooled data. Two rules:
+
+    weighted   sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       (default)
+    uniform    the mean of the sites' means                              (Algorithm 1, line 12)
+
+over the sites of Z_t that hold the class. A class that none of them holds is absent from the step.
+Wire types: float16; int8 with one float32 scale per (step, class), max|v| / 127; float32.
+
+References: R. Holland et al., "One-shot collaborative data distillation", 2024 (Algorithm 1).
+D. Achlioptas, "Database-friendly random projections", 2003 (signs as projection).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from collabdm.embedding import Embedding, Sampling
+from collabdm.errors import DataError, DocumentError
+from collabdm.images import ImageSet
+
+Wire = Literal["float16", "int8", "float32"]
+Merging = Literal["weighted", "uniform"]
+
+WIRE_BYTES: dict[Wire, int] = {"float16": 2, "int8": 1, "float32": 4}
+_WIRE_DTYPES: dict[Wire, torch.dtype] = {
+    "float16": torch.float16,
+    "int8": torch.int8,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Class means of one site, as they travel.
+
+    `codes` is (steps, classes present, r), float16, float32 or int8; `scales` is (steps, classes
+    present) for int8, else None. `batch_counts` and `totals` are per class present: images in a
+    batch, images held.
+    """
+
+    steps: Int64[Tensor, " T"]
+    classes: Int64[Tensor, " P"]
+    codes: Tensor
+    scales: Float32[Tensor, "T P"] | None
+    batch_counts: Int64[Tensor, " P"]
+    totals: Int64[Tensor, " P"]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.steps), len(self.classes))
+        if self.codes.ndim != 3 or self.codes.shape[:2] != shape:
+            raise DocumentError(
+                f"statistics should be (steps, classes, width) = {(*shape, 'r')}; found {tuple(self.codes.shape)}"
+            )
+        if self.codes.dtype not in _WIRE_DTYPES.values():
+            raise DocumentError(f"statistics should be float16, float32 or int8; found {self.codes.dtype}")
+        if (self.scales is not None) != (self.codes.dtype == torch.int8):
+            raise DocumentError("scales should stand beside int8 statistics, and only there")
+        if self.scales is not None and self.scales.shape != shape:
+            raise DocumentError(f"scales should be {shape}; found {tuple(self.scales.shape)}")
+        if not len(self.batch_counts) == len(self.totals) == len(self.classes):
+            raise DocumentError("there should be one batch count and one total per class")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        floats = self.codes if self.scales is None else self.scales
+        if not bool(torch.isfinite(floats).all()):
+            raise DocumentError("statistics should be finite; found NaN or infinity")
+        if self.scales is not None and bool((self.scales < 0).any()):
+            raise DocumentError("scales should not be negative")
+        if len(self.classes) and (int(self.classes[0]) < 0 or bool((self.classes.diff() <= 0).any())):
+            raise DocumentError(f"class numbers should ascend from 0; found {self.classes.tolist()}")
+        if bool((self.steps.diff() <= 0).any()):
+            raise DocumentError("steps should ascend")
+        if bool((self.batch_counts < 1).any()) or bool((self.totals < self.batch_counts).any()):
+            raise DocumentError("counts should be 1 <= images in a batch <= images held, for every class present")
+
+    @property
+    def wire(self) -> Wire:
+        """The wire type."""
+        return next(wire for wire, dtype in _WIRE_DTYPES.items() if dtype == self.codes.dtype)
+
+    def means(self) -> Float32[Tensor, "T P r"]:
+        """The class means, decoded."""
+        values = self.codes.float()
+        return values if self.scales is None else values * self.scales[:, :, None]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Targets of the server: `means` is (T, classes, r); `present` is (T, classes)."""
+
+    means: Float32[Tensor, "T classes r"]
+    present: Bool[Tensor, "T classes"]
+    totals: Int64[Tensor, " classes"]
+
+
+def encode(means: Float32[Tensor, "*shape r"], wire: Wire) -> tuple[Tensor, Float32[Tensor, "*shape"] | None]:
+    """Codes and scales of class means. Raises DataError where a value does not fit the wire type."""
+    if wire == "int8":
+        scales = means.abs().amax(-1) / 127
+        codes = (means / scales.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round().clamp(-127, 127)
+        return codes.to(torch.int8), scales
+    codes = means.to(_WIRE_DTYPES[wire])
+    if not bool(torch.isfinite(codes).all()):
+        raise DataError(
+            f"class means should fit {wire}; found values up to {float(means.abs().max()):.3g}: "
+            "use wire type float32, or a network with a norm"
+        )
+    return codes, None
+
+
+def class_statistics(
+    embedding: Embedding,
+    data: ImageSet,
+    steps: Sequence[int],
+    sampling: Sampling,
+    wire: Wire,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> Statistics:
+    """One pass over the steps: the means of all classes that `data` holds, encoded as they come."""
+    totals = data.counts()
+    present = torch.nonzero(totals).flatten()
+    coded = []
+    for done, step in enumerate(steps):
+        index = sampling.picks(data, step)
+        means = embedding.at(step).real_means(data, index)
+        coded.append(encode(means[present].cpu(), wire))
+        on_step(done + 1)
+    counts = totals[present]
+    if sampling.batch is not None:
+        counts = counts.clamp_max(sampling.batch)
+    width = embedding.sketched_width
+    codes = torch.stack([c for c, _ in coded]) if coded else torch.zeros(0, len(present), width)
+    scales = torch.stack([s for _, s in coded]) if coded and wire == "int8" else None
+    if not coded:
+        codes, scales = encode(codes, wire)
+    return Statistics(torch.tensor(list(steps), dtype=torch.int64), present, codes, scales, counts, totals[present])
+
+
+def merge(parts: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging) -> Merged:
+    """The statistics of all sites as one; the order of (site, statistics) does not matter, to the bit."""
+    ordered = [statistics for _, statistics in sorted(parts, key=lambda part: part[0])]
+    width = ordered[0].codes.shape[2]
+    sums = torch.zeros(steps, classes, width, dtype=torch.float64)
+    weights = torch.zeros(steps, classes, dtype=torch.float64)
+    totals = torch.zeros(classes, dtype=torch.int64)
+    for site in ordered:
+        if site.codes.shape[2] != width:
+            raise DocumentError(f"all sites should send width {width}; found {site.codes.shape[2]}")
+        weight = site.totals.double() if rule == "weighted" else torch.ones(len(site.totals), dtype=torch.float64)
+        at = (site.steps[:, None], site.classes[None, :])
+        sums[at] += site.means().double() * weight[:, None]
+        weights[at] += weight
+        totals[site.classes] += site.totals
+    means = (sums / weights.clamp_min(1)[..., None]).float()
+    return Merged(means, weights > 0, totals)

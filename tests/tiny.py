@@ -1,0 +1,106 @@
+"""Small explicit plans, data and documents: 8 x 8 images, three classes, a network of 8 filters and one block."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from collabdm.images import ImageSet
+from collabdm.methods.collabdm import contribute
+from collabdm.networks import NetworkSpec
+from collabdm.planning import make_plan
+from collabdm.protocol import Contribution, DistilledSet, ImageSpec, Plan
+from collabdm.seeds import Purpose, Stream
+from collabdm.statistics import Statistics
+
+CLASSES = ("cat", "dog", "owl")
+GREY = ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,))
+COLOUR = ImageSpec(channels=3, side=8, mean=(0.5, 0.25, 0.375), std=(0.25, 0.5, 0.125))
+NETWORK = NetworkSpec(width=8, depth=1)
+WIDTH = 8 * 4 * 4  # of NETWORK's embedding
+VERSIONS = {"collabdm": "0", "torch": "0"}
+
+
+def tiny_plan(image: ImageSpec = GREY, classes: tuple[str, ...] = CLASSES, **settings: Any) -> Plan:
+    small: dict[str, Any] = {
+        "seed": 7,
+        "sites": 3,
+        "ipc": 2,
+        "steps": 3,
+        "batch": None,
+        "network": NETWORK,
+        "wire": "float32",
+        "local": {"steps": 2, "batch": 4},
+    }
+    return make_plan(classes, image, **small | settings)
+
+
+def fixed_plan(**changes: Any) -> Plan:
+    """A plan of numbers that no network computed: it has no probe."""
+    fields: dict[str, Any] = {
+        "classes": CLASSES,
+        "image": GREY,
+        "seed": 7,
+        "sites": 2,
+        "ipc": 1,
+        "steps": 2,
+        "network": NETWORK,
+        "sketch": 4,
+        "local": {"images": 1},
+    }
+    return Plan(**fields | changes)
+
+
+def tiny_data(counts: Sequence[int], seed: int = 0, plan: Plan | None = None) -> ImageSet:
+    """Random pixels, brighter from class to class; labels in turn, so that classes are mixed."""
+    shape, classes = (plan.image.shape, plan.classes) if plan else (GREY.shape, CLASSES)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    stream = Stream.of(seed, Purpose.DATA)
+    labels = labels[stream.permutation(len(labels))]
+    bright = (labels * 40).view(-1, 1, 1, 1)
+    noise = (stream.uniforms(len(labels), *shape) * 150).to(torch.int64)
+    return ImageSet((bright + noise).to(torch.uint8), labels, classes)
+
+
+def split(data: ImageSet, sites: Sequence[Sequence[int]]) -> list[ImageSet]:
+    return [data.subset(torch.tensor(index, dtype=torch.int64)) for index in sites]
+
+
+def answers(plan: Plan, holdings: Sequence[Sequence[int]]) -> list[Contribution]:
+    """One contribution per row of image counts; sites are named site-1, site-2, ..."""
+    sets = [tiny_data(counts, seed, plan) for seed, counts in enumerate(holdings)]
+    return [contribute(plan, data, f"site-{k + 1}") for k, data in enumerate(sets)]
+
+
+def fixed_statistics(codes: torch.Tensor, classes: Sequence[int], totals: Sequence[int] | None = None) -> Statistics:
+    counts = torch.tensor(totals or [1] * len(classes), dtype=torch.int64)
+    scales = torch.full(codes.shape[:2], 0.5) if codes.dtype == torch.int8 else None
+    return Statistics(torch.arange(len(codes)), torch.tensor(classes), codes, scales, counts, counts)
+
+
+def ramp(*shape: int) -> torch.Tensor:
+    """0, 1/8, 2/8, ... up to 2, and again: exact in every wire type but int8."""
+    return (torch.arange(torch.Size(shape).numel()) % 17).float().div(8).reshape(shape)
+
+
+def fixed_contribution(plan: Plan, site: str = "site-1", **changes: Any) -> Contribution:
+    """Numbers that no network computed: the statistics of classes 0 and 2, and `local.images` images of each."""
+    labels = torch.tensor([0, 2]).repeat_interleave(plan.local.images)
+    images = (torch.arange(len(labels) * 64) % 251).to(torch.uint8).reshape(len(labels), 1, 8, 8)
+    codes = ramp(plan.steps, 2, plan.sketch or WIDTH)
+    codes = (codes * 8).to(torch.int8) if plan.wire == "int8" else codes.to(getattr(torch, plan.wire))
+    fields: dict[str, Any] = {
+        "site": site,
+        "plan_digest": plan.digest,
+        "statistics": fixed_statistics(codes, [0, 2], [3, 5]),
+        "images": ImageSet(images, labels, plan.classes),
+        "versions": VERSIONS,
+    }
+    return Contribution(**fields | changes)
+
+
+def fixed_distilled(plan: Plan) -> DistilledSet:
+    labels = torch.arange(len(plan.classes)).repeat_interleave(plan.ipc)
+    images = (torch.arange(len(labels) * 64) % 251).to(torch.uint8).reshape(len(labels), 1, 8, 8)
+    sites = {"site-1": [3, 0, 5], "site-2": [0, 4, 0]}
+    return DistilledSet(ImageSet(images, labels, plan.classes), plan, sites, plan.method, VERSIONS)
