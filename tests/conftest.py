@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 hook = install_import_hook("collabdm", "beartype.beartype")
 hook.__enter__()  # for the whole session: modules are imported later, by the tests
+torch.set_num_threads(1)  # the tests' networks are tiny: threads would only wait for each other
 
 
 @pytest.fixture(autouse=True, scope="session")

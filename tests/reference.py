@@ -50,8 +50,7 @@ def sketch(plan: Plan, t: int, v: Tensor) -> Tensor:
     if plan.sketch is None or plan.sketch >= len(v):
         return v
     signs = Stream.of(plan.seed, Purpose.SKETCH, t).signs(len(v), plan.sketch)
-    sums = [sum(sign * v[i] for i, sign in enumerate(signs[:, j])) for j in range(plan.sketch)]
-    return torch.stack(sums) / math.sqrt(plan.sketch)
+    return signs.T @ v / math.sqrt(plan.sketch)
 
 
 def mean(vectors: Sequence[Tensor]) -> Tensor:

@@ -1,8 +1,7 @@
 import pytest
-import reference
 import torch
-from tiny import CLASSES, COLOUR, GREY, WIDTH, tiny_data, tiny_plan
 
+import reference
 from collabdm.augment import expand
 from collabdm.compute import Compute
 from collabdm.embedding import class_means
@@ -14,6 +13,7 @@ from collabdm.planning import plan_embedding
 from collabdm.protocol import Contribution, Plan
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.statistics import Merged, merge
+from tiny import CLASSES, COLOUR, GREY, tiny_data, tiny_plan
 
 SITES = ("site-1", "site-2", "site-3")
 HOLDINGS = ([5, 1, 0], [0, 4, 0], [2, 6, 0])  # nobody holds the last class
@@ -137,7 +137,3 @@ def test_a_step_of_local_distillation_goes_down_the_gradient_of_the_reference(pa
     expected = as_batch(reference.gradients(reference.local_loss(plan, data, "a", 0, sets), sets))
     assert float(expected.abs().max()) > 1e-3
     torch.testing.assert_close(start - normalisation.apply(moved.images), 0.5 * expected, rtol=1e-3, atol=1e-4)
-
-
-def test_the_sketch_of_the_variants_is_narrower_than_the_embedding() -> None:
-    assert all(settings.get("sketch", 1) < WIDTH for settings in VARIANTS.values())

@@ -75,7 +75,8 @@ def answers(plan: Plan, holdings: Sequence[Sequence[int]]) -> list[Contribution]
 def fixed_statistics(codes: torch.Tensor, classes: Sequence[int], totals: Sequence[int] | None = None) -> Statistics:
     counts = torch.tensor(totals or [1] * len(classes), dtype=torch.int64)
     scales = torch.full(codes.shape[:2], 0.5) if codes.dtype == torch.int8 else None
-    return Statistics(torch.arange(len(codes)), torch.tensor(classes), codes, scales, counts, counts)
+    present = torch.tensor(classes, dtype=torch.int64)
+    return Statistics(torch.arange(len(codes)), present, codes, scales, counts, counts.clone())
 
 
 def ramp(*shape: int) -> torch.Tensor:

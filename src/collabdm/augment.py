@@ -119,7 +119,7 @@ def draw(policy: Sequence[Operation], m: int, side: int, stream: Stream) -> Draw
     return draws
 
 
-def augment(x: Float[Tensor, "n c s s"], draws: Draws) -> Float[Tensor, "n c s s"]:
+def augment(x: Float32[Tensor, "n c s s"], draws: Draws) -> Float32[Tensor, "n c s s"]:
     """Images in network units, each transformed by its own draw; differentiable in x."""
     brightness, saturation, contrast = (column.view(-1, 1, 1, 1) for column in draws.colour.unbind(1))
     x = x + brightness

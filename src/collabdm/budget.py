@@ -8,8 +8,7 @@ that table: the widest sketch that still leaves `FEWEST_STEPS` steps.
 import re
 
 from collabdm.errors import PlanError
-from collabdm.networks import build
-from collabdm.planning import cost, make_plan
+from collabdm.planning import bytes_per_step, cost, make_plan, steps_taken
 from collabdm.protocol import Plan
 
 FEWEST_STEPS = 50
@@ -38,27 +37,33 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
     Fields named in `keep` stay as they are. Raises PlanError where even the smallest choice is too large.
     """
-    width = build(plan.network, plan.image.shape, len(plan.classes)).embedding_width
     wire = plan.wire if "wire" in keep else "float16"
-    widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < width)
+    full = plan.model_copy(update={"sketch": None}).width
+    widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < full)
+    shapes = [plan.model_copy(update={"sketch": sketch, "wire": wire}) for sketch in widths]
     best = None
-    for sketch in widths:
-        steps = plan.steps if "steps" in keep else _steps_within(plan, limit, sketch, wire)
-        candidate = plan.model_copy(update={"sketch": sketch, "wire": wire, "steps": steps})
-        if steps and cost(candidate).bytes <= limit:
+    for shape in shapes:
+        steps = plan.steps if "steps" in keep else _steps_within(shape, limit)
+        candidate = shape.model_copy(update={"steps": steps})
+        if (steps or "steps" in keep) and cost(candidate).file_bytes <= limit:
             best = candidate
             if steps >= FEWEST_STEPS or "steps" in keep:
                 break
     if best is None:
-        least = cost(plan.model_copy(update={"steps": 1, "sketch": widths[-1], "wire": wire})).bytes
+        fewest = {} if "steps" in keep else {"steps": 1}
+        least = cost(shapes[-1].model_copy(update=fewest)).file_bytes
         raise PlanError(
-            f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of "
-            f"{plan.image.shape} images; found {limit:,}: lower `local-images`, or send none (`--local none`)"
+            f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of {plan.image.shape} "
+            f"images; found {limit:,}: send fewer images (`--local-images`) or none (`--local none`), and leave "
+            "steps, sketch and wire to be chosen"
         )
     settings = {name: getattr(best, name) for name in Plan.model_fields if name != "probe"}
     return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
 
 
-def _steps_within(plan: Plan, limit: int, sketch: int | None, wire: str) -> int:
-    one = cost(plan.model_copy(update={"sketch": sketch, "wire": wire, "steps": 1, "fraction": 1.0}))
-    return min(MOST_STEPS, max(0, (limit - one.image_bytes) // one.statistics_bytes))
+def _steps_within(plan: Plan, limit: int) -> int:
+    """T: the steps, `MOST_STEPS` at most, after which no site has sent more than `limit`."""
+    most = plan.model_copy(update={"steps": MOST_STEPS})
+    fixed = cost(plan.model_copy(update={"steps": 0})).file_bytes
+    room = (limit - fixed) // bytes_per_step(plan)
+    return sum(taken <= room for taken in steps_taken(most))

@@ -20,36 +20,34 @@ from rich.text import Text
 from collabdm import files
 from collabdm.budget import choose, read_bytes
 from collabdm.compute import Compute, choose_compute
-from collabdm.errors import CollabDMError, PlanError
+from collabdm.errors import CollabDMError, DataError
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
-from collabdm.experiment import Bench, Experiment, Stopping, simulate
-from collabdm.inspection import describe_file, duration
+from collabdm.experiment import Bench, Experiment, Stopping, data_digest, networks_of, simulate
+from collabdm.images import ImageSet
+from collabdm.inspection import describe_file, summary
 from collabdm.methods import METHODS, method_of
 from collabdm.methods.collabdm import check_data
-from collabdm.planning import check_probe, cost, geometry
+from collabdm.planning import check_probe, geometry
 from collabdm.protocol import Plan
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
 from collabdm.settings import (
     batch_of,
-    data_digest,
-    experiment_of,
     file_digest,
     given,
     merge_settings,
-    network_settings,
-    networks_of,
+    network_list,
     new_plan,
     policy_of,
     preset_settings,
-    read_toml,
     recipe_of,
+    simulation,
     sites_of,
     sketch_of,
 )
 from collabdm.sources import fit_classes, load
 from collabdm.training import RECIPES
-from collabdm.version import __version__
-from collabdm.whole import check_writable, write_whole
+from collabdm.version import __version__, versions
+from collabdm.whole import OutputError, check_writable, write_whole
 
 app = typer.Typer(
     name="collabdm",
@@ -59,6 +57,7 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
+WRONG_INPUT, STOPPED = 2, 130  # exit codes
 UsageError: Any = typer.BadParameter.__mro__[2]  # click's base class, which newer typers carry inside
 
 DATA_HELP = (
@@ -66,11 +65,12 @@ DATA_HELP = (
     "parquet files, an .npz file, or a Hugging Face id"
 )
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
+Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[
     str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")
 ]
-Threads = Annotated[int, typer.Option(help="Processor threads; 0 takes all.")]
+Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes all.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]
 DistilledPath = Annotated[Path, typer.Argument(metavar="SET", help="The distilled set, a safetensors file.")]
@@ -114,7 +114,7 @@ def plan(
     local_part = given(method=local, start=init, steps=local_steps, images=local_images)
     chosen = given(
         steps=steps, wire=wire, images=images, merging=merging,
-        batch=batch_of(batch), sketch=sketch_of(sketch), network=None if network is None else network_settings(network),
+        batch=batch_of(batch), sketch=sketch_of(sketch), network=network,
     )  # fmt: skip
     chosen |= sites_of(sites) | {"seed": seed, "ipc": ipc, "fraction": fraction, "pae": 2 if pae else 1}
     if augment is not None:
@@ -126,7 +126,7 @@ def plan(
     if budget is not None:
         made = choose(made, read_bytes(budget), keep=set(chosen))
     files.write_plan(made, output)
-    _print_plan(made, output)
+    console.print(f"{output}: {summary(made)}")
 
 
 @app.command()
@@ -135,7 +135,7 @@ def contribute(
     data: Data,
     site: Annotated[str, typer.Option(help="This site's name.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the contribution.")],
-    resize: Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")] = False,
+    resize: Resize = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -143,21 +143,17 @@ def contribute(
 ) -> None:
     """Answer a plan with this site's data: the one file that the site sends."""
     agreed = files.read_plan(plan)
-    agreed.check_site(site)
-    check_writable(output)
-    shape = {"side": agreed.image.side, "channels": agreed.image.channels} if resize else {}
-    held = fit_classes(load(data, **shape), agreed.classes)
-    check_data(agreed, held)
-    check_probe(agreed)
     method = method_of(agreed)
+    agreed.check_site(site)
+    _check_output(output, plan)
+    check_probe(agreed)
+    held = _held(agreed, data, resize)
+    identity = agreed.digest + site + data_digest(held)
     with (
         Bars(quiet) as bars,
-        Stopping(
-            output, agreed.digest + site + data_digest(held), _bench(output, device, precision, threads, bars)
-        ) as run,
+        Stopping(output, identity, _bench(output, device, precision, threads, bars)) as run,
     ):
-        contribution = method.contribute(agreed, held, site, run)
-    files.write_contribution(contribution, output)
+        files.write_contribution(method.contribute(agreed, held, site, run), output)
     _print_document(output)
 
 
@@ -176,7 +172,10 @@ def distill(
 ) -> None:
     """Refine the sites' contributions into the distilled set."""
     agreed = files.read_plan(plan)
-    check_writable(output)
+    method = method_of(agreed)
+    picture = output.with_suffix(".png")
+    _check_output(output, plan, picture, *contributions)
+    _check_output(picture, plan, *contributions)
     answers = [files.read_contribution(path, agreed) for path in contributions]
     check_probe(agreed)
     identity = agreed.digest + ",".join(
@@ -186,9 +185,9 @@ def distill(
         Bars(quiet) as bars,
         Stopping(output, identity, _bench(output, device, precision, threads, bars)) as run,
     ):
-        made = method_of(agreed).distill(agreed, answers, run, allow_missing)
-    files.write_distilled(made, output)
-    write_picture(made, output.with_suffix(".png"))
+        made = method.distill(agreed, answers, run, allow_missing)
+        files.write_distilled(made, output)
+    write_picture(made, picture)
     _print_document(output)
 
 
@@ -200,11 +199,12 @@ def evaluate_command(
     trials: Annotated[int, typer.Option(min=1, help="Networks trained of each kind.")] = 5,
     epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
     recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "paper",
-    seed: Annotated[int, typer.Option(help="The seed of the trained networks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the trained networks.")] = 0,
     random: Annotated[
         bool, typer.Option("--random/--no-random", help="Score random real images of the same storage too.")
     ] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here as well.")] = None,
+    resize: Resize = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -213,12 +213,12 @@ def evaluate_command(
     """Train networks on a distilled set and test them on real images."""
     made = files.read_distilled(distilled)
     if json_file is not None:
-        check_writable(json_file)
-    test = fit_classes(load(data, "test"), made.plan.classes)
-    check_data(made.plan, test)
-    real = fit_classes(load(data), made.plan.classes) if random else None
-    protocol = Protocol(networks_of(networks, made.plan), trials, recipe_of(recipe, epochs), seed)
+        _check_output(json_file, distilled)
+    specs = networks_of(network_list(networks), made.plan.network)
+    protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
     compute = _compute(device, precision, threads)
+    test = _held(made.plan, data, resize, "test")
+    real = _held(made.plan, data, resize) if random else None
     with Bars(quiet) as bars:
         scores = evaluate(made, test, protocol, compute, bars)
         if real is not None:
@@ -226,6 +226,7 @@ def evaluate_command(
                 scores += score(what, baseline, test, geometry(made.plan), protocol, compute, bars)
     results = {
         "set": str(distilled), "plan": made.plan.digest, "data": data, "seed": seed, "sets": {},
+        "bytes": distilled.stat().st_size, "versions": versions(),
         "recipe": protocol.recipe.model_dump(), "compute": asdict(compute),
         "scores": [asdict(s) | {"mean": s.mean, "std": s.std, "n": s.n} for s in scores],
     }  # fmt: skip
@@ -245,13 +246,16 @@ def simulate_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")],
     data: Annotated[str | None, typer.Option(help=f"The data to split: {DATA_HELP}.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file that says the same; options win.")] = None,
-    method: Annotated[str | None, typer.Option(help=" | ".join(METHODS))] = None,
-    sites: Annotated[int | None, typer.Option(help="Number of sites.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Skew of the Dirichlet split; 0 for IID.")] = None,
+    method: Annotated[str | None, typer.Option(help=" | ".join(METHODS), show_default="collabdm-pae")] = None,
+    sites: Annotated[int | None, typer.Option(help="Number of sites.", show_default="5")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Skew of the Dirichlet split; 0 for IID.", show_default="0.1")
+    ] = None,
     class_floor: Annotated[int | None, typer.Option(help="Images of every class that each site gets first.")] = None,
     site_column: Annotated[str | None, typer.Option(help="The column that names the site, instead of a split.")] = None,
     partition: Annotated[str | None, typer.Option(help="A saved partition.json to replay.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Use only so many images of each class.")] = None,
+    side: Annotated[int | None, typer.Option(help="Resize the images to so many pixels first.")] = None,
     ipc: Annotated[int | None, typer.Option(help="Images per class of the distilled set.")] = None,
     steps: Annotated[int | None, typer.Option(help="T: random networks to match in.")] = None,
     batch: Annotated[str | None, typer.Option(help="Real images per class and step, or all.")] = None,
@@ -260,37 +264,33 @@ def simulate_command(
     local_steps: Annotated[int | None, typer.Option(help="Steps of the local distillation.")] = None,
     passes: Annotated[int | None, typer.Option(help="Passes of the server over the steps.")] = None,
     network: Annotated[str | None, typer.Option(help="Embedding network: NAME or NAME:width=64,depth=2.")] = None,
-    networks: Annotated[str | None, typer.Option(help="Networks to train, by commas.")] = None,
-    trials: Annotated[int | None, typer.Option(help="Networks trained of each kind.")] = None,
-    recipe: Annotated[str | None, typer.Option(help=" or ".join(RECIPES))] = None,
+    networks: Annotated[str | None, typer.Option(help="Networks to train, by commas.", show_default="ConvNet")] = None,
+    trials: Annotated[int | None, typer.Option(help="Networks trained of each kind.", show_default="5")] = None,
+    recipe: Annotated[str | None, typer.Option(help=" or ".join(RECIPES), show_default="paper")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed of everything.")] = None,
-    compare: Annotated[str | None, typer.Option(help="More lines, by commas: methods, random, sites, all.")] = None,
-    preset: Annotated[str, typer.Option(help="`best` (ours) or `paper` (the published settings).")] = "best",
+    seed: Annotated[int | None, typer.Option(help="The seed of everything.", show_default="0")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="More lines, by commas: methods, random, sites, all.", show_default="random")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="`best` (ours) or `paper` (the published).", show_default="best")
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
     """Simulate a whole round on one machine: split, every site, the server, the scores. Resumes where it stopped."""
-    said = read_toml(config) if config is not None else {}
     settings = given(
         ipc=ipc, steps=steps, wire=wire, batch=batch_of(batch), sketch=sketch_of(sketch),
-        local=given(steps=local_steps) or None, refinement=given(passes=passes) or None,
-        network=None if network is None else network_settings(network),
+        local=given(steps=local_steps) or None, refinement=given(passes=passes) or None, network=network,
     )  # fmt: skip
-    said["plan"] = merge_settings(merge_settings(preset_settings(preset), said.get("plan", {})), settings)
-    said |= given(
-        data=data, method=method, sites=sites, class_floor=class_floor, site_column=site_column,
-        partition=partition, per_class=per_class, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
-        networks=None if networks is None else tuple(networks.split(",")),
-        compare=None if compare is None else tuple(c for c in compare.split(",") if c),
+    options = given(
+        data=data, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
+        partition=partition, per_class=per_class, side=side, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
+        networks=networks, compare=compare,
     )  # fmt: skip
-    if beta is not None:
-        said["beta"] = beta or None
-    if "data" not in said:
-        raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
-    _simulate(experiment_of(said), output, device, precision, threads, quiet)
+    _simulate(simulation(config, preset, options, settings), output, device, precision, threads, quiet)
 
 
 @app.command()
@@ -307,7 +307,9 @@ def demo(
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A plan, a contribution or a distilled set.")]) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan, a contribution or a distilled set.")],
+) -> None:
     """Say what is in a document: parts and their bytes, shapes, counts, digests."""
     _print_document(file)
 
@@ -322,16 +324,37 @@ def main() -> None:
     """The entry point: errors that a person can mend are one message, not a traceback."""
     errors = Console(stderr=True)
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = int(app(prog_name="collabdm", standalone_mode=False) or 0)  # 130 too: so newer typers say Ctrl-C
     except UsageError as error:
         error.show()
-        sys.exit(2)
+        code = WRONG_INPUT
     except CollabDMError as error:
         errors.print("[bold red]error:[/]", Text(str(error)), soft_wrap=True)
-        sys.exit(2)
+        code = WRONG_INPUT
     except (typer.Abort, KeyboardInterrupt):
+        code = STOPPED
+    if code == STOPPED:
         errors.print("stopped; the same command goes on where it stood")
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _check_output(output: Path, *inputs: Path) -> None:
+    """Refuse an output that cannot be written, or that would take the place of an input."""
+    if any(output.resolve() == path.resolve() for path in inputs):
+        raise OutputError(f"{output} should be a file of its own; found one that is read or written here: name another")
+    check_writable(output)
+
+
+def _held(agreed: Plan, data: str, resize: bool, split: str = "train") -> ImageSet:
+    """Data as the plan says. Raises DataError where it does not fit."""
+    side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
+    held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
+    try:
+        check_data(agreed, held)
+    except DataError as error:
+        mended = held.shape == agreed.image.shape
+        raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
+    return held
 
 
 def _compute(device: str, precision: str, threads: int) -> Compute:
@@ -353,19 +376,6 @@ def _simulate(experiment: Experiment, output: Path, device: str, precision: str,
     title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
     console.print(table(title, SCORE_COLUMNS, score_rows(results)))
     console.print(f"in {output}: plan.json, contributions/, distilled.safetensors, distilled.png, results.json")
-
-
-def _print_plan(made: Plan, output: Path) -> None:
-    spent = cost(made)
-    minutes = duration(spent.multiplications)
-    console.print(f"{output}: plan {made.digest[:16]}…, seed {made.seed}, {made.sites} sites, T = {made.steps}")
-    width = "none" if made.sketch is None else str(made.sketch)
-    console.print(f"sketch {width}, wire {made.wire}, ipc {made.ipc}, pae {made.pae}")
-    console.print(
-        f"a site that holds every class sends {spent.bytes:,} bytes "
-        f"({spent.statistics_bytes:,} statistics, {spent.image_bytes:,} images) "
-        f"and computes about {minutes} on two cores"
-    )
 
 
 def _print_document(path: Path) -> None:

@@ -15,19 +15,20 @@ from typing import Literal
 
 import torch
 import torch._dynamo
-from torch import Tensor, nn
+from torch import Tensor
 
 from collabdm.errors import PlanError
+from collabdm.networks import Network
 
 logger = logging.getLogger("collabdm")
 
 Precision = Literal["float32", "bfloat16"]
 
-Forward = Callable[[nn.Module, Tensor], Tensor]  # (network, images) -> embeddings or logits
+Forward = Callable[[Network, Tensor], Tensor]  # (network, images) -> embeddings or logits
 
 SHAPES = 64  # compiled forms of one function that are kept: networks, shapes, with and without gradients
 
-COMPILE_FROM_MULTIPLICATIONS = 2e12  # some 20 s of a small computer: what compiling costs
+COMPILE_FROM_MULTIPLICATIONS = 3e11  # some 10 s of two cores: about what compiling costs
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _compiled(function: Forward) -> Forward:
         warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own imports
         compiled = torch.compile(function, dynamic=False)
 
-    def run(network: nn.Module, x: Tensor) -> Tensor:
+    def run(network: Network, x: Tensor) -> Tensor:
         with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=SHAPES):
             warnings.simplefilter("ignore", DeprecationWarning)
             return compiled(network, x)

@@ -161,18 +161,19 @@ def class_means(
     return (member.T @ values) / member.sum(0).clamp_min(1)[:, None]
 
 
-def multiplications(network: torch.nn.Module, shape: tuple[int, int, int]) -> float:
+def multiplications(network: Network, shape: tuple[int, int, int]) -> float:
     """Multiplications of one forward pass of one image: weights times output positions, over the convolutions."""
     total = 0.0
 
     def count(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
-        total += module.weight.numel() * output[0, 0].numel()
+        if isinstance(module, torch.nn.Conv2d):
+            total += module.weight.numel() * output[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
     parameter = next(network.parameters())
     with torch.no_grad():
-        network(torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype))
+        network.embed(torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype))
     for hook in hooks:
         hook.remove()
     return total

@@ -5,21 +5,22 @@
 Everything lies in one folder: experiment.json, partition.json, and for each method plan.json,
 contributions/ and distilled.safetensors, the files that real sites would exchange; results.json holds the
 scores. What is already there and belongs to the same experiment is not made again, so a stopped
-simulation goes on where it stood.
+simulation goes on where it stood. Settings and data are checked first, before anything is written.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from collabdm.compute import Compute
-from collabdm.errors import DocumentError, PlanError
+from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.evaluation import Protocol, Score, evaluate, random_baselines, score
 from collabdm.files import (
     read_contribution,
@@ -36,21 +37,24 @@ from collabdm.methods import METHODS, Method
 from collabdm.methods.collabdm import Run
 from collabdm.networks import NetworkSpec
 from collabdm.partition import Partition, by_column, dirichlet, iid
-from collabdm.planning import geometry, plan_for
-from collabdm.protocol import DistilledSet, Part, Plan, canonical_json
-from collabdm.seeds import Purpose, Stream
-from collabdm.sources import column_values, limit, load
+from collabdm.planning import describe, geometry, plan_for
+from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
+from collabdm.seeds import SEED_LIMIT, Purpose, Stream
+from collabdm.sources import column_values, fit_classes, limit, load
 from collabdm.training import RECIPES
 from collabdm.version import versions
 from collabdm.whole import write_whole
 
 STATE_EVERY_SECONDS = 20.0
+OF_THE_SIMULATION = {"classes", "image", "method", "probe", "site_names", "sites"}  # fields of a Plan that it fills
+LINES = ("random", "sites", "all")  # of the table of results, beside the methods
 
 Progress = Callable[[str, int, int], None]
 
 
 class Experiment(Part):
-    """One simulated round and how it is scored. `plan` holds settings of `Plan`; `beta=None` splits IID.
+    """One simulated round and how it is scored. `plan` holds settings of `Plan`; `beta=None` splits IID;
+    `side` resizes the images first.
 
     `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`.
     """
@@ -63,13 +67,35 @@ class Experiment(Part):
     site_column: str | None = None
     partition: str | None = None
     per_class: Annotated[int, Field(ge=1)] | None = None
+    side: Annotated[int, Field(ge=8, le=128)] | None = None
     plan: dict[str, Any] = Field(default_factory=dict)
     networks: tuple[str, ...] = ("ConvNet",)
     trials: Annotated[int, Field(ge=1, le=10_000)] = 5
     recipe: Literal["paper", "short"] = "paper"
     epochs: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     compare: tuple[str, ...] = ("random",)
+
+    @field_validator("plan")
+    @classmethod
+    def _by_name(cls, plan: dict[str, Any]) -> dict[str, Any]:
+        return _sorted(plan)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Experiment":
+        if self.method not in METHODS:
+            raise ValueError(f"`method` should be one of {', '.join(METHODS)}; found {self.method!r}")
+        if unknown := sorted(set(self.compare) - set(METHODS) - set(LINES)):
+            raise ValueError(
+                f"`compare` should be of {', '.join((*LINES, *METHODS))}; found {', '.join(map(repr, unknown))}"
+            )
+        if fixed := sorted(set(self.plan) & OF_THE_SIMULATION):
+            raise ValueError(f"`plan` should leave {', '.join(fixed)} to the simulation")
+        if self.site_column is not None and (self.per_class is not None or self.partition is not None):
+            raise ValueError("`site_column` should stand without `per_class` and `partition`; found both")
+        if self.class_floor and (self.beta is None or self.site_column is not None or self.partition is not None):
+            raise ValueError("`class_floor` belongs to the Dirichlet split, that of `beta`; found another split")
+        return self
 
     @property
     def digest(self) -> str:
@@ -81,8 +107,7 @@ class Experiment(Part):
         recipe = RECIPES[self.recipe]
         if self.epochs is not None:
             recipe = recipe.model_copy(update={"epochs": self.epochs})
-        plain = NetworkSpec(**self.plan.get("network", {}))
-        specs = tuple(plain if name == plain.name else NetworkSpec(name=name) for name in self.networks)
+        specs = networks_of(self.networks, network_of(self.plan.get("network", {})))
         return Protocol(specs, self.trials, recipe, self.seed)
 
 
@@ -97,58 +122,81 @@ class Bench:
 
 def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
-    names = {experiment.method, *experiment.compare} - {"sites", "random", "all"}
-    unknown = sorted(names - set(METHODS))
-    if unknown:
-        raise PlanError(f"`method` should be one of {', '.join(METHODS)}; found {', '.join(unknown)}")
-    _claim(experiment, bench.folder)
-    train, test = load(experiment.data), load(experiment.data, "test")
+    protocol = experiment.protocol()
+    train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
     train = limit(train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA))
-    split = split_of(experiment, train, bench.folder)
+    test = fit_classes(test, train.classes)
+    _check(experiment, train, test)
+    split = split_of(experiment, train)
     sites = {name: held for name, held in split.sites(train).items() if len(held)}
-    ledger = _Ledger(experiment, bench)
-    chosen = [experiment.method, *(name for name in experiment.compare if name in METHODS)]
-    for name in chosen:
+    chosen = dict.fromkeys([experiment.method, *(name for name in experiment.compare if name in METHODS)])
+    plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in chosen}
+    _check_sites(plans[experiment.method], split, train)
+    _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
+    split.save(bench.folder / "partition.json")
+    ledger = _Ledger(experiment, protocol, bench)
+    for name, plan in plans.items():
         folder = bench.folder if name == experiment.method else bench.folder / name
-        distilled = make_set(experiment, METHODS[name], sites, train, replace(bench, folder=folder))
+        held = {"all": train} if METHODS[name].pooled else sites
+        distilled = make_set(plan, METHODS[name], held, replace(bench, folder=folder))
         ledger.sets[name] = _describe(distilled, folder)
-        if name == experiment.method:
-            plan = distilled.plan
-        ledger.score(name, lambda d=distilled: evaluate(d, test, ledger.protocol, bench.compute, bench.progress))
-    _score_baselines(experiment, plan, sites, test, ledger)
+        ledger.score(name, partial(evaluate, distilled, test, protocol, bench.compute, bench.progress))
+    _score_baselines(experiment, plans[experiment.method], sites, test, ledger)
     return ledger.write(complete=True)
 
 
-def split_of(experiment: Experiment, train: ImageSet, folder: Path) -> Partition:
-    """The split that the experiment asks for, kept in partition.json and replayed from there."""
+def network_of(settings: Any) -> NetworkSpec:
+    """A network from its settings. Raises PlanError, naming what should change."""
+    try:
+        return NetworkSpec.model_validate(settings)
+    except ValidationError as error:
+        raise PlanError(f"`network`: {describe(error)}") from error
+
+
+def network_settings(text: str) -> dict[str, Any]:
+    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
+
+    >>> network_settings("ConvNet:width=64,norm=batch")
+    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {"name": name}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
+        settings[key] = int(value) if value.removeprefix("-").isdecimal() else value
+    return settings
+
+
+def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
+    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
+    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)
+
+
+def split_of(experiment: Experiment, train: ImageSet) -> Partition:
+    """The split that the experiment asks for."""
     if experiment.partition is not None:
         return Partition.load(Path(experiment.partition))
     if experiment.site_column is not None:
-        if experiment.per_class is not None:
-            raise PlanError("`per_class` should not stand beside `site_column`: leave one out")
-        split = by_column(column_values(experiment.data, experiment.site_column))
-    elif experiment.beta is None:
-        split = iid(len(train), experiment.sites, experiment.seed)
-    else:
-        split = dirichlet(
-            train.labels,
-            len(train.classes),
-            experiment.sites,
-            experiment.beta,
-            experiment.seed,
-            experiment.class_floor,
-        )
-    split.save(folder / "partition.json")
-    return split
+        return by_column(column_values(experiment.data, experiment.site_column))
+    if experiment.beta is None:
+        return iid(len(train), experiment.sites, experiment.seed)
+    return dirichlet(
+        train.labels, len(train.classes), experiment.sites, experiment.beta, experiment.seed, experiment.class_floor
+    )
 
 
-def make_set(
-    experiment: Experiment, method: Method, sites: dict[str, ImageSet], train: ImageSet, bench: Bench
-) -> DistilledSet:
+def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], train: ImageSet) -> Plan:
+    """The plan of one method: the experiment's settings as the method adapts them."""
+    settings: dict[str, Any] = {"seed": experiment.seed, "sites": len(sites)}
+    if experiment.plan.get("fraction", 1) != 1:
+        settings["site_names"] = tuple(sites)
+    return plan_for(train, **method.adapt(settings | experiment.plan))
+
+
+def make_set(plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench) -> DistilledSet:
     """One method's set, through the files that sites would send; finished files are not made again."""
-    settings = {"seed": experiment.seed, "sites": len(sites)} | experiment.plan
-    plan = plan_for(train, **method.adapt(settings))
-    held = {"all": train} if method.pooled else sites
     path = bench.folder / "distilled.safetensors"
     write_plan(plan, bench.folder / "plan.json")
     if path.exists() and _is_of(path, plan):
@@ -162,7 +210,7 @@ def make_set(
         contributions.append(read_contribution(file, plan))
     with Stopping(path, plan.digest, bench) as run:
         distilled = replace(method.distill(plan, contributions, run), method=method.name)
-    write_distilled(distilled, path)
+        write_distilled(distilled, path)
     return distilled
 
 
@@ -192,15 +240,14 @@ class Stopping:
 class _Ledger:
     """The scores made so far, on disk after each."""
 
-    def __init__(self, experiment: Experiment, bench: Bench) -> None:
-        self.experiment, self.bench, self.protocol = experiment, bench, experiment.protocol()
+    def __init__(self, experiment: Experiment, protocol: Protocol, bench: Bench) -> None:
+        self.experiment, self.bench, self.protocol = experiment, bench, protocol
         self.path = bench.folder / "results.json"
         self.sets: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, list[Score]] = {}
-        if self.path.exists():
-            for item in json.loads(self.path.read_text())["scores"]:
-                kept = Score(item["what"], item["network"], tuple(item["accuracies"]), item["images"])
-                self.scores.setdefault(kept.what, []).append(kept)
+        for item in _read_json(self.path).get("scores", []):
+            kept = Score(item["what"], item["network"], tuple(item["accuracies"]), item["images"])
+            self.scores.setdefault(kept.what, []).append(kept)
 
     def score(self, what: str, make: Callable[[], list[Score]]) -> None:
         if what not in self.scores:
@@ -240,17 +287,74 @@ def _score_baselines(
         trained("all the data", pool(list(sites.values())))
 
 
-def _claim(experiment: Experiment, folder: Path) -> None:
-    """Take a folder for an experiment, or refuse one that holds another's results."""
+def _sorted(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings in alphabetical order, whatever order they were said in."""
+    return {key: _sorted(value) if isinstance(value, dict) else value for key, value in sorted(settings.items())}
+
+
+def data_digest(*sets: ImageSet) -> str:
+    """SHA-256 of images and labels: tells a run that is resumed whether its data changed."""
+    digest = hashlib.sha256()
+    for data in sets:
+        digest.update(data.labels.numpy().tobytes())
+        for start in range(0, len(data), 4096):
+            digest.update(data.images[start : start + 4096].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of(split: Partition) -> str:
+    content = [[name, index.tolist()] for name, index in zip(split.names, split.index, strict=True)]
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _check(experiment: Experiment, train: ImageSet, test: ImageSet) -> None:
+    """Refuse settings and data that do not go together, before any work."""
+    if train.shape != test.shape:
+        raise DataError(f"training and test images should have one shape; found {train.shape} and {test.shape}")
+    channels, side, _ = train.shape
+    try:
+        image = ImageSpec(channels=channels, side=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+        rest = {"classes": train.classes, "image": image, "sites": 1, "site_names": ("all",)}
+        Plan.model_validate(experiment.plan | rest)
+    except ValidationError as error:
+        raise PlanError(f"in the plan: {describe(error)}") from error
+
+
+def _check_sites(plan: Plan, split: Partition, train: ImageSet) -> None:
+    """Refuse a split with a site that may not be named so, or with a class that no site has."""
+    counts = split.counts(train)
+    for name, held in zip(split.names, counts.sum(1).tolist(), strict=True):
+        if held and plan.site_names is None:
+            plan.check_site(name)
+    missing = [name for name, held in zip(plan.classes, counts.sum(0).tolist(), strict=True) if not held]
+    if missing:
+        raise DataError(
+            f"every class should be at some site; no site has {', '.join(missing)}: leave those classes out"
+        )
+
+
+def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> None:
+    """Take a folder for an experiment, or refuse one that holds the results of another, or of other data."""
     path = folder / "experiment.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found.get("digest") != experiment.digest:
-            raise DocumentError(
-                f"{folder} should be empty or hold this experiment; found another one: choose another folder"
-            )
-    content = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
+    identity = {"digest": experiment.digest} | found_in
+    kept = _read_json(path)
+    changed = [name for name in identity if name in kept and kept[name] != identity[name]]
+    if path.exists() and ("digest" not in kept or changed):
+        what = "another one" if "digest" not in kept or "digest" in changed else f"one with another {changed[0]}"
+        raise DocumentError(
+            f"{folder} should be empty or hold this experiment; found {what}: choose another folder, or empty this one"
+        )
+    content = identity | {"experiment": experiment.model_dump(mode="json")}
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file of the folder holds; nothing where there is none, or where it is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _describe(distilled: DistilledSet, folder: Path) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
 
 def contribution_limit(plan: Plan) -> int:
     """The most bytes that an answer to the plan can have."""
-    return cost(plan).bytes + len(plan.classes) * 64 + plan.steps * 8 + HEADER_ALLOWANCE
+    return cost(plan).file_bytes + HEADER_ALLOWANCE
 
 
 def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
@@ -165,6 +165,10 @@ def read_distilled(path: Path | str) -> DistilledSet:
         images = ImageSet(tensors["images"], tensors["labels"], header.classes)
     except DataError as error:
         raise DocumentError(f"{where}: {error}") from error
+    if str(images.images.dtype) != f"torch.{plan.images}":
+        raise DocumentError(f"{where}: images should be {plan.images}; found {images.images.dtype}")
+    if bool((images.labels.diff() < 0).any()):
+        raise DocumentError(f"{where}: labels should ascend")
     if header.classes != plan.classes or images.shape != plan.image.shape:
         raise DocumentError(f"{where}: images should be of the plan's classes and shape {plan.image.shape}")
     counts = set(images.counts().tolist())
@@ -184,17 +188,17 @@ def write_state(state: State, identity: str, path: Path) -> None:
 
 def read_state(path: Path, identity: str) -> State | None:
     """The kept state of the same run; None where there is none, or of another run."""
+    prefix = "optimiser."
     try:
         content = path.read_bytes()
         header = json.loads(_metadata(content)[HEADER_KEY])
         tensors = safetensors.torch.load(content)
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+        state = State(header["done"], tensors.pop("images"))
+        same = header["identity"] == identity
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         return None
-    if header.get("identity") != identity:
-        return None
-    prefix = "optimiser."
-    optimiser = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return State(header["done"], tensors["images"], optimiser)
+    state.optimiser = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return state if same else None
 
 
 def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:
@@ -206,8 +210,8 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
             raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
     statistics = Statistics(**{name: tensors[f"statistics.{name}"] for name in _STATISTICS}, scales=scales)
     labels = tensors["local.labels"]
-    if labels.dtype != torch.int64 or bool((labels.diff() < 0).any()):
-        raise DocumentError("`local.labels` should be int64 in ascending order")
+    if labels.dtype != torch.int64 or labels.ndim != 1 or bool((labels.diff() < 0).any()):
+        raise DocumentError("`local.labels` should be int64 of one dimension, in ascending order")
     images = ImageSet(tensors["local.images"], labels, header.classes)
     return Contribution(header.site, header.plan_digest, statistics, images, header.versions)
 
@@ -217,7 +221,7 @@ def _encode(tensors: dict[str, Tensor], header: _Header) -> bytes:
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -231,7 +235,7 @@ def _decode(
 ) -> tuple[Header, dict[str, Tensor]]:
     try:
         tensors = safetensors.torch.load(content)
-        text = json.loads(_metadata(content)[HEADER_KEY])
+        text = json.loads(_metadata(content)[HEADER_KEY], object_pairs_hook=_distinct)
     except (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise DocumentError(
             f"{where} should be a whole safetensors file with a `{HEADER_KEY}` header; found one that is "
@@ -248,7 +252,7 @@ def _check_format(where: str, document: Any, kind: str, version: int) -> None:
     found = document.get("format") if isinstance(document, dict) else None
     if found != kind:
         raise DocumentError(f"{where}: format should be {kind}; found {found!r}")
-    if document.get("version") != version:
+    if document.get("version") != version or isinstance(document.get("version"), bool):
         raise DocumentError(
             f"{where}: version should be {version}; found {document.get('version')!r}: "
             "it was made by another version of collabdm; use the same on both sides"
@@ -257,8 +261,10 @@ def _check_format(where: str, document: Any, kind: str, version: int) -> None:
 
 def _parse_plan(where: str, document: dict[str, Any]) -> Plan:
     try:
-        return Plan.model_validate(document)
-    except ValidationError as error:
+        return Plan.model_validate_json(json.dumps(document), strict=True)
+    except (ValidationError, UnicodeEncodeError) as error:
+        if isinstance(error, UnicodeEncodeError):
+            raise DocumentError(f"{where}: text should be Unicode; found {error.object[:40]!r}") from error
         raise DocumentError(f"{where}: {describe(error)}") from error
 
 

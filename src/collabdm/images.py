@@ -33,9 +33,10 @@ class ImageSet:
                 "`images` should be uint8 or float32 of shape (n, channels, height, width); "
                 f"found {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
-        if self.labels.shape != (len(self.images),):
+        if self.labels.shape != (len(self.images),) or self.labels.dtype != torch.int64:
             raise DataError(
-                f"`labels` should be one per image, ({len(self.images)},); found {tuple(self.labels.shape)}"
+                f"`labels` should be int64, one per image, ({len(self.images)},); "
+                f"found {self.labels.dtype} of shape {tuple(self.labels.shape)}"
             )
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise DataError(

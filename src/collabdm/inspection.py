@@ -7,10 +7,13 @@ from safetensors import SafetensorError, safe_open
 
 from collabdm.errors import DocumentError
 from collabdm.files import HEADER_KEY, read_distilled, read_plan
+from collabdm.planning import cost
+from collabdm.protocol import Plan
 
 Row = tuple[str, str]
 
 MULTIPLICATIONS_PER_SECOND = 3e10  # two cores, float32, not compiled
+DOCUMENTS = "a plan, a contribution or a distilled set"
 DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8", "I8": "int8", "I64": "int64"}
 
 
@@ -24,14 +27,30 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
     return _describe_plan(path) if first == b"{" else _describe_tensors(path)
 
 
+def summary(plan: Plan) -> str:
+    """What a plan asks of a site."""
+    spent = cost(plan)
+    sketch = "none" if plan.sketch is None else str(plan.sketch)
+    return (
+        f"plan {plan.digest[:16]}…, seed {plan.seed}, {plan.sites} sites, T = {plan.steps}\n"
+        f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
+        f"a site sends at most {spent.file_bytes:,} bytes "
+        f"({spent.statistics_bytes:,} statistics, {spent.image_bytes:,} images) "
+        f"and computes {duration(spent.multiplications)} on two cores"
+    )
+
+
 def duration(multiplications: float) -> str:
     """A rough time on two cores.
 
-    >>> duration(3e12)
-    '2 min'
+    >>> duration(3e12), duration(3e15)
+    ('about 2 min', 'about 28 h')
     """
     seconds = multiplications / MULTIPLICATIONS_PER_SECOND
-    return "a few seconds" if seconds < 10 else f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    for unit, most, size in (("s", 90, 1), ("min", 90 * 60, 60)):
+        if seconds < most:
+            return f"about {seconds / size:.0f} {unit}" if seconds >= 10 else "a few seconds"
+    return f"about {seconds / 3600:.0f} h"
 
 
 def _describe_plan(path: Path) -> tuple[str, list[Row]]:
@@ -39,7 +58,7 @@ def _describe_plan(path: Path) -> tuple[str, list[Row]]:
     rows = [("digest", plan.digest)]
     for name, value in plan.model_dump(mode="json").items():
         inner = value.items() if isinstance(value, dict) else ()
-        rows += [(f"{name}.{key}", str(item)) for key, item in inner] or [(name, str(value))]
+        rows += [(f"{name}.{key}", _short(item)) for key, item in inner] or [(name, _short(value))]
     return f"{path}: plan, {path.stat().st_size:,} bytes", rows
 
 
@@ -47,7 +66,7 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
     rows: list[Row] = []
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER_KEY])
+            header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))
             names = sorted(file.keys())
             for name in names:
                 part = file.get_slice(name)
@@ -57,10 +76,10 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
                 rows.append((name, f"{kind} {shape or 'scalar'}, {tensor.nbytes:,} bytes"))
                 if name in ("statistics.classes", "statistics.totals"):
                     rows.append((f"{name} says", ", ".join(map(str, tensor.tolist()))))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise DocumentError(
-            f"{path} should be a plan, a contribution or a distilled set; found something else ({error})"
-        ) from error
+    except KeyError as error:
+        raise DocumentError(f"{path} should be {DOCUMENTS}; found a safetensors file of another kind") from error
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
+        raise DocumentError(f"{path} should be {DOCUMENTS}; found something else, or a part ({error})") from error
     kind = str(header.get("format", "")).removeprefix("collabdm/")
     shown = {k: v for k, v in header.items() if k not in ("format", "plan")}
     rows = [(key, _short(value)) for key, value in shown.items()] + rows
@@ -72,4 +91,6 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
 def _short(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{k}: {_short(v)}" for k, v in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -83,7 +83,10 @@ def match(
     iterations: int,
     on_step: Callable[[State], None] = lambda state: None,
 ) -> Float32[Tensor, "n c h w"]:
-    """Run the loop from `state` to `iterations`; images are in network units. `on_step` sees every state."""
+    """Run the loop from `state` to `iterations`; images are in network units.
+
+    `on_step` sees every state; its tensors change in the next step, so whoever keeps one copies it.
+    """
     device = torch.device(problem.embedding.compute.device)
     images = state.images.to(device).clone().requires_grad_()
     optimiser = _optimiser(images, matching, state.optimiser)
@@ -144,7 +147,8 @@ def _optimiser(images: Tensor, matching: Matching, tensors: dict[str, Tensor]) -
     else:
         optimiser = torch.optim.Adam([images], lr=matching.learning_rate, betas=(matching.momentum, 0.999))
     if tensors:
-        optimiser.state[images] = {name: value.clone() for name, value in tensors.items()}
+        kept = {name: value.clone() for name, value in tensors.items()}
+        optimiser.state[images] = {n: v.to(images.device) if v.ndim else v for n, v in kept.items()}
     return optimiser
 
 

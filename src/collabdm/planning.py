@@ -2,7 +2,7 @@
 
 Bytes of a contribution that holds P classes, of width r and `c` bytes a number:
 
-    steps * P * (r c + 4 [int8])  +  P * images * channels * side^2 * (1 uint8 | 4 float32)
+    steps (P (r c + 4 [int8]) + 8)  +  P images (channels side^2 (1 uint8 | 4 float32) + 8)  +  24 P  +  header
 
 The probe is computed at step 0 from an image of uniforms: a digest of the network's weights (equal to
 the bit on every machine) and the image's sketched embedding under the augmentation of class 0 (equal to
@@ -10,7 +10,9 @@ float tolerance). A site whose library computes something else would poison the 
 """
 
 import hashlib
+import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +26,11 @@ from collabdm.errors import PlanError, ProbeError
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.networks import Network, build
 from collabdm.protocol import ImageSpec, Plan, Probe
-from collabdm.seeds import Purpose, Stream
+from collabdm.seeds import Purpose, Stream, participants
 from collabdm.statistics import WIRE_BYTES
 
+STEP_BYTES = 8  # the number of a step
+HEADER_BYTES = 1536  # class names apart: names and places of tensors, site, digest, versions
 PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
 
@@ -52,8 +56,8 @@ def plan_for(data: ImageSet, **settings: Any) -> Plan:
     """A Plan for data like `data` (a public reference set: its mean and std become public)."""
     channels, side, _ = data.shape
     constants = measure_normalisation(data)
-    image = ImageSpec(channels=channels, side=side, mean=constants.mean, std=constants.std)
-    return make_plan(data.classes, image, **settings)
+    measured = ImageSpec(channels=channels, side=side, mean=constants.mean, std=constants.std)
+    return make_plan(data.classes, settings.pop("image", measured), **settings)
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -126,40 +130,74 @@ def weights_digest(network: Network) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a site will send and compute, if it holds every class, `images` of each."""
+    """What a site will send and compute at most: if it holds every class, `images_per_class` of each."""
 
     statistics_bytes: int
     image_bytes: int
+    file_bytes: int
     forward_images: int
     multiplications: float
 
     @property
     def bytes(self) -> int:
-        """Bytes of the tensors of a contribution; its header adds a few hundred."""
+        """Bytes of the class means and of the pixels: what the paper counts."""
         return self.statistics_bytes + self.image_bytes
 
 
-def image_bytes(plan: Plan, images: int) -> int:
-    """Bytes of that many images as they travel."""
-    channels, height, width = plan.image.shape
-    return images * channels * height * width * (1 if plan.images == "uint8" else 4)
+def most_bytes(plan: Plan) -> int:
+    """The most bytes that one site's file can have: that of a site that holds every class."""
+    return cost(plan).file_bytes
 
 
 def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
     """Foretell one site's contribution. A backward pass counts as two forward ones."""
-    classes = len(plan.classes)
-    network = build(plan.network, plan.image.shape, classes)
-    width = min(plan.sketch or network.embedding_width, network.embedding_width)
-    steps = round(plan.steps * plan.fraction)
-    per_mean = width * WIRE_BYTES[plan.wire] + (4 if plan.wire == "int8" else 0)
-    local = 0 if plan.local.method == "none" else plan.local.images
+    classes, local = len(plan.classes), plan.local
+    steps = most_steps(plan)
     real = classes * steps * min(plan.batch or images_per_class, images_per_class)
-    if plan.local.method == "dm":
-        synthetic = plan.local.images * plan.pae**2 * 3
-        real += classes * plan.local.steps * (min(plan.local.batch, images_per_class) + synthetic)
+    if local.method == "dm":
+        synthetic = local.images * plan.pae**2 * 3
+        real += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
+    sent = classes * (0 if local.method == "none" else local.images)
+    statistics, images = steps * (bytes_per_step(plan) - STEP_BYTES), sent * _bytes_per_image(plan)
+    network = build(plan.network, plan.image.shape, classes)
     return Cost(
-        statistics_bytes=steps * classes * per_mean,
-        image_bytes=image_bytes(plan, local * classes),
+        statistics_bytes=statistics,
+        image_bytes=images,
+        file_bytes=statistics + images + STEP_BYTES * steps + 8 * (sent + 3 * classes) + _header_bytes(plan),
         forward_images=real,
         multiplications=real * multiplications(network, plan.image.shape),
     )
+
+
+def bytes_per_step(plan: Plan) -> int:
+    """Bytes of the means of every class, and of the number of the step."""
+    mean = plan.width * WIRE_BYTES[plan.wire] + (4 if plan.wire == "int8" else 0)
+    return len(plan.classes) * mean + STEP_BYTES
+
+
+def most_steps(plan: Plan) -> int:
+    """|A_k| at most: how many steps the site takes part in that takes part in most."""
+    return steps_taken(plan)[-1] if plan.steps else 0
+
+
+def steps_taken(plan: Plan) -> list[int]:
+    """After each step, in how many some site has taken part: with `fraction` below 1, not in all."""
+    if plan.fraction == 1 or plan.site_names is None:
+        return list(range(1, plan.steps + 1))
+    taken: Counter[str] = Counter()
+    most = []
+    for t in range(plan.steps):
+        taken.update(participants(plan.seed, t, plan.site_names, plan.fraction))
+        most.append(max(taken.values()))
+    return most
+
+
+def _bytes_per_image(plan: Plan) -> int:
+    channels, height, width = plan.image.shape
+    return channels * height * width * (1 if plan.images == "uint8" else 4)
+
+
+def _header_bytes(plan: Plan) -> int:
+    """The header with the class names, which stand there as JSON in JSON."""
+    names = json.dumps(json.dumps(plan.classes, ensure_ascii=False), ensure_ascii=False)
+    return len(names.encode()) + HEADER_BYTES

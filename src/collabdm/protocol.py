@@ -11,6 +11,7 @@ distillation", 2024.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -21,17 +22,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from collabdm.augment import OPERATIONS, Operation
 from collabdm.errors import DocumentError, PlanError
 from collabdm.images import ImageSet, Normalisation
-from collabdm.networks import NetworkSpec
-from collabdm.seeds import SEED_LIMIT, participants
+from collabdm.networks import NetworkSpec, build
+from collabdm.seeds import participants
 from collabdm.statistics import Merging, Statistics, Wire
 
 PLAN_VERSION = 1
 CONTRIBUTION_VERSION = 1
 DISTILLED_VERSION = 1
 
+JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
+LARGEST_TOTAL = 2**40  # images of a class at one site: sums over any number of sites stay far below 2^63
+
 Positive = Annotated[int, Field(ge=1, le=10**6)]
 Rate = Annotated[float, Field(gt=0, le=10**4)]
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME}$")]
 
 
 class Part(BaseModel):
@@ -115,7 +120,7 @@ class Plan(Part):
 
     classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
     image: ImageSpec
-    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
+    seed: Annotated[int, Field(ge=0, lt=JSON_INTEGERS)] = 0
     sites: Positive = 5
     site_names: tuple[SiteName, ...] | None = None
     method: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "collabdm"
@@ -136,17 +141,25 @@ class Plan(Part):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Plan":
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("`classes` should be distinct names")
+        if len(set(self.classes)) != len(self.classes) or "" in self.classes:
+            raise ValueError("`classes` should be distinct names, none empty")
         if len(set(self.augment)) != len(self.augment):
             raise ValueError("`augment` should name every operation once")
         if self.image.side % self.pae:
             raise ValueError(f"`pae` should divide the image side {self.image.side}; found {self.pae}")
-        if self.site_names is not None and len(set(self.site_names)) != self.sites:
+        if self.site_names is not None and not len(set(self.site_names)) == len(self.site_names) == self.sites:
             raise ValueError(f"`site_names` should be {self.sites} distinct names, as `sites` says")
+        if self.network.norm == "batch":
+            raise ValueError("`network.norm` should not be batch: an embedding should not depend on other images")
         if self.fraction < 1 and self.site_names is None:
             raise ValueError("`fraction` below 1 needs `site_names`: sites draw which of them take part in a step")
         return self
+
+    @property
+    def width(self) -> int:
+        """r: how many numbers the mean of a class is, min(sketch, embedding width)."""
+        width = build(self.network, self.image.shape, len(self.classes)).embedding_width
+        return width if self.sketch is None else min(self.sketch, width)
 
     @property
     def digest(self) -> str:
@@ -163,7 +176,7 @@ class Plan(Part):
         """Refuse a name that the Plan does not allow."""
         if self.site_names is not None and site not in self.site_names:
             raise PlanError(f"`site` should be one of {', '.join(self.site_names)}; found {site!r}")
-        if not site or len(site) > 64 or not all(c.isalnum() or c in "._-" for c in site) or site[0] in "._-":
+        if re.fullmatch(SITE_NAME, site) is None:
             raise PlanError(
                 f"`site` should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first; found {site!r}"
             )
@@ -222,6 +235,17 @@ def _check_statistics(plan: Plan, contribution: Contribution, name: str) -> None
         raise DocumentError(
             f"{name}: class numbers should be below {len(plan.classes)}; found {int(statistics.classes.max())}"
         )
+    if statistics.codes.shape[2] != plan.width:
+        raise DocumentError(f"{name}: a class mean should have {plan.width} numbers; found {statistics.codes.shape[2]}")
+    if int(statistics.totals.max()) > LARGEST_TOTAL:
+        raise DocumentError(
+            f"{name}: totals should be at most {LARGEST_TOTAL:,}; found {int(statistics.totals.max()):,}"
+        )
+    batches = statistics.totals if plan.batch is None else statistics.totals.clamp_max(plan.batch)
+    if statistics.batch_counts.tolist() != batches.tolist():
+        raise DocumentError(
+            f"{name}: batch counts should be {batches.tolist()}; found {statistics.batch_counts.tolist()}"
+        )
     if statistics.wire != plan.wire:
         raise DocumentError(f"{name}: wire type should be {plan.wire}; found {statistics.wire}")
 
@@ -261,7 +285,10 @@ def canonical_json(value: Any) -> str:
     '{"a":[0.1,1e-7],"b":1}'
     """
     if isinstance(value, dict):
-        items = (f"{canonical_json(k)}:{canonical_json(v)}" for k, v in sorted(value.items()))
+        items = (
+            f"{canonical_json(k)}:{canonical_json(v)}"
+            for k, v in sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
+        )
         return "{" + ",".join(items) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(canonical_json, value)) + "]"

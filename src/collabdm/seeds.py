@@ -3,12 +3,13 @@
 Server and sites never exchange networks, only seeds, so every random number of the protocol is
 a function of the Plan alone. A stream is named by (seed, purpose, step):
 
-    words   = Philox4x64-10 with key = (seed, purpose * 2^32 + step), counter from zero
+    words   = Philox4x64-10 with key = (seed, purpose * 2^32 + step), counters 1, 2, 3, …, four words each
     uniform = (h >> 8) * 2^-24      for each 32-bit half h of a word, the low half first
     sign    = 2 * bit - 1           for each bit of a word, the lowest first
 
-Uniforms are exact in float32, so weights and sketches agree bit for bit on any machine. NumPy
-guarantees the raw stream of its bit generators (NEP 19); tests hold the first words as golden values.
+Every call takes whole words; what it leaves of its last word is dropped. Uniforms are exact in
+float32, so weights and sketches agree bit for bit on any machine. NumPy guarantees the raw stream of
+its bit generators (NEP 19); tests hold the first words as golden values.
 
 Reference: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
 1, 2, 3", SC 2011.

@@ -5,6 +5,7 @@ Two presets fill what is not said: `paper`, the settings of the paper (departure
 """
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ from pydantic import ValidationError
 
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
-from collabdm.experiment import Experiment
-from collabdm.images import ImageSet
-from collabdm.networks import NetworkSpec
+from collabdm.experiment import Experiment, network_settings
 from collabdm.planning import describe, make_plan, plan_for
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
@@ -63,13 +62,19 @@ def given(**options: Any) -> Settings:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def number_of(text: str) -> int | None:
+    """The whole number that a text is, or None."""
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text.strip()) else None
+
+
 def batch_of(text: str | None) -> int | str | None:
     """A batch size; `all` stays a word, since None means that nothing was said."""
     if text is None or text == "all":
         return text
-    if not text.isdigit() or int(text) < 1:
+    size = number_of(text)
+    if size is None or size < 1:
         raise PlanError(f"`batch` should be a number of at least 1, or all; found {text!r}")
-    return int(text)
+    return size
 
 
 def sketch_of(width: int | None) -> int | str | None:
@@ -78,47 +83,45 @@ def sketch_of(width: int | None) -> int | str | None:
 
 
 def plan_settings(settings: Settings) -> Settings:
-    """Words of the command line in the Plan's values: batch all, sketch none."""
+    """Words of the command line in the Plan's values: batch all, sketch none, network NAME:width=64."""
     words = {("batch", "all"), ("sketch", "none")}
-    return {k: None if isinstance(v, str) and (k, v) in words else v for k, v in settings.items()}
+    settings = {k: None if isinstance(v, str) and (k, v) in words else v for k, v in settings.items()}
+    if isinstance(settings.get("network"), str):
+        settings["network"] = network_settings(settings["network"])
+    return settings
 
 
 def sites_of(text: str) -> Settings:
     """`5`, or names by commas."""
-    if text.isdigit():
-        return {"sites": int(text)}
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    number = number_of(text)
+    if number is not None:
+        return {"sites": number}
+    names = list_of(text)
     return {"sites": len(names), "site_names": names}
 
 
-def network_settings(text: str) -> Settings:
-    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
+def list_of(text: str) -> tuple[str, ...]:
+    """Names by commas.
 
-    >>> network_settings("ConvNet:width=64,norm=batch")
-    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
+    >>> list_of("a, b,")
+    ('a', 'b')
     """
-    name, _, rest = text.partition(":")
-    settings: Settings = {"name": name}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
-        settings[key] = int(value) if value.isdigit() else value
-    return settings
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def networks_of(text: str, plan: Plan) -> tuple[NetworkSpec, ...]:
-    """Networks to train: a bare name that the plan uses takes the plan's width and depth."""
-    specs = []
-    for item in text.split(";" if ":" in text else ","):
-        if item == plan.network.name:
-            specs.append(plan.network)
-            continue
-        try:
-            specs.append(NetworkSpec(**network_settings(item)))
-        except ValidationError as error:
-            raise PlanError(f"network {item!r}: {describe(error)}") from error
-    return tuple(specs)
+def network_list(text: str) -> tuple[str, ...]:
+    """Networks by commas, each with its options.
+
+    >>> network_list("ConvNet:width=64,depth=2,AlexNet")
+    ('ConvNet:width=64,depth=2', 'AlexNet')
+    """
+    names: list[str] = []
+    for item in list_of(text):
+        if names and "=" in item and ":" not in item:
+            names[-1] += f",{item}"
+        else:
+            names.append(item)
+    return tuple(names)
 
 
 def recipe_of(name: str, epochs: int | None) -> Recipe:
@@ -139,20 +142,40 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
         return plan_for(load(data), **settings)
     if classes is None or image_size is None:
         raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
-    channels, _, side = image_size.partition("x")
-    if not (channels.isdigit() and side.isdigit()):
+    found = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", image_size.strip())
+    if not found:
         raise PlanError(f"`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found {image_size!r}")
-    half = (0.5,) * int(channels)
+    channels, side = map(int, found.groups())
     try:
-        image = ImageSpec(channels=int(channels), side=int(side), mean=half, std=tuple(h / 2 for h in half))
+        image = ImageSpec(channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels)
     except ValidationError as error:
         raise PlanError(f"`--image-size`: {describe(error)}") from error
-    return make_plan(tuple(name.strip() for name in classes.split(",")), image, **settings)
+    return make_plan(list_of(classes), image, **settings)
+
+
+def simulation(config: Path | None, preset: str | None, options: Settings, plan: Settings) -> Experiment:
+    """An Experiment from a TOML file and from options, which win; `plan` holds the options of the plan."""
+    said = read_toml(config) if config is not None else {}
+    written_preset, written = said.pop("preset", "best"), said.pop("plan", {})
+    if not isinstance(written, dict):
+        raise PlanError(f"`plan` should be a table of settings, [plan]; found {written!r}")
+    if "network" in plan:
+        written = {key: value for key, value in written.items() if key != "network"}
+    said |= options
+    if "data" not in said:
+        raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
+    base = merge_settings(preset_settings(str(preset or written_preset)), written)
+    return experiment_of(said | {"plan": merge_settings(base, plan)})
 
 
 def experiment_of(settings: Settings) -> Experiment:
     """An Experiment from settings. Raises PlanError, naming what should change."""
     settings = settings | {"plan": plan_settings(settings.get("plan", {}))}
+    if settings.get("beta") == 0:  # TOML has no word for nothing
+        settings["beta"] = None
+    for key, split in (("networks", network_list), ("compare", list_of)):
+        if isinstance(settings.get(key), str):
+            settings[key] = split(settings[key])
     try:
         return Experiment(**settings)
     except ValidationError as error:
@@ -174,14 +197,6 @@ def policy_of(text: str) -> tuple[str, ...]:
     if unknown:
         raise PlanError(f"`augment` should be of {'_'.join(OPERATIONS)}; found {', '.join(unknown)}")
     return names
-
-
-def data_digest(data: ImageSet) -> str:
-    """SHA-256 of images and labels: tells a run that is resumed whether its data changed."""
-    digest = hashlib.sha256(data.labels.numpy().tobytes())
-    for start in range(0, len(data), 4096):
-        digest.update(data.images[start : start + 4096].numpy().tobytes())
-    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -68,8 +68,10 @@ class Statistics:
             raise DocumentError(f"statistics should be float16, float32 or int8; found {self.codes.dtype}")
         if (self.scales is not None) != (self.codes.dtype == torch.int8):
             raise DocumentError("scales should stand beside int8 statistics, and only there")
-        if self.scales is not None and self.scales.shape != shape:
-            raise DocumentError(f"scales should be {shape}; found {tuple(self.scales.shape)}")
+        if self.scales is not None and (self.scales.shape != shape or self.scales.dtype != torch.float32):
+            raise DocumentError(
+                f"scales should be float32 of shape {shape}; found {self.scales.dtype} of {tuple(self.scales.shape)}"
+            )
         if not len(self.batch_counts) == len(self.totals) == len(self.classes):
             raise DocumentError("there should be one batch count and one total per class")
         self._check_values()
@@ -143,10 +145,10 @@ def class_statistics(
     if sampling.batch is not None:
         counts = counts.clamp_max(sampling.batch)
     width = embedding.sketched_width
-    codes = torch.stack([c for c, _ in coded]) if coded else torch.zeros(0, len(present), width)
-    scales = torch.stack([s for _, s in coded]) if coded and wire == "int8" else None
-    if not coded:
-        codes, scales = encode(codes, wire)
+    codes, scales = encode(torch.zeros(0, len(present), width), wire)  # what no step at all would give
+    if coded:
+        codes = torch.stack([codes for codes, _ in coded])
+        scales = None if scales is None else torch.stack([s for _, s in coded if s is not None])
     return Statistics(torch.tensor(list(steps), dtype=torch.int64), present, codes, scales, counts, totals[present])
 
 

@@ -23,7 +23,7 @@ from collabdm.planning import geometry
 from collabdm.protocol import Plan
 from collabdm.seeds import Purpose, Stream
 
-_JITTER: tuple[Operation, ...] = ("crop", "flip", "scale", "rotate")
+_JITTER: tuple[Operation, ...] = ("scale", "rotate")  # they always move an image; a flip or a shift may not
 
 
 def local_images(
@@ -67,11 +67,10 @@ def jitter(
     plan: Plan, images: Float32[Tensor, "n c h w"], at: Int64[Tensor, " m"], stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
     """Move the images at the given positions a little: equal images have equal gradients and stay equal for ever."""
-    policy = tuple(o for o in _JITTER if o in plan.augment)
-    if len(at) == 0 or not policy:
+    if len(at) == 0:
         return images
     normalisation = plan.image.normalisation
-    moved = augment(normalisation.apply(images[at]), draw(policy, len(at), plan.image.side, stream))
+    moved = augment(normalisation.apply(images[at]), draw(_JITTER, len(at), plan.image.side, stream))
     images = images.clone()
     images[at] = normalisation.invert(moved)
     return images

@@ -1,0 +1,172 @@
+"""No site sends more than the budget: of the plan's own count, and of real files with their headers."""
+
+import re
+
+import pytest
+import torch
+
+from collabdm.budget import FEWEST_STEPS, MOST_STEPS, choose, read_bytes
+from collabdm.errors import PlanError
+from collabdm.files import contribution_bytes
+from collabdm.images import ImageSet
+from collabdm.methods.collabdm import contribute
+from collabdm.planning import cost, make_plan, most_bytes
+from collabdm.protocol import Contribution, ImageSpec, Plan
+from collabdm.statistics import Statistics, encode
+
+SMALL = {"width": 8, "depth": 1}
+SHAPES = [(1, 8), (3, 32), (3, 64)]  # channels, side
+BUDGETS = [100_000, 200_000, 500_000, 1_000_000, 3_000_000, 10_000_000]
+
+
+def plan_with(classes: int = 10, channels: int = 1, side: int = 8, **settings: object) -> Plan:
+    image = ImageSpec(channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels)
+    names = tuple(f"class {y}" for y in range(classes))
+    return make_plan(names, image, **{"network": SMALL, "ipc": 1, "sites": 2} | settings)
+
+
+def fullest(plan: Plan, site: str = "s" * 64) -> Contribution:
+    """What a site with every class sends, with numbers that no network computed."""
+    classes, steps = len(plan.classes), plan.steps_of(site)
+    images = torch.zeros(classes * plan.local.images, *plan.image.shape, dtype=getattr(torch, plan.images))
+    labels = torch.arange(classes).repeat_interleave(plan.local.images)
+    width = (cost(plan_without_sketch(plan)).statistics_bytes) // (classes * 4)
+    codes, scales = encode(torch.ones(len(steps), classes, min(plan.sketch or width, width)), plan.wire)
+    held = torch.full((classes,), 10**9)
+    statistics = Statistics(
+        torch.tensor(steps, dtype=torch.int64), torch.arange(classes), codes, scales, held, held.clone()
+    )
+    versions = dict.fromkeys(("collabdm", "python", "torch", "numpy"), "2.13.0+cpu.of.a.long.name")
+    return Contribution(site, plan.digest, statistics, ImageSet(images, labels, plan.classes), versions)
+
+
+def plan_without_sketch(plan: Plan) -> Plan:
+    return plan.model_copy(update={"sketch": None, "wire": "float32", "steps": 1, "fraction": 1.0})
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_file_exceeds_the_budget_and_a_larger_one_never_carries_less(shape, classes) -> None:
+    plan = plan_with(classes, *shape)
+    carried = [0]
+    for budget in BUDGETS:
+        try:
+            chosen = choose(plan, budget, set())
+        except PlanError:
+            assert carried == [0]  # only the smallest are refused
+            continue
+        size = len(contribution_bytes(fullest(chosen)))
+        assert size <= most_bytes(chosen) <= budget
+        assert size > most_bytes(chosen) - 1500  # the count is no guess
+        carried.append(cost(chosen).statistics_bytes)
+    assert carried == sorted(carried)
+    assert len(carried) > 1
+
+
+def test_in_steps_of_a_hundred_bytes_a_larger_budget_never_carries_less() -> None:
+    plan = plan_with(2, network={"width": 16, "depth": 1})  # embeddings of 256: three sketches to choose from
+    chosen = [choose(plan, budget, set()) for budget in range(10_000, 80_000, 1000)]
+    carried = [cost(c).statistics_bytes for c in chosen]
+    assert carried == sorted(carried)
+    assert {c.sketch for c in chosen} == {64, 128, None}
+    assert all(c.steps >= FEWEST_STEPS for c in chosen if c.sketch != 64)
+
+
+def test_a_real_contribution_with_its_header_fits() -> None:
+    plan = choose(plan_with(3, local={"steps": 1, "batch": 4}, batch=2), 40_000, set())
+    labels = torch.arange(3).repeat_interleave(4)
+    data = ImageSet(
+        torch.arange(12 * 64, dtype=torch.int64).remainder(251).byte().view(12, 1, 8, 8), labels, plan.classes
+    )
+    sent = contribution_bytes(contribute(plan, data, "s" * 64))
+    assert plan.steps >= FEWEST_STEPS
+    assert 0.9 * 40_000 < len(sent) <= most_bytes(plan) <= 40_000
+
+
+def test_a_large_budget_stops_at_the_most_steps() -> None:
+    chosen = choose(plan_with(), read_bytes("10MB"), set())
+    assert (chosen.steps, chosen.sketch) == (MOST_STEPS, None)
+
+
+def test_long_class_names_are_counted_as_they_travel() -> None:
+    names = tuple(f'"quoted" \\ größe {y} ' + "x" * 500 for y in range(20))
+    image = ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,))
+    plan = choose(make_plan(names, image, network=SMALL, ipc=1, augment=()), 100_000, set())
+    assert len(contribution_bytes(fullest(plan))) <= most_bytes(plan) <= 100_000
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"steps": 7},
+        {"sketch": 64},
+        {"sketch": None},
+        {"wire": "int8"},
+        {"wire": "float32", "sketch": 32},
+        {"steps": 90, "sketch": 16, "wire": "int8"},
+        {"steps": 0},
+    ],
+)
+def test_what_was_said_stays(kept) -> None:
+    said = {"seed": 5, "ipc": 2, "pae": 2, "batch": 9, "merging": "uniform", "local": {"images": 1, "steps": 3}}
+    plan = plan_with(**said | kept)
+    chosen = choose(plan, 200_000, set(kept))
+    changed = {name for name in Plan.model_fields if getattr(chosen, name) != getattr(plan, name)}
+    assert changed <= {"steps", "sketch", "wire"} - set(kept) | {"probe"}
+    assert len(contribution_bytes(fullest(chosen))) <= most_bytes(chosen) <= 200_000
+
+
+def test_the_chosen_plan_has_a_probe_of_its_own() -> None:
+    plan = plan_with(network={"width": 16, "depth": 1})
+    chosen = choose(plan, 100_000, set())
+    assert chosen.sketch == 64
+    assert chosen.probe == make_plan(plan.classes, plan.image, **rest_of(chosen)).probe != plan.probe
+
+
+def rest_of(plan: Plan) -> dict[str, object]:
+    return {name: getattr(plan, name) for name in Plan.model_fields if name not in ("classes", "image", "probe")}
+
+
+@pytest.mark.parametrize("keep", [{}, {"steps": 60, "sketch": 16}])
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_sites_that_take_part_in_some_steps_send_no_more_and_not_much_less(fraction, keep) -> None:
+    names = tuple(f"site-{k}" for k in range(5))
+    plan = plan_with(sites=5, site_names=names, fraction=fraction, **keep)
+    budget = 130_000 if not keep else most_bytes(plan)
+    chosen = choose(plan, budget, set(keep))
+    sizes = [len(contribution_bytes(fullest(chosen, name))) for name in names]
+    assert max(sizes) <= most_bytes(chosen) <= budget
+    assert max(sizes) > 0.9 * budget
+    if keep:  # one step more than the fullest site may send
+        with pytest.raises(PlanError, match="`budget`"):
+            choose(plan, budget - 1, set(keep))
+
+
+@pytest.mark.parametrize("keep", [{}, {"steps": 200}, {"sketch": 16}, {"wire": "float32"}, {"steps": 0}])
+def test_a_budget_that_is_too_small_is_refused_with_the_least_that_is_not(keep) -> None:
+    plan = plan_with(**keep)
+    with pytest.raises(PlanError, match="`budget` should be at least") as refused:
+        choose(plan, 100, set(keep))
+    least = int(re.search(r"at least ([0-9,]+) bytes", str(refused.value)).group(1).replace(",", ""))
+    assert most_bytes(choose(plan, least, set(keep))) == least
+    with pytest.raises(PlanError, match="`budget`"):
+        choose(plan, least - 1, set(keep))
+
+
+def test_images_that_alone_exceed_the_budget_are_named() -> None:
+    with pytest.raises(PlanError, match=r"10 classes of \(3, 64, 64\) images.*--local-images.*--local none"):
+        choose(plan_with(10, 3, 64), 100_000, set())
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1000", 1000), ("1kB", 1000), ("1 KB", 1000), ("2MiB", 2**21), ("0.5MB", 500_000), ("3k", 3000), ("1GB", 10**9)],
+)
+def test_bytes_are_read_as_people_write_them(text, size) -> None:
+    assert read_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "1e6", "1,000", "1XB", "nan", "0", "1 M B"])
+def test_other_texts_are_no_bytes(text) -> None:
+    with pytest.raises(PlanError, match="`budget` should be bytes, such as 500kB, 1MB or 2MiB; found"):
+        read_bytes(text)
