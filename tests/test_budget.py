@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from collabdm.budget import FEWEST_STEPS, MOST_STEPS, choose, read_bytes
+from collabdm.budget import FEWEST_STEPS, ITERATIONS, MOST_STEPS, choose, read_bytes
 from collabdm.errors import PlanError
 from collabdm.files import contribution_bytes
 from collabdm.images import ImageSet
@@ -65,7 +65,7 @@ def test_no_file_exceeds_the_budget_and_a_larger_one_never_carries_less(shape, c
 
 def test_in_steps_of_a_hundred_bytes_a_larger_budget_never_carries_less() -> None:
     plan = plan_with(2, network={"width": 16, "depth": 1})  # embeddings of 256: three sketches to choose from
-    chosen = [choose(plan, budget, set()) for budget in range(10_000, 80_000, 1000)]
+    chosen = [choose(plan, budget, set()) for budget in range(3_000, 20_000, 250)]
     carried = [cost(c).statistics_bytes for c in chosen]
     assert carried == sorted(carried)
     assert {c.sketch for c in chosen} == {64, 128, None}
@@ -112,27 +112,35 @@ def test_what_was_said_stays(kept) -> None:
     plan = plan_with(**said | kept)
     chosen = choose(plan, 200_000, set(kept))
     changed = {name for name in Plan.model_fields if getattr(chosen, name) != getattr(plan, name)}
-    assert changed <= {"steps", "sketch", "wire"} - set(kept) | {"probe"}
+    assert changed <= {"steps", "sketch", "wire"} - set(kept) | {"probe", "refinement"}
     assert len(contribution_bytes(fullest(chosen))) <= most_bytes(chosen) <= 200_000
 
 
 def test_the_chosen_plan_has_a_probe_of_its_own() -> None:
     plan = plan_with(network={"width": 16, "depth": 1})
-    chosen = choose(plan, 100_000, set())
-    assert chosen.sketch == 64
+    chosen = choose(plan, 22_000, set())
+    assert chosen.sketch == 128
     assert chosen.probe == make_plan(plan.classes, plan.image, **rest_of(chosen)).probe != plan.probe
+
+
+def test_the_server_makes_enough_iterations_of_few_steps_unless_its_passes_were_said() -> None:
+    plan = plan_with()
+    few, many = choose(plan, 30_000, set()), choose(plan, read_bytes("10MB"), set())
+    assert few.steps * few.refinement.passes >= ITERATIONS > few.steps
+    assert many.refinement == plan.refinement
+    assert choose(plan, 30_000, {"refinement"}).refinement == plan.refinement
 
 
 def rest_of(plan: Plan) -> dict[str, object]:
     return {name: getattr(plan, name) for name in Plan.model_fields if name not in ("classes", "image", "probe")}
 
 
-@pytest.mark.parametrize("keep", [{}, {"steps": 60, "sketch": 16}])
+@pytest.mark.parametrize("keep", [{}, {"steps": 60, "sketch": 16, "wire": "float16"}])
 @pytest.mark.parametrize("fraction", [0.2, 0.5])
 def test_sites_that_take_part_in_some_steps_send_no_more_and_not_much_less(fraction, keep) -> None:
     names = tuple(f"site-{k}" for k in range(5))
     plan = plan_with(sites=5, site_names=names, fraction=fraction, **keep)
-    budget = 130_000 if not keep else most_bytes(plan)
+    budget = 60_000 if not keep else most_bytes(plan)
     chosen = choose(plan, budget, set(keep))
     sizes = [len(contribution_bytes(fullest(chosen, name))) for name in names]
     assert max(sizes) <= most_bytes(chosen) <= budget

@@ -1,17 +1,23 @@
 """One dial: from the bytes that a site may send to steps, sketch and wire type.
 
-The images a site sends come first; the rest of the bytes goes to statistics. How many numbers a step
-should carry against how many steps there should be was measured (docs/results.md); the rule below reads
-that table: the widest sketch that still leaves `FEWEST_STEPS` steps.
+The images a site sends come first; the rest of the bytes goes to statistics. What was measured
+(docs/results.md, docs/log.md) makes the rule:
+
+    wire     int8: its error is a twentieth of what a batch of 64 images is off the mean of its class
+    sketch   the widest that leaves `FEWEST_STEPS` steps: a few wide steps, each used several times, are
+             as good as many narrow ones at the same bytes, and cost the site a fraction of the work
+    passes   enough that the server makes `ITERATIONS` in all
 """
 
+import math
 import re
 
 from collabdm.errors import PlanError
 from collabdm.planning import bytes_per_step, cost, make_plan, steps_taken
 from collabdm.protocol import Plan
 
-FEWEST_STEPS = 50
+FEWEST_STEPS = 12
+ITERATIONS = 200
 MOST_STEPS = 400
 WIDTHS = (None, 1024, 512, 256, 128, 64)
 
@@ -37,7 +43,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
     Fields named in `keep` stay as they are. Raises PlanError where even the smallest choice is too large.
     """
-    wire = plan.wire if "wire" in keep else "float16"
+    wire = plan.wire if "wire" in keep else "int8"
     full = plan.model_copy(update={"sketch": None}).width
     widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < full)
     shapes = [plan.model_copy(update={"sketch": sketch, "wire": wire}) for sketch in widths]
@@ -57,6 +63,9 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
             f"images; found {limit:,}: send fewer images (`--local-images`) or none (`--local none`), and leave "
             "steps, sketch and wire to be chosen"
         )
+    if "refinement" not in keep and best.steps:
+        passes = max(best.refinement.passes, math.ceil(ITERATIONS / best.steps))
+        best = best.model_copy(update={"refinement": best.refinement.model_copy(update={"passes": passes})})
     settings = {name: getattr(best, name) for name in Plan.model_fields if name != "probe"}
     return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
 

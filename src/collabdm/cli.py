@@ -40,6 +40,7 @@ from collabdm.settings import (
     policy_of,
     preset_settings,
     recipe_of,
+    said_of_plan,
     simulation,
     sites_of,
     sketch_of,
@@ -65,6 +66,7 @@ DATA_HELP = (
     "parquet files, an .npz file, or a Hugging Face id"
 )
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
+PRESET = typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).", show_default="best")
 Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[
@@ -85,46 +87,55 @@ def plan(
     budget: Annotated[
         str | None, typer.Option(help="Bytes a site may send, e.g. 1MB: chooses steps, sketch and wire.")
     ] = None,
-    sites: Annotated[str, typer.Option(help="How many sites, or their names by commas (others are refused).")] = "5",
-    seed: Annotated[int, typer.Option(help="The seed of all networks, augmentations and sketches.")] = 0,
-    ipc: Annotated[int, typer.Option(help="Images per class of the distilled set.")] = 10,
+    sites: Annotated[
+        str | None,
+        typer.Option(help="How many sites, or their names by commas (others are refused).", show_default="5"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of all networks and sketches.", show_default="0")] = None,
+    ipc: Annotated[int | None, typer.Option(help="Images per class of the distilled set.", show_default="10")] = None,
     steps: Annotated[int | None, typer.Option(help="T: random networks to match in.")] = None,
     batch: Annotated[str | None, typer.Option(help="Real images per class and step, or all.")] = None,
-    fraction: Annotated[float, typer.Option(help="Share of the sites that take part in a step.")] = 1.0,
+    fraction: Annotated[
+        float | None, typer.Option(help="Share of the sites that take part in a step.", show_default="1")
+    ] = None,
     sketch: Annotated[int | None, typer.Option(help="Width of the sketch; 0 for none.")] = None,
     wire: Annotated[str | None, typer.Option(help="Wire type: float16, int8 or float32.")] = None,
     images: Annotated[str | None, typer.Option(help="Images travel as uint8 or float32.")] = None,
-    pae: Annotated[bool, typer.Option("--pae/--no-pae", help="Partition-and-expand, 2 x 2.")] = True,
+    pae: Annotated[
+        bool | None,
+        typer.Option(
+            "--pae/--no-pae", help="Partition-and-expand, 2 x 2; if not said, for images of side 16 and more."
+        ),
+    ] = None,
     init: Annotated[str | None, typer.Option(help="Local distillation starts from real or noise.")] = None,
     local: Annotated[str | None, typer.Option(help="Local part: dm, random or none.")] = None,
     local_steps: Annotated[int | None, typer.Option(help="Steps of the local distillation.")] = None,
-    local_images: Annotated[int | None, typer.Option(help="Images per class that a site sends.")] = None,
+    local_images: Annotated[
+        int | None, typer.Option(help="Images per class that a site sends; 0 chooses its share of ipc.")
+    ] = None,
     passes: Annotated[int | None, typer.Option(help="Passes of the server over the steps.")] = None,
     merging: Annotated[str | None, typer.Option(help="weighted (by images held) or uniform.")] = None,
     augment: Annotated[
         str | None, typer.Option(help="Operations by underscores, e.g. color_crop_cutout; none for none.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="NAME or NAME:width=64,depth=2.")] = None,
-    preset: Annotated[
-        str, typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).")
-    ] = "best",
+    preset: Annotated[str | None, PRESET] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with other fields of a plan (docs/format.md); options win.")
+    ] = None,
 ) -> None:
     """Make a plan: all that sites and server agree on before the round."""
-    check_writable(output)
-    local_part = given(method=local, start=init, steps=local_steps, images=local_images)
-    chosen = given(
-        steps=steps, wire=wire, images=images, merging=merging,
-        batch=batch_of(batch), sketch=sketch_of(sketch), network=network,
+    options = given(
+        seed=seed, ipc=ipc, steps=steps, batch=batch_of(batch), fraction=fraction, sketch=sketch_of(sketch),
+        wire=wire, images=images, pae=None if pae is None else 2 if pae else 1, merging=merging,
+        local=given(method=local, start=init, steps=local_steps, images=local_images) or None,
+        refinement=given(passes=passes) or None, augment=policy_of(augment), network=network,
     )  # fmt: skip
-    chosen |= sites_of(sites) | {"seed": seed, "ipc": ipc, "fraction": fraction, "pae": 2 if pae else 1}
-    if augment is not None:
-        chosen["augment"] = policy_of(augment)
-    settings = merge_settings(preset_settings(preset), chosen | given(local=local_part or None))
-    if passes is not None:
-        settings = merge_settings(settings, {"refinement": {"passes": passes}})
-    made = new_plan(data, classes, image_size, settings)
+    preset, said = said_of_plan(config, preset, options | sites_of(sites))
+    made = new_plan(data, classes, image_size, merge_settings(preset_settings(preset), said))
     if budget is not None:
-        made = choose(made, read_bytes(budget), keep=set(chosen))
+        made = choose(made, read_bytes(budget), keep=set(said))
+    check_writable(output)
     files.write_plan(made, output)
     console.print(f"{output}: {summary(made)}")
 
@@ -272,9 +283,7 @@ def simulate_command(
     compare: Annotated[
         str | None, typer.Option(help="More lines, by commas: methods, random, sites, all.", show_default="random")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="`best` (ours) or `paper` (the published).", show_default="best")
-    ] = None,
+    preset: Annotated[str | None, PRESET] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,

@@ -87,7 +87,7 @@ def _check_shapes(shapes: Counter[tuple[int, ...]], where: str) -> None:
     more = f"; and {len(shapes) - 8} other shapes" if len(shapes) > 8 else ""
     raise DataError(
         f"images of one set should have one size and one number of channels; found in {where} "
-        f"{'; '.join(listed)}{more}. Pass `side` to resize them, `channels` to convert them"
+        f"{'; '.join(listed)}{more}. Resize and convert them (`side`, `channels`; on the command line `--resize`)"
     )
 
 

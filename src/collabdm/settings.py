@@ -91,11 +91,13 @@ def plan_settings(settings: Settings) -> Settings:
     return settings
 
 
-def sites_of(text: str) -> Settings:
+def sites_of(text: str | None) -> Settings:
     """`5`, or names by commas."""
+    if text is None:
+        return {}
     number = number_of(text)
     if number is not None:
-        return {"sites": number}
+        return {"sites": number, "site_names": None}
     names = list_of(text)
     return {"sites": len(names), "site_names": names}
 
@@ -155,17 +157,27 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
 
 def simulation(config: Path | None, preset: str | None, options: Settings, plan: Settings) -> Experiment:
     """An Experiment from a TOML file and from options, which win; `plan` holds the options of the plan."""
-    said = read_toml(config) if config is not None else {}
+    said = read_toml(config)
     written_preset, written = said.pop("preset", "best"), said.pop("plan", {})
     if not isinstance(written, dict):
         raise PlanError(f"`plan` should be a table of settings, [plan]; found {written!r}")
-    if "network" in plan:
-        written = {key: value for key, value in written.items() if key != "network"}
     said |= options
     if "data" not in said:
         raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
     base = merge_settings(preset_settings(str(preset or written_preset)), written)
     return experiment_of(said | {"plan": merge_settings(base, plan)})
+
+
+def said_of_plan(config: Path | None, preset: str | None, options: Settings) -> tuple[str, Settings]:
+    """The preset and the settings of a plan that were said, in a TOML file or by options, which win."""
+    said = read_toml(config)
+    written_preset = str(said.pop("preset", "best"))
+    if fixed := sorted({"classes", "image", "probe"} & set(said)):
+        raise PlanError(
+            f"{config} should leave {', '.join(fixed)} to `--data`, or to `--classes` and `--image-size`; "
+            "found them there"
+        )
+    return preset or written_preset, merge_settings(said, options)
 
 
 def experiment_of(settings: Settings) -> Experiment:
@@ -182,16 +194,20 @@ def experiment_of(settings: Settings) -> Experiment:
         raise PlanError(describe(error)) from error
 
 
-def read_toml(path: Path) -> Settings:
-    """The settings in a TOML file. Raises PlanError where it cannot be read."""
+def read_toml(path: Path | None) -> Settings:
+    """The settings in a TOML file, if there is one. Raises PlanError where it cannot be read."""
+    if path is None:
+        return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PlanError(f"{path} should be a readable TOML file; {error}") from error
 
 
-def policy_of(text: str) -> tuple[str, ...]:
-    """Operations by underscores; `none` for none."""
+def policy_of(text: str | None) -> tuple[str, ...] | None:
+    """Operations by underscores; `none` for none, None where nothing was said."""
+    if text is None:
+        return None
     names = () if text == "none" else tuple(text.split("_"))
     unknown = sorted(set(names) - set(OPERATIONS))
     if unknown:

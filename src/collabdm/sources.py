@@ -134,8 +134,11 @@ def find(source: Any, split: str) -> Undecoded:
         return open_folder(path, split)
     if path.is_file():
         return open_file(path, split)
-    if isinstance(source, os.PathLike) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?", name):
-        raise DataError(f"`{name}` should be a folder or a file; nothing is there")
+    if isinstance(source, os.PathLike) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?", name):
+        raise DataError(
+            f"`{name}` should be a folder or a file; nothing is there, and it is neither one of "
+            f"{', '.join(['digits', *HUB_IDS])} nor a hub's owner/name"
+        )
     return _hub(name, split)
 
 

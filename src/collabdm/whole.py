@@ -44,6 +44,13 @@ def check_writable(path: Path) -> None:
     """Refuse a place that cannot be written, before any work is done for it. Raises OutputError."""
     if path.is_dir():
         raise OutputError(f"{path} should be a file to write; found a folder: name a file in it")
+    new_folders = [folder for folder in path.parents if not folder.exists()]  # innermost first
     trial = path.parent / f".{path.name[:64]}.{os.getpid()}.part"
-    write_whole(trial, b"")
-    trial.unlink()
+    try:
+        write_whole(trial, b"")
+        trial.unlink()
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(trial), str(path))) from error
+    finally:
+        for folder in filter(Path.is_dir, new_folders):
+            folder.rmdir()
