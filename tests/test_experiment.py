@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from collabdm import experiment as module
 from collabdm.compute import Compute
 from collabdm.errors import DocumentError, PlanError
-from collabdm.evaluation import Score, random_baselines
+from collabdm.evaluation import Protocol, Score, for_as_many_steps, random_baselines
 from collabdm.experiment import Bench, Experiment, Stopping, networks_of, simulate, split_of
 from collabdm.files import read_contribution, read_distilled, read_plan
 from collabdm.images import ImageSet
@@ -24,6 +24,7 @@ from collabdm.protocol import Plan
 from collabdm.seeds import Purpose, Stream
 from collabdm.settings import PRESETS, merge_settings, network_list, plan_settings
 from collabdm.sources import limit, load
+from collabdm.training import RECIPES
 from collabdm.version import versions
 from command import picture_folder
 from pictures import parquet
@@ -376,3 +377,11 @@ def test_progress_of_a_part_says_which_part_it_is(tmp_path) -> None:
     with Stopping(tmp_path / "a", "run", bench, "site 1 of 2: ") as run:
         run.progress("statistics", 1, 3)
     assert seen == [("site 1 of 2: statistics", 1, 3)]
+
+
+def test_larger_sets_of_real_images_take_as_many_steps_but_each_image_thirty_times_at_least() -> None:
+    protocol = Protocol(recipe=RECIPES["paper"])  # 1,000 epochs of two batches
+    epochs = [for_as_many_steps(protocol, 500, images).recipe.epochs for images in (50, 500, 1000, 50_000)]
+    assert epochs == [1000, 1000, 500, 30]
+    short = Protocol(recipe=RECIPES["paper"].model_copy(update={"epochs": 3}))
+    assert for_as_many_steps(short, 500, 50_000).recipe.epochs == 3

@@ -4,14 +4,16 @@
 
 Every trial starts from its own seed, the same for all sets, so sets are compared on equal networks.
 Beside a distilled set stand random real images of the same storage: ipc of each class, and for a set with
-pae also pae^2 times as many reduced ones.
+pae also pae^2 times as many reduced ones. Larger sets of real images (a site's, or all) are trained on for
+as many steps as the distilled set, and every image at least 30 times.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (protocol).
 """
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,6 +26,8 @@ from collabdm.planning import geometry
 from collabdm.protocol import DistilledSet, Plan
 from collabdm.seeds import derive
 from collabdm.training import Recipe, Task, Trainer, network_seed, training_set
+
+FEWEST_EPOCHS = 30
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,6 +65,16 @@ class Protocol:
     trials: int = 5
     recipe: Recipe = Recipe()
     seed: int = 0
+
+
+def for_as_many_steps(protocol: Protocol, distilled: int, images: int) -> Protocol:
+    """The protocol for a larger set of real images: as many steps as a distilled set of that many images takes,
+    and every image at least `FEWEST_EPOCHS` times.
+    """
+    recipe = protocol.recipe
+    steps = recipe.epochs * math.ceil(distilled / recipe.batch)
+    epochs = max(math.ceil(steps / math.ceil(images / recipe.batch)), FEWEST_EPOCHS)
+    return replace(protocol, recipe=recipe.model_copy(update={"epochs": min(epochs, recipe.epochs)}))
 
 
 def score(

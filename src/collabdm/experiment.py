@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from collabdm.compute import Compute
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.evaluation import Protocol, Score, evaluate, random_baselines, score
+from collabdm.evaluation import Protocol, Score, evaluate, for_as_many_steps, random_baselines, score
 from collabdm.files import (
     read_contribution,
     read_distilled,
@@ -273,9 +274,11 @@ def _score_baselines(
     experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: _Ledger
 ) -> None:
     seen, bench = geometry(plan), ledger.bench
+    stored = int(torch.count_nonzero(pool(list(sites.values())).counts())) * plan.ipc * plan.pae**2
 
     def trained(what: str, data: ImageSet) -> None:
-        ledger.score(what, lambda: score(what, data, test, seen, ledger.protocol, bench.compute, bench.progress))
+        protocol = for_as_many_steps(ledger.protocol, stored, len(data))
+        ledger.score(what, lambda: score(what, data, test, seen, protocol, bench.compute, bench.progress))
 
     if "random" in experiment.compare:
         for what, data in random_baselines(plan, pool(list(sites.values())), experiment.seed).items():
