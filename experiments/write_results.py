@@ -65,12 +65,12 @@ def readme(text: str, rounds: list[Cell]) -> str:
 
 def round_table(rounds: list[Cell]) -> str:
     """A row per method, a column per data set; n seeds each."""
-    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     sent: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for result in rounds:
         data = result["experiment"]["data"]
         for score in result["scores"]:
-            scores[score["what"]][data].append(100 * score["mean"])
+            scores[score["what"]][data][result["experiment"]["seed"]] = 100 * score["mean"]
         for name, made in result["sets"].items():
             sent[name][data].append(max(made["bytes_per_site"].values()))
     columns = sorted({result["experiment"]["data"] for result in rounds})
@@ -78,13 +78,22 @@ def round_table(rounds: list[Cell]) -> str:
         "| set | " + " | ".join(f"{data}, % | bytes per site, at most" for data in columns) + " |",
         "|---|" + "---:|---:|" * len(columns),
     ]
-    for what in sorted(scores, key=lambda w: -statistics.fmean(a for group in scores[w].values() for a in group)):
+    for what in sorted(scores, key=lambda w: standing(scores[w], columns), reverse=True):
         row = []
         for data in columns:
-            found = scores[what].get(data, [])
-            row += [spread(found), f"{max(sent[what][data]):,}" if sent[what].get(data) else "-"]
+            found = list(scores[what].get(data, {}).values())
+            row += [spread(found), _bytes(what, sent[what].get(data, []))]
         lines.append(f"| {what} | " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _bytes(what: str, sent: list[int]) -> str:
+    return "pools the data" if what.startswith("central") else f"{max(sent):,}" if sent else "-"
+
+
+def standing(by_data: dict[str, dict[int, float]], columns: list[str]) -> tuple[float, ...]:
+    """What the rows are ordered by: the mean on each data set, the first counting most."""
+    return tuple(statistics.fmean(by_data[data].values()) if by_data.get(data) else 0.0 for data in columns)
 
 
 def bytes_table(data: str, cells: list[Cell]) -> str:

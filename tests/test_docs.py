@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
@@ -249,3 +250,9 @@ def test_formula_of_bytes_holds() -> None:
     steps, held, width, images = 2, 2, 16, 2
     tensors = steps * held * width * 2 + images * 64 + 8 * (steps + 3 * held + images)
     assert len(content) == 8 + int.from_bytes(content[:8], "little") + tensors
+
+
+def test_the_results_say_what_was_measured() -> None:
+    command = [sys.executable, str(ROOT / "experiments" / "write_results.py"), "--check"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

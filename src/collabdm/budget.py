@@ -3,7 +3,7 @@
 The images a site sends come first; the rest of the bytes goes to statistics. What was measured
 (docs/results.md, docs/log.md) makes the rule:
 
-    wire     int8: its error is a twentieth of what a batch of 64 images is off the mean of its class
+    wire     int8: its error is about a fifteenth of what a batch of 64 images is off the mean of its class
     sketch   the widest that leaves `FEWEST_STEPS` steps: a few wide steps, each used several times, are
              as good as many narrow ones at the same bytes, and cost the site a fraction of the work
     passes   enough that the server makes `ITERATIONS` in all
