@@ -112,7 +112,7 @@ def test_the_set_has_ipc_images_of_each_class_and_says_what_each_site_held(a_rou
 
 def test_the_picture_of_the_set_has_a_row_for_each_class(a_round) -> None:
     with Image.open(a_round[0] / "set.png") as picture:
-        assert picture.size == (2 * 18 + 2, 3 * 18 + 2)  # two images of 16 pixels a row, gaps of two
+        assert picture.size == (2 * 66 + 2, 3 * 66 + 2)  # two images of 64 pixels a row, gaps of two
 
 
 def test_what_was_written_is_printed_as_inspect_prints_it(a_round) -> None:

@@ -17,8 +17,8 @@ DEMO = Experiment(
         "steps": 60,
         "batch": 64,
         "network": {"width": 32, "depth": 2},
-        "local": {"steps": 60, "batch": 64},
-        "refinement": {"passes": 4},
+        "local": {"steps": 60, "batch": 64, "matching": {"learning_rate": 0.2}},
+        "refinement": {"passes": 4, "matching": {"learning_rate": 1.0}},  # small images: docs/log.md, entry 2
     },
     trials=3,
     recipe="short",

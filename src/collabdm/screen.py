@@ -98,8 +98,9 @@ def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 SCORE_COLUMNS = ("set", "network", "accuracy %", "std", "n", "images", "bytes per site, at most")
 
 
-def write_picture(distilled: DistilledSet, path: Path, columns: int = 10, zoom: int = 2) -> None:
-    """A PNG of the set: a row per class, up to `columns` images of each."""
+def write_picture(distilled: DistilledSet, path: Path, columns: int = 10) -> None:
+    """A PNG of the set: a row per class, up to `columns` images of each, every image some 64 pixels wide."""
+    zoom = max(1, 64 // distilled.plan.image.side)
     picture = contact_sheet(distilled.images, columns, zoom)
     replace_whole(path, lambda file: picture.save(file, format="PNG"))
 
