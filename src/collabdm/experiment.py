@@ -274,20 +274,21 @@ def _score_baselines(
     experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: _Ledger
 ) -> None:
     seen, bench = geometry(plan), ledger.bench
-    stored = int(torch.count_nonzero(pool(list(sites.values())).counts())) * plan.ipc * plan.pae**2
+    everything = pool(list(sites.values()))
+    stored = int(torch.count_nonzero(everything.counts())) * plan.ipc * plan.pae**2
 
     def trained(what: str, data: ImageSet) -> None:
         protocol = for_as_many_steps(ledger.protocol, stored, len(data))
         ledger.score(what, lambda: score(what, data, test, seen, protocol, bench.compute, bench.progress))
 
     if "random" in experiment.compare:
-        for what, data in random_baselines(plan, pool(list(sites.values())), experiment.seed).items():
+        for what, data in random_baselines(plan, everything, experiment.seed).items():
             trained(what, data)
     if "sites" in experiment.compare:
         for name, data in sites.items():
             trained(f"{name} alone", data)
     if "all" in experiment.compare:
-        trained("all the data", pool(list(sites.values())))
+        trained("all the data", everything)
 
 
 def _sorted(settings: dict[str, Any]) -> dict[str, Any]:

@@ -262,9 +262,7 @@ def _check_format(where: str, document: Any, kind: str, version: int) -> None:
 def _parse_plan(where: str, document: dict[str, Any]) -> Plan:
     try:
         return Plan.model_validate_json(json.dumps(document), strict=True)
-    except (ValidationError, UnicodeEncodeError) as error:
-        if isinstance(error, UnicodeEncodeError):
-            raise DocumentError(f"{where}: text should be Unicode; found {error.object[:40]!r}") from error
+    except ValidationError as error:
         raise DocumentError(f"{where}: {describe(error)}") from error
 
 
