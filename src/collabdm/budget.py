@@ -13,7 +13,7 @@ import math
 import re
 
 from collabdm.errors import PlanError
-from collabdm.planning import bytes_per_step, cost, make_plan, steps_taken
+from collabdm.planning import bytes_per_step, make_plan, most_bytes, steps_taken
 from collabdm.protocol import Plan
 
 FEWEST_STEPS = 12
@@ -51,13 +51,13 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
     for shape in shapes:
         steps = plan.steps if "steps" in keep else _steps_within(shape, limit)
         candidate = shape.model_copy(update={"steps": steps})
-        if (steps or "steps" in keep) and cost(candidate).file_bytes <= limit:
+        if (steps or "steps" in keep) and most_bytes(candidate) <= limit:
             best = candidate
             if steps >= FEWEST_STEPS or "steps" in keep:
                 break
     if best is None:
         fewest = {} if "steps" in keep else {"steps": 1}
-        least = cost(shapes[-1].model_copy(update=fewest)).file_bytes
+        least = most_bytes(shapes[-1].model_copy(update=fewest))
         raise PlanError(
             f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of {plan.image.shape} "
             f"images; found {limit:,}: send fewer images (`--local-images`) or none (`--local none`), and leave "
@@ -73,6 +73,6 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 def _steps_within(plan: Plan, limit: int) -> int:
     """T: the steps, `MOST_STEPS` at most, after which no site has sent more than `limit`."""
     most = plan.model_copy(update={"steps": MOST_STEPS})
-    fixed = cost(plan.model_copy(update={"steps": 0})).file_bytes
+    fixed = most_bytes(plan.model_copy(update={"steps": 0}))
     room = (limit - fixed) // bytes_per_step(plan)
     return sum(taken <= room for taken in steps_taken(most))

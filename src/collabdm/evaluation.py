@@ -12,7 +12,7 @@ Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching",
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -129,9 +129,3 @@ def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSe
         packed = ImageSet(random_images(plan, real, labels, own), labels, plan.classes)
         baselines["random real, pae"] = training_set(DistilledSet(packed, plan, {}, "random"))
     return baselines
-
-
-def spread(scores: Sequence[Score]) -> tuple[float, float, int]:
-    """Mean, standard deviation and number of all accuracies of several scores."""
-    together = Score("", "", tuple(a for s in scores for a in s.accuracies), 0)
-    return together.mean, together.std, together.n

@@ -18,7 +18,7 @@ from torch import Tensor
 from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet
 from collabdm.matching import State
-from collabdm.planning import cost, describe
+from collabdm.planning import describe, most_bytes
 from collabdm.protocol import (
     CONTRIBUTION_VERSION,
     DISTILLED_VERSION,
@@ -136,7 +136,7 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
 
 def contribution_limit(plan: Plan) -> int:
     """The most bytes that an answer to the plan can have."""
-    return cost(plan).file_bytes + HEADER_ALLOWANCE
+    return most_bytes(plan) + HEADER_ALLOWANCE
 
 
 def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
