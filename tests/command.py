@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from collabdm import cli
+from collabdm import cli, screen
 from pictures import draw, pixels
 
 NETWORK = "ConvNet:width=8,depth=1"
@@ -65,4 +65,4 @@ def picture_folder(root: Path, side: int = 8, channels: int = 3, **counts: int) 
 
 def watched(progress: Callable[[str, int, int], None]) -> contextlib.AbstractContextManager[object]:
     """Call `progress` with every step that a command reports, in place of its bars."""
-    return patch.object(cli.Bars, "__call__", lambda _, *step: progress(*step))
+    return patch.object(screen.Bars, "__call__", lambda _, *step: progress(*step))

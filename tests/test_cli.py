@@ -354,10 +354,10 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments, said, monkeypatch, tmp
 
 SLOWLY = """
 import signal, sys, time
-from collabdm import cli, experiment
+from collabdm import cli, experiment, screen
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it
 experiment.STATE_EVERY_SECONDS = 0.0
-cli.Bars.__call__ = lambda *step: time.sleep(0.05)
+screen.Bars.__call__ = lambda *step: time.sleep(0.05)
 cli.main()
 """
 
@@ -548,7 +548,7 @@ def test_a_refused_folder_is_left_as_it_was(simulated) -> None:
 @pytest.mark.parametrize("words", ['networks = "ConvNet"\ncompare = "localdm, random"', "beta = 0"])
 def test_a_configuration_may_use_the_words_of_the_options(words, tmp_path, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr("collabdm.cli._simulate", lambda experiment, *_: asked.append(experiment))
+    monkeypatch.setattr("collabdm.cli.simulation.run_simulation", lambda experiment, *_: asked.append(experiment))
     keys = tomllib.loads(words)
     lines = [line for line in CONFIG.splitlines() if line.split(" = ")[0] not in keys]
     (tmp_path / "words.toml").write_text("\n".join([words, *lines]).replace("batch = 4", 'batch = "all"'))

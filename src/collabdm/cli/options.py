@@ -1,0 +1,81 @@
+"""What the commands share: the application, its options, and checks at the door."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from collabdm.compute import Compute, choose_compute
+from collabdm.errors import DataError
+from collabdm.experiment import Bench
+from collabdm.images import ImageSet
+from collabdm.inspection import describe_file
+from collabdm.methods.collabdm import check_data
+from collabdm.protocol import Plan
+from collabdm.screen import Bars, table
+from collabdm.sources import fit_classes, load
+from collabdm.whole import OutputError, check_writable
+
+app = typer.Typer(
+    name="collabdm",
+    help="One-shot collaborative data distillation: many sites, one small synthetic training set, a single round.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+
+DATA_HELP = (
+    "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) or of "
+    "parquet files, an .npz file, or a Hugging Face id"
+)
+Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
+PRESET = typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).", show_default="best")
+Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
+Precision = Annotated[
+    str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")
+]
+Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes all.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]
+DistilledPath = Annotated[Path, typer.Argument(metavar="SET", help="The distilled set, a safetensors file.")]
+
+
+def check_output(output: Path, *inputs: Path) -> None:
+    """Refuse an output that cannot be written, or that would take the place of an input."""
+    if any(output.resolve() == path.resolve() for path in inputs):
+        raise OutputError(f"{output} should be a file of its own; found one that is read or written here: name another")
+    check_writable(output)
+
+
+def held_as_planned(agreed: Plan, data: str, resize: bool, split: str = "train") -> ImageSet:
+    """Data as the plan says. Raises DataError where it does not fit."""
+    side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
+    held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
+    try:
+        check_data(agreed, held)
+    except DataError as error:
+        mended = held.shape == agreed.image.shape
+        raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
+    return held
+
+
+def compute_of(device: str, precision: str, threads: int) -> Compute:
+    """Where to compute, from three options."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+    return choose_compute(device, precision)
+
+
+def bench_of(output: Path, device: str, precision: str, threads: int, bars: Bars) -> Bench:
+    """Where a command runs, and who watches it."""
+    return Bench(output.parent, compute_of(device, precision, threads), bars)
+
+
+def print_document(path: Path) -> None:
+    """Print what is in a document."""
+    title, rows = describe_file(path)
+    console.print(table(title, ("part", "value"), rows, figures=False))

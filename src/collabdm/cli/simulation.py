@@ -1,0 +1,160 @@
+"""Scores: `evaluate` a set, `simulate` a whole round, and the `demo`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabdm import files
+from collabdm.cli.options import (
+    DATA_HELP,
+    PRESET,
+    Data,
+    Device,
+    DistilledPath,
+    Precision,
+    Quiet,
+    Resize,
+    Threads,
+    app,
+    check_output,
+    compute_of,
+    console,
+    held_as_planned,
+)
+from collabdm.compute import Compute
+from collabdm.evaluation import Protocol, evaluate, random_baselines, score
+from collabdm.experiment import Bench, Experiment, networks_of, simulate
+from collabdm.methods import METHODS
+from collabdm.planning import geometry
+from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
+from collabdm.settings import batch_of, given, network_list, recipe_of, simulation, sketch_of
+from collabdm.training import RECIPES
+from collabdm.version import versions
+from collabdm.whole import write_whole
+
+
+@app.command("evaluate")
+def evaluate_command(
+    distilled: DistilledPath,
+    data: Data,
+    networks: Annotated[str, typer.Option(help="Networks to train, by commas.")] = "ConvNet",
+    trials: Annotated[int, typer.Option(min=1, help="Networks trained of each kind.")] = 5,
+    epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
+    recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "paper",
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the trained networks.")] = 0,
+    random: Annotated[
+        bool, typer.Option("--random/--no-random", help="Score random real images of the same storage too.")
+    ] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here as well.")] = None,
+    resize: Resize = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train networks on a distilled set and test them on real images."""
+    made = files.read_distilled(distilled)
+    if json_file is not None:
+        check_output(json_file, distilled)
+    specs = networks_of(network_list(networks), made.plan.network)
+    protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
+    compute = compute_of(device, precision, threads)
+    test = held_as_planned(made.plan, data, resize, "test")
+    real = held_as_planned(made.plan, data, resize) if random else None
+    with Bars(quiet) as bars:
+        scores = evaluate(made, test, protocol, compute, bars)
+        if real is not None:
+            for what, baseline in random_baselines(made.plan, real, seed).items():
+                scores += score(what, baseline, test, geometry(made.plan), protocol, compute, bars)
+    results = {
+        "set": str(distilled), "plan": made.plan.digest, "data": data, "seed": seed, "sets": {},
+        "bytes": distilled.stat().st_size, "versions": versions(),
+        "recipe": protocol.recipe.model_dump(), "compute": asdict(compute),
+        "scores": [asdict(s) | {"mean": s.mean, "std": s.std, "n": s.n} for s in scores],
+    }  # fmt: skip
+    if json_file is not None:
+        write_whole(json_file, (json.dumps(results, indent=2) + "\n").encode())
+    console.print(
+        table(
+            f"Accuracy on {data}, {len(test):,} test images",
+            SCORE_COLUMNS[:-1],
+            (r[:-1] for r in score_rows(results)),
+        )
+    )
+
+
+@app.command("simulate")
+def simulate_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")],
+    data: Annotated[str | None, typer.Option(help=f"The data to split: {DATA_HELP}.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file that says the same; options win.")] = None,
+    method: Annotated[str | None, typer.Option(help=" | ".join(METHODS), show_default="collabdm-pae")] = None,
+    sites: Annotated[int | None, typer.Option(help="Number of sites.", show_default="5")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Skew of the Dirichlet split; 0 for IID.", show_default="0.1")
+    ] = None,
+    class_floor: Annotated[int | None, typer.Option(help="Images of every class that each site gets first.")] = None,
+    site_column: Annotated[str | None, typer.Option(help="The column that names the site, instead of a split.")] = None,
+    partition: Annotated[str | None, typer.Option(help="A saved partition.json to replay.")] = None,
+    per_class: Annotated[int | None, typer.Option(help="Use only so many images of each class.")] = None,
+    side: Annotated[int | None, typer.Option(help="Resize the images to so many pixels first.")] = None,
+    ipc: Annotated[int | None, typer.Option(help="Images per class of the distilled set.")] = None,
+    steps: Annotated[int | None, typer.Option(help="T: random networks to match in.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Real images per class and step, or all.")] = None,
+    sketch: Annotated[int | None, typer.Option(help="Width of the sketch; 0 for none.")] = None,
+    wire: Annotated[str | None, typer.Option(help="float16, int8 or float32.")] = None,
+    local_steps: Annotated[int | None, typer.Option(help="Steps of the local distillation.")] = None,
+    passes: Annotated[int | None, typer.Option(help="Passes of the server over the steps.")] = None,
+    network: Annotated[str | None, typer.Option(help="Embedding network: NAME or NAME:width=64,depth=2.")] = None,
+    networks: Annotated[str | None, typer.Option(help="Networks to train, by commas.", show_default="ConvNet")] = None,
+    trials: Annotated[int | None, typer.Option(help="Networks trained of each kind.", show_default="5")] = None,
+    recipe: Annotated[str | None, typer.Option(help=" or ".join(RECIPES), show_default="paper")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of everything.", show_default="0")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="More lines, by commas: methods, random, sites, all.", show_default="random")
+    ] = None,
+    preset: Annotated[str | None, PRESET] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate a whole round on one machine: split, every site, the server, the scores. Resumes where it stopped."""
+    settings = given(
+        ipc=ipc, steps=steps, wire=wire, batch=batch_of(batch), sketch=sketch_of(sketch),
+        local=given(steps=local_steps) or None, refinement=given(passes=passes) or None, network=network,
+    )  # fmt: skip
+    options = given(
+        data=data, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
+        partition=partition, per_class=per_class, side=side, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
+        networks=networks, compare=compare,
+    )  # fmt: skip
+    run_simulation(simulation(config, preset, options, settings), output, compute_of(device, precision, threads), quiet)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")] = Path("demo"),
+    device: Device = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """A whole round in a minute, with data that is built in: handwritten digits at five skewed sites."""
+    from collabdm.demo import DEMO  # its settings are needed here only
+
+    run_simulation(DEMO, output, compute_of(device, "float32", threads), quiet)
+
+
+def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:
+    """Simulate, and show the table and where everything lies."""
+    with Bars(quiet) as bars:
+        results = simulate(experiment, Bench(output, compute, bars))
+    made = files.read_distilled(output / "distilled.safetensors")
+    write_picture(made, output / "distilled.png")
+    title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
+    console.print(table(title, SCORE_COLUMNS, score_rows(results)))
+    console.print(f"in {output}: plan.json, contributions/, distilled.safetensors, distilled.png, results.json")
