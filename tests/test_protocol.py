@@ -16,6 +16,7 @@ from collabdm.methods.collabdm import contribute
 from collabdm.networks import NetworkSpec
 from collabdm.planning import check_probe, cost, describe, make_plan, plan_for, probe
 from collabdm.protocol import (
+    Collection,
     Contribution,
     Plan,
     Probe,
@@ -118,6 +119,7 @@ def test_every_field_of_a_plan_moves_its_digest() -> None:
         {"batch": None}, {"network": {"width": 16, "depth": 1}}, {"augment": ("crop",)}, {"sketch": None},
         {"wire": "int8"}, {"images": "float32"}, {"merging": "uniform"}, {"local": {"images": 2}},
         {"refinement": {"passes": 2}}, {"probe": Probe(weights="0" * 64, embedding=(1.0,))},
+        {"collection": Collection(quorum=2)},
     ]  # fmt: skip
     assert {name for change in changes for name in change} == set(Plan.model_fields)
     digests = {fixed_plan(**change).digest for change in changes} | {fixed_plan().digest}
@@ -427,3 +429,17 @@ def test_a_round_of_no_site_of_one_site_twice_or_of_too_many_is_refused(sites: l
 def test_a_round_may_lack_sites() -> None:
     check_contributions(PLAN, ["b"])
     check_contributions(PLAN, ["b", "a"])
+
+
+def test_an_extension_stands_in_the_document_only_where_it_has_a_value() -> None:
+    plain = tiny_plan()
+    waits = plain.model_copy(update={"collection": Collection(quorum=2, deadline=60)})
+    assert "collection" not in plain.model_dump(mode="json")
+    assert waits.model_dump(mode="json")["collection"] == {"quorum": 2, "deadline": 60.0}
+    assert plain.digest != waits.digest
+    assert Plan.model_validate_json(json.dumps(waits.model_dump(mode="json")), strict=True) == waits
+
+
+def test_a_quorum_above_the_number_of_sites_is_refused() -> None:
+    with pytest.raises(ValidationError, match="quorum"):
+        Plan.model_validate(tiny_plan().model_dump() | {"collection": {"quorum": 99}})

@@ -12,12 +12,19 @@ distillation", 2024.
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
 
 from collabdm.augment import OPERATIONS, Operation
 from collabdm.errors import DocumentError, PlanError
@@ -115,6 +122,17 @@ class Probe(Part):
     embedding: tuple[float, ...]
 
 
+class Collection(Part):
+    """When the server stops waiting: `quorum` sites have answered, and `deadline` seconds are over or all have."""
+
+    quorum: Positive = 1
+    deadline: Annotated[float, Field(gt=0, le=10**8)] = 3600.0
+
+
+#: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
+EXTENSIONS = ("collection",)
+
+
 class Plan(Part):
     """All that sites and server must agree on before the round; its seeds stand for T random networks."""
 
@@ -138,6 +156,11 @@ class Plan(Part):
     local: Local = Local()
     refinement: Refinement = Refinement()
     probe: Probe | None = None
+    collection: Collection | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_extensions(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v is not None or k not in EXTENSIONS}
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Plan":
@@ -149,6 +172,10 @@ class Plan(Part):
             raise ValueError(f"`pae` should divide the image side {self.image.side}; found {self.pae}")
         if self.site_names is not None and not len(set(self.site_names)) == len(self.site_names) == self.sites:
             raise ValueError(f"`site_names` should be {self.sites} distinct names, as `sites` says")
+        if self.collection is not None and self.collection.quorum > self.sites:
+            raise ValueError(
+                f"`collection.quorum` should be at most `sites`, {self.sites}; found {self.collection.quorum}"
+            )
         if self.network.norm == "batch":
             raise ValueError("`network.norm` should not be batch: an embedding should not depend on other images")
         if self.fraction < 1 and self.site_names is None:
