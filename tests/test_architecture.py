@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 #: bottom up: each module imports only modules above its own line
 ORDER = (
-    *("version", "errors", "whole", "seeds", "images", "augment", "networks", "compute"),
+    *("version", "errors", "whole", "seeds", "images", "augment", "fused", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),

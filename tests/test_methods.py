@@ -9,9 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies
 
-from collabdm import matching
 from collabdm.augment import expand
-from collabdm.compute import Compute
+from collabdm.compute import CHUNKS, Compute
 from collabdm.embedding import class_means
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.files import contribution_bytes, read_state, write_state
@@ -357,7 +356,7 @@ def test_gradients_in_chunks_of_classes_are_the_gradient(
     plan = tiny_plan(images="float32", **changes)
     sent = answers(plan, SKEWED)
     whole = distill(plan, sent).images.images
-    monkeypatch.setattr(matching, "GRADIENT_CHUNK", chunk)
+    monkeypatch.setitem(CHUNKS, "cpu", (5, chunk))
     torch.testing.assert_close(distill(plan, sent).images.images, whole, rtol=1e-4, atol=1e-4)
 
 

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from collabdm.augment import augment, draw, expand
 from collabdm.compute import Compute
-from collabdm.embedding import CHUNK, Geometry, multiplications
+from collabdm.embedding import Geometry, multiplications
 from collabdm.images import ImageSet, as_float
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.protocol import DistilledSet, Part
@@ -85,8 +85,10 @@ class Trainer:
         self.task, self.compute = task, compute
         geometry, recipe = task.geometry, task.recipe
         self.network = build(task.spec, geometry.shape, geometry.classes).to(compute.device)
-        work = 3.0 * runs * recipe.epochs * len(task.data)
-        self._forward = compute.faster(_LOGITS[compute.precision], work * multiplications(self.network, geometry.shape))
+        work = 3.0 * runs * recipe.epochs * len(task.data) * multiplications(self.network, geometry.shape)
+        self._forward, self._whole_passes = compute.faster(_LOGITS[compute.precision], work), compute.compiles(work)
+        if self._whole_passes:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
 
@@ -103,9 +105,10 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, i, total)
             x, labels = self._batch(index, stream)
-            loss = F.cross_entropy(self._forward(self.network, x).float(), labels)
             optimiser.zero_grad()
-            loss.backward()
+            size = self._largest_pass(len(x))
+            for part, truth in zip(x.split(size), labels.split(size), strict=True):
+                (F.cross_entropy(self._pass(part, size), truth, reduction="sum") / len(x)).backward()
             optimiser.step()
             if (i + 1) % per_epoch == 0:
                 on_epoch((i + 1) // per_epoch)
@@ -120,16 +123,23 @@ class Trainer:
             x = augment(x, draws.to(x.device))
         return x, self._labels[index]
 
+    def _largest_pass(self, batch: int) -> int:
+        """Images per pass with gradients: the whole batch where its images depend on each other."""
+        together = any(isinstance(layer, nn.BatchNorm2d) for layer in self.network.modules())
+        return batch if together else self.compute.chunk(True)
+
+    def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
+        """Outputs for at most `size` images; compiled code sees `size` always, so that it is compiled once."""
+        lack = size - len(x) if self._whole_passes else 0
+        filled = torch.cat([x, x[:1].expand(lack, -1, -1, -1)]) if lack else x
+        return self._forward(self.network, filled)[: len(x)].float()
+
     @torch.no_grad()
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
         """Outputs of the resident network for other images, in order."""
-        out = []
-        for start in range(0, len(data), CHUNK):
-            pixels = data.images[start : start + CHUNK].to(self.compute.device)
-            filler = pixels[:1].expand(CHUNK - len(pixels), -1, -1, -1)
-            x = self.task.geometry.normalisation.apply(torch.cat([pixels, filler]))
-            out.append(self._forward(self.network, x)[: len(pixels)].float().cpu())
-        return torch.cat(out)
+        size, normalisation = self.compute.chunk(False), self.task.geometry.normalisation
+        parts = (normalisation.apply(pixels.to(self.compute.device)) for pixels in data.images.split(size))
+        return torch.cat([self._pass(x, size).cpu() for x in parts])
 
     def accuracy(self, data: ImageSet) -> float:
         """Share of images whose largest output is their class."""
