@@ -15,7 +15,7 @@ ORDER = (
     *("decoding", "layouts", "sources", "partition"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
-    *("files", "experiment", "settings", "budget", "inspection", "screen", "demo"),
+    *("files", "models", "experiment", "settings", "budget", "inspection", "screen", "demo"),
     *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
