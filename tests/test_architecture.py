@@ -14,8 +14,8 @@ ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
-    *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
-    *("files", "models", "experiment", "settings", "budget", "inspection", "screen", "demo"),
+    *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation", "robustness"),
+    *("files", "models", "curves", "ledger", "experiment", "settings", "budget", "inspection", "screen", "demo"),
     *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
