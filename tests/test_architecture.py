@@ -16,7 +16,8 @@ ORDER = (
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation", "robustness"),
     *("files", "models", "curves", "ledger", "experiment", "settings", "budget", "inspection", "screen", "demo"),
-    *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
+    *("report.gathering", "report.plots", "report.page", "report"),
+    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 
