@@ -56,8 +56,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str = 
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>' + "".join(_cell(cell) for cell in row[1:]) + "</tr>\n" for row in rows
     )
-    told = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="wide"><table>{told}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
+    told = f"<p>{escape(caption)}</p>" if caption else ""
+    return f'{told}<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
 
 
 def _cell(cell: str) -> str:
@@ -159,7 +159,7 @@ def provenance(made: Round, settings: str) -> str:
         rows.append(("computed on", escape(", ".join(f"{k} {v}" for k, v in compute.items() if v is not None))))
     versions = made.results.get("versions") or (made.made.versions if made.made else {})
     rows.append(("versions", escape(", ".join(f"{k} {v}" for k, v in versions.items()))))
-    parts = [table(("what", "value"), rows)]
+    parts = [f'<div class="about">{table(("what", "value"), rows)}</div>']
     if settings:
         parts.append(
             f"<p>Save these settings as <code>experiment.toml</code>; the command makes the round again:</p>"

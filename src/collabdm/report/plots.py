@@ -53,6 +53,8 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
     if not any(sent for _, _, sent in points):
         return None
 
+    unit, size = _unit(max(sent for _, _, sent in points if sent))
+
     def draw(axes: Any) -> None:
         several = len(rounds) > 1
         lines = 0
@@ -60,7 +62,7 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
             label = f"{made.name}: {score.what}" if several else _named(score, made)
             colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
             axes.errorbar(
-                most / 1e6,
+                most / size,
                 100 * score.mean,
                 100 * score.std,
                 color=colour,
@@ -75,7 +77,7 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
                 axes.axhline(100 * score.mean, color="#777777", ls=("--", ":", "-.")[lines % 3], lw=1, label=label)
                 lines += 1
         axes.set_xscale("log")
-        axes.set(xlabel="MB per site, at most (log)", ylabel="accuracy, %")
+        axes.set(xlabel=f"{unit} per site, at most (log)", ylabel="accuracy, %")
         _plain_logarithm(axes)
         axes.grid(alpha=0.25)
         _legend_below(axes)
@@ -111,12 +113,13 @@ def bytes_by_part(made: Round) -> Any | None:
 
     def draw(axes: Any) -> None:
         left = [0.0] * len(made.sent)
+        unit, size = _unit(max(sum(parts.values()) for parts in made.sent.values()))
         for colour, part in zip(COLOURS, PARTS, strict=False):
-            width = [parts[part] / 1e6 for parts in made.sent.values()]
+            width = [parts[part] / size for parts in made.sent.values()]
             axes.barh(list(made.sent), width, left=left, color=colour, label=part, height=0.7)
             left = [a + b for a, b in zip(left, width, strict=True)]
         axes.invert_yaxis()
-        axes.set_xlabel("MB sent")
+        axes.set_xlabel(f"{unit} sent")
         axes.grid(alpha=0.25, axis="x")
         _legend_below(axes)
 
@@ -171,6 +174,11 @@ def confusion(made: Round) -> Any | None:
 def _named(score: Score, made: Round) -> str:
     several = len({s.network for s in made.scores}) > 1
     return f"{score.what}, {score.network}" if several else score.what
+
+
+def _unit(largest: int) -> tuple[str, float]:
+    """A unit of bytes that suits the largest of them."""
+    return ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
 
 
 def _plain_logarithm(axes: Any) -> None:
