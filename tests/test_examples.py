@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import statistics
 import sys
 from pathlib import Path
 
@@ -26,6 +27,20 @@ def example(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> N
 def test_every_example_is_tested_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{path.stem}"' in text for path in EXAMPLES.glob("*.py"))
+
+
+def figure(values: list[float], form: str) -> str:
+    return f"{statistics.fmean(values):{form}} ± {statistics.stdev(values):{form}} (n = {len(values)})"
+
+
+def test_the_figures_in_the_guide_are_those_measured() -> None:
+    results = Path(__file__).parents[1] / "results" / "examples"
+    guide = (results.parents[1] / "docs" / "guide-taking.md").read_text(encoding="utf-8")
+    kept = json.loads((results / "continual.json").read_text())["runs"]
+    found = json.loads((results / "search.json").read_text())["runs"]
+    for what in ("distilled", "random real"):
+        assert figure([100 * run[what][-1] for run in kept], ".1f") in guide
+        assert figure([run["correlation"][what] for run in found], ".2f") in guide
 
 
 def test_any_torch_network_trains_on_a_set(tmp_path, monkeypatch, capsys) -> None:
