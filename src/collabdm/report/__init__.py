@@ -75,7 +75,8 @@ def _html(rounds: Sequence[Round], svgs: dict[str, bytes]) -> str:
 
 def _title(made: Round) -> str:
     sites = f"{len(made.made.sites)} sites" if made.made and made.made.sites else ""
-    return ", ".join(filter(None, (f"{made.name}: {made.main}", f"on {made.data}" if made.data else "", sites)))
+    data = f"on {made.data}" if made.data not in ("", made.name) else ""
+    return ", ".join(filter(None, (f"{made.name}: {made.main}", data, sites)))
 
 
 def settings_toml(made: Round) -> str:

@@ -87,7 +87,7 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
 
 def along_the_refinement(made: Round) -> Any | None:
     """Accuracy at chosen steps of the server, with random real images as a line."""
-    if not made.curve:
+    if len(made.curve) < 2:
         return None
 
     def draw(axes: Any) -> None:
