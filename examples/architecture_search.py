@@ -7,7 +7,7 @@ real images of the same storage, and on many real images. The rank correlation (
 of the last says how well the small set stands for the data.
 
 References: C. Spearman, "The proof and measurement of association between two things", 1904. B. Zhao, H. Bilen,
-"Dataset condensation with distribution matching", WACV 2023, section 4.4.
+"Dataset condensation with distribution matching", WACV 2023.
 """
 
 import argparse

@@ -6,9 +6,8 @@ The classes come in groups. After each group a new network is trained on the rea
 memories of all groups before, and tested on all classes seen so far. A memory is `ipc` images of each class, stored as
 uint8 in both cases. Because the memories are few, each is repeated until its class weighs as much as a new class.
 
-Reference: A. Prabhu, P. H. S. Torr, P. K. Dokania, "GDumb: a simple approach that questions our progress in continual
-learning", ECCV 2020; the protocol follows B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV
-2023, section 4.3, with real images of the new group.
+Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023. There networks are trained on
+the memories alone; here also on the real images of the newest group.
 """
 
 import argparse
