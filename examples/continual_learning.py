@@ -6,8 +6,8 @@ The classes come in groups. After each group a new network is trained on the rea
 memories of all groups before, and tested on all classes seen so far. A memory is `ipc` images of each class, stored as
 uint8 in both cases. Because the memories are few, each is repeated until its class weighs as much as a new class.
 
-Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023. There networks are trained on
-the memories alone; here also on the real images of the newest group.
+Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023. There networks are trained
+on the memories alone; here also on the real images of the newest group.
 """
 
 import argparse

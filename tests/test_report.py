@@ -121,11 +121,13 @@ def test_the_text_of_plots_takes_the_ink_of_the_page(html) -> None:
 
 
 def test_several_rounds_stand_on_one_page(folder, tmp_path) -> None:
-    result = done("report", folder, folder, "-o", tmp_path / "two.html")
+    (tmp_path / "plain").mkdir()
+    shutil.copy(folder / "distilled.safetensors", tmp_path / "plain")
+    result = done("report", folder, tmp_path / "plain", "-o", tmp_path / "two.html")
     assert "two.html" in result.out
     page = (tmp_path / "two.html").read_text()
     assert "<h1>2 rounds</h1>" in page
-    assert page.count("<h2>Results</h2>") == 2
+    assert page.count("<h2>The distilled images</h2>") == 2
     assert "All rounds" in page
 
 
