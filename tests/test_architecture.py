@@ -14,9 +14,23 @@ ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "fused", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
-    *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
-    *("files", "experiment", "settings", "budget", "inspection", "screen", "demo"),
-    *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
+    *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation", "robustness"),
+    *(
+        "files",
+        "models",
+        "curves",
+        "ledger",
+        "experiment",
+        "settings",
+        "budget",
+        "inspection",
+        "screen",
+        "exports",
+        "portable",
+        "demo",
+    ),
+    *("report.gathering", "report.plots", "report.page", "report"),
+    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 

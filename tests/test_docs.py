@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from collabdm import cli, files
 from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute
+from collabdm.models import ModelHeader
 from collabdm.networks import NetworkSpec, build, seed_weights
 from collabdm.planning import check_probe
 from collabdm.protocol import Plan, canonical_json
@@ -234,7 +235,7 @@ def test_every_field_of_a_plan_is_described_with_its_default() -> None:
 
 
 def test_header_keys_and_tensors_of_the_page_are_those_of_the_files() -> None:
-    for model in (files.ContributionHeader, files.DistilledHeader):
+    for model in (files.ContributionHeader, files.DistilledHeader, ModelHeader):
         assert all(f"| `{name}` |" in FORMAT for name in model.model_fields)
     for name in ("steps", "classes", "codes", "scales", "batch_counts", "totals"):
         assert f"| `statistics.{name}` |" in FORMAT

@@ -12,17 +12,18 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from collabdm.compute import Compute
+from collabdm.curves import Curve
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.evaluation import Protocol, Score, evaluate, for_as_many_steps, random_baselines, score
+from collabdm.evaluation import Protocol, evaluate, for_as_many_steps, random_baselines, score
 from collabdm.files import (
     read_contribution,
     read_distilled,
@@ -33,6 +34,7 @@ from collabdm.files import (
     write_state,
 )
 from collabdm.images import ImageSet, pool
+from collabdm.ledger import Ledger, read_json
 from collabdm.matching import State
 from collabdm.methods import METHODS, Method
 from collabdm.methods.collabdm import Run
@@ -43,7 +45,6 @@ from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_jso
 from collabdm.seeds import SEED_LIMIT, Purpose, Stream
 from collabdm.sources import column_values, fit_classes, limit, load
 from collabdm.training import RECIPES
-from collabdm.version import versions
 from collabdm.whole import write_whole
 
 STATE_EVERY_SECONDS = 20.0
@@ -57,7 +58,8 @@ class Experiment(Part):
     """One simulated round and how it is scored. `plan` holds settings of `Plan`; `beta=None` splits IID;
     `side` resizes the images first.
 
-    `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`.
+    `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
+    along the refinement are scored too, by the first network.
     """
 
     data: str
@@ -72,10 +74,15 @@ class Experiment(Part):
     plan: dict[str, Any] = Field(default_factory=dict)
     networks: tuple[str, ...] = ("ConvNet",)
     trials: Annotated[int, Field(ge=1, le=10_000)] = 5
-    recipe: Literal["paper", "short"] = "paper"
+    recipe: Literal["paper", "short", "strong"] = "paper"
     epochs: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     compare: tuple[str, ...] = ("random",)
+    curve: Annotated[int, Field(ge=0, le=1000)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_absent_curve(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v or k != "curve"}  # older digests stay
 
     @field_validator("plan")
     @classmethod
@@ -135,14 +142,17 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     _check_sites(plans[experiment.method], split, train)
     _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
     split.save(bench.folder / "partition.json")
-    ledger = _Ledger(experiment, protocol, bench)
+    ledger = Ledger(bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute)
+    first = replace(protocol, networks=protocol.networks[:1])
     for name, plan in plans.items():
         folder = bench.folder if name == experiment.method else bench.folder / name
         held = {"all": train} if METHODS[name].pooled else sites
-        distilled = make_set(plan, METHODS[name], held, replace(bench, folder=folder))
+        curve = Curve(plan, folder / "curve", experiment.curve if name == experiment.method else 0)
+        distilled = make_set(plan, METHODS[name], held, replace(bench, folder=folder), curve.keep)
         ledger.sets[name] = _describe(distilled, folder)
         ledger.score(name, partial(evaluate, distilled, test, protocol, bench.compute, bench.progress))
-    _score_baselines(experiment, plans[experiment.method], sites, test, ledger)
+        ledger.draw(curve, distilled, lambda made: evaluate(made, test, first, bench.compute, bench.progress))
+    _score_baselines(experiment, plans[experiment.method], sites, test, ledger, bench)
     return ledger.write(complete=True)
 
 
@@ -196,8 +206,17 @@ def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], 
     return plan_for(train, **method.adapt(settings | experiment.plan))
 
 
-def make_set(plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench) -> DistilledSet:
-    """One method's set, through the files that sites would send; finished files are not made again."""
+def make_set(
+    plan: Plan,
+    method: Method,
+    held: dict[str, ImageSet],
+    bench: Bench,
+    watch: Callable[[State], None] = lambda state: None,
+) -> DistilledSet:
+    """One method's set, through the files that sites would send; finished files are not made again.
+
+    `watch` sees every state of the refinement.
+    """
     path = bench.folder / "distilled.safetensors"
     write_plan(plan, bench.folder / "plan.json")
     if path.exists() and _is_of(path, plan):
@@ -209,7 +228,7 @@ def make_set(plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench
             if not _answers(file, plan):
                 write_contribution(method.contribute(plan, data, name, run), file)
         contributions.append(read_contribution(file, plan))
-    with Stopping(path, plan.digest, bench) as run:
+    with Stopping(path, plan.digest, bench, watch=watch) as run:
         distilled = replace(method.distill(plan, contributions, run), method=method.name)
         write_distilled(distilled, path)
     return distilled
@@ -218,7 +237,15 @@ def make_set(plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench
 class Stopping:
     """Keeps the state of a long part beside its output while it runs, so that it can be stopped and resumed."""
 
-    def __init__(self, output: Path, identity: str, bench: Bench, prefix: str = "") -> None:
+    def __init__(
+        self,
+        output: Path,
+        identity: str,
+        bench: Bench,
+        prefix: str = "",
+        watch: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        self._watch = watch
         self._path = output.parent / f".{output.name}.state"
         self._identity, self._bench, self._prefix = identity, bench, prefix
         self._last = time.monotonic()
@@ -229,6 +256,7 @@ class Stopping:
         return Run(bench.compute, lambda what, *at: bench.progress(self._prefix + what, *at), resume, self._keep)
 
     def _keep(self, state: State) -> None:
+        self._watch(state)
         if time.monotonic() - self._last > STATE_EVERY_SECONDS:
             write_state(state, self._identity, self._path)
             self._last = time.monotonic()
@@ -238,48 +266,16 @@ class Stopping:
             self._path.unlink(missing_ok=True)
 
 
-class _Ledger:
-    """The scores made so far, on disk after each."""
-
-    def __init__(self, experiment: Experiment, protocol: Protocol, bench: Bench) -> None:
-        self.experiment, self.bench, self.protocol = experiment, bench, protocol
-        self.path = bench.folder / "results.json"
-        self.sets: dict[str, dict[str, Any]] = {}
-        self.scores: dict[str, list[Score]] = {}
-        for item in _read_json(self.path).get("scores", []):
-            kept = Score(item["what"], item["network"], tuple(item["accuracies"]), item["images"])
-            self.scores.setdefault(kept.what, []).append(kept)
-
-    def score(self, what: str, make: Callable[[], list[Score]]) -> None:
-        if what not in self.scores:
-            self.scores[what] = make()
-            self.write()
-
-    def write(self, complete: bool = False) -> dict[str, Any]:
-        scores = [asdict(s) | {"mean": s.mean, "std": s.std, "n": s.n} for group in self.scores.values() for s in group]
-        results = {
-            "experiment": self.experiment.model_dump(mode="json"),
-            "digest": self.experiment.digest,
-            "complete": complete,
-            "compute": asdict(self.bench.compute),
-            "versions": versions(),
-            "sets": self.sets,
-            "scores": scores,
-        }
-        write_whole(self.path, (json.dumps(results, indent=2) + "\n").encode())
-        return results
-
-
 def _score_baselines(
-    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: _Ledger
+    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: Ledger, bench: Bench
 ) -> None:
-    seen, bench = geometry(plan), ledger.bench
+    seen, protocol = geometry(plan), experiment.protocol()
     everything = pool(list(sites.values()))
     stored = int(torch.count_nonzero(everything.counts())) * plan.ipc * plan.pae**2
 
     def trained(what: str, data: ImageSet) -> None:
-        protocol = for_as_many_steps(ledger.protocol, stored, len(data))
-        ledger.score(what, lambda: score(what, data, test, seen, protocol, bench.compute, bench.progress))
+        rule = for_as_many_steps(protocol, stored, len(data))
+        ledger.score(what, lambda: score(what, data, test, seen, rule, bench.compute, bench.progress))
 
     if "random" in experiment.compare:
         for what, data in random_baselines(plan, everything, experiment.seed).items():
@@ -341,7 +337,7 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
     """Take a folder for an experiment, or refuse one that holds the results of another, or of other data."""
     path = folder / "experiment.json"
     identity = {"digest": experiment.digest} | found_in
-    kept = _read_json(path)
+    kept = read_json(path)
     changed = [name for name in identity if name in kept and kept[name] != identity[name]]
     if path.exists() and ("digest" not in kept or changed):
         what = "another one" if "digest" not in kept or "digest" in changed else f"one with another {changed[0]}"
@@ -350,15 +346,6 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
         )
     content = identity | {"experiment": experiment.model_dump(mode="json")}
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file of the folder holds; nothing where there is none, or where it is damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _describe(distilled: DistilledSet, folder: Path) -> dict[str, Any]:
