@@ -13,10 +13,12 @@ SOURCE = Path(__file__).parent.parent / "src"
 ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
+    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "flows.confusion"),
+    *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
     *("files", "experiment", "settings", "budget", "inspection", "screen", "demo"),
-    *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
+    *("cli.options", "cli.round", "cli.simulation", "cli.flows", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 
