@@ -17,7 +17,7 @@ ORDER = (
     *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
-    *("files", "experiment", "settings", "budget", "inspection", "screen", "demo"),
+    *("files", "models", "flows.classifier", "experiment", "settings", "budget", "inspection", "screen", "demo"),
     *("cli.options", "cli.round", "cli.simulation", "cli.flows", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
@@ -32,7 +32,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"experiment"}
+HAS_A_CLOCK = {"experiment", "cli.flows"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
