@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from collabdm.errors import DocumentError, PlanError, ProbeError
 from collabdm.files import contribution_bytes
+from collabdm.flows.schema import FlowSchema, Number
 from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute
 from collabdm.networks import NetworkSpec
@@ -110,6 +111,11 @@ def test_every_number_can_be_read_back(value: float) -> None:
 
 def test_the_digest_of_a_plan_is_this_for_ever() -> None:
     assert fixed_plan().digest == "885ca72c37dc2ced86eba23f2e2c8faa65b4a9e2d9e76fb7c26c3a3b6b6ed575"
+
+
+TRAFFIC = FlowSchema(
+    columns=(Number(name="bytes", low=0, high=9),), label="kind", classes=("cat", "dog", "owl"), flows=2, side=8
+)
 
 
 def test_every_field_of_a_plan_moves_its_digest() -> None:

@@ -25,7 +25,6 @@ from collabdm.training import RECIPES, Recipe
 
 Settings = dict[str, Any]
 
-FLOWS_POLICY = ("crop", "cutout")  # measured: docs/flows.md
 
 PRESETS: dict[str, Settings] = {
     "best": {
@@ -169,9 +168,9 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
 def plan_for_flows(schema: FlowSchema, sample: str | None, settings: Settings) -> Plan:
     """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
 
-    Left out: `pae` is 1 and `augment` is FLOWS_POLICY: what is beside what in an image of traffic has a meaning.
+    Left out: `pae` is 1 and `augment` is nothing: a place in an image of traffic has a meaning.
     """
-    settings = {"pae": 1, "augment": FLOWS_POLICY, "flows": schema} | settings
+    settings = {"pae": 1, "augment": (), "flows": schema} | settings
     if sample is not None:
         return plan_for(load_flows(Path(sample), schema), **settings)
     return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)

@@ -37,9 +37,7 @@ DATA_HELP = (
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
 PRESET = typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).", show_default="best")
 Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
-Rows = Annotated[
-    str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE, such as a station's.")
-]
+Rows = Annotated[str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[
     str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")

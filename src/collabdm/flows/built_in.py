@@ -21,14 +21,11 @@ _STATES = (
 )
 LEAKING = ("", "Seq", "Offset", "sVid", "dVid", "SrcTCPBase", "DstTCPBase")
 
-_SECONDS = {"high": 1e4, "unit": 1e-4}
-_COUNT = {"high": 1e7}
-_BYTES = {"high": 1e10}
-_PER_SECOND = {"high": 1e10, "unit": 0.1}
+_COUNT, _BYTES = 1e7, 1e10
 
 
-def _numbers(names: str, **bounds: float) -> list[Column]:
-    return [Number(name=name, low=0.0, **bounds) for name in names.split()]
+def _numbers(names: str, high: float, unit: float = 1.0) -> list[Column]:
+    return [Number(name=name, low=0.0, high=high, unit=unit) for name in names.split()]
 
 
 def _even(names: str, high: float) -> list[Column]:
@@ -39,26 +36,26 @@ FIVE_G_NIDD = FlowSchema(
     columns=(
         Number(name="", low=0.0, high=1e7),
         *_numbers("Seq", high=1e7),
-        *_numbers("Dur RunTime Mean Sum Min Max", **_SECONDS),
+        *_numbers("Dur RunTime Mean Sum Min Max", high=1e4, unit=1e-4),
         Category(name="Proto", values=("tcp", "udp", "icmp", "sctp", "lldp", "arp", "ipv6-icmp", "igmp", "llc", "gre")),
-        *_even("sTos dTos", 255),
+        *_even("sTos dTos", 255.0),
         *(Category(name=name, values=_CODE_POINTS) for name in ("sDSb", "dDSb")),
-        *_even("sTtl dTtl", 255),
-        *_even("sHops dHops", 64),
+        *_even("sTtl dTtl", 255.0),
+        *_even("sHops dHops", 64.0),
         Category(name="Cause", values=("Start", "Status", "Shutdown")),
-        *_numbers("TotPkts SrcPkts DstPkts", **_COUNT),
-        *_numbers("TotBytes SrcBytes DstBytes Offset", **_BYTES),
+        *_numbers("TotPkts SrcPkts DstPkts", high=_COUNT),
+        *_numbers("TotBytes SrcBytes DstBytes Offset", high=_BYTES),
         *_numbers("sMeanPktSz dMeanPktSz", high=1e5),
-        *_numbers("Load SrcLoad DstLoad", **_PER_SECOND),
-        *_numbers("Loss SrcLoss DstLoss", **_COUNT),
-        *_even("pLoss", 100),
-        *_numbers("SrcGap DstGap", **_BYTES),
+        *_numbers("Load SrcLoad DstLoad", high=1e10, unit=0.1),
+        *_numbers("Loss SrcLoss DstLoss", high=_COUNT),
+        *_even("pLoss", 100.0),
+        *_numbers("SrcGap DstGap", high=_BYTES),
         *_numbers("Rate SrcRate DstRate", high=1e7, unit=0.1),
         Category(name="State", values=_STATES),
         *_numbers("SrcWin DstWin", high=1e8),
-        *_even("sVid dVid", 4096),
+        *_even("sVid dVid", 4096.0),
         *_numbers("SrcTCPBase DstTCPBase", high=2.0**32),
-        *_numbers("TcpRtt SynAck AckDat", high=100, unit=1e-4),
+        *_numbers("TcpRtt SynAck AckDat", high=100.0, unit=1e-4),
     ),
     leaking=LEAKING,
     label="Attack Type",

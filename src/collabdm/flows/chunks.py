@@ -5,7 +5,6 @@ References: Apache Arrow reads the chunks. RFC 4180 (CSV).
 
 import csv
 import gzip
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ def header(path: Path) -> list[str]:
         if first in UTF_16:
             raise DataError(f"{path} should be UTF-8; found UTF-16: save it as UTF-8")
         with gzip.open(path) if first == GZIP else path.open("rb") as file:
-            line = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="").readline(2**20)
+            line = file.readline(2**20).decode("utf-8-sig", errors="replace")
     except (OSError, EOFError) as error:
         raise DataError(f"{path} should be a readable table; it cannot be read ({error})") from error
     if not line.strip():

@@ -32,6 +32,7 @@ COUNTING = re.compile(
     r"^$|^(id|seq|offset|row|index|time|timestamp|date)$|base$|tcpb$|stream|teid|_raw$|time_relative|unnamed",
     re.IGNORECASE,
 )
+DRAFT_SIDE = 32
 MISSING = ("", "NaN", "nan", "NA", "null")
 
 
@@ -57,7 +58,19 @@ def schema_of(text: str) -> FlowSchema:
         raise PlanError(f"{text} should be a schema of flows; {_first(error)}") from error
 
 
-def draft(path: Path, label: str | None = None, side: int = 32, leave_out: Sequence[str] = ()) -> Draft:
+def with_changes(schema: FlowSchema, changes: dict[str, Any], keep_leaking: bool = False) -> FlowSchema:
+    """A schema with other fields; with the leaking columns if asked, and then no more flows than fit.
+
+    Raises PlanError, naming what should change.
+    """
+    try:
+        changed = FlowSchema.model_validate(schema.model_dump() | changes)
+    except ValidationError as error:
+        raise PlanError(f"schema: {_first(error)}") from error
+    return changed.with_leaking() if keep_leaking else changed
+
+
+def draft(path: Path, label: str | None = None, side: int = DRAFT_SIDE, leave_out: Sequence[str] = ()) -> Draft:
     """A schema for tables like a sample: as many rows an image as fit, every row on lines of its own.
 
     Raises DataError where the sample has no column of labels.

@@ -40,23 +40,25 @@ class Profile:
 
 
 PROFILES = {
-    "Benign": Profile("udp", ("CON", "INT", "REQ"), (1e-3, 5), (1, 400), (60, 1400), (0.2, 1.5)),
-    "UDPFlood": Profile("udp", ("REQ", "INT"), (1e-6, 5), (1, 4), (42, 44), (0.01, 0.02)),
-    "HTTPFlood": Profile("tcp", ("RST", "FIN", "CON"), (0.02, 5), (4, 20), (60, 700), (0.5, 1.2)),
-    "SlowrateDoS": Profile("tcp", ("CON", "ACC", "REQ"), (1, 5), (2, 12), (60, 200), (0.3, 0.9)),
-    "TCPConnectScan": Profile("tcp", ("RST",), (1e-5, 1e-2), (2, 3), (54, 75), (0.4, 0.6)),
-    "SYNScan": Profile("tcp", ("RST", "REQ"), (1e-5, 1e-2), (1, 2), (54, 60), (0.4, 0.6)),
-    "UDPScan": Profile("udp", ("INT", "URP"), (1e-6, 1e-4), (1, 2), (42, 70), (0.01, 0.5)),
-    "SYNFlood": Profile("tcp", ("REQ", "ACC"), (1e-4, 5), (1, 6), (54, 60), (0.1, 0.9)),
-    "ICMPFlood": Profile("icmp", ("ECO",), (0.5, 5), (100, 900), (42, 98), (0.8, 1.0)),
+    "Benign": Profile("udp", ("CON", "INT", "REQ"), (1e-3, 5.0), (1.0, 400.0), (60.0, 1400.0), (0.2, 1.5)),
+    "UDPFlood": Profile("udp", ("REQ", "INT"), (1e-6, 5.0), (1.0, 4.0), (42.0, 44.0), (0.01, 0.02)),
+    "HTTPFlood": Profile("tcp", ("RST", "FIN", "CON"), (0.02, 5.0), (4.0, 20.0), (60.0, 700.0), (0.5, 1.2)),
+    "SlowrateDoS": Profile("tcp", ("CON", "ACC", "REQ"), (1.0, 5.0), (2.0, 12.0), (60.0, 200.0), (0.3, 0.9)),
+    "TCPConnectScan": Profile("tcp", ("RST",), (1e-5, 1e-2), (2.0, 3.0), (54.0, 75.0), (0.4, 0.6)),
+    "SYNScan": Profile("tcp", ("RST", "REQ"), (1e-5, 1e-2), (1.0, 2.0), (54.0, 60.0), (0.4, 0.6)),
+    "UDPScan": Profile("udp", ("INT", "URP"), (1e-6, 1e-4), (1.0, 2.0), (42.0, 70.0), (0.01, 0.5)),
+    "SYNFlood": Profile("tcp", ("REQ", "ACC"), (1e-4, 5.0), (1.0, 6.0), (54.0, 60.0), (0.1, 0.9)),
+    "ICMPFlood": Profile("icmp", ("ECO",), (0.5, 5.0), (100.0, 900.0), (42.0, 98.0), (0.8, 1.0)),
 }
 
 NAMES = (
-    ",Seq,Dur,RunTime,Mean,Sum,Min,Max,Proto,sTos,dTos,sDSb,dDSb,sTtl,dTtl,sHops,dHops,Cause,TotPkts,SrcPkts,DstPkts,"
-    "TotBytes,SrcBytes,DstBytes,Offset,sMeanPktSz,dMeanPktSz,Load,SrcLoad,DstLoad,Loss,SrcLoss,DstLoss,pLoss,SrcGap,"
-    "DstGap,Rate,SrcRate,DstRate,State,SrcWin,DstWin,sVid,dVid,SrcTCPBase,DstTCPBase,TcpRtt,SynAck,AckDat,Label,"
-    "Attack Type,Attack Tool"
-).split(",")
+    *("", "Seq", "Dur", "RunTime", "Mean", "Sum", "Min", "Max", "Proto", "sTos", "dTos", "sDSb", "dDSb"),
+    *("sTtl", "dTtl", "sHops", "dHops", "Cause", "TotPkts", "SrcPkts", "DstPkts", "TotBytes", "SrcBytes"),
+    *("DstBytes", "Offset", "sMeanPktSz", "dMeanPktSz", "Load", "SrcLoad", "DstLoad", "Loss", "SrcLoss"),
+    *("DstLoss", "pLoss", "SrcGap", "DstGap", "Rate", "SrcRate", "DstRate", "State", "SrcWin", "DstWin"),
+    *("sVid", "dVid", "SrcTCPBase", "DstTCPBase", "TcpRtt", "SynAck", "AckDat", "Label", "Attack Type"),
+    "Attack Tool",
+)
 
 
 def write_synthetic(path: Path, counts: Mapping[str, int], seed: int = 0) -> None:
@@ -109,7 +111,7 @@ def rows_of(label: str, n: int, stream: Stream) -> dict[str, np.ndarray]:
     handshake = np.where(answered > 0, 1e-3 + 0.05 * draws[5], 0.0) if tcp else np.zeros(n)
     per_second = np.where(source + answered > 1, 1 / seconds, 0.0)
     none = np.full(n, np.nan)
-    values = {name: seconds for name in ("Dur", "RunTime", "Mean", "Sum", "Min", "Max")}
+    values = dict.fromkeys(("Dur", "RunTime", "Mean", "Sum", "Min", "Max"), seconds)
     values |= {"TotPkts": source + answered, "SrcPkts": source, "DstPkts": answered}
     values |= {"TotBytes": sent + got, "SrcBytes": sent, "DstBytes": got, "sMeanPktSz": size}
     values |= {"dMeanPktSz": got / np.maximum(answered, 1), "sTtl": np.full(n, 63.0), "sHops": np.ones(n)}

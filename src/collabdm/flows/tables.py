@@ -74,13 +74,12 @@ def _parts(path: Path, schema: FlowSchema, reading: Reading, counts: Counter[str
     check_columns(path, names, needed)
     for chunk in chunks(path, list(dict.fromkeys(needed)), schema.missing, counts, reading.progress):
         kept = _of_place(chunk, reading.where, counts)
+        cells = {name: _cells(kept, name, schema) for name in dict.fromkeys(needed)}
         unlabelled = np.full(kept.num_rows, UNKNOWN, dtype=np.int64)
         yield _Rows(
-            np.stack(
-                [_levels(column, _cells(kept, column.name, schema), counts) for column in schema.features], axis=1
-            ),
-            _labels(_cells(kept, schema.label, schema), schema, counts) if schema.label in needed else unlabelled,
-            unlabelled if schema.time is None else _numbers(_cells(kept, schema.time, schema), schema.time, counts),
+            np.stack([_levels(column, cells[column.name], counts) for column in schema.features], axis=1),
+            _labels(cells[schema.label], schema, counts) if schema.label in cells else unlabelled,
+            unlabelled if schema.time is None else _numbers(cells[schema.time], schema.time, counts),
         )
 
 
