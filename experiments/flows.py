@@ -242,7 +242,7 @@ def main() -> None:
         done = {cell["line"] for cell in cells if cell["seed"] == seed}
         ground = ground_of(case, options.data, seed)
         plan = plan_with(case, ground, seed, "collabdm", 10)
-        work = options.output.with_suffix("")
+        work = options.output.with_suffix(".rounds")
         for line, make in lines_of(case, ground, seed, options.data, work):
             if line in done or (options.only and line not in options.only.split(";")):
                 continue

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -430,3 +432,28 @@ def test_a_schema_of_other_classes_or_another_side_is_refused() -> None:
     for classes, schema in (("a", "b"), tiny_schema()), (("ok", "bad"), tiny_schema(side=16)):
         with pytest.raises(PlanError, match="`flows` should have the plan's `classes`"):
             make_plan(classes, image, flows=schema)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_memory_grows_by_the_pixels_of_a_table_and_not_by_its_text(tmp_path) -> None:
+    """A table ten times as long takes less than its text more, in a process of its own."""
+    write_synthetic(tmp_path / "short.csv", {"Benign": 10_000, "UDPFlood": 10_000})
+    head, body = (tmp_path / "short.csv").read_bytes().split(b"\n", 1)
+    (tmp_path / "long.csv").write_bytes(head + b"\n" + body * 10)
+    program = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from collabdm.flows.built_in import FIVE_G_NIDD\n"
+        "from collabdm.flows import chunks\n"
+        "from collabdm.flows.tables import read_flows\n"
+        "chunks.CHUNK_BYTES = 2**18\n"
+        "for path in sys.argv[1:]:\n"
+        "    flows, _ = read_flows(Path(path), FIVE_G_NIDD)\n"
+        "    peak = re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())\n"
+        "    print(len(flows), 1024 * int(peak.group(1)))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "short.csv"), str(tmp_path / "long.csv")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    (rows, before), (more, after) = (map(int, line.split()) for line in ran.stdout.splitlines())
+    assert (rows, more) == (20_000, 200_000)
+    assert after - before < 7 * len(body), (before, after, len(body))
