@@ -97,7 +97,7 @@ def unsw(folder: Path) -> Case:
     """UNSW-NB15: rows in no order of time, so their blocks are as good as random; five sites, Dirichlet 0.1."""
     path = folder / "unsw_nb15_zscored.parquet"
     schema = changed(draft(path, "class", 16, ("label",)).schema, flows=5)
-    return Case(schema, {"all": (path.name, None)}, split_over=5, per_class=1000)
+    return Case(schema, {"all": (path.name, None)}, split_over=5, per_class=200)
 
 
 CASES: dict[str, Callable[[Path], Case]] = {

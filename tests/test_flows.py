@@ -409,7 +409,9 @@ def test_a_schema_is_found_by_name_or_file(tmp_path) -> None:
     path.write_text(json.dumps(FIVE_G_NIDD.model_dump() | {"flows": 500}))
     with pytest.raises(PlanError, match="`flows` should be at most 97"):
         schema_of(str(path))
-    with pytest.raises(PlanError, match="one of 5gnidd or a schema's JSON file; 'none'"):
+    path.write_text(json.dumps({"format": "collabdm/plan", "flows": FIVE_G_NIDD.model_dump(mode="json")}))
+    assert schema_of(str(path)) == FIVE_G_NIDD
+    with pytest.raises(PlanError, match="one of 5gnidd, or a schema's JSON file; found 'none'"):
         schema_of("none")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from collabdm.cli.options import Quiet, Rows, app, check_output, console, notes, place_of
+from collabdm.cli.options import Quiet, Rows, Threads, app, check_output, compute_of, console, notes, place_of
 from collabdm.errors import PlanError
 from collabdm.flows.built_in import SCHEMAS
 from collabdm.flows.chunks import some
@@ -31,7 +31,7 @@ def schema_command(
     keep_leaking: Annotated[
         bool, typer.Option("--keep-leaking", help="Keep the columns that give the label away, as the paper does.")
     ] = False,
-    flows: Annotated[int | None, typer.Option(help="Rows of an image; if not said, as many as fit.")] = None,
+    flows: Annotated[int | None, typer.Option(help="Rows of an image; a draft takes as many as fit.")] = None,
     side: Annotated[int | None, typer.Option(help="Height and width of an image.", show_default="32")] = None,
     layout: Annotated[str | None, typer.Option(help="packed, or rows: every flow begins a line.")] = None,
     grouping: Annotated[str | None, typer.Option(help="Images of rows of one class, or of a stream.")] = None,
@@ -73,12 +73,13 @@ def classify_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model.")],
     data: Annotated[Path, typer.Argument(metavar="FLOWS", help="A table of flows, labelled or not.")],
     flows: Annotated[
-        str | None, typer.Option(help="The schema, by name or file; if not said, the one that the model carries.")
+        str | None, typer.Option(help="The schema: a name, its file or a plan; if not said, the model's.")
     ] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Only what the schema holds out for the test.")] = False,
     grouping: Annotated[str, typer.Option(help="Windows of rows as they come (stream), or of one class.")] = "stream",
     rows: Rows = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A line for each window, CSV.")] = None,
+    threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
     """Say the class of every window of a table of flows; where labels are, how often that is right."""
@@ -86,6 +87,7 @@ def classify_command(
         raise PlanError(f"`--grouping` should be stream or class; found {grouping!r}")
     if output is not None:
         check_output(output, model, data)
+    compute_of("cpu", "float32", threads)
     trained = read_model(model)
     schema = schema_for(trained, None if flows is None else schema_of(flows))
     schema = schema.model_copy(update={"grouping": grouping})
@@ -100,8 +102,8 @@ def classify_command(
     if output is not None:
         write_whole(output, verdicts.csv(schema.flows).encode())
     print_verdicts(data, verdicts, found.mixed)
-    threads = torch.get_num_threads()
-    console.print(f"{len(read):,} flows in {seconds:.2f} s, {len(read) / seconds:,.0f} a second on {threads} thread(s)")
+    speed = f"{len(read) / seconds:,.0f} a second on {torch.get_num_threads()} thread(s)"
+    console.print(f"{len(read):,} flows in {seconds:.2f} s, {speed}")
 
 
 def print_verdicts(data: Path, verdicts: Verdicts, mixed: int) -> None:

@@ -5,7 +5,6 @@
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5.3.
 """
 
-import json
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from collabdm.errors import DataError, PlanError
 from collabdm.flows.confusion import Confusion
+from collabdm.flows.draft import parse_schema
 from collabdm.flows.schema import FlowSchema
 from collabdm.flows.windows import UNKNOWN, Windows
 from collabdm.models import TrainedModel
@@ -54,10 +54,11 @@ def _quoted(text: str) -> str:
 def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
     """The schema to read tables by: the one given, or the one that the model carries. Raises PlanError."""
     if schema is None:
-        carried = model.provenance.get("flows") or (model.provenance.get("plan") or {}).get("flows")
+        plan = model.provenance.get("plan")
+        carried = model.provenance.get("flows") or (plan.get("flows") if isinstance(plan, dict) else None)
         if carried is None:
             raise PlanError("the model should carry a schema of flows; found none: name one with `--flows`")
-        schema = FlowSchema.model_validate_json(json.dumps(carried), strict=True)
+        schema = parse_schema("the model's schema", carried)
     if (schema.classes, (1, schema.side, schema.side)) != (model.classes, model.image.shape):
         raise PlanError(
             f"the schema should have the model's classes, {', '.join(model.classes)}, and images of "

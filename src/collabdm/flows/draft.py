@@ -8,6 +8,7 @@
 Reference: none.
 """
 
+import json
 import math
 import re
 from collections import Counter
@@ -45,17 +46,25 @@ class Draft:
 
 
 def schema_of(text: str) -> FlowSchema:
-    """A schema by its name, or from its JSON file. Raises PlanError."""
+    """A schema by its name, from its JSON file, or from a plan that carries one. Raises PlanError."""
     if text in SCHEMAS:
         return SCHEMAS[text]
     try:
-        return FlowSchema.model_validate_json(Path(text).read_bytes(), strict=True)
-    except OSError as error:
+        document = json.loads(Path(text).read_bytes())
+    except (OSError, ValueError) as error:
         raise PlanError(
-            f"`flows` should be one of {', '.join(SCHEMAS)} or a schema's JSON file; {text!r}: {error.strerror}"
+            f"`flows` should be one of {', '.join(SCHEMAS)}, or a schema's JSON file; found {text!r} ({error})"
         ) from error
+    in_plan = isinstance(document, dict) and document.get("format") == "collabdm/plan"
+    return parse_schema(text, document.get("flows") if in_plan else document)
+
+
+def parse_schema(where: str, document: Any) -> FlowSchema:
+    """A schema from what its JSON says. Raises PlanError."""
+    try:
+        return FlowSchema.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        raise PlanError(f"{text} should be a schema of flows; {_first(error)}") from error
+        raise PlanError(f"{where} should be a schema of flows; {_first(error)}") from error
 
 
 def with_changes(schema: FlowSchema, changes: dict[str, Any], keep_leaking: bool = False) -> FlowSchema:
@@ -81,7 +90,7 @@ def draft(path: Path, label: str | None = None, side: int = DRAFT_SIDE, leave_ou
     sample = _sample(path, [*kept, label])
     columns = {name: _column(name, sample[name]) for name in kept}
     features = tuple(column for column in columns.values() if column is not None)
-    classes = tuple(sorted({str(value) for value in sample[label] if value is not None}))
+    classes = tuple(sorted({str(value).strip() for value in sample[label] if value is not None} - {""}))
     counting = tuple(c.name for c in features if COUNTING.search(c.name) or _never_falls(sample[c.name]))
     try:
         lines = math.ceil(max(1, len(features) - len(counting)) / side)
