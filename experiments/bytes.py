@@ -71,8 +71,8 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 (score,) = evaluate(made, test, protocol, compute)
                 line = {
-                    "data": options.data, "seed": options.seed, "budget": budget, "sketch": width, "steps": steps, "pae": plan.pae,
-                    "passes": passes, "accuracy": score.mean, "bytes": cost(plan).bytes, "seconds": round(seconds, 1),
+                    "data": options.data, "seed": options.seed, "budget": budget, "sketch": width, "steps": steps,
+                    "passes": passes, "pae": plan.pae, "accuracy": score.mean, "bytes": cost(plan).bytes, "seconds": round(seconds, 1),
                     "epochs": options.epochs, "compute": asdict(compute), "versions": versions(),
                 }  # fmt: skip
                 with options.output.open("a") as file:

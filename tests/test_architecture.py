@@ -13,24 +13,14 @@ SOURCE = Path(__file__).parent.parent / "src"
 ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "fused", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
+    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "flows.confusion"),
+    *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation", "robustness"),
-    *(
-        "files",
-        "models",
-        "curves",
-        "ledger",
-        "experiment",
-        "settings",
-        "budget",
-        "inspection",
-        "screen",
-        "exports",
-        "portable",
-        "demo",
-    ),
+    *("files", "models", "flows.classifier", "curves", "ledger", "experiment", "settings", "budget"),
+    *("inspection", "screen", "exports", "portable", "demo"),
     *("report.gathering", "report.plots", "report.page", "report"),
-    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli", "cli.__main__"),
+    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli.flows", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 
@@ -44,7 +34,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"experiment"}
+HAS_A_CLOCK = {"experiment", "cli.flows"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

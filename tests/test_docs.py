@@ -253,7 +253,8 @@ def test_formula_of_bytes_holds() -> None:
     assert len(content) == 8 + int.from_bytes(content[:8], "little") + tensors
 
 
-def test_the_results_say_what_was_measured() -> None:
-    command = [sys.executable, str(ROOT / "experiments" / "write_results.py"), "--check"]
+@pytest.mark.parametrize("program", ["write_results.py", "write_flows.py"])
+def test_the_results_say_what_was_measured(program: str) -> None:
+    command = [sys.executable, str(ROOT / "experiments" / program), "--check"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

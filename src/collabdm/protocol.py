@@ -28,6 +28,7 @@ from pydantic import (
 
 from collabdm.augment import OPERATIONS, Operation
 from collabdm.errors import DocumentError, PlanError
+from collabdm.flows.schema import FlowSchema
 from collabdm.images import ImageSet, Normalisation
 from collabdm.networks import NetworkSpec, build
 from collabdm.seeds import participants
@@ -130,7 +131,7 @@ class Collection(Part):
 
 
 #: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
-EXTENSIONS = ("collection",)
+EXTENSIONS = ("collection", "flows")
 
 
 class Plan(Part):
@@ -157,6 +158,7 @@ class Plan(Part):
     refinement: Refinement = Refinement()
     probe: Probe | None = None
     collection: Collection | None = None
+    flows: FlowSchema | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent_extensions(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -175,6 +177,14 @@ class Plan(Part):
         if self.collection is not None and self.collection.quorum > self.sites:
             raise ValueError(
                 f"`collection.quorum` should be at most `sites`, {self.sites}; found {self.collection.quorum}"
+            )
+        if self.flows is not None and (self.flows.classes, (1, self.flows.side, self.flows.side)) != (
+            self.classes,
+            self.image.shape,
+        ):
+            raise ValueError(
+                f"`flows` should have the plan's `classes`, and images of {self.image.shape}; "
+                f"found {len(self.flows.classes)} classes and side {self.flows.side}"
             )
         if self.network.norm == "batch":
             raise ValueError("`network.norm` should not be batch: an embedding should not depend on other images")

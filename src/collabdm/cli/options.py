@@ -1,7 +1,7 @@
 """What the commands share: the application, its options, and checks at the door."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -10,6 +10,8 @@ from rich.console import Console
 from collabdm.compute import Compute, choose_compute
 from collabdm.errors import DataError
 from collabdm.experiment import Bench
+from collabdm.flows import load_flows
+from collabdm.flows.tables import Reading
 from collabdm.images import ImageSet
 from collabdm.inspection import describe_file
 from collabdm.methods.collabdm import check_data
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
+notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 DATA_HELP = (
     "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) or of "
@@ -34,6 +37,7 @@ DATA_HELP = (
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
 PRESET = typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).", show_default="best")
 Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
+Rows = Annotated[str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[
     str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")
@@ -51,8 +55,14 @@ def check_output(output: Path, *inputs: Path) -> None:
     check_writable(output)
 
 
-def held_as_planned(agreed: Plan, data: str, resize: bool, split: str = "train") -> ImageSet:
+def held_as_planned(
+    agreed: Plan, data: str, resize: bool, split: Literal["train", "test"] = "train", rows: str | None = None
+) -> ImageSet:
     """Data as the plan says. Raises DataError where it does not fit."""
+    if agreed.flows is not None:
+        return load_flows(Path(data), agreed.flows, split, Reading(place_of(rows)), notes.print)
+    if rows is not None:
+        raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
     side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
     held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
     try:
@@ -61,6 +71,16 @@ def held_as_planned(agreed: Plan, data: str, resize: bool, split: str = "train")
         mended = held.shape == agreed.image.shape
         raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
     return held
+
+
+def place_of(rows: str | None) -> tuple[str, str] | None:
+    """COLUMN=VALUE as a pair."""
+    if rows is None:
+        return None
+    column, equals, value = rows.rpartition("=")
+    if not equals:
+        raise DataError(f"`--rows` should be COLUMN=VALUE; found {rows!r}")
+    return column, value
 
 
 def compute_of(device: str, precision: str, threads: int) -> Compute:

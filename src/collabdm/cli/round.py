@@ -16,6 +16,7 @@ from collabdm.cli.options import (
     Precision,
     Quiet,
     Resize,
+    Rows,
     Threads,
     app,
     bench_of,
@@ -50,6 +51,7 @@ def plan(
     data: Annotated[str | None, typer.Option(help=f"A public reference set: {DATA_HELP}.")] = None,
     classes: Annotated[str | None, typer.Option(help="Without --data: class names, by commas.")] = None,
     image_size: Annotated[str | None, typer.Option(help="Without --data: CHANNELSxSIDE, e.g. 3x32.")] = None,
+    flows: Annotated[str | None, typer.Option(help="For tables of flows: 5gnidd, or a schema's file.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Bytes a site may send, e.g. 1MB: chooses steps, sketch and wire.")
     ] = None,
@@ -95,7 +97,7 @@ def plan(
         seed=seed, ipc=ipc, steps=steps, batch=batch_of(batch), fraction=fraction, sketch=sketch_of(sketch),
         wire=wire, images=images, pae=None if pae is None else 2 if pae else 1, merging=merging,
         local=given(method=local, start=init, steps=local_steps, images=local_images) or None,
-        refinement=given(passes=passes) or None, augment=policy_of(augment), network=network,
+        refinement=given(passes=passes) or None, augment=policy_of(augment), network=network, flows=flows,
     )  # fmt: skip
     preset, said = said_of_plan(config, preset, options | sites_of(sites))
     made = new_plan(data, classes, image_size, merge_settings(preset_settings(preset), said))
@@ -113,6 +115,7 @@ def contribute(
     site: Annotated[str, typer.Option(help="This site's name.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the contribution.")],
     resize: Resize = False,
+    rows: Rows = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -124,7 +127,7 @@ def contribute(
     agreed.check_site(site)
     check_output(output, plan)
     check_probe(agreed)
-    held = held_as_planned(agreed, data, resize)
+    held = held_as_planned(agreed, data, resize, rows=rows)
     identity = agreed.digest + site + data_digest(held)
     with (
         Bars(quiet) as bars,

@@ -17,6 +17,7 @@ from collabdm.cli.options import (
     Precision,
     Quiet,
     Resize,
+    Rows,
     Threads,
     app,
     check_output,
@@ -55,6 +56,7 @@ def evaluate_command(
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here as well.")] = None,
     resize: Resize = False,
+    rows: Rows = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -67,8 +69,8 @@ def evaluate_command(
     specs = networks_of(network_list(networks), made.plan.network)
     protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
-    test = held_as_planned(made.plan, data, resize, "test")
-    real = held_as_planned(made.plan, data, resize) if random or robust else None
+    test = held_as_planned(made.plan, data, resize, "test", rows)
+    real = held_as_planned(made.plan, data, resize, rows=rows) if random or robust else None
     with Bars(quiet) as bars:
         scores = evaluate(made, test, protocol, compute, bars)
         found = robustness(made, real, test, protocol, compute, bars) if robust and real is not None else None
