@@ -16,7 +16,9 @@ ORDER = (
     *("embedding", "statistics", "protocol", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
     *("files", "experiment", "settings", "budget", "inspection", "screen", "demo"),
-    *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
+    *("policy", "arrows"),
+    *("flower", "flower.wire", "flower.site", "flower.collecting", "flower.server", "flower.connection"),
+    *("cli.options", "cli.round", "cli.simulation", "cli.deployment", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 
@@ -30,7 +32,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"experiment"}
+HAS_A_CLOCK = {"experiment", "flower.server"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

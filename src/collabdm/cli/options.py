@@ -7,15 +7,11 @@ import torch
 import typer
 from rich.console import Console
 
+from collabdm.arrows import held_as_planned as held_as_planned
 from collabdm.compute import Compute, choose_compute
-from collabdm.errors import DataError
 from collabdm.experiment import Bench
-from collabdm.images import ImageSet
 from collabdm.inspection import describe_file
-from collabdm.methods.collabdm import check_data
-from collabdm.protocol import Plan
 from collabdm.screen import Bars, table
-from collabdm.sources import fit_classes, load
 from collabdm.whole import OutputError, check_writable
 
 app = typer.Typer(
@@ -49,18 +45,6 @@ def check_output(output: Path, *inputs: Path) -> None:
     if any(output.resolve() == path.resolve() for path in inputs):
         raise OutputError(f"{output} should be a file of its own; found one that is read or written here: name another")
     check_writable(output)
-
-
-def held_as_planned(agreed: Plan, data: str, resize: bool, split: str = "train") -> ImageSet:
-    """Data as the plan says. Raises DataError where it does not fit."""
-    side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
-    held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
-    try:
-        check_data(agreed, held)
-    except DataError as error:
-        mended = held.shape == agreed.image.shape
-        raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
-    return held
 
 
 def compute_of(device: str, precision: str, threads: int) -> Compute:

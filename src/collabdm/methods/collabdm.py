@@ -108,9 +108,7 @@ def distill(
     DocumentError where a contribution does not answer the plan, or where no site has one of the plan's
     classes (unless `allow_missing`).
     """
-    mapped = isinstance(contributions, Mapping)
-    check_contributions(plan, list(contributions) if mapped else [c.site for c in contributions])
-    sent = contributions if mapped else {c.site: c for c in contributions}
+    sent = _by_site(plan, contributions)
     held: dict[str, Int64[Tensor, " classes"]] = {}
 
     def in_order() -> Iterator[Statistics]:
@@ -131,6 +129,16 @@ def distill(
     pixels = refine(plan, pixels, labels, merged, run)
     images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
     return DistilledSet(images, plan, {site: n.tolist() for site, n in held.items()}, plan.method, versions())
+
+
+def _by_site(
+    plan: Plan, contributions: Sequence[Contribution] | Mapping[str, Contribution]
+) -> Mapping[str, Contribution]:
+    if isinstance(contributions, Mapping):
+        check_contributions(plan, list(contributions))
+        return contributions
+    check_contributions(plan, [c.site for c in contributions])
+    return {c.site: c for c in contributions}
 
 
 def start_images(
