@@ -71,10 +71,10 @@ class Policy(Part):
             ("largest_steps", self.largest_steps, plan.steps),
             ("largest_ipc", self.largest_ipc, plan.ipc),
             ("largest_bytes", self.largest_bytes, foretold.file_bytes),
-            ("largest_minutes", self.largest_minutes, round(minutes, 1)),
+            ("largest_minutes", self.largest_minutes, minutes),
         )
         refused = [
-            f"`{name}` is {limit:,}; the plan asks for {asked:,}"
+            f"`{name}` is {limit:,}; the plan asks for {asked if isinstance(asked, int) else float(f'{asked:.2g}'):,}"
             for name, limit, asked in rows
             if limit is not None and asked > limit
         ]
