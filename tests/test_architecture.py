@@ -20,7 +20,10 @@ ORDER = (
     *("files", "models", "flows.classifier", "curves", "ledger", "experiment", "settings", "budget"),
     *("inspection", "screen", "exports", "portable", "demo"),
     *("report.gathering", "report.plots", "report.page", "report"),
-    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli.flows", "cli", "cli.__main__"),
+    *("policy", "arrows"),
+    *("flower", "flower.wire", "flower.site", "flower.collecting", "flower.server", "flower.connection"),
+    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli.flows", "cli.deployment"),
+    *("cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 
@@ -34,7 +37,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"experiment", "cli.flows"}
+HAS_A_CLOCK = {"experiment", "cli.flows", "flower.server"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

@@ -6,6 +6,7 @@ before it is used: size first, then structure, values, and the plan it answers.
 """
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +28,7 @@ from collabdm.protocol import (
     DistilledSet,
     Plan,
     check_contribution,
+    check_contributions,
 )
 from collabdm.statistics import Statistics
 from collabdm.whole import write_whole
@@ -69,27 +71,36 @@ class DistilledHeader(_Header):
 
 def write_plan(plan: Plan, path: Path | str) -> None:
     """Write a Plan as indented JSON, its digest beside its fields."""
+    write_whole(Path(path), plan_bytes(plan))
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    """The bytes of a Plan: the same on disk and on any wire."""
     document = {"format": "collabdm/plan", "version": PLAN_VERSION, "digest": plan.digest}
     document |= plan.model_dump(mode="json")
-    write_whole(Path(path), (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_plan(path: Path | str) -> Plan:
     """Read a Plan. Raises DocumentError where it is not one, or was changed after it was made."""
-    content = _read_bytes(Path(path), PLAN_LIMIT)
+    return parse_plan(_read_bytes(Path(path), PLAN_LIMIT), str(path))
+
+
+def parse_plan(content: bytes, where: str = "plan") -> Plan:
+    """A Plan from its bytes. Raises DocumentError."""
     try:
         document = json.loads(content.decode(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{path} should be a plan, JSON; found text that is not ({error})") from error
+        raise DocumentError(f"{where} should be a plan, JSON; found text that is not ({error})") from error
     if not isinstance(document, dict):
-        raise DocumentError(f"{path} should be a plan, a JSON object; found {type(document).__name__}")
-    _check_format(str(path), document, "collabdm/plan", PLAN_VERSION)
+        raise DocumentError(f"{where} should be a plan, a JSON object; found {type(document).__name__}")
+    _check_format(where, document, "collabdm/plan", PLAN_VERSION)
     digest = document.pop("digest", None)
     del document["format"], document["version"]
-    plan = _parse_plan(str(path), document)
+    plan = _parse_plan(where, document)
     if digest != plan.digest:
         raise DocumentError(
-            f"{path}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
+            f"{where}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
             "the plan was changed after it was made; ask its author for the original"
         )
     return plan
@@ -132,6 +143,37 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
     except (DocumentError, DataError) as error:
         raise DocumentError(f"{where}: {error}") from error
     return contribution
+
+
+class ContributionFiles(Mapping[str, Contribution]):
+    """The contributions of a round, by site, on disk: each is read when it is asked for, and none is kept.
+
+    All are read and checked once at the start. Raises DocumentError where one does not answer the plan, or
+    where two are of one site.
+    """
+
+    def __init__(self, plan: Plan, paths: Iterable[Path]) -> None:
+        self._plan = plan
+        found = [(read_contribution(path, plan).site, path) for path in paths]
+        check_contributions(plan, [site for site, _ in found])
+        self._paths = dict(sorted(found))
+
+    def __getitem__(self, site: str) -> Contribution:
+        contribution = read_contribution(self._paths[site], self._plan)
+        if contribution.site != site:
+            raise DocumentError(f"{self._paths[site]} should be of {site!r}; found {contribution.site!r}: it changed")
+        return contribution
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where each site's contribution is, in the order of the names."""
+        return dict(self._paths)
 
 
 def contribution_limit(plan: Plan) -> int:

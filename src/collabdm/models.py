@@ -19,7 +19,6 @@ from jaxtyping import Float32
 from pydantic import ValidationError
 from torch import Tensor
 
-from collabdm.embedding import CHUNK
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.files import _decode, _encode, _expect_names, _Header, _read_bytes
 from collabdm.images import Pixels
@@ -27,6 +26,8 @@ from collabdm.networks import Network, NetworkSpec, build
 from collabdm.planning import describe
 from collabdm.protocol import ImageSpec
 from collabdm.whole import write_whole
+
+PASS = 256  # images at a time
 
 MODEL_VERSION = 1
 MODEL_LIMIT = 2**32
@@ -63,7 +64,7 @@ class TrainedModel:
         if found != self.image.shape:
             raise DataError(f"images should be (channels, height, width) = {self.image.shape}; found {found}")
         network, normalisation = self.network(), self.image.normalisation
-        parts = [network(normalisation.apply(part)).softmax(1) for part in images.split(CHUNK) if len(part)]
+        parts = [network(normalisation.apply(part)).softmax(1) for part in images.split(PASS) if len(part)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
 
 

@@ -14,6 +14,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -146,6 +147,7 @@ class Cost:
         return self.statistics_bytes + self.image_bytes
 
 
+@lru_cache
 def most_bytes(plan: Plan) -> int:
     """The most bytes that one site's file can have: that of a site that holds every class."""
     return cost(plan).file_bytes

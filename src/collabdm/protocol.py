@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import torch
@@ -195,13 +196,13 @@ class Plan(Part):
     @property
     def width(self) -> int:
         """r: how many numbers the mean of a class is, min(sketch, embedding width)."""
-        width = build(self.network, self.image.shape, len(self.classes)).embedding_width
+        width = _embedding_width(self.network, self.image.shape, len(self.classes))
         return width if self.sketch is None else min(self.sketch, width)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        return _digest(self)
 
     def steps_of(self, site: str) -> list[int]:
         """A_k: the steps in which a site takes part."""
@@ -217,6 +218,16 @@ class Plan(Part):
             raise PlanError(
                 f"`site` should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first; found {site!r}"
             )
+
+
+@lru_cache
+def _digest(plan: Plan) -> str:
+    return hashlib.sha256(canonical_json(plan.model_dump(mode="json")).encode()).hexdigest()
+
+
+@lru_cache
+def _embedding_width(network: NetworkSpec, shape: tuple[int, int, int], classes: int) -> int:
+    return build(network, shape, classes).embedding_width
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 import torch
 import typer
 
-from collabdm.cli.options import Quiet, Rows, Threads, app, check_output, compute_of, console, notes, place_of
+from collabdm.arrows import place_of
+from collabdm.cli.options import Quiet, Rows, Threads, app, check_output, compute_of, console, notes
 from collabdm.errors import PlanError
 from collabdm.flows.built_in import SCHEMAS
 from collabdm.flows.chunks import some

@@ -1,23 +1,18 @@
 """What the commands share: the application, its options, and checks at the door."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 
+from collabdm import arrows
 from collabdm.compute import Compute, choose_compute
-from collabdm.errors import DataError
 from collabdm.experiment import Bench
-from collabdm.flows import load_flows
-from collabdm.flows.tables import Reading
-from collabdm.images import ImageSet
 from collabdm.inspection import describe_file
-from collabdm.methods.collabdm import check_data
-from collabdm.protocol import Plan
 from collabdm.screen import Bars, table
-from collabdm.sources import fit_classes, load
 from collabdm.whole import OutputError, check_writable
 
 app = typer.Typer(
@@ -29,6 +24,7 @@ app = typer.Typer(
 )
 console = Console()
 notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+held_as_planned = partial(arrows.held_as_planned, say=notes.print)
 
 DATA_HELP = (
     "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) or of "
@@ -53,34 +49,6 @@ def check_output(output: Path, *inputs: Path) -> None:
     if any(output.resolve() == path.resolve() for path in inputs):
         raise OutputError(f"{output} should be a file of its own; found one that is read or written here: name another")
     check_writable(output)
-
-
-def held_as_planned(
-    agreed: Plan, data: str, resize: bool, split: Literal["train", "test"] = "train", rows: str | None = None
-) -> ImageSet:
-    """Data as the plan says. Raises DataError where it does not fit."""
-    if agreed.flows is not None:
-        return load_flows(Path(data), agreed.flows, split, Reading(place_of(rows)), notes.print)
-    if rows is not None:
-        raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
-    side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
-    held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
-    try:
-        check_data(agreed, held)
-    except DataError as error:
-        mended = held.shape == agreed.image.shape
-        raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
-    return held
-
-
-def place_of(rows: str | None) -> tuple[str, str] | None:
-    """COLUMN=VALUE as a pair."""
-    if rows is None:
-        return None
-    column, equals, value = rows.rpartition("=")
-    if not equals:
-        raise DataError(f"`--rows` should be COLUMN=VALUE; found {rows!r}")
-    return column, value
 
 
 def compute_of(device: str, precision: str, threads: int) -> Compute:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from collabdm import files
+from collabdm.arrows import Site, admit, contribute_file, distill_files, picture_of
 from collabdm.budget import choose, read_bytes
 from collabdm.cli.options import (
     DATA_HELP,
@@ -25,14 +26,12 @@ from collabdm.cli.options import (
     held_as_planned,
     print_document,
 )
-from collabdm.experiment import Stopping, data_digest
 from collabdm.inspection import summary
 from collabdm.methods import method_of
-from collabdm.planning import check_probe
-from collabdm.screen import Bars, write_picture
+from collabdm.policy import foretell, read_policy
+from collabdm.screen import Bars, table
 from collabdm.settings import (
     batch_of,
-    file_digest,
     given,
     merge_settings,
     new_plan,
@@ -114,6 +113,12 @@ def contribute(
     data: Data,
     site: Annotated[str, typer.Option(help="This site's name.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the contribution.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="A TOML file: what this site allows (docs/deploy.md). Else everything.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent and how long it takes; write nothing.")
+    ] = False,
     resize: Resize = False,
     rows: Rows = None,
     device: Device = "auto",
@@ -123,17 +128,17 @@ def contribute(
 ) -> None:
     """Answer a plan with this site's data: the one file that the site sends."""
     agreed = files.read_plan(plan)
-    method = method_of(agreed)
+    method_of(agreed)
     agreed.check_site(site)
+    who = Site(site, read_policy(policy))
     check_output(output, plan)
-    check_probe(agreed)
     held = held_as_planned(agreed, data, resize, rows=rows)
-    identity = agreed.digest + site + data_digest(held)
-    with (
-        Bars(quiet) as bars,
-        Stopping(output, identity, bench_of(output, device, precision, threads, bars)) as run,
-    ):
-        files.write_contribution(method.contribute(agreed, held, site, run), output)
+    if dry_run:
+        foretold = foretell(agreed, admit(agreed, held, who), site)
+        console.print(table(f"{site} would send", ("part", "value"), foretold, figures=False))
+        return
+    with Bars(quiet) as bars:
+        contribute_file(agreed, held, who, output, bench_of(output, device, precision, threads, bars))
     print_document(output)
 
 
@@ -152,22 +157,13 @@ def distill(
 ) -> None:
     """Refine the sites' contributions into the distilled set."""
     agreed = files.read_plan(plan)
-    method = method_of(agreed)
-    picture = output.with_suffix(".png")
+    method_of(agreed)
+    picture = picture_of(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
-    answers = [files.read_contribution(path, agreed) for path in contributions]
-    check_probe(agreed)
-    identity = agreed.digest + ",".join(
-        sorted(f"{a.site}:{file_digest(p)}" for a, p in zip(answers, contributions, strict=True))
-    )
-    with (
-        Bars(quiet) as bars,
-        Stopping(output, identity, bench_of(output, device, precision, threads, bars)) as run,
-    ):
-        made = method.distill(agreed, answers, run, allow_missing)
-        files.write_distilled(made, output)
-    write_picture(made, picture)
+    answers = files.ContributionFiles(agreed, contributions)
+    with Bars(quiet) as bars:
+        distill_files(agreed, answers, output, bench_of(output, device, precision, threads, bars), allow_missing)
     print_document(output)
 
 
