@@ -4,8 +4,9 @@ The images a site sends come first; the rest of the bytes goes to statistics. Wh
 (docs/results.md, docs/log.md) makes the rule:
 
     wire     int8: its error is about a fifteenth of what a batch of 64 images is off the mean of its class
-    sketch   the widest that leaves `FEWEST_STEPS` steps: a few wide steps, each used several times, are
-             as good as many narrow ones at the same bytes, and cost the site a fraction of the work
+    sketch   the widest that leaves `FEWEST_STEPS` steps: some tens of wide steps, each used several times, are
+             better than hundreds of narrow ones at the same bytes, and than a handful of whole ones; and they
+             cost the site a fraction of the work
     passes   enough that the server makes `ITERATIONS` in all
 """
 
@@ -16,7 +17,7 @@ from collabdm.errors import PlanError
 from collabdm.planning import bytes_per_step, make_plan, most_bytes, steps_taken
 from collabdm.protocol import Plan
 
-FEWEST_STEPS = 12
+FEWEST_STEPS = 40
 ITERATIONS = 200
 MOST_STEPS = 400
 WIDTHS = (None, 1024, 512, 256, 128, 64)
