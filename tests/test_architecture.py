@@ -13,9 +13,10 @@ SOURCE = Path(__file__).parent.parent / "src"
 ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
-    *("embedding", "statistics", "protocol", "matching", "planning"),
-    *("methods.localdm", "methods.collabdm", "methods", "training", "evaluation"),
-    *("files", "experiment", "settings", "budget", "inspection", "screen", "demo"),
+    *("embedding", "statistics", "protocol", "parts", "models", "matching", "planning"),
+    *("methods.localdm", "methods.collabdm", "methods.answers", "methods.fedavg", "methods.fedd3", "methods.dosfl"),
+    *("methods.dense", "methods.rounds", "methods", "training", "evaluation"),
+    *("files", "outcomes", "experiment", "settings", "budget", "inspection", "screen", "demo"),
     *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside

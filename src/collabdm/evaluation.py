@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from collabdm.compute import Compute
-from collabdm.embedding import Geometry
-from collabdm.images import ImageSet
+from collabdm.embedding import CHUNK, Geometry
+from collabdm.images import ImageSet, Normalisation
 from collabdm.methods.localdm import random_images
 from collabdm.networks import NetworkSpec
 from collabdm.planning import geometry
@@ -113,6 +113,18 @@ def evaluate(
     """The scores of a distilled set on test images of the plan's classes."""
     data = training_set(distilled)
     return score(distilled.method, data, test, geometry(distilled.plan), protocol, compute, progress)
+
+
+@torch.no_grad()
+def accuracy_of(
+    predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
+) -> float:
+    """Share of the test images whose largest logit is their class."""
+    right = 0
+    for start in range(0, len(test), CHUNK):
+        x = normalisation.apply(test.images[start : start + CHUNK].to(compute.device))
+        right += int((predictor(x).argmax(1).cpu() == test.labels[start : start + CHUNK]).sum())
+    return right / len(test)
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:

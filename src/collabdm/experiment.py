@@ -1,10 +1,10 @@
 """A whole round simulated on one machine: split, every site, the server, the scores.
 
-    data -> partition -> {site: Contribution} -> DistilledSet -> scores
+    data -> partition -> {site: Contribution} -> outcome -> scores
 
 Everything lies in one folder: experiment.json, partition.json, and for each method plan.json,
-contributions/ and distilled.safetensors, the files that real sites would exchange; results.json holds the
-scores. What is already there and belongs to the same experiment is not made again, so a stopped
+contributions/ and the outcome (most often distilled.safetensors), the files that real sites would exchange;
+results.json holds the scores. What is already there and belongs to the same experiment is not made again, so a stopped
 simulation goes on where it stood. Settings and data are checked first, before anything is written.
 """
 
@@ -22,24 +22,31 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from collabdm.compute import Compute
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.evaluation import Protocol, Score, evaluate, for_as_many_steps, random_baselines, score
+from collabdm.evaluation import Protocol, Score, for_as_many_steps, random_baselines, score
 from collabdm.files import (
     read_contribution,
-    read_distilled,
     read_state,
     write_contribution,
-    write_distilled,
     write_plan,
     write_state,
 )
 from collabdm.images import ImageSet, pool
 from collabdm.matching import State
-from collabdm.methods import METHODS, Method
-from collabdm.methods.collabdm import Run
+from collabdm.methods import METHODS, Method, Outcome
+from collabdm.methods.collabdm import Run, Watch, unwatched
 from collabdm.networks import NetworkSpec
+from collabdm.outcomes import (
+    KINDS,
+    Watched,
+    describe_outcome,
+    kind_of,
+    read_json,
+    read_kept,
+    write_traffic,
+)
 from collabdm.partition import Partition, by_column, dirichlet, iid
 from collabdm.planning import describe, geometry, plan_for
-from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
+from collabdm.protocol import ImageSpec, Part, Plan, canonical_json
 from collabdm.seeds import SEED_LIMIT, Purpose, Stream
 from collabdm.sources import column_values, fit_classes, limit, load
 from collabdm.training import RECIPES
@@ -139,9 +146,12 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     for name, plan in plans.items():
         folder = bench.folder if name == experiment.method else bench.folder / name
         held = {"all": train} if METHODS[name].pooled else sites
-        distilled = make_set(plan, METHODS[name], held, replace(bench, folder=folder))
-        ledger.sets[name] = _describe(distilled, folder)
-        ledger.score(name, partial(evaluate, distilled, test, protocol, bench.compute, bench.progress))
+        watched = Watched(folder / "watched.json", plan, test, bench.compute)
+        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), watched)
+        ledger.sets[name] = describe_outcome(made, folder)
+        ledger.score(name, partial(kind_of(made).score, made, test, protocol, bench.compute, bench.progress))
+        for line in watched.scores(name):
+            ledger.score(line.what, partial(list, [line]))
     _score_baselines(experiment, plans[experiment.method], sites, test, ledger)
     return ledger.write(complete=True)
 
@@ -189,19 +199,30 @@ def split_of(experiment: Experiment, train: ImageSet) -> Partition:
 
 
 def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], train: ImageSet) -> Plan:
-    """The plan of one method: the experiment's settings as the method adapts them."""
+    """The plan of one method: the experiment's settings as the method adapts them; `options` are its first method's."""
     settings: dict[str, Any] = {"seed": experiment.seed, "sites": len(sites)}
     if experiment.plan.get("fraction", 1) != 1:
         settings["site_names"] = tuple(sites)
-    return plan_for(train, **method.adapt(settings | experiment.plan))
+    said = {k: v for k, v in experiment.plan.items() if k != "options" or method.name == experiment.method}
+    return plan_for(train, **method.adapt(settings | said))
 
 
-def make_set(plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench) -> DistilledSet:
-    """One method's set, through the files that sites would send; finished files are not made again."""
-    path = bench.folder / "distilled.safetensors"
+def make_outcome(
+    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, watch: Watch = unwatched
+) -> Outcome:
+    """One method's outcome, through the files that sites would send; finished files are not made again."""
+    kind = KINDS[method.outcome]
+    path = bench.folder / kind.file
     write_plan(plan, bench.folder / "plan.json")
-    if path.exists() and _is_of(path, plan):
-        return read_distilled(path)
+    kept = read_kept(method, plan, bench.folder)
+    if kept is not None:
+        return kept
+    if method.converse is not None:
+        with Stopping(path, plan.digest, bench, watch=watch) as run:
+            made, traffic = method.converse(plan, held, run)
+            write_traffic(traffic, bench.folder)
+            kind.write(made, path)
+        return made
     contributions = []
     for number, (name, data) in enumerate(held.items()):
         file = bench.folder / "contributions" / f"{name}.safetensors"
@@ -209,24 +230,26 @@ def make_set(plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench
             if not _answers(file, plan):
                 write_contribution(method.contribute(plan, data, name, run), file)
         contributions.append(read_contribution(file, plan))
-    with Stopping(path, plan.digest, bench) as run:
-        distilled = replace(method.distill(plan, contributions, run), method=method.name)
-        write_distilled(distilled, path)
-    return distilled
+    with Stopping(path, plan.digest, bench, watch=watch) as run:
+        made = replace(method.distill(plan, contributions, run), method=method.name)
+        kind.write(made, path)
+    return made
 
 
 class Stopping:
     """Keeps the state of a long part beside its output while it runs, so that it can be stopped and resumed."""
 
-    def __init__(self, output: Path, identity: str, bench: Bench, prefix: str = "") -> None:
+    def __init__(self, output: Path, identity: str, bench: Bench, prefix: str = "", watch: Watch = unwatched) -> None:
         self._path = output.parent / f".{output.name}.state"
-        self._identity, self._bench, self._prefix = identity, bench, prefix
+        self._identity, self._bench, self._prefix, self._watch = identity, bench, prefix, watch
         self._last = time.monotonic()
 
     def __enter__(self) -> Run:
         bench = self._bench
         resume = read_state(self._path, self._identity)
-        return Run(bench.compute, lambda what, *at: bench.progress(self._prefix + what, *at), resume, self._keep)
+        return Run(
+            bench.compute, lambda what, *at: bench.progress(self._prefix + what, *at), resume, self._keep, self._watch
+        )
 
     def _keep(self, state: State) -> None:
         if time.monotonic() - self._last > STATE_EVERY_SECONDS:
@@ -246,7 +269,7 @@ class _Ledger:
         self.path = bench.folder / "results.json"
         self.sets: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, list[Score]] = {}
-        for item in _read_json(self.path).get("scores", []):
+        for item in read_json(self.path).get("scores", []):
             kept = Score(item["what"], item["network"], tuple(item["accuracies"]), item["images"])
             self.scores.setdefault(kept.what, []).append(kept)
 
@@ -341,7 +364,7 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
     """Take a folder for an experiment, or refuse one that holds the results of another, or of other data."""
     path = folder / "experiment.json"
     identity = {"digest": experiment.digest} | found_in
-    kept = _read_json(path)
+    kept = read_json(path)
     changed = [name for name in identity if name in kept and kept[name] != identity[name]]
     if path.exists() and ("digest" not in kept or changed):
         what = "another one" if "digest" not in kept or "digest" in changed else f"one with another {changed[0]}"
@@ -352,36 +375,9 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file of the folder holds; nothing where there is none, or where it is damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _describe(distilled: DistilledSet, folder: Path) -> dict[str, Any]:
-    sent = {p.stem: p.stat().st_size for p in sorted((folder / "contributions").glob("*.safetensors"))}
-    return {
-        "plan": distilled.plan.digest,
-        "bytes_per_site": sent,
-        "bytes": (folder / "distilled.safetensors").stat().st_size,
-        "images": len(distilled.images),
-        "sites": distilled.sites,
-    }
-
-
 def _answers(path: Path, plan: Plan) -> bool:
     try:
         read_contribution(path, plan)
     except DocumentError:
         return False
     return True
-
-
-def _is_of(path: Path, plan: Plan) -> bool:
-    try:
-        return read_distilled(path).plan == plan
-    except DocumentError:
-        return False

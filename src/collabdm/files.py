@@ -15,16 +15,23 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from collabdm.errors import DataError, DocumentError
+from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.matching import State
+from collabdm.methods import declared_parts
+from collabdm.models import TrainedModel
+from collabdm.networks import NetworkSpec
+from collabdm.parts import PartSpec, check_parts, declared_bytes
 from collabdm.planning import describe, most_bytes
 from collabdm.protocol import (
     CONTRIBUTION_VERSION,
     DISTILLED_VERSION,
+    MODEL_VERSION,
     PLAN_VERSION,
+    STEPS_VERSION,
     Contribution,
     DistilledSet,
+    DistilledSteps,
     Plan,
     check_contribution,
 )
@@ -36,6 +43,7 @@ PLAN_LIMIT = 4 * 2**20
 DISTILLED_LIMIT = 2**32
 HEADER_ALLOWANCE = 2**20
 
+_PART = "parts."
 _STATISTICS = ("steps", "classes", "codes", "batch_counts", "totals")
 
 
@@ -65,6 +73,12 @@ class DistilledHeader(_Header):
     method: str
     plan: dict[str, Any]
     sites: dict[str, list[int]]
+
+
+class ModelHeader(DistilledHeader):
+    """Header of a TrainedModel: as that of a set, and the network."""
+
+    network: dict[str, Any]
 
 
 def write_plan(plan: Plan, path: Path | str) -> None:
@@ -107,6 +121,7 @@ def contribution_bytes(contribution: Contribution) -> bytes:
     if s.scales is not None:
         tensors["statistics.scales"] = s.scales
     tensors |= {"local.images": contribution.images.images, "local.labels": contribution.images.labels}
+    tensors |= {f"{_PART}{name}": part for name, part in contribution.parts.items()}
     header = ContributionHeader(
         format="collabdm/contribution",
         version=CONTRIBUTION_VERSION,
@@ -129,6 +144,7 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
     try:
         contribution = _contribution(header, tensors)
         check_contribution(plan, contribution)
+        check_parts(declared_parts(plan), contribution.parts, f"contribution of {contribution.site!r}")
     except (DocumentError, DataError) as error:
         raise DocumentError(f"{where}: {error}") from error
     return contribution
@@ -136,7 +152,7 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
 
 def contribution_limit(plan: Plan) -> int:
     """The most bytes that an answer to the plan can have."""
-    return most_bytes(plan) + HEADER_ALLOWANCE
+    return most_bytes(plan) + declared_bytes(declared_parts(plan)) + HEADER_ALLOWANCE
 
 
 def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
@@ -152,6 +168,71 @@ def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
     )
     tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
     write_whole(Path(path), _encode(tensors, header))
+
+
+def write_steps(made: DistilledSteps, path: Path | str) -> None:
+    """Write DistilledSteps as safetensors."""
+    header = DistilledHeader(
+        format="collabdm/steps",
+        version=STEPS_VERSION,
+        classes=made.plan.classes,
+        versions=made.versions,
+        method=made.method,
+        plan=made.plan.model_dump(mode="json"),
+        sites=made.sites,
+    )
+    tensors = {"images": made.images, "labels": made.labels, "rates": made.rates}
+    write_whole(Path(path), _encode(tensors, header))
+
+
+def read_steps(path: Path | str) -> DistilledSteps:
+    """Read DistilledSteps. Raises DocumentError where the file holds none."""
+    where = str(path)
+    header, tensors = _decode(
+        _read_bytes(Path(path), DISTILLED_LIMIT), where, DistilledHeader, "collabdm/steps", STEPS_VERSION
+    )
+    plan = _parse_plan(where, header.plan)
+    images = tensors.get("images", torch.zeros(0))
+    count, each = (*images.shape, 0, 0)[:2]
+    declared = {
+        "images": PartSpec(getattr(torch, plan.images), (count, each, *plan.image.shape)),
+        "labels": PartSpec(torch.float32, (count, each, len(plan.classes))),
+        "rates": PartSpec(torch.float32, (count,)),
+    }
+    check_parts(declared, tensors, where)
+    if not count * each or bool((tensors["rates"] <= 0).any()):
+        raise DocumentError(f"{where}: there should be at least one step, with rates above 0")
+    return DistilledSteps(**tensors, plan=plan, sites=header.sites, method=header.method, versions=header.versions)
+
+
+def write_model(made: TrainedModel, path: Path | str) -> None:
+    """Write a TrainedModel as safetensors."""
+    header = ModelHeader(
+        format="collabdm/model",
+        version=MODEL_VERSION,
+        classes=made.plan.classes,
+        versions=made.versions,
+        method=made.method,
+        plan=made.plan.model_dump(mode="json"),
+        sites=made.sites,
+        network=made.spec.model_dump(mode="json"),
+    )
+    write_whole(Path(path), _encode(made.weights, header))
+
+
+def read_model(path: Path | str) -> TrainedModel:
+    """Read a TrainedModel. Raises DocumentError where the file holds none."""
+    where = str(path)
+    content = _read_bytes(Path(path), DISTILLED_LIMIT)
+    header, tensors = _decode(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
+    plan = _parse_plan(where, header.plan)
+    try:
+        spec = NetworkSpec.model_validate(header.network)
+        return TrainedModel(tensors, spec, plan, header.sites, header.method, header.versions)
+    except ValidationError as error:
+        raise DocumentError(f"{where}: network: {describe(error)}") from error
+    except (DocumentError, PlanError) as error:
+        raise DocumentError(f"{where}: {error}") from error
 
 
 def read_distilled(path: Path | str) -> DistilledSet:
@@ -172,7 +253,7 @@ def read_distilled(path: Path | str) -> DistilledSet:
     if header.classes != plan.classes or images.shape != plan.image.shape:
         raise DocumentError(f"{where}: images should be of the plan's classes and shape {plan.image.shape}")
     counts = set(images.counts().tolist())
-    if not counts <= {0, plan.ipc} or counts == {0}:
+    if counts == {0} or (plan.options is None and not counts <= {0, plan.ipc}):
         raise DocumentError(f"{where}: there should be {plan.ipc} images of a class; found {sorted(counts)}")
     if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
         raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
@@ -204,7 +285,9 @@ def read_state(path: Path, identity: str) -> State | None:
 def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:
     names = {f"statistics.{name}" for name in _STATISTICS} | {"local.images", "local.labels"}
     scales = tensors.get("statistics.scales")
-    _expect_names(f"contribution of {header.site!r}", tensors, names | ({"statistics.scales"} & set(tensors)))
+    parts = {name.removeprefix(_PART): tensor for name, tensor in tensors.items() if name.startswith(_PART)}
+    optional = {"statistics.scales", *(f"{_PART}{name}" for name in parts)}
+    _expect_names(f"contribution of {header.site!r}", tensors, names | (optional & set(tensors)))
     for name in ("statistics.steps", "statistics.classes", "statistics.batch_counts", "statistics.totals"):
         if tensors[name].dtype != torch.int64 or tensors[name].ndim != 1:
             raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
@@ -213,7 +296,7 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
     if labels.dtype != torch.int64 or labels.ndim != 1 or bool((labels.diff() < 0).any()):
         raise DocumentError("`local.labels` should be int64 of one dimension, in ascending order")
     images = ImageSet(tensors["local.images"], labels, header.classes)
-    return Contribution(header.site, header.plan_digest, statistics, images, header.versions)
+    return Contribution(header.site, header.plan_digest, statistics, images, header.versions, parts)
 
 
 def _encode(tensors: dict[str, Tensor], header: _Header) -> bytes:

@@ -18,13 +18,17 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import torch
+from jaxtyping import Float32
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
+    field_validator,
     model_serializer,
     model_validator,
 )
+from torch import Tensor
 
 from collabdm.augment import OPERATIONS, Operation
 from collabdm.errors import DocumentError, PlanError
@@ -36,6 +40,8 @@ from collabdm.statistics import Merging, Statistics, Wire
 PLAN_VERSION = 1
 CONTRIBUTION_VERSION = 1
 DISTILLED_VERSION = 1
+STEPS_VERSION = 1
+MODEL_VERSION = 1
 
 JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
 LARGEST_TOTAL = 2**40  # images of a class at one site: sums over any number of sites stay far below 2^63
@@ -130,7 +136,7 @@ class Collection(Part):
 
 
 #: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
-EXTENSIONS = ("collection",)
+EXTENSIONS = ("collection", "options")
 
 
 class Plan(Part):
@@ -157,6 +163,16 @@ class Plan(Part):
     refinement: Refinement = Refinement()
     probe: Probe | None = None
     collection: Collection | None = None
+    options: dict[str, JsonValue] | None = None
+
+    @field_validator("options")
+    @classmethod
+    def _options_can_be_written(cls, options: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        try:
+            json.dumps(options, allow_nan=False)
+        except ValueError as error:
+            raise ValueError("`options` should hold finite numbers; found NaN or infinity") from error
+        return options
 
     @model_serializer(mode="wrap")
     def _without_absent_extensions(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -211,13 +227,16 @@ class Plan(Part):
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one site answers: statistics of its classes, and a few images (see `Local`)."""
+    """What one site answers: statistics of its classes, a few images (see `Local`), and the further `parts`
+    that the plan's method declares (see `parts`).
+    """
 
     site: str
     plan_digest: str
     statistics: Statistics
     images: ImageSet
     versions: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -233,6 +252,29 @@ class DistilledSet:
     sites: dict[str, list[int]]
     method: str
     versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DistilledSteps:
+    """An outcome that is a course of training: steps of images with soft labels (logits) and learning rates.
+
+    `images` is (steps, images, channels, height, width), pixels as the plan says; `labels` (steps, images, classes);
+    `rates` (steps,). What the course begins from follows from `plan`.
+    """
+
+    images: Tensor
+    labels: Float32[Tensor, "s m classes"]
+    rates: Float32[Tensor, " s"]
+    plan: Plan
+    sites: dict[str, list[int]]
+    method: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def as_set(self) -> ImageSet:
+        """The images as data, by class, each with the class of its largest logit."""
+        labels = self.labels.flatten(0, 1).argmax(1)
+        order = labels.argsort(stable=True)
+        return ImageSet(self.images.flatten(0, 1)[order], labels[order], self.plan.classes)
 
 
 def check_contribution(plan: Plan, contribution: Contribution) -> None:

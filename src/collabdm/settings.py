@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
 from collabdm.experiment import Experiment, network_settings
+from collabdm.methods import METHODS
 from collabdm.planning import describe, make_plan, plan_for
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
@@ -138,6 +139,9 @@ def recipe_of(name: str, epochs: int | None) -> Recipe:
 def new_plan(data: str | None, classes: str | None, image_size: str | None, settings: Settings) -> Plan:
     """A plan after a public reference set, or after class names and an image size alone."""
     settings = plan_settings(settings)
+    method = METHODS.get(settings.get("method", ""))
+    if method is not None and method.options is not None:
+        settings = method.adapt(settings)
     if data is not None:
         if classes is not None or image_size is not None:
             raise PlanError("either `--data`, or `--classes` with `--image-size`, should be given; found both")

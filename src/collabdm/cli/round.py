@@ -27,6 +27,7 @@ from collabdm.cli.options import (
 from collabdm.experiment import Stopping, data_digest
 from collabdm.inspection import summary
 from collabdm.methods import method_of
+from collabdm.outcomes import kind_of
 from collabdm.planning import check_probe
 from collabdm.screen import Bars, write_picture
 from collabdm.settings import (
@@ -147,12 +148,14 @@ def distill(
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Refine the sites' contributions into the distilled set."""
+    """Refine the sites' contributions into the distilled set, or make what else the plan's method gives."""
     agreed = files.read_plan(plan)
     method = method_of(agreed)
     picture = output.with_suffix(".png")
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
+    if method.converse is not None:
+        method.distill(agreed)  # says that it needs several rounds
     answers = [files.read_contribution(path, agreed) for path in contributions]
     check_probe(agreed)
     identity = agreed.digest + ",".join(
@@ -163,8 +166,10 @@ def distill(
         Stopping(output, identity, bench_of(output, device, precision, threads, bars)) as run,
     ):
         made = method.distill(agreed, answers, run, allow_missing)
-        files.write_distilled(made, output)
-    write_picture(made, picture)
+        kind = kind_of(made)
+        kind.write(made, output)
+    if (images := kind.images(made)) is not None:
+        write_picture(images, picture)
     print_document(output)
 
 

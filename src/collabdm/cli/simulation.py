@@ -28,6 +28,7 @@ from collabdm.compute import Compute
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
 from collabdm.experiment import Bench, Experiment, networks_of, simulate
 from collabdm.methods import METHODS
+from collabdm.outcomes import KINDS
 from collabdm.planning import geometry
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
 from collabdm.settings import batch_of, given, network_list, recipe_of, simulation, sketch_of
@@ -153,8 +154,10 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     """Simulate, and show the table and where everything lies."""
     with Bars(quiet) as bars:
         results = simulate(experiment, Bench(output, compute, bars))
-    made = files.read_distilled(output / "distilled.safetensors")
-    write_picture(made, output / "distilled.png")
+    kind = KINDS[METHODS[experiment.method].outcome]
+    images = kind.images(kind.read(output / kind.file))
+    if images is not None:
+        write_picture(images, (output / kind.file).with_suffix(".png"))
     title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
     console.print(table(title, SCORE_COLUMNS, score_rows(results)))
-    console.print(f"in {output}: plan.json, contributions/, distilled.safetensors, distilled.png, results.json")
+    console.print(f"in {output}: {', '.join(sorted(p.name for p in output.iterdir() if not p.name.startswith('.')))}")

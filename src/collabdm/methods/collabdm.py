@@ -23,6 +23,7 @@ from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet, as_float, as_uint8
 from collabdm.matching import Problem, State, Target, match
 from collabdm.methods.localdm import jitter_stored, local_images, noise_images
+from collabdm.parts import Declared, check_parts
 from collabdm.planning import plan_embedding
 from collabdm.protocol import (
     Contribution,
@@ -38,18 +39,30 @@ from collabdm.version import versions
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 
+Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
+Watch = Callable[[str, int, Predictor], None]  # what it is, when (an epoch, or 0), and the predictor as it stands now
+
+
 def silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
+def unwatched(what: str, when: int, predictor: Predictor) -> None:
+    """A predictor on the way that nobody looks at."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """How a long part runs: where it computes, who watches, how it resumes and who keeps its states."""
+    """How a long part runs: where it computes, who watches, how it resumes and who keeps its states.
+
+    `watch` is shown predictors on the way (an ensemble, a network after each epoch), to score what is not the outcome.
+    """
 
     compute: Compute = Compute()
     progress: Progress = silent
     resume: State | None = None
     keep: Callable[[State], None] = lambda state: None
+    watch: Watch = unwatched
 
 
 def check_data(plan: Plan, data: ImageSet) -> None:
@@ -100,22 +113,38 @@ def distill(
     The order of the contributions does not matter. Raises DocumentError where one of them does not
     answer the plan, or where no site has one of the plan's classes (unless `allow_missing`).
     """
+    ordered = in_order(plan, contributions, {}, allow_missing)
+    merged = merge([(c.site, c.statistics) for c in ordered], plan.steps, len(plan.classes), plan.merging)
+    pixels, labels = start_images(plan, ordered, merged.totals)
+    pixels = refine(plan, pixels, labels, merged, run)
+    images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
+    return DistilledSet(images, plan, holdings(plan, ordered), plan.method, versions())
+
+
+def in_order(
+    plan: Plan, contributions: Sequence[Contribution], declared: Declared, allow_missing: bool
+) -> list[Contribution]:
+    """The contributions by site name. Raises DocumentError where one does not answer the plan or has other parts
+    than those declared, or where no site has one of the classes (unless `allow_missing`).
+    """
     check_contributions(plan, [c.site for c in contributions])
     for contribution in contributions:
         check_contribution(plan, contribution)
+        check_parts(declared, contribution.parts, f"contribution of {contribution.site!r}")
     ordered = sorted(contributions, key=lambda c: c.site)
-    merged = merge([(c.site, c.statistics) for c in ordered], plan.steps, len(plan.classes), plan.merging)
-    missing = [name for name, total in zip(plan.classes, merged.totals.tolist(), strict=True) if not total]
+    totals = torch.stack([class_counts(plan, c) for c in ordered]).sum(0).tolist()
+    missing = [name for name, total in zip(plan.classes, totals, strict=True) if not total]
     if missing and not allow_missing:
         raise DocumentError(
             f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a site "
             "that has it, or allow the set to go without"
         )
-    pixels, labels = start_images(plan, ordered, merged.totals)
-    pixels = refine(plan, pixels, labels, merged, run)
-    images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
-    sites = {c.site: _counts(plan, c).tolist() for c in ordered}
-    return DistilledSet(images, plan, sites, plan.method, versions())
+    return ordered
+
+
+def holdings(plan: Plan, contributions: Sequence[Contribution]) -> dict[str, list[int]]:
+    """The images of each class that each site holds."""
+    return {c.site: class_counts(plan, c).tolist() for c in contributions}
 
 
 def start_images(
@@ -132,7 +161,7 @@ def start_images(
     present = torch.nonzero(totals).flatten()
     for y in present.tolist():
         sent = [as_float(c.images.images[c.images.of_class(y)]) for c in ordered]
-        held = torch.stack([_counts(plan, c)[y] for c in ordered])
+        held = torch.stack([class_counts(plan, c)[y] for c in ordered])
         chosen.append(_start_of_class(plan, sent, held, stream))
     return torch.cat(chosen), present.repeat_interleave(plan.ipc)
 
@@ -197,7 +226,8 @@ def refine(
     return normalisation.invert(match(state, problem, plan.refinement.matching, iterations, refined))
 
 
-def _counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
+def class_counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
+    """n_k^y: how many images of each class the site holds."""
     counts = torch.zeros(len(plan.classes), dtype=torch.int64)
     counts[contribution.statistics.classes] = contribution.statistics.totals
     return counts
