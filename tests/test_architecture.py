@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
-    *("embedding", "statistics", "protocol", "parts", "models", "matching", "planning"),
+    *("embedding", "statistics", "protocol", "parts", "weights", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.fedavg", "methods.fedd3", "methods.dosfl"),
     *("methods.dense", "methods.rounds", "methods", "training", "evaluation"),
     *("files", "outcomes", "experiment", "settings", "budget", "inspection", "screen", "demo"),

@@ -19,7 +19,6 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.methods import declared_parts
-from collabdm.models import TrainedModel
 from collabdm.networks import NetworkSpec
 from collabdm.parts import PartSpec, check_parts, declared_bytes
 from collabdm.planning import describe, most_bytes
@@ -36,6 +35,7 @@ from collabdm.protocol import (
     check_contribution,
 )
 from collabdm.statistics import Statistics
+from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
 
 HEADER_KEY = "collabdm"  # one metadata key: safetensors does not order several
@@ -76,7 +76,7 @@ class DistilledHeader(_Header):
 
 
 class ModelHeader(DistilledHeader):
-    """Header of a TrainedModel: as that of a set, and the network."""
+    """Header of a DistilledModel: as that of a set, and the network."""
 
     network: dict[str, Any]
 
@@ -205,10 +205,10 @@ def read_steps(path: Path | str) -> DistilledSteps:
     return DistilledSteps(**tensors, plan=plan, sites=header.sites, method=header.method, versions=header.versions)
 
 
-def write_model(made: TrainedModel, path: Path | str) -> None:
-    """Write a TrainedModel as safetensors."""
+def write_model(made: DistilledModel, path: Path | str) -> None:
+    """Write a DistilledModel as safetensors."""
     header = ModelHeader(
-        format="collabdm/model",
+        format="collabdm/distilled-model",
         version=MODEL_VERSION,
         classes=made.plan.classes,
         versions=made.versions,
@@ -220,15 +220,15 @@ def write_model(made: TrainedModel, path: Path | str) -> None:
     write_whole(Path(path), _encode(made.weights, header))
 
 
-def read_model(path: Path | str) -> TrainedModel:
-    """Read a TrainedModel. Raises DocumentError where the file holds none."""
+def read_model(path: Path | str) -> DistilledModel:
+    """Read a DistilledModel. Raises DocumentError where the file holds none."""
     where = str(path)
     content = _read_bytes(Path(path), DISTILLED_LIMIT)
-    header, tensors = _decode(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
+    header, tensors = _decode(content, where, ModelHeader, "collabdm/distilled-model", MODEL_VERSION)
     plan = _parse_plan(where, header.plan)
     try:
         spec = NetworkSpec.model_validate(header.network)
-        return TrainedModel(tensors, spec, plan, header.sites, header.method, header.versions)
+        return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
     except ValidationError as error:
         raise DocumentError(f"{where}: network: {describe(error)}") from error
     except (DocumentError, PlanError) as error:

@@ -2,7 +2,7 @@
 
     DistilledSet     images and labels        networks are trained on it and tested
     DistilledSteps   a course of training     its images are used as such a set; what it leads to is a line of its own
-    TrainedModel     a network                tested as it is: one number, n = 1
+    DistilledModel     a network                tested as it is: one number, n = 1
 
 On the way a method may show further predictors (`Run.watch`): the networks that sites sent, an ensemble, a student
 after some epochs. `Watched` keeps their accuracies, each a line of the table beside the outcome's own.
@@ -22,9 +22,9 @@ from collabdm.images import ImageSet
 from collabdm.methods import Method, Outcome
 from collabdm.methods.answers import Traffic
 from collabdm.methods.collabdm import Predictor
-from collabdm.models import TrainedModel
 from collabdm.planning import geometry
 from collabdm.protocol import DistilledSet, DistilledSteps, Plan
+from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
 
 Scoring = Callable[[Any, ImageSet, Protocol, Compute, Progress], list[Score]]
@@ -48,7 +48,7 @@ def _score_steps(
 
 
 def _score_model(
-    made: TrainedModel, test: ImageSet, protocol: Protocol, compute: Compute, progress: Progress
+    made: DistilledModel, test: ImageSet, protocol: Protocol, compute: Compute, progress: Progress
 ) -> list[Score]:
     network = made.network().to(compute.device)
     accuracy = accuracy_of(network, test, made.plan.image.normalisation, compute)
@@ -58,7 +58,7 @@ def _score_model(
 KINDS: dict[type, Kind] = {
     DistilledSet: Kind("distilled.safetensors", write_distilled, read_distilled, evaluate, lambda made: made.images),
     DistilledSteps: Kind("steps.safetensors", write_steps, read_steps, _score_steps, lambda made: made.as_set()),
-    TrainedModel: Kind("model.safetensors", write_model, read_model, _score_model, lambda made: None),
+    DistilledModel: Kind("model.safetensors", write_model, read_model, _score_model, lambda made: None),
 }
 
 

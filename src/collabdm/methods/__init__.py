@@ -16,12 +16,12 @@ from collabdm.methods import collabdm as _collabdm
 from collabdm.methods import dense, dosfl, fedavg, fedd3, rounds
 from collabdm.methods.answers import Settings, Traffic, needs_rounds, own_settings
 from collabdm.methods.collabdm import Run
-from collabdm.models import TrainedModel
 from collabdm.parts import Declared
 from collabdm.planning import options_of
 from collabdm.protocol import Contribution, DistilledSet, DistilledSteps, Part, Plan
+from collabdm.weights import DistilledModel
 
-Outcome = DistilledSet | DistilledSteps | TrainedModel
+Outcome = DistilledSet | DistilledSteps | DistilledModel
 Converse = Callable[[Plan, dict[str, ImageSet], Run], tuple[Outcome, Traffic]]
 
 
@@ -99,7 +99,7 @@ METHODS: dict[str, Method] = {
         Method("central-pae", _with_pae(_central), pooled=True),
         _one_round("fedd3", fedd3, fedd3.FedD3, DistilledSet),
         _one_round("dosfl", dosfl, dosfl.Dosfl, DistilledSteps),
-        _one_round("dense", dense, dense.Dense, TrainedModel),
+        _one_round("dense", dense, dense.Dense, DistilledModel),
         _many_rounds(
             "rounds-means", rounds.in_rounds("rounds-means", rounds.Means), rounds.converse_means, rounds.Means,
             DistilledSet,
@@ -108,7 +108,7 @@ METHODS: dict[str, Method] = {
             "rounds-gradients", rounds.in_rounds("rounds-gradients", rounds.Gradients), rounds.converse_gradients,
             rounds.Gradients, DistilledSet,
         ),
-        _many_rounds("fedavg", own_settings("fedavg", fedavg.FedAvg), fedavg.converse, fedavg.FedAvg, TrainedModel),
+        _many_rounds("fedavg", own_settings("fedavg", fedavg.FedAvg), fedavg.converse, fedavg.FedAvg, DistilledModel),
     )
 }  # fmt: skip
 

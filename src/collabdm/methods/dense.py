@@ -34,13 +34,13 @@ from collabdm.matching import State
 from collabdm.methods.answers import answer, check_answer
 from collabdm.methods.collabdm import Run, class_counts, holdings, in_order
 from collabdm.methods.fedavg import LocalTraining, moves_of, train_locally
-from collabdm.models import TrainedModel, load_weights, weights_declared, weights_of
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.parts import Declared
 from collabdm.planning import options_of
 from collabdm.protocol import Contribution, ImageSpec, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
+from collabdm.weights import DistilledModel, load_weights, weights_declared, weights_of
 
 LOOKS = 20  # at the student on its way, at most twice as many
 
@@ -150,7 +150,7 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
 
 def distill(
     plan: Plan, contributions: Sequence[Contribution], run: Run = Run(), allow_missing: bool = False
-) -> TrainedModel:
+) -> DistilledModel:
     """The student of the sites' networks. Raises DocumentError as CollabDM does.
 
     `run.watch` is shown every site's network, both ensembles, and the student after every epoch.
@@ -166,7 +166,7 @@ def distill(
     run.watch("ensemble", 0, ensemble)
     run.watch("counted ensemble", 0, counted_ensemble(networks, torch.stack([class_counts(plan, c) for c in ordered])))
     student = Distillation(plan, ensemble, run).student()
-    return TrainedModel(weights_of(student), spec_of(plan), plan, holdings(plan, ordered), plan.method, versions())
+    return DistilledModel(weights_of(student), spec_of(plan), plan, holdings(plan, ordered), plan.method, versions())
 
 
 class Distillation:

@@ -114,9 +114,14 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
     check_answer(plan, data, site)
     options, seed = options_of(plan.options, Dosfl), derive(plan.seed, "site", site)
     steps = Learning(plan, options, data, seed, run).steps()
-    pixels = torch.stack([plan.image.normalisation.invert(one) for one in steps.images])
+    pixels = plan.image.normalisation.invert(steps.images.flatten(0, 1))
     images = as_uint8(pixels) if plan.images == "uint8" else pixels
-    return answer(plan, data, site, {"images": images, "labels": steps.labels, "rates": steps.log_rates.exp()})
+    return answer(
+        plan,
+        data,
+        site,
+        {"images": images.view_as(steps.images), "labels": steps.labels, "rates": steps.log_rates.exp()},
+    )
 
 
 def start_steps(plan: Plan, options: Dosfl, data: ImageSet, seed: int) -> Steps:

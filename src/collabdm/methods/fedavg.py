@@ -24,12 +24,12 @@ from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.methods.answers import Traffic, check_answer
 from collabdm.methods.collabdm import Run
-from collabdm.models import TrainedModel, Weights, load_weights, weights_of
 from collabdm.networks import Network, build, seed_weights
 from collabdm.planning import options_of
 from collabdm.protocol import ImageSpec, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
+from collabdm.weights import DistilledModel, Weights, load_weights, weights_of
 
 MOVES: tuple[Operation, ...] = ("crop", "flip")  # what local training augments with, as far as the plan allows
 
@@ -96,7 +96,7 @@ def average(weights: list[Weights], held: list[int]) -> Weights:
     return {name: torch.as_tensor(value).float() for name, value in sums.items()}
 
 
-def converse(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[TrainedModel, Traffic]:
+def converse(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[DistilledModel, Traffic]:
     """All rounds, with every site. Raises DataError or PlanError where data, names or plan do not fit."""
     for name, data in sites.items():
         check_answer(plan, data, name)
@@ -117,6 +117,6 @@ def converse(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[
         run.keep(State(r + 1, torch.zeros(0, *plan.image.shape), weights))
         run.progress("rounds", r + 1, options.rounds)
     held = {name: data.counts().tolist() for name, data in sites.items()}
-    made = TrainedModel(weights, plan.network, plan, held, plan.method, versions())
+    made = DistilledModel(weights, plan.network, plan, held, plan.method, versions())
     each = options.rounds * sum(value.nbytes for value in weights.values())
     return made, Traffic(options.rounds, dict.fromkeys(sites, each), dict.fromkeys(sites, each))

@@ -33,13 +33,13 @@ from collabdm.images import ImageSet, as_uint8
 from collabdm.matching import Problem, State, Target, match
 from collabdm.methods.answers import Settings, Traffic
 from collabdm.methods.collabdm import Run, check_data, contribute, start_images
-from collabdm.models import load_weights, weights_of
 from collabdm.networks import Network, build, seed_weights
 from collabdm.parts import PartSpec
 from collabdm.planning import options_of, plan_embedding
 from collabdm.protocol import DistilledSet, Matching, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
+from collabdm.weights import load_weights, weights_of
 
 COUNT_BYTES, NUMBER_BYTES = 8, 4
 

@@ -19,7 +19,7 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class DistilledModel:
     """Weights of one network, for images and classes of `plan`; `sites` as in a DistilledSet."""
 
     weights: Weights
