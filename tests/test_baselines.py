@@ -122,7 +122,7 @@ def test_a_round_stopped_at_any_state_goes_on_to_the_same_outcome(method: str) -
     [("fedd3", {"images": 0}), ("fedd3", {"images": 1, "bytes": 1}), ("dosfl", {"mask": 1}), ("dense", {"epoch": 1})],
 )
 def test_bad_options_are_refused_at_the_door(method: str, options: dict[str, Any]) -> None:
-    with pytest.raises(PlanError, match="options|either"):
+    with pytest.raises(PlanError, match=r"options|either"):
         plan_of(method, options=options)
 
 
