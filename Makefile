@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTORCH := torch>=2.11,<2.14
 
-.PHONY: demo test check docs benchmark clean
+.PHONY: demo test check docs site benchmark clean
 
 demo: $(VENV)/core
 	$(BIN)/collabdm demo -o demo
@@ -21,6 +21,9 @@ check: $(VENV)/test
 docs: $(VENV)/test
 	$(BIN)/python docs/write_cli.py
 
+site: $(VENV)/docs
+	$(BIN)/mkdocs build --quiet --strict
+
 # The project itself in a virtual environment of its own. PyTorch goes first: the range takes the CPU build
 # where one is offered.
 $(VENV)/core: pyproject.toml
@@ -34,5 +37,9 @@ $(VENV)/test: $(VENV)/core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $@
 
+$(VENV)/docs: $(VENV)/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist site

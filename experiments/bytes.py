@@ -72,8 +72,9 @@ def main() -> None:
                 (score,) = evaluate(made, test, protocol, compute)
                 line = {
                     "data": options.data, "seed": options.seed, "budget": budget, "sketch": width, "steps": steps,
-                    "passes": passes, "accuracy": score.mean, "bytes": cost(plan).bytes, "seconds": round(seconds, 1),
-                    "epochs": options.epochs, "compute": asdict(compute), "versions": versions(),
+                    "passes": passes, "pae": plan.pae, "accuracy": score.mean, "bytes": cost(plan).bytes,
+                    "seconds": round(seconds, 1), "epochs": options.epochs, "compute": asdict(compute),
+                    "versions": versions(),
                 }  # fmt: skip
                 with options.output.open("a") as file:
                     file.write(json.dumps(line) + "\n")

@@ -11,13 +11,20 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 #: bottom up: each module imports only modules above its own line
 ORDER = (
-    *("version", "errors", "whole", "seeds", "images", "augment", "networks", "compute"),
+    *("version", "errors", "whole", "seeds", "images", "augment", "fused", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
+    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "flows.confusion"),
+    *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "parts", "weights", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.fedavg", "methods.fedd3", "methods.dosfl"),
-    *("methods.dense", "methods.rounds", "methods", "training", "evaluation"),
-    *("files", "outcomes", "experiment", "settings", "budget", "inspection", "screen", "demo"),
-    *("cli.options", "cli.round", "cli.simulation", "cli", "cli.__main__"),
+    *("methods.dense", "methods.rounds", "methods", "training", "evaluation", "robustness"),
+    *("files", "models", "flows.classifier", "curves", "ledger", "outcome_files", "outcomes"),
+    *("experiment", "settings", "budget", "inspection", "screen", "exports", "portable", "demo"),
+    *("report.gathering", "report.plots", "report.page", "report"),
+    *("policy", "arrows"),
+    *("flower", "flower.wire", "flower.site", "flower.collecting", "flower.server", "flower.connection"),
+    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli.flows", "cli.deployment"),
+    *("cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
 
@@ -31,7 +38,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"experiment"}
+HAS_A_CLOCK = {"experiment", "cli.flows", "flower.server"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

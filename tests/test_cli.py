@@ -206,7 +206,7 @@ def test_inspect_shows_every_setting_of_a_plan(a_round) -> None:
     assert rows["sketch"] == "none"
     assert rows["network.width"] == "8"
     assert rows["probe.weights"] == plan.probe.weights
-    assert {name.split(".")[0] for name in rows} == {"digest", *type(plan).model_fields}
+    assert {name.split(".")[0] for name in rows} == {"digest", *plan.model_dump()}
     assert f"plan.json: plan, {path.stat().st_size:,} bytes" in done("inspect", path).out
 
 
@@ -335,7 +335,7 @@ def test_the_help_of_simulate_shows_the_defaults_of_an_experiment() -> None:
         ((), "Commands"),
         (("nothing",), "No such command 'nothing'"),
         (("plan",), "Missing option"),
-        (("plan", "-o", "x", "--nothing"), "No such option: --nothing"),
+        (("plan", "-o", "x", "--nothing"), "--nothing"),
         (("plan", "-o", "x", "--ipc", "ten"), "--ipc"),
         (("distill", "plan.json", "-o", "x"), "Missing argument"),
         (("contribute", "plan.json", "--data", "digits", "-o", "x"), "Missing option '--site'"),

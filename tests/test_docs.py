@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from collabdm import cli, files
 from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute
+from collabdm.models import ModelHeader
 from collabdm.networks import NetworkSpec, build, seed_weights
 from collabdm.planning import check_probe
 from collabdm.protocol import Plan, canonical_json
@@ -234,7 +235,7 @@ def test_every_field_of_a_plan_is_described_with_its_default() -> None:
 
 
 def test_header_keys_and_tensors_of_the_page_are_those_of_the_files() -> None:
-    for model in (files.ContributionHeader, files.DistilledHeader):
+    for model in (files.ContributionHeader, files.DistilledHeader, ModelHeader):
         assert all(f"| `{name}` |" in FORMAT for name in model.model_fields)
     for name in ("steps", "classes", "codes", "scales", "batch_counts", "totals"):
         assert f"| `statistics.{name}` |" in FORMAT
@@ -252,7 +253,8 @@ def test_formula_of_bytes_holds() -> None:
     assert len(content) == 8 + int.from_bytes(content[:8], "little") + tensors
 
 
-def test_the_results_say_what_was_measured() -> None:
-    command = [sys.executable, str(ROOT / "experiments" / "write_results.py"), "--check"]
+@pytest.mark.parametrize("program", ["write_results.py", "write_flows.py"])
+def test_the_results_say_what_was_measured(program: str) -> None:
+    command = [sys.executable, str(ROOT / "experiments" / program), "--check"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from collabdm.errors import DocumentError, PlanError, ProbeError
 from collabdm.files import contribution_bytes
+from collabdm.flows.schema import FlowSchema, Number
 from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute
 from collabdm.networks import NetworkSpec
@@ -112,6 +113,11 @@ def test_the_digest_of_a_plan_is_this_for_ever() -> None:
     assert fixed_plan().digest == "885ca72c37dc2ced86eba23f2e2c8faa65b4a9e2d9e76fb7c26c3a3b6b6ed575"
 
 
+TRAFFIC = FlowSchema(
+    columns=(Number(name="bytes", low=0, high=9),), label="kind", classes=("cat", "dog", "owl"), flows=2, side=8
+)
+
+
 def test_every_field_of_a_plan_moves_its_digest() -> None:
     changes: list[dict[str, Any]] = [
         {"classes": ("dog", "cat", "owl")}, {"image": COLOUR}, {"seed": 8}, {"sites": 3}, {"site_names": ("a", "b")},
@@ -119,7 +125,7 @@ def test_every_field_of_a_plan_moves_its_digest() -> None:
         {"batch": None}, {"network": {"width": 16, "depth": 1}}, {"augment": ("crop",)}, {"sketch": None},
         {"wire": "int8"}, {"images": "float32"}, {"merging": "uniform"}, {"local": {"images": 2}},
         {"refinement": {"passes": 2}}, {"probe": Probe(weights="0" * 64, embedding=(1.0,))},
-        {"collection": Collection(quorum=2)}, {"options": {"iterations": 1}},
+        {"collection": Collection(quorum=2)}, {"flows": TRAFFIC}, {"options": {"iterations": 1}},
     ]  # fmt: skip
     assert {name for change in changes for name in change} == set(Plan.model_fields)
     digests = {fixed_plan(**change).digest for change in changes} | {fixed_plan().digest}

@@ -33,6 +33,7 @@ from collabdm.files import (
 from collabdm.images import ImageSet
 from collabdm.methods import METHODS
 from collabdm.methods.collabdm import Run, contribute, distill
+from collabdm.models import TrainedModel, read_model, write_model
 from collabdm.networks import NetworkSpec
 from collabdm.planning import check_probe, make_plan, plan_for
 from collabdm.protocol import Contribution, DistilledSet, ImageSpec, Plan
@@ -59,6 +60,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Score",
+    "TrainedModel",
     "__version__",
     "check_probe",
     "choose_compute",
@@ -70,9 +72,11 @@ __all__ = [
     "plan_for",
     "read_contribution",
     "read_distilled",
+    "read_model",
     "read_plan",
     "training_set",
     "write_contribution",
     "write_distilled",
+    "write_model",
     "write_plan",
 ]

@@ -20,9 +20,13 @@ coordinates (bilinear), one map of colours and one mask: a batch needs no loop o
 Partition-and-expand with factor l stores l x l small images in each image:
 `expand` cuts them out and enlarges each to full size, `mosaic` packs full images into one.
 
+`cutmix` belongs to training alone: a box of every image is taken from another image of the batch, and
+its label in proportion.
+
 References: B. Zhao, H. Bilen, "Dataset condensation with differentiable siamese augmentation", ICML
 2021. G. Zhao, G. Li, Y. Qin, Y. Yu, "Improved distribution matching for dataset condensation",
-CVPR 2023 (partition and expand).
+CVPR 2023 (partition and expand). S. Yun et al., "CutMix: regularization strategy to train strong classifiers
+with localizable features", ICCV 2019.
 """
 
 import math
@@ -154,3 +158,21 @@ def mosaic(images: Float[Tensor, "m c h w"], factor: int) -> Float[Tensor, "n c 
     m, c, h, w = images.shape
     small = F.avg_pool2d(images, factor).reshape(m // factor**2, factor, factor, c, h // factor, w // factor)
     return small.permute(0, 3, 1, 4, 2, 5).reshape(m // factor**2, c, h, w)
+
+
+def cutmix(
+    x: Float32[Tensor, "n c s s"], targets: Float32[Tensor, "n classes"], stream: Stream
+) -> tuple[Float32[Tensor, "n c s s"], Float32[Tensor, "n classes"]]:
+    """One box for the batch, of a share 1 - lambda of the image (lambda uniform, that is Beta(1, 1)), pasted from a
+    random other order of the batch; targets are mixed by the share of pixels that is left.
+    """
+    side = x.shape[-1]
+    share, across, down = stream.uniforms(3).tolist()
+    reach = side * math.sqrt(1 - share) / 2
+    left, top = max(0, int(across * side - reach)), max(0, int(down * side - reach))
+    right, bottom = min(side, int(across * side + reach)), min(side, int(down * side + reach))
+    order = stream.permutation(len(x)).to(x.device)
+    mixed = x.clone()
+    mixed[:, :, top:bottom, left:right] = x[order, :, top:bottom, left:right]
+    kept = 1 - (bottom - top) * (right - left) / side**2
+    return mixed, kept * targets + (1 - kept) * targets[order]

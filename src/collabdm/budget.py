@@ -24,7 +24,7 @@ WIDTHS = (None, 1024, 512, 256, 128, 64)
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
-def read_bytes(text: str) -> int:
+def read_bytes(text: str, name: str = "budget") -> int:
     """A number of bytes as people write it.
 
     >>> read_bytes("1MB"), read_bytes("0.5 MiB"), read_bytes("300k")
@@ -34,7 +34,7 @@ def read_bytes(text: str) -> int:
     unit = found.group(2).lower() if found else ""
     unit = unit if unit in _UNITS else f"{unit}b"
     if not found or unit not in _UNITS or float(found.group(1)) <= 0:
-        raise PlanError(f"`budget` should be bytes, such as 500kB, 1MB or 2MiB; found {text!r}")
+        raise PlanError(f"`{name}` should be bytes, such as 500kB, 1MB or 2MiB; found {text!r}")
     return int(float(found.group(1)) * _UNITS[unit])
 
 

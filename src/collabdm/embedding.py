@@ -9,7 +9,11 @@ References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching"
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as a projection).
 """
 
+import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -21,7 +25,9 @@ from collabdm.images import ImageSet, Normalisation, Pixels
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.seeds import Purpose, Stream
 
-CHUNK = 256  # real images per forward pass: bounds memory, and gives compiled code one shape
+logger = logging.getLogger("collabdm")
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,11 @@ class Embedding:
         self.network = build(spec, geometry.shape, geometry.classes)
         self.network.to(device=compute.device, dtype=compute.dtype).requires_grad_(False)
         self.width = self.network.embedding_width
-        self._psi = compute.faster(embed, work * multiplications(self.network, geometry.shape))
+        amount = work * multiplications(self.network, geometry.shape)
+        self._psi, self._whole_passes = compute.faster(embed, amount), compute.compiles(amount)
+        if self._whole_passes:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._chunks = {gradients: compute.chunk(gradients) for gradients in (False, True)}
         self._draws: Draws
         self._projection: Tensor | None
 
@@ -111,7 +121,31 @@ class Embedding:
         """psi_t of augmented images (network units), not yet sketched; differentiable in x."""
         if self.geometry.policy:
             x = augment(x, self._draws.rows(labels))
-        return self._psi(self.network, x.to(self.compute.dtype)).float()
+        x = x.to(self.compute.dtype)
+        most = self.images_per_pass(gradients=x.requires_grad and torch.is_grad_enabled())
+        size = most if len(x) <= most else math.ceil(len(x) / math.ceil(len(x) / most))
+        return torch.cat([self._pass(part, size) for part in x.split(size)])
+
+    def images_per_pass(self, gradients: bool) -> int:
+        """Images that one pass takes at most."""
+        return self._chunks[gradients]
+
+    def _pass(self, x: Float[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n D"]:
+        """One pass of at most `size` images; compiled code sees `size` always, so that it is compiled once."""
+        lack = size - len(x) if self._whole_passes else 0
+        filled = torch.cat([x, x[:1].detach().expand(lack, -1, -1, -1)]) if lack else x
+        return self._psi(self.network, filled)[: len(x)].float()
+
+    def in_memory(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns; where the device's memory does not suffice, again in smaller passes."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if max(self._chunks.values()) == 1:
+                    raise
+                self._chunks = {gradients: max(1, size // 2) for gradients, size in self._chunks.items()}
+                logger.warning("out of memory: going on with %d images per pass", self._chunks[True])
 
     def sketched(self, v: Float32[Tensor, "*n D"]) -> Float32[Tensor, "*n r"]:
         """P_t v. A sketch of a mean is the mean of the sketches."""
@@ -122,19 +156,21 @@ class Embedding:
         self, data: ImageSet, index: Int64[Tensor, " m"]
     ) -> tuple[Float32[Tensor, "classes D"], Float32[Tensor, "classes D"]]:
         """Mean and standard deviation of the embedding of the chosen real images, per class, not sketched."""
+        sums = self.in_memory(lambda: self._sums(data, index))
+        counts = torch.bincount(data.labels[index], minlength=self.geometry.classes).clamp_min(1)
+        mean, square = sums / counts[:, None].to(sums.device)
+        return mean, (square - mean.square()).clamp_min(0).sqrt()
+
+    def _sums(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "2 classes D"]:
+        """Per class, the sum of the embedding and of its square."""
         classes, device = self.geometry.classes, torch.device(self.compute.device)
         sums = torch.zeros(2, classes, self.width, device=device)
-        for chunk in index.split(CHUNK):
-            labels = data.labels[chunk]
-            filler = chunk.new_zeros(CHUNK - len(chunk))
-            pixels = data.images[torch.cat([chunk, filler])].to(device)
-            rows = torch.cat([labels, filler]).to(device)
-            v = self.values(self.geometry.normalisation.apply(pixels), rows)[: len(chunk)]
-            member = torch.nn.functional.one_hot(rows[: len(chunk)], classes).float()
+        for chunk in index.split(self._chunks[False]):
+            pixels, labels = data.images[chunk].to(device), data.labels[chunk].to(device)
+            v = self.values(self.geometry.normalisation.apply(pixels), labels)
+            member = torch.nn.functional.one_hot(labels, classes).float()
             sums += torch.stack([member.T @ v, member.T @ v.square()])
-        counts = torch.bincount(data.labels[index], minlength=classes).clamp_min(1).to(device)
-        mean, square = sums / counts[:, None]
-        return mean, (square - mean.square()).clamp_min(0).sqrt()
+        return sums
 
     def real_means(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "classes r"]:
         """Sketched mean embedding of the chosen real images of each class; zero for a class with none."""

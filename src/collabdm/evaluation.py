@@ -13,12 +13,15 @@ Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching",
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from collabdm.compute import Compute
-from collabdm.embedding import CHUNK, Geometry
+from collabdm.embedding import Geometry
 from collabdm.images import ImageSet, Normalisation
 from collabdm.methods.localdm import random_images
 from collabdm.networks import NetworkSpec
@@ -28,18 +31,24 @@ from collabdm.seeds import derive
 from collabdm.training import Recipe, Task, Trainer, network_seed, training_set
 
 FEWEST_EPOCHS = 30
+MOST_CLASSES = 100  # of a confusion matrix that is kept
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracies (shares of 1) of networks trained on one set, in order of trials."""
+    """Accuracies (shares of 1) of networks trained on one set, in order of trials.
+
+    `confusion` counts test images over all networks: a row for each class, a column for each answer; empty where
+    there are more than `MOST_CLASSES` classes, and in results that were made before it was kept.
+    """
 
     what: str
     network: str
     accuracies: tuple[float, ...]
     images: int
+    confusion: tuple[tuple[int, ...], ...] = ()
 
     @property
     def n(self) -> int:
@@ -55,6 +64,21 @@ class Score:
     def std(self) -> float:
         """Standard deviation over the networks (n - 1); 0 for one."""
         return statistics.stdev(self.accuracies) if self.n > 1 else 0.0
+
+    @property
+    def per_class(self) -> tuple[float | None, ...]:
+        """Accuracy on the test images of each class; None where there are none."""
+        return tuple(row[y] / sum(row) if sum(row) else None for y, row in enumerate(self.confusion))
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in results."""
+        return asdict(self) | {"mean": self.mean, "std": self.std, "n": self.n, "per_class": self.per_class}
+
+    @classmethod
+    def read(cls, item: dict[str, Any]) -> "Score":
+        """From what stands in results, older ones included."""
+        confusion = tuple(map(tuple, item.get("confusion", ())))
+        return cls(item["what"], item["network"], tuple(item["accuracies"]), item["images"], confusion)
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,7 @@ def score(
     scores = []
     for spec in protocol.networks:
         trainer = Trainer(Task(spec, data, seen, protocol.recipe), compute, protocol.trials)
-        accuracies = []
+        accuracies, confusion = [], torch.zeros(seen.classes, seen.classes, dtype=torch.int64)
         for trial in range(protocol.trials):
             before, total = trial * protocol.recipe.epochs, protocol.trials * protocol.recipe.epochs
 
@@ -98,9 +122,23 @@ def score(
                 progress(f"training on {what}", before + epochs, total)
 
             trainer.train(network_seed(protocol.seed, spec.name, trial), trained)
-            accuracies.append(trainer.accuracy(test))
-        scores.append(Score(what, spec.name, tuple(accuracies), len(data)))
+            answers = confusion_of(test.labels, trainer.logits(test).argmax(1), seen.classes)
+            accuracies.append(int(answers.trace()) / len(test))
+            confusion += answers
+        kept = tuple(map(tuple, confusion.tolist())) if seen.classes <= MOST_CLASSES else ()
+        scores.append(Score(what, spec.name, tuple(accuracies), len(data), kept))
     return scores
+
+
+def confusion_of(
+    labels: Int64[Tensor, " n"], answers: Int64[Tensor, " n"], classes: int
+) -> Int64[Tensor, "classes classes"]:
+    """How often images of each class (row) are taken for each class (column).
+
+    >>> confusion_of(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    return torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
 
 
 def evaluate(
@@ -120,10 +158,10 @@ def accuracy_of(
     predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
 ) -> float:
     """Share of the test images whose largest logit is their class."""
-    right = 0
-    for start in range(0, len(test), CHUNK):
-        x = normalisation.apply(test.images[start : start + CHUNK].to(compute.device))
-        right += int((predictor(x).argmax(1).cpu() == test.labels[start : start + CHUNK]).sum())
+    right, size = 0, compute.chunk(gradients=False)
+    for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
+        x = normalisation.apply(images.to(compute.device))
+        right += int((predictor(x).argmax(1).cpu() == labels).sum())
     return right / len(test)
 
 

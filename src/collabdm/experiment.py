@@ -12,17 +12,18 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from collabdm.compute import Compute
+from collabdm.curves import Curve
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.evaluation import Protocol, Score, for_as_many_steps, random_baselines, score
+from collabdm.evaluation import Protocol, evaluate, for_as_many_steps, random_baselines, score
 from collabdm.files import (
     read_contribution,
     read_state,
@@ -31,6 +32,7 @@ from collabdm.files import (
     write_state,
 )
 from collabdm.images import ImageSet, pool
+from collabdm.ledger import Ledger, read_json
 from collabdm.matching import State
 from collabdm.methods import METHODS, Method, Outcome
 from collabdm.methods.collabdm import Run, Watch, unwatched
@@ -40,17 +42,15 @@ from collabdm.outcomes import (
     Watched,
     describe_outcome,
     kind_of,
-    read_json,
     read_kept,
     write_traffic,
 )
 from collabdm.partition import Partition, by_column, dirichlet, iid
 from collabdm.planning import describe, geometry, plan_for
-from collabdm.protocol import ImageSpec, Part, Plan, canonical_json
+from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
 from collabdm.seeds import SEED_LIMIT, Purpose, Stream
 from collabdm.sources import column_values, fit_classes, limit, load
 from collabdm.training import RECIPES
-from collabdm.version import versions
 from collabdm.whole import write_whole
 
 STATE_EVERY_SECONDS = 20.0
@@ -64,7 +64,8 @@ class Experiment(Part):
     """One simulated round and how it is scored. `plan` holds settings of `Plan`; `beta=None` splits IID;
     `side` resizes the images first.
 
-    `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`.
+    `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
+    along the refinement are scored too, by the first network.
     """
 
     data: str
@@ -79,10 +80,15 @@ class Experiment(Part):
     plan: dict[str, Any] = Field(default_factory=dict)
     networks: tuple[str, ...] = ("ConvNet",)
     trials: Annotated[int, Field(ge=1, le=10_000)] = 5
-    recipe: Literal["paper", "short"] = "paper"
+    recipe: Literal["paper", "short", "strong"] = "paper"
     epochs: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     compare: tuple[str, ...] = ("random",)
+    curve: Annotated[int, Field(ge=0, le=1000)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_absent_curve(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v or k != "curve"}  # older digests stay
 
     @field_validator("plan")
     @classmethod
@@ -142,17 +148,21 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     _check_sites(plans[experiment.method], split, train)
     _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
     split.save(bench.folder / "partition.json")
-    ledger = _Ledger(experiment, protocol, bench)
+    ledger = Ledger(bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute)
+    first = replace(protocol, networks=protocol.networks[:1])
     for name, plan in plans.items():
         folder = bench.folder if name == experiment.method else bench.folder / name
         held = {"all": train} if METHODS[name].pooled else sites
+        curve = Curve(plan, folder / "curve", experiment.curve if name == experiment.method else 0)
         watched = Watched(folder / "watched.json", plan, test, bench.compute)
-        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), watched)
+        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), Onlookers(curve.keep, watched))
         ledger.sets[name] = describe_outcome(made, folder)
         ledger.score(name, partial(kind_of(made).score, made, test, protocol, bench.compute, bench.progress))
         for line in watched.scores(name):
             ledger.score(line.what, partial(list, [line]))
-    _score_baselines(experiment, plans[experiment.method], sites, test, ledger)
+        if isinstance(made, DistilledSet):
+            ledger.draw(curve, made, lambda earlier: evaluate(earlier, test, first, bench.compute, bench.progress))
+    _score_baselines(experiment, plans[experiment.method], sites, test, ledger, bench)
     return ledger.write(complete=True)
 
 
@@ -207,8 +217,16 @@ def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], 
     return plan_for(train, **method.adapt(settings | said))
 
 
+@dataclass(frozen=True)
+class Onlookers:
+    """Who looks at a long part on its way: at every state of its loop, and at predictors that it shows."""
+
+    states: Callable[[State], None] = lambda state: None
+    predictors: Watch = unwatched
+
+
 def make_outcome(
-    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, watch: Watch = unwatched
+    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, onlookers: Onlookers = Onlookers()
 ) -> Outcome:
     """One method's outcome, through the files that sites would send; finished files are not made again."""
     kind = KINDS[method.outcome]
@@ -217,8 +235,9 @@ def make_outcome(
     kept = read_kept(method, plan, bench.folder)
     if kept is not None:
         return kept
+    made: Outcome
     if method.converse is not None:
-        with Stopping(path, plan.digest, bench, watch=watch) as run:
+        with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
             made, traffic = method.converse(plan, held, run)
             write_traffic(traffic, bench.folder)
             kind.write(made, path)
@@ -230,7 +249,7 @@ def make_outcome(
             if not _answers(file, plan):
                 write_contribution(method.contribute(plan, data, name, run), file)
         contributions.append(read_contribution(file, plan))
-    with Stopping(path, plan.digest, bench, watch=watch) as run:
+    with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
         made = replace(method.distill(plan, contributions, run), method=method.name)
         kind.write(made, path)
     return made
@@ -239,19 +258,26 @@ def make_outcome(
 class Stopping:
     """Keeps the state of a long part beside its output while it runs, so that it can be stopped and resumed."""
 
-    def __init__(self, output: Path, identity: str, bench: Bench, prefix: str = "", watch: Watch = unwatched) -> None:
+    def __init__(
+        self, output: Path, identity: str, bench: Bench, prefix: str = "", onlookers: Onlookers = Onlookers()
+    ) -> None:
         self._path = output.parent / f".{output.name}.state"
-        self._identity, self._bench, self._prefix, self._watch = identity, bench, prefix, watch
+        self._identity, self._bench, self._prefix, self._onlookers = identity, bench, prefix, onlookers
         self._last = time.monotonic()
 
     def __enter__(self) -> Run:
         bench = self._bench
         resume = read_state(self._path, self._identity)
         return Run(
-            bench.compute, lambda what, *at: bench.progress(self._prefix + what, *at), resume, self._keep, self._watch
+            bench.compute,
+            lambda what, *at: bench.progress(self._prefix + what, *at),
+            resume,
+            self._keep,
+            self._onlookers.predictors,
         )
 
     def _keep(self, state: State) -> None:
+        self._onlookers.states(state)
         if time.monotonic() - self._last > STATE_EVERY_SECONDS:
             write_state(state, self._identity, self._path)
             self._last = time.monotonic()
@@ -261,48 +287,16 @@ class Stopping:
             self._path.unlink(missing_ok=True)
 
 
-class _Ledger:
-    """The scores made so far, on disk after each."""
-
-    def __init__(self, experiment: Experiment, protocol: Protocol, bench: Bench) -> None:
-        self.experiment, self.bench, self.protocol = experiment, bench, protocol
-        self.path = bench.folder / "results.json"
-        self.sets: dict[str, dict[str, Any]] = {}
-        self.scores: dict[str, list[Score]] = {}
-        for item in read_json(self.path).get("scores", []):
-            kept = Score(item["what"], item["network"], tuple(item["accuracies"]), item["images"])
-            self.scores.setdefault(kept.what, []).append(kept)
-
-    def score(self, what: str, make: Callable[[], list[Score]]) -> None:
-        if what not in self.scores:
-            self.scores[what] = make()
-            self.write()
-
-    def write(self, complete: bool = False) -> dict[str, Any]:
-        scores = [asdict(s) | {"mean": s.mean, "std": s.std, "n": s.n} for group in self.scores.values() for s in group]
-        results = {
-            "experiment": self.experiment.model_dump(mode="json"),
-            "digest": self.experiment.digest,
-            "complete": complete,
-            "compute": asdict(self.bench.compute),
-            "versions": versions(),
-            "sets": self.sets,
-            "scores": scores,
-        }
-        write_whole(self.path, (json.dumps(results, indent=2) + "\n").encode())
-        return results
-
-
 def _score_baselines(
-    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: _Ledger
+    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: Ledger, bench: Bench
 ) -> None:
-    seen, bench = geometry(plan), ledger.bench
+    seen, protocol = geometry(plan), experiment.protocol()
     everything = pool(list(sites.values()))
     stored = int(torch.count_nonzero(everything.counts())) * plan.ipc * plan.pae**2
 
     def trained(what: str, data: ImageSet) -> None:
-        protocol = for_as_many_steps(ledger.protocol, stored, len(data))
-        ledger.score(what, lambda: score(what, data, test, seen, protocol, bench.compute, bench.progress))
+        rule = for_as_many_steps(protocol, stored, len(data))
+        ledger.score(what, lambda: score(what, data, test, seen, rule, bench.compute, bench.progress))
 
     if "random" in experiment.compare:
         for what, data in random_baselines(plan, everything, experiment.seed).items():

@@ -6,6 +6,7 @@ before it is used: size first, then structure, values, and the plan it answers.
 """
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,27 +16,23 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from collabdm.errors import DataError, DocumentError, PlanError
+from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.methods import declared_parts
-from collabdm.networks import NetworkSpec
-from collabdm.parts import PartSpec, check_parts, declared_bytes
+from collabdm.parts import check_parts, declared_bytes
 from collabdm.planning import describe, most_bytes
 from collabdm.protocol import (
     CONTRIBUTION_VERSION,
     DISTILLED_VERSION,
-    MODEL_VERSION,
     PLAN_VERSION,
-    STEPS_VERSION,
     Contribution,
     DistilledSet,
-    DistilledSteps,
     Plan,
     check_contribution,
+    check_contributions,
 )
 from collabdm.statistics import Statistics
-from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
 
 HEADER_KEY = "collabdm"  # one metadata key: safetensors does not order several
@@ -75,35 +72,38 @@ class DistilledHeader(_Header):
     sites: dict[str, list[int]]
 
 
-class ModelHeader(DistilledHeader):
-    """Header of a DistilledModel: as that of a set, and the network."""
-
-    network: dict[str, Any]
-
-
 def write_plan(plan: Plan, path: Path | str) -> None:
     """Write a Plan as indented JSON, its digest beside its fields."""
+    write_whole(Path(path), plan_bytes(plan))
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    """The bytes of a Plan: the same on disk and on any wire."""
     document = {"format": "collabdm/plan", "version": PLAN_VERSION, "digest": plan.digest}
     document |= plan.model_dump(mode="json")
-    write_whole(Path(path), (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_plan(path: Path | str) -> Plan:
     """Read a Plan. Raises DocumentError where it is not one, or was changed after it was made."""
-    content = _read_bytes(Path(path), PLAN_LIMIT)
+    return parse_plan(_read_bytes(Path(path), PLAN_LIMIT), str(path))
+
+
+def parse_plan(content: bytes, where: str = "plan") -> Plan:
+    """A Plan from its bytes. Raises DocumentError."""
     try:
         document = json.loads(content.decode(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{path} should be a plan, JSON; found text that is not ({error})") from error
+        raise DocumentError(f"{where} should be a plan, JSON; found text that is not ({error})") from error
     if not isinstance(document, dict):
-        raise DocumentError(f"{path} should be a plan, a JSON object; found {type(document).__name__}")
-    _check_format(str(path), document, "collabdm/plan", PLAN_VERSION)
+        raise DocumentError(f"{where} should be a plan, a JSON object; found {type(document).__name__}")
+    _check_format(where, document, "collabdm/plan", PLAN_VERSION)
     digest = document.pop("digest", None)
     del document["format"], document["version"]
-    plan = _parse_plan(str(path), document)
+    plan = _parse_plan(where, document)
     if digest != plan.digest:
         raise DocumentError(
-            f"{path}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
+            f"{where}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
             "the plan was changed after it was made; ask its author for the original"
         )
     return plan
@@ -150,6 +150,37 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
     return contribution
 
 
+class ContributionFiles(Mapping[str, Contribution]):
+    """The contributions of a round, by site, on disk: each is read when it is asked for, and none is kept.
+
+    All are read and checked once at the start. Raises DocumentError where one does not answer the plan, or
+    where two are of one site.
+    """
+
+    def __init__(self, plan: Plan, paths: Iterable[Path]) -> None:
+        self._plan = plan
+        found = [(read_contribution(path, plan).site, path) for path in paths]
+        check_contributions(plan, [site for site, _ in found])
+        self._paths = dict(sorted(found))
+
+    def __getitem__(self, site: str) -> Contribution:
+        contribution = read_contribution(self._paths[site], self._plan)
+        if contribution.site != site:
+            raise DocumentError(f"{self._paths[site]} should be of {site!r}; found {contribution.site!r}: it changed")
+        return contribution
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where each site's contribution is, in the order of the names."""
+        return dict(self._paths)
+
+
 def contribution_limit(plan: Plan) -> int:
     """The most bytes that an answer to the plan can have."""
     return most_bytes(plan) + declared_bytes(declared_parts(plan)) + HEADER_ALLOWANCE
@@ -168,71 +199,6 @@ def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
     )
     tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
     write_whole(Path(path), _encode(tensors, header))
-
-
-def write_steps(made: DistilledSteps, path: Path | str) -> None:
-    """Write DistilledSteps as safetensors."""
-    header = DistilledHeader(
-        format="collabdm/steps",
-        version=STEPS_VERSION,
-        classes=made.plan.classes,
-        versions=made.versions,
-        method=made.method,
-        plan=made.plan.model_dump(mode="json"),
-        sites=made.sites,
-    )
-    tensors = {"images": made.images, "labels": made.labels, "rates": made.rates}
-    write_whole(Path(path), _encode(tensors, header))
-
-
-def read_steps(path: Path | str) -> DistilledSteps:
-    """Read DistilledSteps. Raises DocumentError where the file holds none."""
-    where = str(path)
-    header, tensors = _decode(
-        _read_bytes(Path(path), DISTILLED_LIMIT), where, DistilledHeader, "collabdm/steps", STEPS_VERSION
-    )
-    plan = _parse_plan(where, header.plan)
-    images = tensors.get("images", torch.zeros(0))
-    count, each = (*images.shape, 0, 0)[:2]
-    declared = {
-        "images": PartSpec(getattr(torch, plan.images), (count, each, *plan.image.shape)),
-        "labels": PartSpec(torch.float32, (count, each, len(plan.classes))),
-        "rates": PartSpec(torch.float32, (count,)),
-    }
-    check_parts(declared, tensors, where)
-    if not count * each or bool((tensors["rates"] <= 0).any()):
-        raise DocumentError(f"{where}: there should be at least one step, with rates above 0")
-    return DistilledSteps(**tensors, plan=plan, sites=header.sites, method=header.method, versions=header.versions)
-
-
-def write_model(made: DistilledModel, path: Path | str) -> None:
-    """Write a DistilledModel as safetensors."""
-    header = ModelHeader(
-        format="collabdm/distilled-model",
-        version=MODEL_VERSION,
-        classes=made.plan.classes,
-        versions=made.versions,
-        method=made.method,
-        plan=made.plan.model_dump(mode="json"),
-        sites=made.sites,
-        network=made.spec.model_dump(mode="json"),
-    )
-    write_whole(Path(path), _encode(made.weights, header))
-
-
-def read_model(path: Path | str) -> DistilledModel:
-    """Read a DistilledModel. Raises DocumentError where the file holds none."""
-    where = str(path)
-    content = _read_bytes(Path(path), DISTILLED_LIMIT)
-    header, tensors = _decode(content, where, ModelHeader, "collabdm/distilled-model", MODEL_VERSION)
-    plan = _parse_plan(where, header.plan)
-    try:
-        spec = NetworkSpec.model_validate(header.network)
-        return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
-    except ValidationError as error:
-        raise DocumentError(f"{where}: network: {describe(error)}") from error
-    except (DocumentError, PlanError) as error:
-        raise DocumentError(f"{where}: {error}") from error
 
 
 def read_distilled(path: Path | str) -> DistilledSet:

@@ -16,6 +16,7 @@ R. Holland et al., "One-shot collaborative data distillation", 2024.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float32, Int64
@@ -25,8 +26,6 @@ from collabdm.augment import expand
 from collabdm.embedding import Embedding, class_means
 from collabdm.protocol import Matching
 from collabdm.seeds import Purpose, Stream
-
-GRADIENT_CHUNK = 512  # expanded synthetic images per backward pass, as far as whole classes allow
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def match(
     for i in range(state.done, iterations):
         problem.embedding.at(problem.step_of(i))
         target = problem.target(i)
-        optimiser.zero_grad()
-        for chosen in _chunks(problem, i):
-            _loss_of(chosen, images, problem, target, matching.spread).backward()
+        problem.embedding.in_memory(partial(_set_gradient, images, problem, i, target, matching.spread))
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(matching, i, iterations)
         optimiser.step()
@@ -108,6 +105,13 @@ def learning_rate(matching: Matching, i: int, iterations: int) -> float:
     if matching.schedule == "constant":
         return matching.learning_rate
     return matching.learning_rate * 0.5 * (1 + math.cos(math.pi * i / iterations))
+
+
+def _set_gradient(images: Tensor, problem: Problem, i: int, target: Target, spread: float) -> None:
+    """The gradient of L_t, in place of any that an attempt without enough memory left behind."""
+    images.grad = None
+    for chosen in _chunks(problem, i):
+        _loss_of(chosen, images, problem, target, spread).backward()
 
 
 def _loss_of(
@@ -128,13 +132,13 @@ def _loss_of(
 
 
 def _chunks(problem: Problem, i: int) -> Iterator[Int64[Tensor, " m"]]:
-    """Positions of the images of iteration i, in groups of whole classes."""
+    """Positions of the images of iteration i, in groups of whole classes that one pass can take, or one class."""
     stream = Stream.of(problem.embedding.seeds.seed, Purpose.SERVER, i + 1)
     classes = [torch.nonzero(problem.labels == y).flatten() for y in problem.labels.unique()]
     if problem.batch is not None:
         classes = [index[stream.permutation(len(index))[: problem.batch].sort().values] for index in classes]
     each = max(len(index) for index in classes) * problem.pae**2
-    groups = math.ceil(len(classes) / max(1, GRADIENT_CHUNK // each))
+    groups = math.ceil(len(classes) / max(1, problem.embedding.images_per_pass(gradients=True) // each))
     size = math.ceil(len(classes) / groups)
     for start in range(0, len(classes), size):
         yield torch.cat(classes[start : start + size])

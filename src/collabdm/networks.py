@@ -42,6 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from collabdm.errors import PlanError
+from collabdm.fused import fused
 from collabdm.seeds import Stream
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 128
@@ -132,6 +133,8 @@ class Network(nn.Module):
 
     def embed(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n d"]:
         """The features before the classifier, d = `embedding_width`; x in network units (Normalisation)."""
+        if torch.compiler.is_compiling():
+            return fused(list(self.features), x).flatten(1)
         return self.features(x).flatten(1)
 
     def forward(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n classes"]:

@@ -2,7 +2,7 @@
 
     DistilledSet     images and labels        networks are trained on it and tested
     DistilledSteps   a course of training     its images are used as such a set; what it leads to is a line of its own
-    DistilledModel     a network                tested as it is: one number, n = 1
+    DistilledModel   a network                tested as it is: one number, n = 1
 
 On the way a method may show further predictors (`Run.watch`): the networks that sites sent, an ensemble, a student
 after some epochs. `Watched` keeps their accuracies, each a line of the table beside the outcome's own.
@@ -17,11 +17,13 @@ from typing import Any
 from collabdm.compute import Compute
 from collabdm.errors import DocumentError
 from collabdm.evaluation import Progress, Protocol, Score, accuracy_of, evaluate, score
-from collabdm.files import read_distilled, read_model, read_steps, write_distilled, write_model, write_steps
+from collabdm.files import read_distilled, write_distilled
 from collabdm.images import ImageSet
+from collabdm.ledger import read_json
 from collabdm.methods import Method, Outcome
 from collabdm.methods.answers import Traffic
 from collabdm.methods.collabdm import Predictor
+from collabdm.outcome_files import read_model, read_steps, write_model, write_steps
 from collabdm.planning import geometry
 from collabdm.protocol import DistilledSet, DistilledSteps, Plan
 from collabdm.weights import DistilledModel
@@ -129,12 +131,3 @@ def describe_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "sites": outcome.sites,
         **rounds,
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file of the folder holds; nothing where there is none, or where it is damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -159,6 +160,7 @@ class Cost:
         return self.statistics_bytes + self.image_bytes
 
 
+@lru_cache
 def most_bytes(plan: Plan) -> int:
     """The most bytes that one site's file can have: that of a site that holds every class."""
     return cost(plan).file_bytes

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import torch
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from collabdm.augment import OPERATIONS, Operation
 from collabdm.errors import DocumentError, PlanError
+from collabdm.flows.schema import FlowSchema
 from collabdm.images import ImageSet, Normalisation
 from collabdm.networks import NetworkSpec, build
 from collabdm.seeds import participants
@@ -136,7 +138,7 @@ class Collection(Part):
 
 
 #: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
-EXTENSIONS = ("collection", "options")
+EXTENSIONS = ("collection", "flows", "options")
 
 
 class Plan(Part):
@@ -163,7 +165,11 @@ class Plan(Part):
     refinement: Refinement = Refinement()
     probe: Probe | None = None
     collection: Collection | None = None
+    flows: FlowSchema | None = None
     options: dict[str, JsonValue] | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.digest)  # `options` is a dict, which has none
 
     @field_validator("options")
     @classmethod
@@ -192,6 +198,14 @@ class Plan(Part):
             raise ValueError(
                 f"`collection.quorum` should be at most `sites`, {self.sites}; found {self.collection.quorum}"
             )
+        if self.flows is not None and (self.flows.classes, (1, self.flows.side, self.flows.side)) != (
+            self.classes,
+            self.image.shape,
+        ):
+            raise ValueError(
+                f"`flows` should have the plan's `classes`, and images of {self.image.shape}; "
+                f"found {len(self.flows.classes)} classes and side {self.flows.side}"
+            )
         if self.network.norm == "batch":
             raise ValueError("`network.norm` should not be batch: an embedding should not depend on other images")
         if self.fraction < 1 and self.site_names is None:
@@ -201,13 +215,13 @@ class Plan(Part):
     @property
     def width(self) -> int:
         """r: how many numbers the mean of a class is, min(sketch, embedding width)."""
-        width = build(self.network, self.image.shape, len(self.classes)).embedding_width
+        width = _embedding_width(self.network, self.image.shape, len(self.classes))
         return width if self.sketch is None else min(self.sketch, width)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        return _digest(self.model_dump_json())
 
     def steps_of(self, site: str) -> list[int]:
         """A_k: the steps in which a site takes part."""
@@ -223,6 +237,16 @@ class Plan(Part):
             raise PlanError(
                 f"`site` should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first; found {site!r}"
             )
+
+
+@lru_cache
+def _digest(document: str) -> str:
+    return hashlib.sha256(canonical_json(json.loads(document)).encode()).hexdigest()
+
+
+@lru_cache
+def _embedding_width(network: NetworkSpec, shape: tuple[int, int, int], classes: int) -> int:
+    return build(network, shape, classes).embedding_width
 
 
 @dataclass(frozen=True)

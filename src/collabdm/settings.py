@@ -15,6 +15,9 @@ from pydantic import ValidationError
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
 from collabdm.experiment import Experiment, network_settings
+from collabdm.flows import load_flows
+from collabdm.flows.draft import schema_of
+from collabdm.flows.schema import FlowSchema
 from collabdm.methods import METHODS
 from collabdm.planning import describe, make_plan, plan_for
 from collabdm.protocol import ImageSpec, Plan
@@ -22,6 +25,7 @@ from collabdm.sources import load
 from collabdm.training import RECIPES, Recipe
 
 Settings = dict[str, Any]
+
 
 PRESETS: dict[str, Settings] = {
     "best": {
@@ -142,6 +146,12 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
     method = METHODS.get(settings.get("method", ""))
     if method is not None and method.options is not None:
         settings = method.adapt(settings)
+    if isinstance(settings.get("flows"), str):
+        settings["flows"] = schema_of(settings["flows"])
+    if isinstance(settings.get("flows"), FlowSchema):
+        if classes is not None or image_size is not None:
+            raise PlanError("`--flows` says the classes and the image size; found them given as well")
+        return plan_for_flows(settings.pop("flows"), data, settings)
     if data is not None:
         if classes is not None or image_size is not None:
             raise PlanError("either `--data`, or `--classes` with `--image-size`, should be given; found both")
@@ -157,6 +167,17 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
     except ValidationError as error:
         raise PlanError(f"`--image-size`: {describe(error)}") from error
     return make_plan(list_of(classes), image, **settings)
+
+
+def plan_for_flows(schema: FlowSchema, sample: str | None, settings: Settings) -> Plan:
+    """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
+
+    Left out: `pae` is 1 and `augment` is nothing: a place in an image of traffic has a meaning.
+    """
+    settings = {"pae": 1, "augment": (), "flows": schema} | settings
+    if sample is not None:
+        return plan_for(load_flows(Path(sample), schema), **settings)
+    return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)
 
 
 def simulation(config: Path | None, preset: str | None, options: Settings, plan: Settings) -> Experiment:

@@ -19,7 +19,7 @@ References: R. Holland et al., "One-shot collaborative data distillation", 2024 
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as projection).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,8 +154,12 @@ def class_statistics(
 
 def merge(parts: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging) -> Merged:
     """The statistics of all sites as one; the order of (site, statistics) does not matter, to the bit."""
-    ordered = [statistics for _, statistics in sorted(parts, key=lambda part: part[0])]
-    width = ordered[0].codes.shape[2]
+    ordered = (statistics for _, statistics in sorted(parts, key=lambda part: part[0]))
+    return merge_in_order(ordered, parts[0][1].codes.shape[2], steps, classes, rule)
+
+
+def merge_in_order(ordered: Iterable[Statistics], width: int, steps: int, classes: int, rule: Merging) -> Merged:
+    """As `merge`, for sites that come one by one in the order of their names: none is kept after it was added."""
     sums = torch.zeros(steps, classes, width, dtype=torch.float64)
     weights = torch.zeros(steps, classes, dtype=torch.float64)
     totals = torch.zeros(classes, dtype=torch.int64)

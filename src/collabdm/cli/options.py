@@ -1,5 +1,6 @@
 """What the commands share: the application, its options, and checks at the door."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,15 +8,11 @@ import torch
 import typer
 from rich.console import Console
 
+from collabdm import arrows
 from collabdm.compute import Compute, choose_compute
-from collabdm.errors import DataError
 from collabdm.experiment import Bench
-from collabdm.images import ImageSet
 from collabdm.inspection import describe_file
-from collabdm.methods.collabdm import check_data
-from collabdm.protocol import Plan
 from collabdm.screen import Bars, table
-from collabdm.sources import fit_classes, load
 from collabdm.whole import OutputError, check_writable
 
 app = typer.Typer(
@@ -26,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
+notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+held_as_planned = partial(arrows.held_as_planned, say=notes.print)
 
 DATA_HELP = (
     "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) or of "
@@ -34,6 +33,7 @@ DATA_HELP = (
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
 PRESET = typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).", show_default="best")
 Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
+Rows = Annotated[str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
 Precision = Annotated[
     str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")
@@ -49,18 +49,6 @@ def check_output(output: Path, *inputs: Path) -> None:
     if any(output.resolve() == path.resolve() for path in inputs):
         raise OutputError(f"{output} should be a file of its own; found one that is read or written here: name another")
     check_writable(output)
-
-
-def held_as_planned(agreed: Plan, data: str, resize: bool, split: str = "train") -> ImageSet:
-    """Data as the plan says. Raises DataError where it does not fit."""
-    side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
-    held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
-    try:
-        check_data(agreed, held)
-    except DataError as error:
-        mended = held.shape == agreed.image.shape
-        raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
-    return held
 
 
 def compute_of(device: str, precision: str, threads: int) -> Compute:

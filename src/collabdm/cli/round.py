@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from collabdm import files
+from collabdm.arrows import Site, admit, contribute_file, distill_files, picture_of
 from collabdm.budget import choose, read_bytes
 from collabdm.cli.options import (
     DATA_HELP,
@@ -16,6 +17,7 @@ from collabdm.cli.options import (
     Precision,
     Quiet,
     Resize,
+    Rows,
     Threads,
     app,
     bench_of,
@@ -24,15 +26,12 @@ from collabdm.cli.options import (
     held_as_planned,
     print_document,
 )
-from collabdm.experiment import Stopping, data_digest
 from collabdm.inspection import summary
-from collabdm.methods import method_of
-from collabdm.outcomes import kind_of
-from collabdm.planning import check_probe
-from collabdm.screen import Bars, write_picture
+from collabdm.methods import one_round
+from collabdm.policy import foretell, read_policy
+from collabdm.screen import Bars, table
 from collabdm.settings import (
     batch_of,
-    file_digest,
     given,
     merge_settings,
     new_plan,
@@ -51,6 +50,7 @@ def plan(
     data: Annotated[str | None, typer.Option(help=f"A public reference set: {DATA_HELP}.")] = None,
     classes: Annotated[str | None, typer.Option(help="Without --data: class names, by commas.")] = None,
     image_size: Annotated[str | None, typer.Option(help="Without --data: CHANNELSxSIDE, e.g. 3x32.")] = None,
+    flows: Annotated[str | None, typer.Option(help="For tables of flows: 5gnidd, or a schema's file.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Bytes a site may send, e.g. 1MB: chooses steps, sketch and wire.")
     ] = None,
@@ -96,7 +96,7 @@ def plan(
         seed=seed, ipc=ipc, steps=steps, batch=batch_of(batch), fraction=fraction, sketch=sketch_of(sketch),
         wire=wire, images=images, pae=None if pae is None else 2 if pae else 1, merging=merging,
         local=given(method=local, start=init, steps=local_steps, images=local_images) or None,
-        refinement=given(passes=passes) or None, augment=policy_of(augment), network=network,
+        refinement=given(passes=passes) or None, augment=policy_of(augment), network=network, flows=flows,
     )  # fmt: skip
     preset, said = said_of_plan(config, preset, options | sites_of(sites))
     made = new_plan(data, classes, image_size, merge_settings(preset_settings(preset), said))
@@ -113,7 +113,14 @@ def contribute(
     data: Data,
     site: Annotated[str, typer.Option(help="This site's name.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the contribution.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="A TOML file: what this site allows (docs/deploy.md). Else everything.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent and how long it takes; write nothing.")
+    ] = False,
     resize: Resize = False,
+    rows: Rows = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -121,17 +128,17 @@ def contribute(
 ) -> None:
     """Answer a plan with this site's data: the one file that the site sends."""
     agreed = files.read_plan(plan)
-    method = method_of(agreed)
+    one_round(agreed)
     agreed.check_site(site)
+    who = Site(site, read_policy(policy))
     check_output(output, plan)
-    check_probe(agreed)
-    held = held_as_planned(agreed, data, resize)
-    identity = agreed.digest + site + data_digest(held)
-    with (
-        Bars(quiet) as bars,
-        Stopping(output, identity, bench_of(output, device, precision, threads, bars)) as run,
-    ):
-        files.write_contribution(method.contribute(agreed, held, site, run), output)
+    held = held_as_planned(agreed, data, resize, rows=rows)
+    if dry_run:
+        foretold = foretell(agreed, admit(agreed, held, who), site)
+        console.print(table(f"{site} would send", ("part", "value"), foretold, figures=False))
+        return
+    with Bars(quiet) as bars:
+        contribute_file(agreed, held, who, output, bench_of(output, device, precision, threads, bars))
     print_document(output)
 
 
@@ -150,26 +157,13 @@ def distill(
 ) -> None:
     """Refine the sites' contributions into the distilled set, or make what else the plan's method gives."""
     agreed = files.read_plan(plan)
-    method = method_of(agreed)
-    picture = output.with_suffix(".png")
+    one_round(agreed)
+    picture = picture_of(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
-    if method.converse is not None:
-        method.distill(agreed)  # says that it needs several rounds
-    answers = [files.read_contribution(path, agreed) for path in contributions]
-    check_probe(agreed)
-    identity = agreed.digest + ",".join(
-        sorted(f"{a.site}:{file_digest(p)}" for a, p in zip(answers, contributions, strict=True))
-    )
-    with (
-        Bars(quiet) as bars,
-        Stopping(output, identity, bench_of(output, device, precision, threads, bars)) as run,
-    ):
-        made = method.distill(agreed, answers, run, allow_missing)
-        kind = kind_of(made)
-        kind.write(made, output)
-    if (images := kind.images(made)) is not None:
-        write_picture(images, picture)
+    answers = files.ContributionFiles(agreed, contributions)
+    with Bars(quiet) as bars:
+        distill_files(agreed, answers, output, bench_of(output, device, precision, threads, bars), allow_missing)
     print_document(output)
 
 

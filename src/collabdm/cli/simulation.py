@@ -17,6 +17,7 @@ from collabdm.cli.options import (
     Precision,
     Quiet,
     Resize,
+    Rows,
     Threads,
     app,
     check_output,
@@ -30,6 +31,7 @@ from collabdm.experiment import Bench, Experiment, networks_of, simulate
 from collabdm.methods import METHODS
 from collabdm.outcomes import KINDS
 from collabdm.planning import geometry
+from collabdm.robustness import robustness
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
 from collabdm.settings import batch_of, given, network_list, recipe_of, simulation, sketch_of
 from collabdm.training import RECIPES
@@ -44,13 +46,18 @@ def evaluate_command(
     networks: Annotated[str, typer.Option(help="Networks to train, by commas.")] = "ConvNet",
     trials: Annotated[int, typer.Option(min=1, help="Networks trained of each kind.")] = 5,
     epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
-    recipe: Annotated[str, typer.Option(help=f"{' or '.join(RECIPES)}.")] = "paper",
+    recipe: Annotated[str, typer.Option(help=f"{', '.join(RECIPES)}.")] = "paper",
     seed: Annotated[int, typer.Option(min=0, help="The seed of the trained networks.")] = 0,
     random: Annotated[
         bool, typer.Option("--random/--no-random", help="Score random real images of the same storage too.")
     ] = True,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="The scores of DD-Ranking too; trains on all the data as well."),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here as well.")] = None,
     resize: Resize = False,
+    rows: Rows = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -63,19 +70,20 @@ def evaluate_command(
     specs = networks_of(network_list(networks), made.plan.network)
     protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
-    test = held_as_planned(made.plan, data, resize, "test")
-    real = held_as_planned(made.plan, data, resize) if random else None
+    test = held_as_planned(made.plan, data, resize, "test", rows)
+    real = held_as_planned(made.plan, data, resize, rows=rows) if random or robust else None
     with Bars(quiet) as bars:
         scores = evaluate(made, test, protocol, compute, bars)
-        if real is not None:
+        found = robustness(made, real, test, protocol, compute, bars) if robust and real is not None else None
+        if random and real is not None:
             for what, baseline in random_baselines(made.plan, real, seed).items():
                 scores += score(what, baseline, test, geometry(made.plan), protocol, compute, bars)
     results = {
         "set": str(distilled), "plan": made.plan.digest, "data": data, "seed": seed, "sets": {},
         "bytes": distilled.stat().st_size, "versions": versions(),
         "recipe": protocol.recipe.model_dump(), "compute": asdict(compute),
-        "scores": [asdict(s) | {"mean": s.mean, "std": s.std, "n": s.n} for s in scores],
-    }  # fmt: skip
+        "scores": [s.document() for s in scores],
+    } | ({"robustness": asdict(found)} if found else {})  # fmt: skip
     if json_file is not None:
         write_whole(json_file, (json.dumps(results, indent=2) + "\n").encode())
     console.print(
@@ -85,6 +93,11 @@ def evaluate_command(
             (r[:-1] for r in score_rows(results)),
         )
     )
+    if found is not None:
+        console.print(
+            f"label-robust score {found.lrs:.3f}, augmentation-robust score {found.ars:.3f} "
+            f"(recovery {100 * found.hlr:.2f} points short of all the data, {100 * found.ior:.2f} over random images)"
+        )
 
 
 @app.command("simulate")
@@ -112,9 +125,12 @@ def simulate_command(
     network: Annotated[str | None, typer.Option(help="Embedding network: NAME or NAME:width=64,depth=2.")] = None,
     networks: Annotated[str | None, typer.Option(help="Networks to train, by commas.", show_default="ConvNet")] = None,
     trials: Annotated[int | None, typer.Option(help="Networks trained of each kind.", show_default="5")] = None,
-    recipe: Annotated[str | None, typer.Option(help=" or ".join(RECIPES), show_default="paper")] = None,
+    recipe: Annotated[str | None, typer.Option(help=", ".join(RECIPES), show_default="paper")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of everything.", show_default="0")] = None,
+    curve: Annotated[
+        int | None, typer.Option(help="Score so many points along the refinement as well.", show_default="0")
+    ] = None,
     compare: Annotated[
         str | None, typer.Option(help="More lines, by commas: methods, random, sites, all.", show_default="random")
     ] = None,
@@ -132,7 +148,7 @@ def simulate_command(
     options = given(
         data=data, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
         partition=partition, per_class=per_class, side=side, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
-        networks=networks, compare=compare,
+        networks=networks, compare=compare, curve=curve,
     )  # fmt: skip
     run_simulation(simulation(config, preset, options, settings), output, compute_of(device, precision, threads), quiet)
 

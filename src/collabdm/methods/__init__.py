@@ -8,6 +8,7 @@ conversation instead. What each sends, needs and gives is in docs/methods.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from collabdm.errors import PlanError
@@ -125,6 +126,15 @@ def method_of(plan: Plan) -> Method:
     return method
 
 
+def one_round(plan: Plan) -> Method:
+    """The method of a plan whose sites answer once. Raises PlanError as `method_of`, and where once is not enough."""
+    method = method_of(plan)
+    if method.converse is not None:
+        needs_rounds(plan)
+    return method
+
+
+@lru_cache
 def declared_parts(plan: Plan) -> Declared:
     """The parts that a contribution to the plan has, beside statistics and images."""
     method = METHODS.get(plan.method)

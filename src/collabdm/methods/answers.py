@@ -1,7 +1,8 @@
 """Answers that consist of a method's own parts: no statistics, no local images, the counts of classes alone.
 
 What every method beside CollabDM shares: the settings of a plan that such an answer needs, the check at the
-door, the empty statistics that carry n_k^y, and for a method that needs several rounds, what went to and fro.
+door, the empty statistics that carry n_k^y, all answers by name, and for a method that needs several rounds, what
+went to and fro.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
-from collabdm.methods.collabdm import check_data
+from collabdm.methods.collabdm import Contributions, by_site, check_classes, check_data, checked, class_counts
+from collabdm.parts import Declared
 from collabdm.planning import options_of
 from collabdm.protocol import Contribution, Part, Plan
 from collabdm.statistics import WIRE_DTYPES, Statistics
@@ -66,6 +68,20 @@ def answer(plan: Plan, data: ImageSet, site: str, parts: Mapping[str, Tensor]) -
     nothing = torch.zeros(0, *plan.image.shape, dtype=getattr(torch, plan.images))
     images = ImageSet(nothing, torch.zeros(0, dtype=torch.int64), plan.classes)
     return Contribution(site, plan.digest, statistics, images, versions(), dict(parts))
+
+
+def in_order(plan: Plan, contributions: Contributions, declared: Declared, allow_missing: bool) -> list[Contribution]:
+    """All contributions by site name, in memory. Raises DocumentError where one does not answer the plan or has other
+    parts than those declared, or where no site has one of the classes (unless `allow_missing`).
+    """
+    ordered = list(checked(plan, by_site(plan, contributions), declared))
+    check_classes(plan, torch.stack([class_counts(plan, c) for c in ordered]).sum(0), allow_missing)
+    return ordered
+
+
+def holdings(plan: Plan, contributions: Sequence[Contribution]) -> dict[str, list[int]]:
+    """The images of each class that each site holds."""
+    return {c.site: class_counts(plan, c).tolist() for c in contributions}
 
 
 def balanced(images: int, present: Sequence[int]) -> list[int]:

@@ -10,8 +10,9 @@ Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot 
 distillation", 2024.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float32, Int64
@@ -33,12 +34,13 @@ from collabdm.protocol import (
     check_contributions,
 )
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.statistics import Merged, class_statistics, merge
+from collabdm.statistics import Merged, Statistics, class_statistics, merge_in_order
 from collabdm.version import versions
 
+SITES_KEPT = 32  # whose images are in memory at once while the server chooses where to start
+
+Contributions = Sequence[Contribution] | Mapping[str, Contribution]  # a mapping may read each when it is asked for
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
-
-
 Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
 Watch = Callable[[str, int, Predictor], None]  # what it is, when (an epoch, or 0), and the predictor as it stands now
 
@@ -106,76 +108,102 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
 
 
 def distill(
-    plan: Plan, contributions: Sequence[Contribution], run: Run = Run(), allow_missing: bool = False
+    plan: Plan,
+    contributions: Contributions,
+    run: Run = Run(),
+    allow_missing: bool = False,
 ) -> DistilledSet:
     """Refine the sites' images by the merged statistics: `ipc` images of every class that some site has.
 
-    The order of the contributions does not matter. Raises DocumentError where one of them does not
-    answer the plan, or where no site has one of the plan's classes (unless `allow_missing`).
+    The order of the contributions does not matter. A mapping from the names of sites may read each when it
+    is asked for (`files.ContributionFiles`): it is merged and let go, and only its counts are kept. Raises
+    DocumentError where a contribution does not answer the plan, or where no site has one of the plan's
+    classes (unless `allow_missing`).
     """
-    ordered = in_order(plan, contributions, {}, allow_missing)
-    merged = merge([(c.site, c.statistics) for c in ordered], plan.steps, len(plan.classes), plan.merging)
-    pixels, labels = start_images(plan, ordered, merged.totals)
+    sent = by_site(plan, contributions)
+    held: dict[str, Int64[Tensor, " classes"]] = {}
+
+    def statistics() -> Iterator[Statistics]:
+        for contribution in checked(plan, sent, {}):
+            held[contribution.site] = class_counts(plan, contribution)
+            yield contribution.statistics
+
+    merged = merge_in_order(statistics(), plan.width, plan.steps, len(plan.classes), plan.merging)
+    check_classes(plan, merged.totals, allow_missing)
+    pixels, labels = start_images(plan, sent, held)
     pixels = refine(plan, pixels, labels, merged, run)
     images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
-    return DistilledSet(images, plan, holdings(plan, ordered), plan.method, versions())
+    return DistilledSet(images, plan, {site: n.tolist() for site, n in held.items()}, plan.method, versions())
 
 
-def in_order(
-    plan: Plan, contributions: Sequence[Contribution], declared: Declared, allow_missing: bool
-) -> list[Contribution]:
-    """The contributions by site name. Raises DocumentError where one does not answer the plan or has other parts
-    than those declared, or where no site has one of the classes (unless `allow_missing`).
-    """
+def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contribution]:
+    """The contributions of a round by site. Raises DocumentError where it is empty, or where two are of one site."""
+    if isinstance(contributions, Mapping):
+        check_contributions(plan, list(contributions))
+        return contributions
     check_contributions(plan, [c.site for c in contributions])
-    for contribution in contributions:
+    return {c.site: c for c in contributions}
+
+
+def checked(plan: Plan, sent: Mapping[str, Contribution], declared: Declared) -> Iterator[Contribution]:
+    """The contributions one by one, in the order of the sites' names. Raises DocumentError at one that does not answer
+    the plan, or has other parts than those declared.
+    """
+    for site in sorted(sent):
+        contribution = sent[site]
         check_contribution(plan, contribution)
-        check_parts(declared, contribution.parts, f"contribution of {contribution.site!r}")
-    ordered = sorted(contributions, key=lambda c: c.site)
-    totals = torch.stack([class_counts(plan, c) for c in ordered]).sum(0).tolist()
-    missing = [name for name, total in zip(plan.classes, totals, strict=True) if not total]
+        check_parts(declared, contribution.parts, f"contribution of {site!r}")
+        yield contribution
+
+
+def check_classes(plan: Plan, totals: Int64[Tensor, " classes"], allow_missing: bool) -> None:
+    """Refuse a round where no site has one of the classes, unless `allow_missing`. Raises DocumentError."""
+    missing = [name for name, total in zip(plan.classes, totals.tolist(), strict=True) if not total]
     if missing and not allow_missing:
         raise DocumentError(
             f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a site "
             "that has it, or allow the set to go without"
         )
-    return ordered
-
-
-def holdings(plan: Plan, contributions: Sequence[Contribution]) -> dict[str, list[int]]:
-    """The images of each class that each site holds."""
-    return {c.site: class_counts(plan, c).tolist() for c in contributions}
 
 
 def start_images(
-    plan: Plan, ordered: Sequence[Contribution], totals: Int64[Tensor, " classes"]
+    plan: Plan, sent: Mapping[str, Contribution], held: dict[str, Int64[Tensor, " classes"]]
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
     """What refinement starts from (pixels in 0 .. 1): of each class, `ipc` of the images sent.
 
     The sites' images are taken in proportion to the images that each holds (`weighted`) or at random
     (`uniform`, as the authors' program). Where too few were sent, they are used again, moved a little,
-    or noise fills the rest where the plan starts from noise.
+    or noise fills the rest where the plan starts from noise. `held` are the images of each class that the
+    sites hold, in the order of their names; only sites that were chosen are asked for their images.
     """
+    images_of = lru_cache(SITES_KEPT)(lambda site: sent[site].images)
+    names, counts = list(held), torch.stack(list(held.values()))
     stream = Stream.of(plan.seed, Purpose.SERVER, 0)
     chosen = []
-    present = torch.nonzero(totals).flatten()
+    present = torch.nonzero(counts.sum(0)).flatten()
     for y in present.tolist():
-        sent = [as_float(c.images.images[c.images.of_class(y)]) for c in ordered]
-        held = torch.stack([class_counts(plan, c)[y] for c in ordered])
-        chosen.append(_start_of_class(plan, sent, held, stream))
+        images = [torch.zeros(0, *plan.image.shape)]
+        for site, index in _picks(plan, counts[:, y], stream):
+            of_site = images_of(names[site])
+            images.append(as_float(of_site.images[of_site.of_class(y)[index]]))
+        chosen.append(_fill(plan, torch.cat(images), stream))
     return torch.cat(chosen), present.repeat_interleave(plan.ipc)
 
 
-def _start_of_class(
-    plan: Plan, sent: list[Tensor], held: Int64[Tensor, " sites"], stream: Stream
-) -> Float32[Tensor, "ipc c h w"]:
-    available = torch.tensor([len(images) for images in sent])
+def _picks(plan: Plan, held: Int64[Tensor, " sites"], stream: Stream) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
+    """Which images of a class are taken: a site's number, and positions among those that it sent."""
+    sent = 0 if plan.local.method == "none" else plan.local.images
+    available = (held > 0) * sent
     if plan.merging == "weighted":
         take = apportion(held, available, plan.ipc)
-        images = torch.cat([images[: int(n)] for images, n in zip(sent, take, strict=True)])
-    else:
-        images = torch.cat(sent)
-        images = images[stream.permutation(len(images))[: plan.ipc]]
+        yield from ((site, torch.arange(int(take[site]))) for site in torch.nonzero(take).flatten().tolist())
+        return
+    senders = torch.nonzero(available).flatten()
+    for place in stream.permutation(int(available.sum()))[: plan.ipc].tolist():
+        yield int(senders[place // sent]), torch.tensor([place % sent])
+
+
+def _fill(plan: Plan, images: Float32[Tensor, "n c h w"], stream: Stream) -> Float32[Tensor, "ipc c h w"]:
     lack = plan.ipc - len(images)
     if lack == 0:
         return images

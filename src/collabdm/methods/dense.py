@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from collabdm.augment import Operation, augment, draw
 from collabdm.images import ImageSet, as_uint8
 from collabdm.matching import State
-from collabdm.methods.answers import answer, check_answer
-from collabdm.methods.collabdm import Run, class_counts, holdings, in_order
+from collabdm.methods.answers import answer, check_answer, holdings, in_order
+from collabdm.methods.collabdm import Contributions, Run, class_counts
 from collabdm.methods.fedavg import LocalTraining, moves_of, train_locally
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.parts import Declared
@@ -148,9 +148,7 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
     return answer(plan, data, site, weights_of(network))
 
 
-def distill(
-    plan: Plan, contributions: Sequence[Contribution], run: Run = Run(), allow_missing: bool = False
-) -> DistilledModel:
+def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledModel:
     """The student of the sites' networks. Raises DocumentError as CollabDM does.
 
     `run.watch` is shown every site's network, both ensembles, and the student after every epoch.

@@ -21,7 +21,7 @@ J. Kempe, "Embarrassingly simple dataset distillation", 2023 (random truncated b
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -36,8 +36,8 @@ from collabdm.compute import Compute
 from collabdm.errors import DocumentError
 from collabdm.images import ImageSet, as_float, as_uint8
 from collabdm.matching import State
-from collabdm.methods.answers import answer, balanced, check_answer
-from collabdm.methods.collabdm import Run, holdings, in_order
+from collabdm.methods.answers import answer, balanced, check_answer, holdings, in_order
+from collabdm.methods.collabdm import Contributions, Run
 from collabdm.methods.localdm import noise_images, random_images
 from collabdm.networks import Network, build, seed_weights
 from collabdm.parts import Declared, PartSpec
@@ -243,9 +243,7 @@ def first_network(plan: Plan) -> Network:
     return network.requires_grad_(False)
 
 
-def distill(
-    plan: Plan, contributions: Sequence[Contribution], run: Run = Run(), allow_missing: bool = False
-) -> DistilledSteps:
+def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSteps:
     """All sites' steps in turn: each site's first, then each one's second, … Raises DocumentError as CollabDM does.
 
     `run.watch` is shown theta_0 after all of them.

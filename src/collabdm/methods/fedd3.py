@@ -23,7 +23,6 @@ kernel: convergence and generalization in neural networks", NeurIPS 2018.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,8 +35,8 @@ from torch import Tensor
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, as_uint8, measure_normalisation
 from collabdm.matching import State
-from collabdm.methods.answers import answer, balanced, check_answer
-from collabdm.methods.collabdm import Run, holdings, in_order
+from collabdm.methods.answers import answer, balanced, check_answer, holdings, in_order
+from collabdm.methods.collabdm import Contributions, Run
 from collabdm.methods.localdm import random_images
 from collabdm.parts import Declared, PartSpec
 from collabdm.planning import options_of
@@ -150,9 +149,7 @@ def induce(state: State, problem: Inducing, options: FedD3, run: Run) -> Tensor:
     return learned.detach().cpu()
 
 
-def distill(
-    plan: Plan, contributions: Sequence[Contribution], run: Run = Run(), allow_missing: bool = False
-) -> DistilledSet:
+def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSet:
     """The union of the sites' images, by class. Raises DocumentError as CollabDM does."""
     ordered = in_order(plan, contributions, declare(plan), allow_missing)
     labels = torch.cat([c.parts["labels"] for c in ordered])

@@ -153,8 +153,9 @@ def _start(
     labels = torch.nonzero(held.sum(0)).flatten().repeat_interleave(plan.ipc)
     if run.resume is not None:
         return labels, run.resume
-    first = [contribute(plan, data, name, Run(run.compute, run.progress)) for name, data in sites.items()]
-    pixels, labels = start_images(plan, sorted(first, key=lambda c: c.site), held.sum(0))
+    first = {name: contribute(plan, data, name, Run(run.compute, run.progress)) for name, data in sites.items()}
+    counts = dict(zip(sites, held, strict=True))
+    pixels, labels = start_images(plan, first, {name: counts[name] for name in sorted(counts)})
     return labels, State(0, plan.image.normalisation.apply(pixels))
 
 

@@ -1,0 +1,88 @@
+"""The plain-loop twin: the algorithm as a first program would do it, and as the authors' program is built.
+
+Float32, not compiled; a new network object for every step, one forward pass for each class, networks trained one
+after another through a DataLoader. It computes the same numbers as the package (`speed.py` asserts that
+first), so that the two can be timed against each other.
+
+Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, Algorithm 1.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from collabdm.augment import augment, draw, expand
+from collabdm.images import ImageSet, as_float
+from collabdm.networks import Network, build, seed_weights
+from collabdm.protocol import Matching, Plan
+from collabdm.seeds import Purpose, Stream
+from collabdm.training import Recipe
+
+
+def network_of(plan: Plan, step: int, weights: Purpose = Purpose.WEIGHTS) -> Network:
+    """A new network with the weights of a step."""
+    network = build(plan.network, plan.image.shape, len(plan.classes))
+    seed_weights(network, Stream.of(plan.seed, weights, step))
+    return network
+
+
+def values(plan: Plan, network: Network, x: Tensor, step: int, y: int, purpose: Purpose = Purpose.AUGMENT) -> Tensor:
+    """The embedding of images of one class."""
+    draws = draw(plan.augment, len(plan.classes), plan.image.side, Stream.of(plan.seed, purpose, step))
+    return network.embed(augment(x, draws.rows(torch.full((len(x),), y))))
+
+
+def statistics(plan: Plan, data: ImageSet, index: list[Tensor], step: int) -> Tensor:
+    """Lines 19 - 23 of Algorithm 1 for one step: class means of the chosen images, (classes, D)."""
+    network, means = network_of(plan, step), []
+    for y in range(len(plan.classes)):
+        chosen = index[step][data.labels[index[step]] == y]
+        x = plan.image.normalisation.apply(data.images[chosen])
+        with torch.no_grad():
+            means.append(values(plan, network, x, step, y).mean(0))
+    return torch.stack(means)
+
+
+def matching(plan: Plan, images: Tensor, labels: Tensor, means: Tensor, rule: Matching) -> Tensor:
+    """Lines 9 - 14 of Algorithm 1: one pass over the steps; images in network units."""
+    images = images.clone().requires_grad_()
+    optimiser = torch.optim.SGD([images], lr=rule.learning_rate, momentum=rule.momentum)
+    for step in range(len(means)):
+        network = network_of(plan, step)
+        optimiser.zero_grad()
+        for y in range(len(plan.classes)):
+            x = expand(images[labels == y], plan.pae)
+            loss = (values(plan, network, x, step, y).mean(0) - means[step, y]).square().sum()
+            loss.backward()
+        optimiser.step()
+    return images.detach()
+
+
+def training(plan: Plan, data: ImageSet, recipe: Recipe, seed: int) -> Network:
+    """One network trained on one set."""
+    network = build(plan.network, plan.image.shape, len(plan.classes))
+    seed_weights(network, Stream.of(seed, Purpose.NETWORK))
+    stream = Stream.of(seed, Purpose.TRAINING)
+    optimiser = torch.optim.SGD(
+        network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    x = plan.image.normalisation.apply(as_float(data.images))
+    order = torch.Generator().manual_seed(seed % 2**32)
+    loader = DataLoader(TensorDataset(x, data.labels), recipe.batch, shuffle=True, generator=order)
+    for _ in range(recipe.epochs):
+        for batch, labels in loader:
+            draws = draw(plan.augment, len(batch), plan.image.side, stream)
+            loss = F.cross_entropy(network(augment(batch, draws)), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return network.eval()
+
+
+def accuracy(plan: Plan, network: Network, test: ImageSet) -> float:
+    """Share of test images whose largest output is their class."""
+    loader = DataLoader(TensorDataset(test.images, test.labels), 256)
+    with torch.no_grad():
+        hits = [(network(plan.image.normalisation.apply(x)).argmax(1) == y).sum() for x, y in loader]
+    return float(torch.stack(hits).sum()) / len(test)

@@ -1,0 +1,280 @@
+"""Attack detection from tables of flows: the distilled set against LocalDM, sites alone, random images, all the data.
+
+    python experiments/flows.py gtp --data DATA/flows --seeds 5 -o results/flows/gtp.json
+
+A seed is a whole round: plan, sites, server, random draws and trained network are its own. The round of seed 0
+goes through the command line, every step a process that reads files. Every network is tested on the flows held
+out in blocks of time, grouped by class and as they come. Cells that the output already holds are not repeated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from collabdm.compute import Compute
+from collabdm.evaluation import random_baselines
+from collabdm.files import read_distilled, write_contribution, write_distilled, write_plan
+from collabdm.flows.built_in import FIVE_G_NIDD
+from collabdm.flows.confusion import Confusion
+from collabdm.flows.draft import draft
+from collabdm.flows.schema import FlowSchema, Number
+from collabdm.flows.tables import Reading, read_flows
+from collabdm.flows.windows import Windows, windows
+from collabdm.images import ImageSet, pool
+from collabdm.methods import METHODS
+from collabdm.methods.collabdm import Run
+from collabdm.networks import NetworkSpec
+from collabdm.partition import dirichlet
+from collabdm.planning import geometry
+from collabdm.protocol import Plan
+from collabdm.seeds import Purpose, Stream
+from collabdm.settings import merge_settings, plan_for_flows, preset_settings
+from collabdm.sources import limit
+from collabdm.training import RECIPES, Task, Trainer, network_seed, training_set
+from collabdm.version import versions
+from collabdm.whole import write_whole
+
+NETWORK = {"name": "ConvNet", "width": 32, "depth": 3}
+RECIPE = RECIPES["short"].model_copy(update={"batch": 64})  # small sets: several steps an epoch
+MOST_IMAGES, FEWEST_EPOCHS = 20_000, 5  # a larger set is trained on for fewer epochs
+SETTINGS: dict[str, Any] = {
+    "steps": 60,
+    "batch": 64,
+    "network": NETWORK,
+    "local": {"steps": 30, "batch": 64, "matching": {"learning_rate": 0.2}},
+    "refinement": {"matching": {"learning_rate": 1.0}},  # small images, as in the demonstration
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One experiment: a schema, the tables of the sites (rows of a column's value, if given), and further tests."""
+
+    schema: FlowSchema
+    sites: dict[str, tuple[str, tuple[str, str] | None]]
+    tests: dict[str, str] = field(default_factory=dict)
+    split_over: int | None = None  # the one table is split over so many sites, Dirichlet 0.1
+    per_class: int | None = None
+
+
+def changed(schema: FlowSchema, **changes: Any) -> FlowSchema:
+    """The schema with other fields, checked."""
+    return FlowSchema.model_validate(schema.model_dump() | changes)
+
+
+def gtp(folder: Path, **changes: Any) -> Case:
+    """Two site files of a 5G core capture; packets in order of their time."""
+    drafted = draft(folder / "5g_gtp_site1.csv.gz", side=16).schema
+    schema = changed(drafted, **{"time": "frame.time_relative", "flows": 5, "block": 20} | changes)
+    sites = {"site-1": ("5g_gtp_site1.csv.gz", None), "site-2": ("5g_gtp_site2.csv.gz", None)}
+    return Case(schema, sites, {"published test file": "5g_gtp_test.csv.gz"})
+
+
+def nidd(folder: Path, **changes: Any) -> Case:
+    """The two base stations of the subset of 5G-NIDD; its row number has a name there."""
+    small = {"flows": 5, "side": 16, "layout": "rows", "block": 4, "held_out": 4}
+    row = Number(name="row_in_bts_csv", low=0.0, high=1e7)
+    named = {"columns": (row, *FIVE_G_NIDD.columns[1:]), "leaking": (row.name, *FIVE_G_NIDD.leaking[1:])}
+    schema = changed(FIVE_G_NIDD, **named | small | changes)
+    table = "5gnidd_subset.parquet"
+    return Case(schema, {f"station-{k}": (table, ("BaseStation", str(k))) for k in (1, 2)})
+
+
+def nidd_three(folder: Path) -> Case:
+    """The same with the rows whose station is not known as a third site: it alone holds the scans."""
+    case = nidd(folder)
+    return Case(case.schema, case.sites | {"unknown": ("5gnidd_subset.parquet", ("BaseStation", "0"))})
+
+
+def unsw(folder: Path) -> Case:
+    """UNSW-NB15: rows in no order of time, so their blocks are as good as random; five sites, Dirichlet 0.1."""
+    path = folder / "unsw_nb15_zscored.parquet"
+    schema = changed(draft(path, "class", 16, ("label",)).schema, flows=5)
+    return Case(schema, {"all": (path.name, None)}, split_over=5, per_class=200)
+
+
+CASES: dict[str, Callable[[Path], Case]] = {
+    "gtp": gtp,
+    "nidd": nidd,
+    "nidd-three": nidd_three,
+    "unsw": unsw,
+    "nidd-random": lambda folder: nidd(folder, split="random"),
+    "nidd-leaking": lambda folder: nidd(folder, keep_leaking=True, side=20),
+    "nidd-stream": lambda folder: nidd(folder, grouping="stream"),
+    "nidd-packed": lambda folder: nidd(folder, layout="packed"),
+    "gtp-leaking": lambda folder: gtp(folder, keep_leaking=True),
+}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What one seed works on: what sites hold, and the windows of every test."""
+
+    sites: dict[str, ImageSet]
+    tests: dict[str, tuple[ImageSet, int]]  # images, and how many of them are mixed
+
+
+def ground_of(case: Case, folder: Path, seed: int) -> Ground:
+    """Read the tables and group their rows."""
+    tables = [read_flows(folder / name, case.schema, Reading(where))[0] for name, where in case.sites.values()]
+    held = {
+        name: windows(flows, case.schema, "train", seed).labelled(case.schema.classes)
+        for name, flows in zip(case.sites, tables, strict=True)
+    }
+    tests = {}
+    for grouping in ("class", "stream"):
+        grouped = changed(case.schema, grouping=grouping)
+        tests[f"held out, {grouping}"] = together([windows(flows, grouped, "test", seed) for flows in tables], grouped)
+        for what, name in case.tests.items():
+            flows = read_flows(folder / name, case.schema)[0]
+            tests[f"{what}, {grouping}"] = together([windows(flows, grouped)], grouped)
+    if case.split_over is not None:
+        everything = limit(pool(list(held.values())), case.per_class, Stream.of(seed, Purpose.DATA))
+        split = dirichlet(everything.labels, len(case.schema.classes), case.split_over, 0.1, seed)
+        held = {name: data for name, data in split.sites(everything).items() if len(data)}
+    return Ground(held, tests)
+
+
+def together(parts: list[Windows], schema: FlowSchema) -> tuple[ImageSet, int]:
+    """The windows of several tables as one test."""
+    return pool([part.labelled(schema.classes) for part in parts]), sum(part.mixed for part in parts)
+
+
+def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int) -> Plan:
+    """The plan of one set."""
+    settings = merge_settings(
+        preset_settings("best"), SETTINGS | {"seed": seed, "sites": len(ground.sites), "ipc": ipc}
+    )
+    return plan_for_flows(case.schema, None, METHODS[method].adapt(settings))
+
+
+def made_here(plan: Plan, ground: Ground, method: str, folder: Path) -> Path:
+    """The set of a plan, made in this process."""
+    answers = [METHODS[method].contribute(plan, data, name, Run(Compute())) for name, data in ground.sites.items()]
+    for answer in answers:
+        write_contribution(answer, folder / f"{answer.site}.safetensors")
+    write_distilled(METHODS[method].distill(plan, answers, Run(Compute())), folder / "distilled.safetensors")
+    return folder / "distilled.safetensors"
+
+
+def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path) -> Path:
+    """The set of a plan, every step a process of its own that starts from files."""
+
+    def process(*arguments: object) -> None:
+        subprocess.run([sys.executable, "-m", "collabdm.cli", *map(str, arguments), "--quiet"], check=True)
+
+    write_plan(plan, folder / "plan.json")
+    sent = []
+    for name, (table, where) in case.sites.items():
+        sent.append(folder / f"{name}.safetensors")
+        rows = ["--rows", "=".join(where)] if where else []
+        process("contribute", folder / "plan.json", "--data", data / table, "--site", name, *rows, "-o", sent[-1])
+    process("distill", folder / "plan.json", *sent, "-o", folder / "distilled.safetensors")
+    return folder / "distilled.safetensors"
+
+
+def lines_of(case: Case, ground: Ground, seed: int, data: Path, work: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every line of the table: its name, and what makes the images to train on, with the bytes that sites sent."""
+
+    def distilled(method: str, ipc: int) -> tuple[ImageSet, Any]:
+        plan = plan_with(case, ground, seed, method, ipc)
+        folder = work / f"{seed}-{method}-{ipc}"
+        walks = seed == 0 and method == "collabdm" and case.split_over is None
+        path = made_by_processes(plan, case, data, folder) if walks else made_here(plan, ground, method, folder)
+        sent = {name: (folder / f"{name}.safetensors").stat().st_size for name in ground.sites}
+        return training_set(read_distilled(path)), {"bytes_per_site": sent, "by_processes": walks}
+
+    everything = pool(list(ground.sites.values()))
+
+    def random(ipc: int) -> tuple[ImageSet, Any]:
+        plan = plan_with(case, ground, seed, "collabdm", ipc)
+        return random_baselines(plan, everything, seed)["random real"], {}
+
+    for ipc in (10, 1):
+        yield f"collabdm, ipc {ipc}", lambda ipc=ipc: distilled("collabdm", ipc)
+    yield "localdm, ipc 10", lambda: distilled("localdm", 10)
+    yield "random real, ipc 10", lambda: random(10)
+    yield "random real, ipc 1", lambda: random(1)
+    for name, held in ground.sites.items():
+        yield f"{name} alone", lambda held=held: (held, {})
+    yield "all the data", lambda: (everything, {})
+
+
+def scored(data: ImageSet, plan: Plan, tests: dict[str, tuple[ImageSet, int]], seed: int) -> dict[str, Any]:
+    """One network trained on a set and tested."""
+    spec = NetworkSpec.model_validate(NETWORK)
+    epochs = max(FEWEST_EPOCHS, min(RECIPE.epochs, MOST_IMAGES // len(data)))
+    recipe = RECIPE.model_copy(update={"epochs": epochs})
+    trainer = Trainer(Task(spec, data, geometry(plan), recipe), Compute())
+    trainer.train(network_seed(seed, spec.name, 0))
+    found = {}
+    for what, (test, mixed) in tests.items():
+        confusion = Confusion.of(test.labels, trainer.logits(test).argmax(1), len(plan.classes))
+        found[what] = {
+            "accuracy": confusion.accuracy,
+            "macro_f1": confusion.macro_f1,
+            "images": len(test),
+            "mixed": mixed,
+        }
+    return {"images": len(data), "epochs": epochs, "tests": found}
+
+
+def main() -> None:
+    """Run the cells that are missing; the output is whole after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", help="lines to run, by semicolons; all if not said")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    case = CASES[options.case](options.data)
+    cells = json.loads(options.output.read_text())["cells"] if options.output.exists() else []
+    for seed in range(options.seeds):
+        done = {cell["line"] for cell in cells if cell["seed"] == seed}
+        ground = ground_of(case, options.data, seed)
+        plan = plan_with(case, ground, seed, "collabdm", 10)
+        work = options.output.with_suffix(".rounds")
+        for line, make in lines_of(case, ground, seed, options.data, work):
+            if line in done or (options.only and line not in options.only.split(";")):
+                continue
+            data, more = make()
+            cells.append({"seed": seed, "line": line} | more | scored(data, plan, ground.tests, seed))
+            write_whole(
+                options.output, (json.dumps(report(options.case, case, ground, plan, cells), indent=1) + "\n").encode()
+            )
+            print(
+                options.case,
+                seed,
+                line,
+                {k: round(v["accuracy"], 4) for k, v in cells[-1]["tests"].items()},
+                flush=True,
+            )
+
+
+def report(name: str, case: Case, ground: Ground, plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the output holds: where the numbers come from, and the numbers."""
+    fields = {k: v for k, v in plan.model_dump(mode="json").items() if k not in ("probe", "flows", "seed")}
+    return {
+        "command": f"python experiments/flows.py {name} --data DATA/flows --seeds N -o results/flows/{name}.json",
+        "machine": "2-core CPU, one thread",
+        "versions": versions(),
+        "schema": case.schema.model_dump(mode="json"),
+        "sites": {name: data.counts().tolist() for name, data in ground.sites.items()},
+        "plan": fields,
+        "recipe": RECIPE.model_dump(),
+        "network": NETWORK,
+        "cells": cells,
+    }
+
+
+if __name__ == "__main__":
+    main()

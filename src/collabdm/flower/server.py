@@ -1,0 +1,82 @@
+"""The ServerApp: send the plan, collect the contributions, and make the set or leave the files.
+
+Settings of a run (`flwr run … --run-config '…'`):
+
+    plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in a folder of its own
+    folder="/srv/round"        where everything is kept; the same folder goes on with the sites that are missing
+    distill=true               make the set here; else `collabdm distill` makes it from the files
+    allow-missing=false        go without classes that no site has
+    device="auto"  precision="auto"  threads=0
+
+It fails, with nothing lost, where the quorum is not reached.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from collabdm.arrows import distill_files
+from collabdm.compute import choose_compute
+from collabdm.errors import DocumentError, PlanError
+from collabdm.experiment import Bench
+from collabdm.files import ContributionFiles, read_plan
+from collabdm.flower.collecting import Clock, CollectionError, Outcome, collect, contribution_path
+from collabdm.methods import method_of, one_round
+from collabdm.outcomes import KINDS
+from collabdm.planning import check_probe
+from collabdm.protocol import Plan
+
+logger = logging.getLogger("flwr.collabdm")
+app = ServerApp()
+
+
+@app.main()  # type: ignore[untyped-decorator]
+def main(grid: Grid, context: Context) -> None:
+    """One round."""
+    serve(grid, context.run_config, Clock(time.monotonic, time.sleep))
+
+
+def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Outcome:
+    """One round, by its settings. Raises CollabDMError."""
+    plan, folder = read_plan(_place(config, "plan")), _place(config, "folder")
+    one_round(plan)
+    check_probe(plan)
+    outcome = collect(plan, folder, grid, clock)
+    if outcome.state == "too few":
+        raise CollectionError(f"{outcome}\nwhat came is kept in {folder}: run again to go on with the others")
+    logger.info("%s", outcome)
+    if config.get("distill", True) and not _is_made(plan, folder, outcome):
+        if (threads := int(config.get("threads", 0))) > 0:
+            torch.set_num_threads(threads)
+        compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
+        files = ContributionFiles(plan, [contribution_path(folder, site) for site in outcome.came])
+        distill_files(plan, files, set_path(folder), Bench(folder, compute), bool(config.get("allow-missing", False)))
+        logger.info("%s is made", set_path(folder))
+    return outcome
+
+
+def set_path(folder: Path) -> Path:
+    """Where the distilled set of a round is, or what else its method gives."""
+    return folder / "distilled.safetensors"
+
+
+def _is_made(plan: Plan, folder: Path, outcome: Outcome) -> bool:
+    """Whether the set of just these sites is there already."""
+    try:
+        made = KINDS[method_of(plan).outcome].read(set_path(folder))
+    except DocumentError:
+        return False
+    return bool(made.plan == plan) and set(made.sites) == set(outcome.came)
+
+
+def _place(config: Mapping[str, Any], name: str) -> Path:
+    path = Path(str(config.get(name, "")))
+    if not path.is_absolute():
+        raise PlanError(f"`{name}` of the run should be an absolute path; found {str(config.get(name, ''))!r}")
+    return path

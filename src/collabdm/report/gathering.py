@@ -1,0 +1,119 @@
+"""What a report tells, read from folders of rounds: documents and results, nothing computed anew.
+
+A folder holds a simulation (`collabdm simulate -o`), or the files of a round by hand: a distilled set, contributions
+and the results of `collabdm evaluate --json`, as far as they are there.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collabdm.errors import DocumentError
+from collabdm.evaluation import Score
+from collabdm.files import HEADER_KEY, read_distilled
+from collabdm.ledger import read_json
+from collabdm.protocol import DistilledSet
+
+MEANS, IMAGES, FRAME = "class means", "local images", "labels, counts and header"
+PARTS = (MEANS, IMAGES, FRAME)
+KINDS = {"statistics.codes": MEANS, "statistics.scales": MEANS, "local.images": IMAGES}
+LARGEST_HEADER = 2**24
+
+
+@dataclass(frozen=True)
+class Round:
+    """One folder: its set if it is there, the scores, the points along the refinement, what each site sent."""
+
+    name: str
+    made: DistilledSet | None
+    scores: list[Score]
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    curve: list[tuple[int, Score]] = field(default_factory=list)
+    sent: dict[str, dict[str, int]] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> str:
+        """The data that were scored on, if any."""
+        return str(self.results.get("experiment", self.results).get("data", ""))
+
+    @property
+    def main(self) -> str:
+        """The name of the set that the round is about."""
+        return self.made.method if self.made else next((s.what for s in self.scores), "")
+
+    def bytes_of(self, what: str) -> int | None:
+        """The most bytes that a site sent for a set; None where nothing was sent."""
+        listed = self.sets.get(what, {}).get("bytes_per_site", {})
+        if not listed and what == self.main:
+            listed = {site: sum(parts.values()) for site, parts in self.sent.items()}
+        return max(listed.values(), default=None)
+
+
+def gather(folder: Path) -> Round:
+    """What a folder holds. Raises DocumentError where it holds nothing that a report could show."""
+    if not folder.is_dir():
+        raise DocumentError(f"{folder} should be a folder of a round; found none there")
+    results = _results(folder)
+    made = _distilled(folder)
+    if made is None and not results:
+        raise DocumentError(
+            f"{folder} should hold a distilled set, or results of `simulate` or of `evaluate --json`; found neither"
+        )
+    scores = [Score.read(item) for item in results.get("scores", [])]
+    curve = [(int(item["step"]), Score.read(item)) for item in results.get("curve", [])]
+    sent = _sent(folder, made)
+    return Round(folder.resolve().name, made, scores, results.get("sets", {}), curve, sent, results)
+
+
+def parts_of(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The header of a document in safetensors, and the bytes of its parts by kind, which add up to the file's."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError("no safetensors header")
+        tensors = json.loads(file.read(length))
+    header = json.loads(tensors.pop("__metadata__")[HEADER_KEY])
+    parts = dict.fromkeys(PARTS, 0)
+    for name, tensor in tensors.items():
+        start, end = tensor["data_offsets"]
+        parts[KINDS.get(name, FRAME)] += end - start
+    parts[FRAME] += path.stat().st_size - sum(parts.values())
+    return header, parts
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """results.json, or else the first file in alphabetical order that holds scores."""
+    for path in [folder / "results.json", *sorted(folder.glob("*.json"))]:
+        found = read_json(path)
+        if isinstance(found.get("scores"), list):
+            return found
+    return {}
+
+
+def _distilled(folder: Path) -> DistilledSet | None:
+    for path in sorted(folder.glob("*.safetensors")):
+        if _format(path) == "collabdm/distilled":
+            return read_distilled(path)
+    return None
+
+
+def _sent(folder: Path, made: DistilledSet | None) -> dict[str, dict[str, int]]:
+    """Bytes by part of the contributions to the set's plan that lie here, in contributions/ or in folders beside."""
+    found: dict[str, dict[str, int]] = {}
+    for pattern in ("*.safetensors", "contributions/*.safetensors", "../*/*.safetensors"):
+        for path in sorted(folder.glob(pattern)):
+            if made is None or _format(path) != "collabdm/contribution":
+                continue
+            header, parts = parts_of(path)
+            if header.get("plan_digest") == made.plan.digest:
+                found.setdefault(str(header.get("site")), parts)
+    return dict(sorted(found.items()))
+
+
+def _format(path: Path) -> str:
+    try:
+        return str(parts_of(path)[0].get("format"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""

@@ -1,0 +1,122 @@
+"""Flower's grid in one process: every node is a function that answers at once, late, wrongly or never."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Error, Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+
+from collabdm.flower.collecting import Clock
+from collabdm.flower.site import app
+from collabdm.flower.wire import Answer, answer_content
+
+Node = Callable[[Message], list[Message]]
+
+with contextlib.suppress(ImportError):  # newer Flowers only: a message is made by a task of a run
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+@dataclass
+class Hours:
+    """A clock that moves only when somebody waits."""
+
+    seconds: float = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.seconds, self.sleep)
+
+
+@dataclass
+class InProcess(Grid):
+    """Nodes by number. `late` are seconds that a node's answer takes; `before_pull` may stop the server."""
+
+    nodes: dict[int, Node]
+    hours: Hours = field(default_factory=Hours)
+    late: dict[int, float] = field(default_factory=dict)
+    before_pull: Callable[[], None] = lambda: None
+    asked: list[int] = field(default_factory=list)
+    _replies: dict[str, tuple[float, list[Message]]] = field(default_factory=dict)
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *_: Any, **__: Any) -> Message:
+        raise NotImplementedError
+
+    def send_and_receive(self, *_: Any, **__: Any) -> Iterable[Message]:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        return [self._push(message) for message in messages]
+
+    def _push(self, message: Message) -> str:
+        node = message.metadata.dst_node_id
+        identity = f"message-{len(self.asked)}"
+        self.asked.append(node)
+        arrived = Message(message.content, metadata=_metadata(message, identity))
+        at = self.hours.seconds + self.late.get(node, 0.0)
+        self._replies[identity] = (at, self.nodes[node](arrived))
+        return identity
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.before_pull()
+        ready = [i for i in message_ids if i in self._replies and self._replies[i][0] <= self.hours.seconds]
+        return [reply for identity in ready for reply in self._replies.pop(identity)[1]]
+
+
+def _metadata(message: Message, identity: str) -> Metadata:
+    """As Flower fills it in on the way."""
+    told = message.metadata
+    return Metadata(
+        run_id=1,
+        message_id=identity,
+        src_node_id=1,
+        dst_node_id=told.dst_node_id,
+        reply_to_message_id="",
+        group_id="",
+        created_at=told.created_at,
+        ttl=told.ttl,
+        message_type=told.message_type,
+    )
+
+
+def site_node(**config: Any) -> Node:
+    """A node that runs the real ClientApp with its configuration."""
+    context = Context(run_id=1, node_id=2, node_config=config, state=RecordDict(), run_config={})
+    return lambda message: [app(message, context)]
+
+
+def data_node(site: str, data: Path, /, **config: Any) -> Node:
+    return site_node(site=site, data=str(data / f"{site}.npz"), device="cpu", precision="float32", **config)
+
+
+def saying(site: str, content: bytes, times: int = 1) -> Node:
+    """A node that sends just these bytes as its contribution."""
+    return lambda message: [Message(answer_content(Answer(site, content)), reply_to=message) for _ in range(times)]
+
+
+def failing(code: int, times: int, then: Node) -> Node:
+    """A node whose program is killed as Flower reports it, so many times."""
+    left = iter([code] * times)
+
+    def node(message: Message) -> list[Message]:
+        error = next(left, None)
+        return then(message) if error is None else [Message(Error(error), reply_to=message)]
+
+    return node

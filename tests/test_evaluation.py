@@ -1,0 +1,169 @@
+"""Scores in depth: confusion, classes, CutMix, robustness, and the curve along the refinement."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from collabdm.augment import cutmix
+from collabdm.compute import Compute
+from collabdm.curves import Curve, chosen_steps
+from collabdm.evaluation import Protocol, Score, confusion_of, evaluate
+from collabdm.experiment import Bench, Experiment, simulate
+from collabdm.files import read_distilled
+from collabdm.methods.collabdm import Run, distill
+from collabdm.planning import geometry
+from collabdm.robustness import augmentation_robust_score, label_robust_score, robustness
+from collabdm.seeds import Purpose, Stream
+from collabdm.training import RECIPES, Recipe, Task, Trainer, training_set
+from tiny import NETWORK, answers, tiny_data, tiny_plan
+
+SHORT = Recipe(epochs=2)
+
+
+def stream() -> Stream:
+    return Stream.of(5, Purpose.TRAINING)
+
+
+def test_confusion_counts_every_test_image_once_for_each_network() -> None:
+    plan = tiny_plan()
+    made = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
+    test = tiny_data((5, 6, 0), seed=9)
+    (found,) = evaluate(made, test, Protocol((NETWORK,), 3, SHORT))
+    assert [sum(row) for row in found.confusion] == [15, 18, 0]
+    right = sum(row[y] for y, row in enumerate(found.confusion))
+    assert right == pytest.approx(sum(found.accuracies) * 11)
+    assert found.per_class == (found.confusion[0][0] / 15, found.confusion[1][1] / 18, None)
+
+
+def test_confusion_has_a_row_for_the_class_and_a_column_for_the_answer() -> None:
+    labels, taken = torch.tensor([0, 0, 2, 1]), torch.tensor([0, 2, 2, 0])
+    assert confusion_of(labels, taken, 3).tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
+
+
+def test_a_score_comes_back_from_results_and_older_ones_are_read() -> None:
+    found = Score("a", "ConvNet", (0.5, 0.25), 4, ((1, 2), (0, 3)))
+    document = json.loads(json.dumps(found.document()))
+    assert Score.read(document) == found
+    older = {key: document[key] for key in ("what", "network", "accuracies", "images", "mean", "std", "n")}
+    assert Score.read(older) == replace(found, confusion=())
+    assert Score.read(older).per_class == ()
+
+
+def test_cutmix_pastes_a_box_of_another_image_and_mixes_targets_by_its_pixels() -> None:
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 8, 8).contiguous()  # every image is its own number
+    targets = F.one_hot(torch.arange(6), 6).float()
+    random = stream()
+    for _ in range(20):
+        mixed, soft = cutmix(x, targets, random)
+        assert soft.sum(1).allclose(torch.ones(6))
+        for i in range(6):
+            values, counts = mixed[i].unique(return_counts=True)
+            shares = torch.zeros(6).index_add(0, values.long(), counts / counts.sum())
+            torch.testing.assert_close(soft[i], shares)
+    assert bool((x == torch.arange(6.0).view(6, 1, 1, 1)).all())  # the batch itself is left alone
+
+
+def test_cutmix_cuts_boxes_of_all_sizes_everywhere() -> None:
+    x, targets = torch.eye(2)[:, :1, None, None].expand(2, 1, 16, 16).contiguous(), torch.eye(2)
+    random, touched, shares = stream(), torch.zeros(16, 16), []
+    for _ in range(200):
+        mixed, soft = cutmix(x, targets, random)
+        touched += (mixed != x).any(0)[0]
+        shares.append(float(soft[0, 0]))
+    assert int(touched.min()) > 0
+    assert min(shares) < 0.4
+    assert max(shares) == pytest.approx(1)
+
+
+def test_the_strong_recipe_is_adamw_cosine_and_cutmix() -> None:
+    strong = RECIPES["strong"]
+    assert (strong.optimiser, strong.schedule, strong.cutmix, strong.augment) == ("adamw", "cosine", True, True)
+    assert not any(recipe.cutmix for name, recipe in RECIPES.items() if name != "strong")
+
+
+def test_a_network_learns_with_cutmix() -> None:
+    plan, data = tiny_plan(), tiny_data((20, 20, 20))
+    recipe = RECIPES["strong"].model_copy(update={"epochs": 60, "learning_rate": 0.01, "augment": False})
+    trainer = Trainer(Task(NETWORK, data, geometry(plan), recipe), Compute(compiled=False))
+    trainer.train(0)
+    assert trainer.accuracy(data) > 0.6  # brightness tells the classes apart; chance is a third
+
+
+# --- DD-Ranking ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("full", "made", "drawn"), [(0.8, 0.5, 0.3), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (0.9, 0.2, 0.4)]
+)
+def test_label_robust_score_is_the_published_formula(full, made, drawn) -> None:
+    hlr, ior = full - made, made - drawn
+    alpha = 0.5 * ior - (1 - 0.5) * hlr
+    expected = (math.exp(alpha) - math.exp(-1)) / (math.exp(1) - math.exp(-1))
+    assert label_robust_score(full, made, drawn) == pytest.approx(expected)
+
+
+def test_robust_scores_run_from_0_to_1_and_rise_with_the_set() -> None:
+    assert augmentation_robust_score(-1.0, -1.0) == pytest.approx(0)
+    assert augmentation_robust_score(1.0, 1.0) == pytest.approx(1)
+    scores = [label_robust_score(0.9, made, 0.3) for made in (0.2, 0.4, 0.6, 0.8)]
+    assert scores == sorted(scores)
+    assert label_robust_score(0.8, 0.6, 0.3, weight=1.0) == pytest.approx(augmentation_robust_score(0.3, 0.3))
+
+
+def test_robustness_compares_with_random_images_with_and_without_augmentation() -> None:
+    plan = tiny_plan()
+    made = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
+    protocol = Protocol((NETWORK,), 2, SHORT)
+    found = robustness(made, tiny_data((8, 8, 8)), tiny_data((5, 5, 5), seed=9), protocol)
+    a = found.accuracies
+    (score,) = evaluate(made, tiny_data((5, 5, 5), seed=9), protocol)
+    assert a["distilled, augmented"] == pytest.approx(score.mean)
+    assert found.ior == pytest.approx(a["distilled, augmented"] - a["random, augmented"])
+    assert found.hlr == pytest.approx(a["all the data"] - a["distilled, augmented"])
+    plain = a["distilled, plain"] - a["random, plain"]
+    assert found.ars == pytest.approx(augmentation_robust_score(found.ior, plain))
+
+
+# --- along the refinement ------------------------------------------------------------------------
+
+
+def test_chosen_steps_are_the_first_and_then_even() -> None:
+    assert chosen_steps(40, 4) == [1, 10, 20, 30, 40]
+    assert chosen_steps(2, 10) == [1, 2]
+    assert chosen_steps(0, 4) == chosen_steps(4, 0) == []
+
+
+def test_a_curve_holds_the_set_of_every_chosen_step_and_ends_at_the_final_one(tmp_path) -> None:
+    plan = tiny_plan(refinement={"passes": 2})
+    curve = Curve(plan, tmp_path, 3)
+    sent = answers(plan, [(4, 4, 4), (3, 0, 5)])
+    made = distill(plan, sent, Run(keep=curve.keep))
+    sets = curve.sets(made)
+    assert list(sets) == [1, 2, 4, 6]
+    assert torch.equal(sets[6].images.images, made.images.images)
+    earlier = [training_set(sets[step]).images for step in (1, 4)]
+    assert not torch.equal(*earlier)
+    assert not Curve(plan.model_copy(update={"seed": 8}), tmp_path, 3).sets(made)  # of another plan
+
+
+def test_a_simulation_scores_its_curve_and_goes_on_with_it(tmp_path) -> None:
+    plan = {
+        "ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1},
+        "local": {"steps": 1, "batch": 4}, "refinement": {"passes": 2},
+    }  # fmt: skip
+    settings = {
+        "data": "digits", "method": "collabdm", "sites": 2, "beta": 0.5, "per_class": 4, "trials": 1,
+        "recipe": "short", "epochs": 1, "compare": (), "plan": plan,
+    }  # fmt: skip
+    results = simulate(Experiment(**settings, curve=2), Bench(tmp_path))
+    assert [point["step"] for point in results["curve"]] == [1, 2, 4]
+    assert results["curve"][-1]["accuracies"] == results["scores"][0]["accuracies"]
+    kept = json.loads((tmp_path / "results.json").read_text())
+    again = simulate(Experiment(**settings, curve=2), Bench(tmp_path))
+    assert json.loads(json.dumps(again)) == kept
+    assert len(read_distilled(tmp_path / "distilled.safetensors").images) == 10
+    assert "curve" not in Experiment(**settings).model_dump(mode="json")  # older experiments keep their digest

@@ -1,0 +1,105 @@
+"""Compiled code is the same function: to float tolerance in float32, within a stated bound in bfloat16."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from collabdm.compute import CHUNKS, Compute
+from collabdm.embedding import Sampling
+from collabdm.fused import fused
+from collabdm.images import ImageSet
+from collabdm.networks import NetworkSpec, build, seed_weights
+from collabdm.planning import make_plan, plan_embedding
+from collabdm.protocol import ImageSpec
+from collabdm.seeds import Purpose, Stream
+
+BFLOAT16_BOUND = 5e-3  # of a class mean over some tens of images, relative to its norm
+SPECS = [
+    NetworkSpec(width=8, depth=2),
+    NetworkSpec(width=8, depth=1, activation="leakyrelu"),
+    NetworkSpec(width=8, depth=2, pooling="max"),
+    NetworkSpec(width=8, depth=2, norm="layer"),
+    NetworkSpec(width=8, depth=2, pooling="none", activation="sigmoid"),
+    NetworkSpec(name="AlexNet"),
+    NetworkSpec(name="ResNet18"),
+]
+
+
+def images(n: int, side: int, channels: int = 3) -> torch.Tensor:
+    return Stream.of(5, Purpose.DATA).uniforms(n, channels, side, side) * 2 - 1
+
+
+def seeded(spec: NetworkSpec, side: int) -> nn.Module:
+    network = build(spec, (3, side, side), 4)
+    seed_weights(network, Stream.of(0, Purpose.WEIGHTS))
+    return network
+
+
+@pytest.mark.parametrize("side", [8, 14, 28])
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_fused_layers_are_the_layers(spec: NetworkSpec, side: int) -> None:
+    network, x = seeded(spec, side), images(4, side)
+    with torch.no_grad():
+        expected = network.features(x)
+        assert float((fused(list(network.features), x) - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("spec", SPECS[:3], ids=str)
+def test_fused_layers_have_the_gradient_of_the_layers(spec: NetworkSpec) -> None:
+    network, x = seeded(spec, 16), images(3, 16).requires_grad_()
+    mine = torch.autograd.grad(fused(list(network.features), x).square().sum(), x)[0]
+    theirs = torch.autograd.grad(network.features(x).square().sum(), x)[0]
+    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def means(compute: Compute) -> torch.Tensor:
+    image = ImageSpec(channels=3, side=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    plan = make_plan(("cat", "dog"), image, network={"width": 32, "depth": 2}, pae=1)
+    pixels = (Stream.of(2, Purpose.DATA).uniforms(70, 3, 16, 16) * 255).to(torch.uint8)
+    data = ImageSet(pixels, torch.arange(70) % 2, plan.classes)
+    embedding = plan_embedding(plan, compute, work=10**9).at(3)
+    return embedding.real_means(data, Sampling(0, Purpose.BATCH, None).picks(data, 3))
+
+
+def compare_compiled_means() -> None:
+    plain = means(Compute(compiled=False))
+    torch.testing.assert_close(means(Compute(compiled=True)), plain, rtol=1e-4, atol=1e-4)
+    low = means(Compute(precision="bfloat16", compiled=True))
+    assert float((low - plain).norm() / plain.norm()) < BFLOAT16_BOUND
+
+
+def test_compiled_means_are_the_means() -> None:
+    """In a process of its own: what checks the signatures in the tests cannot itself be compiled."""
+    command = [sys.executable, "-c", "import test_fused; test_fused.compare_compiled_means()"]
+    ran = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("size", [1, 7, 70, 200])
+def test_the_number_of_images_in_a_pass_does_not_matter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = means(Compute(compiled=False))
+    monkeypatch.setitem(CHUNKS, "cpu", (size, size))
+    torch.testing.assert_close(means(Compute(compiled=False)), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_too_little_memory_makes_the_passes_smaller_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    plan = make_plan(("cat", "dog"), ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,)), pae=1)
+    embedding = plan_embedding(plan, Compute(compiled=False)).at(0)
+    room = 9
+
+    def work() -> int:
+        if embedding.images_per_pass(gradients=True) > room:
+            raise torch.OutOfMemoryError("no room")
+        return embedding.images_per_pass(gradients=True)
+
+    with caplog.at_level(logging.WARNING, "collabdm"):
+        assert embedding.in_memory(work) == 8
+    assert "8 images per pass" in caplog.text
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        embedding.in_memory(work)
