@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from collabdm.arrows import Site, contribute_file, distill_files, picture_of
 from collabdm.augment import identity
 from collabdm.errors import DocumentError, PlanError
-from collabdm.files import contribution_bytes, contribution_limit, parse_contribution
+from collabdm.experiment import Bench
+from collabdm.files import ContributionFiles, contribution_bytes, contribution_limit, parse_contribution
 from collabdm.images import ImageSet
 from collabdm.matching import State
-from collabdm.methods import METHODS, method_of
+from collabdm.methods import METHODS, declared_parts, method_of
 from collabdm.methods import collabdm as collab
 from collabdm.methods.collabdm import Run
 from collabdm.methods.dense import Dense, Imagination, ensemble_of, new_generator, softened
@@ -22,7 +24,10 @@ from collabdm.methods.dosfl import Steps, unroll
 from collabdm.methods.fedd3 import FedD3, Inducing, centred, induce, loss_of, ntk, predict
 from collabdm.methods.rounds import class_gradients, gradient_distance
 from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.planning import make_plan
+from collabdm.outcomes import KINDS
+from collabdm.parts import declared_bytes
+from collabdm.planning import cost, make_plan
+from collabdm.policy import Policy, PolicyError, foretell
 from collabdm.protocol import Contribution, Plan
 from collabdm.seeds import Purpose, Stream
 from collabdm.weights import weights_of
@@ -131,6 +136,58 @@ def test_options_of_a_method_without_any_and_a_method_that_needs_rounds_are_refu
         method_of(tiny_plan(options={"a": 1}))
     with pytest.raises(PlanError, match="needs a single round"):
         METHODS["fedavg"].contribute(plan_of("fedavg"), tiny_data([1, 1, 1]), "a")
+
+
+@pytest.mark.parametrize("method", sorted(OPTIONS))
+def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_images(method: str, tmp_path) -> None:
+    plan, sent = plan_of(method), []
+    for k, counts in enumerate(HOLDINGS):
+        sent.append(tmp_path / f"{k}.safetensors")
+        contribute_file(plan, tiny_data(counts, k), Site(f"site-{k}"), sent[-1], Bench(tmp_path))
+    outputs = [tmp_path / "a" / "made.safetensors", tmp_path / "b" / "made.safetensors"]
+    for output, order in zip(outputs, (sent, sent[::-1]), strict=True):
+        distill_files(plan, ContributionFiles(plan, order), output, Bench(tmp_path))
+    made = KINDS[METHODS[method].outcome].read(outputs[0])
+    assert (made.plan, made.method) == (plan, method)
+    assert made.sites == {"site-0": HOLDINGS[0], "site-1": HOLDINGS[1]}
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    assert picture_of(outputs[0]).exists() == (method != "dense")
+
+
+def test_a_round_of_files_is_refused_where_one_round_is_not_enough(tmp_path) -> None:
+    for method in ("fedavg", "rounds-means", "rounds-gradients"):
+        with pytest.raises(PlanError, match="needs a single round"):
+            contribute_file(plan_of(method), tiny_data([1, 1, 1]), Site("a"), tmp_path / "a", Bench(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_with_options_can_be_hashed_by_what_identifies_it() -> None:
+    plans = [tiny_plan(method="dense", options={"epochs": n}) for n in (1, 1.0, True, 2)]
+    assert plans[0].digest == plans[1].digest
+    assert len({plan.digest for plan in plans}) == 3
+    assert hash(plans[0]) == hash(plans[1]) == hash(plans[0].model_copy())
+
+
+@pytest.mark.parametrize("method", sorted(OPTIONS))
+def test_a_policy_counts_the_parts_of_a_method_and_what_they_begin_from(method: str) -> None:
+    plan, data = plan_of(method), tiny_data(HOLDINGS[0], 0)
+    whole = len(contribution_bytes(method_of(plan).contribute(plan, data, "site-0", Run())))
+    assert ("in all", f"{whole:,} bytes") in foretell(plan, data, "site-0")
+    assert cost(plan).file_bytes + declared_bytes(declared_parts(plan)) >= whole
+    with pytest.raises(PolicyError, match="largest_bytes"):
+        Policy(largest_bytes=whole // 2).check(plan, data)
+    with pytest.raises(PolicyError, match="is not foretold"):
+        Policy(largest_minutes=60).check(plan, data)
+    if method == "dense":  # its sites send no images
+        Policy(raw_images=False, largest_bytes=10**7).check(plan, data)
+        return
+    with pytest.raises(PolicyError, match="starts what is sent from real images"):
+        Policy(raw_images=False).check(plan, data)
+
+
+def test_steps_that_begin_as_noise_show_no_real_image() -> None:
+    plan = plan_of("dosfl", options=OPTIONS["dosfl"] | {"start": "noise"})
+    Policy(raw_images=False).check(plan, tiny_data(HOLDINGS[0], 0))
 
 
 # FedD3

@@ -40,7 +40,7 @@ def summary(plan: Plan) -> str:
         f"a site sends at most {spent.file_bytes + parts:,} bytes "
         f"({spent.statistics_bytes:,} statistics, {spent.image_bytes:,} images"
         f"{f', {parts:,} parts of method {plan.method}' if parts else ''}) "
-        f"and computes {duration(spent.multiplications)} on two cores"
+        f"and {f'computes {duration(spent.multiplications)} on two cores' if plan.options is None else 'trains'}"
     )
 
 

@@ -36,7 +36,8 @@ class Method:
 
     `adapt` turns the settings of a plan into the method's own; `pooled` says that one site holds all. `options` is
     the model of the method's own settings, `declare` says what parts a contribution has beside statistics and images,
-    `outcome` what comes out. A method with `converse` needs several rounds, and has all sites at hand.
+    `outcome` what comes out, `from_real` whether images that are sent are, or begin as, real ones. A method with
+    `converse` needs several rounds, and has all sites at hand.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Method:
     options: type[Part] | None = None
     declare: Callable[[Plan], Declared] = _no_parts
     outcome: type[Outcome] = DistilledSet
+    from_real: Callable[[Plan], bool] = _collabdm.from_real
     converse: Converse | None = None
 
 
@@ -78,9 +80,10 @@ def _plain(adapt: Callable[[Settings], Settings]) -> Callable[[Settings], Settin
 
 
 def _one_round(name: str, module: Any, options: type[Part], outcome: type[Outcome]) -> Method:
-    """A method whose file has `declare`, `contribute` and `distill`."""
+    """A method whose file has `declare`, `from_real`, `contribute` and `distill`."""
     adapt = own_settings(name, options)
-    return Method(name, adapt, False, module.contribute, module.distill, options, module.declare, outcome)
+    parts = (module.contribute, module.distill, options, module.declare, outcome, module.from_real)
+    return Method(name, adapt, False, *parts)
 
 
 def _many_rounds(

@@ -107,6 +107,12 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
     return Contribution(site, plan.digest, statistics, images, versions())
 
 
+def from_real(plan: Plan) -> bool:
+    """Whether images that a site sends are, or begin as, real ones."""
+    local = plan.local
+    return local.images > 0 and (local.method == "random" or (local.method == "dm" and local.start == "real"))
+
+
 def distill(
     plan: Plan,
     contributions: Contributions,

@@ -133,6 +133,11 @@ def declare(plan: Plan) -> Declared:
     return weights_declared(spec_of(plan), plan)
 
 
+def from_real(plan: Plan) -> bool:
+    """Whether images that a site sends are, or begin as, real ones: none is sent."""
+    return False
+
+
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
     """One site's trained network. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)

@@ -107,6 +107,11 @@ def declare(plan: Plan) -> Declared:
     }
 
 
+def from_real(plan: Plan) -> bool:
+    """Whether images that a site sends are, or begin as, real ones: all do."""
+    return True
+
+
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
     """One site's inducing points. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
