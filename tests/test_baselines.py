@@ -13,7 +13,13 @@ from collabdm.arrows import Site, contribute_file, distill_files, picture_of
 from collabdm.augment import identity
 from collabdm.errors import DocumentError, PlanError
 from collabdm.experiment import Bench
-from collabdm.files import ContributionFiles, contribution_bytes, contribution_limit, parse_contribution
+from collabdm.files import (
+    ContributionFiles,
+    contribution_bytes,
+    contribution_limit,
+    parse_contribution,
+    read_contribution,
+)
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.methods import METHODS, declared_parts, method_of
@@ -29,6 +35,7 @@ from collabdm.parts import declared_bytes
 from collabdm.planning import cost, make_plan
 from collabdm.policy import Policy, PolicyError, foretell
 from collabdm.protocol import Contribution, Plan
+from collabdm.report.gathering import OWN, parts_of
 from collabdm.seeds import Purpose, Stream
 from collabdm.weights import weights_of
 from tiny import CLASSES, GREY, NETWORK, tiny_data, tiny_plan
@@ -147,6 +154,8 @@ def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_ima
     outputs = [tmp_path / "a" / "made.safetensors", tmp_path / "b" / "made.safetensors"]
     for output, order in zip(outputs, (sent, sent[::-1]), strict=True):
         distill_files(plan, ContributionFiles(plan, order), output, Bench(tmp_path))
+    own = read_contribution(sent[0], plan).parts.values()
+    assert parts_of(sent[0])[1][OWN] == sum(part.nbytes for part in own) > 0
     made = KINDS[METHODS[method].outcome].read(outputs[0])
     assert (made.plan, made.method) == (plan, method)
     assert made.sites == {"site-0": HOLDINGS[0], "site-1": HOLDINGS[1]}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from collabdm import files
+from collabdm.arrows import picture_of
 from collabdm.cli.options import (
     DATA_HELP,
     PRESET,
@@ -172,8 +173,10 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
         results = simulate(experiment, Bench(output, compute, bars))
     kind = KINDS[METHODS[experiment.method].outcome]
     images = kind.images(kind.read(output / kind.file))
+    picture = picture_of(output / kind.file)
     if images is not None:
-        write_picture(images, (output / kind.file).with_suffix(".png"))
+        write_picture(images, picture)
     title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
     console.print(table(title, SCORE_COLUMNS, score_rows(results)))
-    console.print(f"in {output}: {', '.join(sorted(p.name for p in output.iterdir() if not p.name.startswith('.')))}")
+    written = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
+    console.print(f"in {output}: {', '.join(name for name in written if (output / name).exists())}")
