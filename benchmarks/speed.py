@@ -8,16 +8,19 @@ the twin's in alternation, after a warm-up (compilation is timed by itself). CIF
 """
 
 import argparse
+import itertools
 import json
 import platform
 import resource
 import statistics as summary
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import twin
@@ -25,12 +28,15 @@ import twin
 from collabdm.augment import expand
 from collabdm.compute import Compute, choose_compute
 from collabdm.embedding import Sampling, multiplications
+from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.images import ImageSet
 from collabdm.matching import Problem, State, Target, match
 from collabdm.networks import build, seed_weights
-from collabdm.planning import geometry, make_plan, plan_embedding
+from collabdm.partition import dirichlet
+from collabdm.planning import geometry, make_plan, plan_embedding, plan_for
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.seeds import Purpose, Stream
+from collabdm.sources import load
 from collabdm.training import RECIPES, Task, Trainer
 from collabdm.version import versions
 
@@ -45,6 +51,7 @@ def main() -> None:
     """Check, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=5, help="timed runs of each")
+    parser.add_argument("--simulate", type=int, default=0, help="timed runs of a whole round: some minutes each")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -53,13 +60,17 @@ def main() -> None:
     check(plan, data)
     peak = matrix_peak(compute)
     loops = {name: compare(loop(plan, data, compute), options.n) for name, loop in LOOPS.items()}
+    if options.simulate:
+        with tempfile.TemporaryDirectory() as folder:
+            usual = choose_compute("auto", options.precision)
+            loops["simulate"] = compare(whole_round(data, usual, Path(folder)), options.simulate)
     work = (
         2 * len(plan.classes) * BATCH * STEPS * multiplications(build(plan.network, plan.image.shape, 10), (3, 32, 32))
     )
     rate = work / loops["statistics"]["ours"]["median"]
     results = {
         "command": f"python benchmarks/speed.py -n {options.n} --precision {options.precision}",
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} cores, {cpu_name()}",
+        "machine": machine(),
         "compute": asdict(compute),
         "versions": versions(),
         "loops": loops,
@@ -159,6 +170,31 @@ def training_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
     return ours, lambda: twin.training(plan, small, RECIPE, 3).classifier.weight.detach()
 
 
+def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
+    """`simulate` itself, files and scores and all: five skewed sites, a set, one network."""
+    np.savez(
+        folder / "data.npz",
+        **{f"{s}_images": data.images.numpy() for s in ("train", "test")},
+        **{f"{s}_labels": data.labels.numpy() for s in ("train", "test")},
+    )
+    settings: dict[str, Any] = {
+        "ipc": IPC, "pae": PAE, "steps": 10, "batch": BATCH, "local": {"steps": 10, "batch": BATCH},
+        "refinement": {"passes": 2},
+    }  # fmt: skip
+    asked = {"sites": 5, "beta": 0.3, "plan": settings, "trials": 1, "recipe": "short", "epochs": 30, "compare": ()}
+    experiment = Experiment(data=str(folder / "data.npz"), **asked)
+    train = load(folder / "data.npz")
+    sites = list(dirichlet(train.labels, 10, 5, 0.3, 0).sites(train).values())
+    plan = plan_for(train, sites=5, **settings)
+    runs = itertools.count()
+
+    def ours() -> torch.Tensor:
+        return torch.tensor(simulate(experiment, Bench(folder / str(next(runs)), compute))["scores"][0]["mean"])
+
+    recipe = RECIPE.model_copy(update={"epochs": 30})
+    return ours, lambda: torch.tensor(twin.round_and_score(plan, sites, train, recipe))
+
+
 LOOPS: dict[str, Callable[[Plan, ImageSet, Compute], Pair]] = {
     "statistics": statistics_loop,
     "matching": matching_loop,
@@ -191,6 +227,11 @@ def matrix_peak(compute: Compute, size: int = 4096) -> float:
     """FLOP/s of a square matrix product in the precision of the networks: the best of several."""
     a = Stream.of(0, Purpose.DATA).uniforms(size, size).to(compute.dtype).to(compute.device)
     return 2 * size**3 / min(seconds(lambda: a @ a) for _ in range(7))
+
+
+def machine() -> str:
+    """Architecture, cores and processor."""
+    return f"{platform.machine()}, {torch.get_num_threads()} cores, {cpu_name()}"
 
 
 def cpu_name() -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from collabdm.augment import augment, draw, expand
+from collabdm.embedding import Sampling
 from collabdm.images import ImageSet, as_float
 from collabdm.networks import Network, build, seed_weights
 from collabdm.protocol import Matching, Plan
@@ -38,6 +39,9 @@ def statistics(plan: Plan, data: ImageSet, index: list[Tensor], step: int) -> Te
     network, means = network_of(plan, step), []
     for y in range(len(plan.classes)):
         chosen = index[step][data.labels[index[step]] == y]
+        if len(chosen) == 0:
+            means.append(torch.zeros(plan.width))
+            continue
         x = plan.image.normalisation.apply(data.images[chosen])
         with torch.no_grad():
             means.append(values(plan, network, x, step, y).mean(0))
@@ -49,11 +53,11 @@ def matching(plan: Plan, images: Tensor, labels: Tensor, means: Tensor, rule: Ma
     images = images.clone().requires_grad_()
     optimiser = torch.optim.SGD([images], lr=rule.learning_rate, momentum=rule.momentum)
     for step in range(len(means)):
-        network = network_of(plan, step)
+        network = network_of(plan, step % plan.steps)
         optimiser.zero_grad()
-        for y in range(len(plan.classes)):
+        for y in labels.unique().tolist():
             x = expand(images[labels == y], plan.pae)
-            loss = (values(plan, network, x, step, y).mean(0) - means[step, y]).square().sum()
+            loss = (values(plan, network, x, step % plan.steps, y).mean(0) - means[step, y]).square().sum()
             loss.backward()
         optimiser.step()
     return images.detach()
@@ -78,6 +82,32 @@ def training(plan: Plan, data: ImageSet, recipe: Recipe, seed: int) -> Network:
             loss.backward()
             optimiser.step()
     return network.eval()
+
+
+def round_and_score(plan: Plan, sites: list[ImageSet], test: ImageSet, recipe: Recipe) -> float:
+    """A whole round, every site in turn, and the accuracy of one network."""
+    start, sums, total = [], torch.zeros(plan.steps, len(plan.classes), plan.width), torch.zeros(len(plan.classes))
+    for data in sites:
+        local = Sampling(plan.seed, Purpose.LOCAL_BATCH, plan.local.batch)
+        index = [local.picks(data, i) for i in range(plan.local.steps)]
+        labels = torch.nonzero(data.counts()).flatten().repeat_interleave(plan.local.images)
+        images = torch.zeros(len(labels), *plan.image.shape)
+        for i in range(plan.local.steps):
+            means = statistics(plan, data, index, i)
+            images = matching(plan, images, labels, means[None], plan.local.matching)
+        own = Sampling(plan.seed, Purpose.BATCH, plan.batch)
+        index = [own.picks(data, t) for t in range(plan.steps)]
+        held = data.counts().float()
+        sums += torch.stack([statistics(plan, data, index, t) for t in range(plan.steps)]) * held[:, None]
+        total += held
+        start.append((images, labels))
+    labels = torch.arange(len(plan.classes)).repeat_interleave(plan.ipc)
+    sent, of_class = torch.cat([x for x, _ in start]), torch.cat([y for _, y in start])
+    images = torch.cat([sent[of_class == y].repeat(plan.ipc, 1, 1, 1)[: plan.ipc] for y in range(len(plan.classes))])
+    means = (sums / total[:, None]).repeat(plan.refinement.passes, 1, 1)
+    images = plan.image.normalisation.invert(matching(plan, images, labels, means, plan.refinement.matching))
+    made = ImageSet(expand(images, plan.pae), labels.repeat_interleave(plan.pae**2), plan.classes)
+    return accuracy(plan, training(plan, made, recipe, 0), test)
 
 
 def accuracy(plan: Plan, network: Network, test: ImageSet) -> float:

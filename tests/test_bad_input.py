@@ -602,7 +602,7 @@ def test_a_device_or_precision_that_is_not_here_is_refused(command, option, said
     ("option", "said"),
     [
         (("--epochs", "0"), "`epochs` should be at least 1; found 0"),
-        (("--recipe", "cake"), "`recipe` should be one of paper, short; found 'cake'"),
+        (("--recipe", "cake"), "`recipe` should be one of paper, short, strong; found 'cake'"),
         (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--networks", "ConvNet,AlexNet:width=9"), "`width` should be left at 128 for AlexNet; found 9"),
     ],
@@ -638,7 +638,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
         (("--epochs", "0"), "`epochs` should be greater than or equal to 1; found 0"),
         (("--seed", "-1"), "`seed` should be greater than or equal to 0; found -1"),
         (("--seed", str(2**70)), "`seed` should be less than"),
-        (("--recipe", "cake"), "`recipe` should be 'paper' or 'short'; found 'cake'"),
+        (("--recipe", "cake"), "`recipe` should be 'paper', 'short' or 'strong'; found 'cake'"),
         (("--preset", "worst"), "`preset` should be one of best, paper; found 'worst'"),
         (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--network", "LeNet"), "found 'LeNet'"),

@@ -253,8 +253,10 @@ def test_formula_of_bytes_holds() -> None:
     assert len(content) == 8 + int.from_bytes(content[:8], "little") + tensors
 
 
-@pytest.mark.parametrize("program", ["write_results.py", "write_flows.py"])
+@pytest.mark.parametrize(
+    "program", ["experiments/write_results.py", "experiments/write_flows.py", "benchmarks/write_performance.py"]
+)
 def test_the_results_say_what_was_measured(program: str) -> None:
-    command = [sys.executable, str(ROOT / "experiments" / program), "--check"]
+    command = [sys.executable, str(ROOT / program), "--check"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
