@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from collabdm.files import read_contribution, read_distilled, read_plan
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.networks import NetworkSpec
+from collabdm.outcomes import KINDS
 from collabdm.partition import Partition
 from collabdm.planning import plan_for
-from collabdm.protocol import Plan
+from collabdm.protocol import DistilledSet, Plan
 from collabdm.seeds import Purpose, Stream
 from collabdm.settings import PRESETS, merge_settings, network_list, plan_settings
 from collabdm.sources import limit, load
@@ -165,7 +167,7 @@ def test_test_images_are_labelled_by_the_class_names_of_the_training_images(tmp_
         seen.append(test)
         return [Score("collabdm", "ConvNet", (0.5,), 1)]
 
-    monkeypatch.setattr(module, "evaluate", watch)
+    monkeypatch.setitem(KINDS, DistilledSet, replace(KINDS[DistilledSet], score=watch))
     simulate(tiny(data=str(tmp_path / "data"), sites=1, per_class=None), Bench(tmp_path / "round"))
     assert seen[0].labels.tolist() == [1, 2, 2]
     assert seen[0].classes == ("cat", "dog", "owl")

@@ -187,3 +187,11 @@ def test_a_whole_round_neither_reads_nor_moves_the_global_generators() -> None:
         assert torch.equal(torch.get_rng_state(), before)
         assert np.array_equal(np.random.get_state()[1], before_numpy)
     assert torch.equal(*outcomes)
+
+
+def test_normals_are_these_for_ever_and_standard() -> None:
+    assert Stream.of(0, Purpose.BASELINE).normals(4).tolist() == pytest.approx(
+        [-1.0638394355773926, -0.4981825053691864, -1.0000221729278564, -0.16144970059394836], rel=1e-6
+    )
+    many = Stream.of(0, Purpose.BASELINE).normals(100_001)
+    assert (float(many.mean()), float(many.std())) == pytest.approx((0, 1), abs=0.01)

@@ -1,7 +1,7 @@
 """The two arrows of the round at the rim: from a plan and data to a file, from files to a file.
 
     Plan, images   ->  Contribution     at a site, as its policy allows
-    Plan, files    ->  DistilledSet     at the server
+    Plan, files    ->  outcome          at the server: most often a DistilledSet
 
 The command line and Flower both go this way, so what they write is the same, to the byte. What is stopped
 goes on where it stood.
@@ -14,15 +14,16 @@ from typing import Literal
 
 from collabdm.errors import DataError
 from collabdm.experiment import Bench, Stopping, data_digest
-from collabdm.files import ContributionFiles, write_contribution, write_distilled
+from collabdm.files import ContributionFiles, write_contribution
 from collabdm.flows import load_flows
 from collabdm.flows.tables import Reading
 from collabdm.images import ImageSet
-from collabdm.methods import method_of
+from collabdm.methods import Outcome, one_round
 from collabdm.methods.collabdm import check_data
+from collabdm.outcomes import kind_of
 from collabdm.planning import check_probe
 from collabdm.policy import Policy
-from collabdm.protocol import DistilledSet, Plan
+from collabdm.protocol import Plan
 from collabdm.screen import write_picture
 from collabdm.settings import file_digest
 from collabdm.sources import fit_classes, load
@@ -75,7 +76,7 @@ class Site:
 
 def admit(plan: Plan, data: ImageSet, site: Site) -> ImageSet:
     """The data that the site's answer may use, once all is checked that can be. Raises CollabDMError."""
-    method_of(plan)
+    one_round(plan)
     plan.check_site(site.name)
     check_data(plan, data)
     held = site.policy.withhold(data)
@@ -88,21 +89,23 @@ def contribute_file(plan: Plan, data: ImageSet, site: Site, output: Path, bench:
     """Answer a plan: write one site's contribution. Raises CollabDMError."""
     held = admit(plan, data, site)
     with Stopping(output, plan.digest + site.name + data_digest(held), bench) as run:
-        write_contribution(method_of(plan).contribute(plan, held, site.name, run), output)
+        write_contribution(one_round(plan).contribute(plan, held, site.name, run), output)
 
 
 def distill_files(
     plan: Plan, contributions: ContributionFiles, output: Path, bench: Bench, allow_missing: bool = False
-) -> DistilledSet:
-    """Write the distilled set of a round, and its picture beside it. Raises CollabDMError."""
-    method = method_of(plan)
+) -> Outcome:
+    """Write the outcome of a round, and its picture beside it where it has images. Raises CollabDMError."""
+    method = one_round(plan)
     check_probe(plan)
     paths = contributions.paths
     identity = plan.digest + ",".join(f"{site}:{file_digest(path)}" for site, path in paths.items())
     with Stopping(output, identity, bench) as run:
-        made = method.distill(plan, contributions, run, allow_missing)
-        write_distilled(made, output)
-    write_picture(made, picture_of(output))
+        made: Outcome = method.distill(plan, contributions, run, allow_missing)
+        kind = kind_of(made)
+        kind.write(made, output)
+    if (images := kind.images(made)) is not None:
+        write_picture(images, picture_of(output))
     return made
 
 

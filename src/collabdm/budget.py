@@ -44,6 +44,10 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
     Fields named in `keep` stay as they are. Raises PlanError where even the smallest choice is too large.
     """
+    if plan.options is not None:
+        raise PlanError(
+            f"`budget` should stand where statistics are sent; found method {plan.method}, which sends none"
+        )
     wire = plan.wire if "wire" in keep else "int8"
     full = plan.model_copy(update={"sketch": None}).width
     widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < full)

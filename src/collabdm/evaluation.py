@@ -22,7 +22,7 @@ from torch import Tensor
 
 from collabdm.compute import Compute
 from collabdm.embedding import Geometry
-from collabdm.images import ImageSet
+from collabdm.images import ImageSet, Normalisation
 from collabdm.methods.localdm import random_images
 from collabdm.networks import NetworkSpec
 from collabdm.planning import geometry
@@ -151,6 +151,18 @@ def evaluate(
     """The scores of a distilled set on test images of the plan's classes."""
     data = training_set(distilled)
     return score(distilled.method, data, test, geometry(distilled.plan), protocol, compute, progress)
+
+
+@torch.no_grad()
+def accuracy_of(
+    predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
+) -> float:
+    """Share of the test images whose largest logit is their class."""
+    right, size = 0, compute.chunk(gradients=False)
+    for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
+        x = normalisation.apply(images.to(compute.device))
+        right += int((predictor(x).argmax(1).cpu() == labels).sum())
+    return right / len(test)
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:

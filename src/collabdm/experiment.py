@@ -1,10 +1,10 @@
 """A whole round simulated on one machine: split, every site, the server, the scores.
 
-    data -> partition -> {site: Contribution} -> DistilledSet -> scores
+    data -> partition -> {site: Contribution} -> outcome -> scores
 
 Everything lies in one folder: experiment.json, partition.json, and for each method plan.json,
-contributions/ and distilled.safetensors, the files that real sites would exchange; results.json holds the
-scores. What is already there and belongs to the same experiment is not made again, so a stopped
+contributions/ and the outcome (most often distilled.safetensors), the files that real sites would exchange;
+results.json holds the scores. What is already there and belongs to the same experiment is not made again, so a stopped
 simulation goes on where it stood. Settings and data are checked first, before anything is written.
 """
 
@@ -26,19 +26,25 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.evaluation import Protocol, evaluate, for_as_many_steps, random_baselines, score
 from collabdm.files import (
     read_contribution,
-    read_distilled,
     read_state,
     write_contribution,
-    write_distilled,
     write_plan,
     write_state,
 )
 from collabdm.images import ImageSet, pool
 from collabdm.ledger import Ledger, read_json
 from collabdm.matching import State
-from collabdm.methods import METHODS, Method
-from collabdm.methods.collabdm import Run
+from collabdm.methods import METHODS, Method, Outcome
+from collabdm.methods.collabdm import Run, Watch, unwatched
 from collabdm.networks import NetworkSpec
+from collabdm.outcomes import (
+    KINDS,
+    Watched,
+    describe_outcome,
+    kind_of,
+    read_kept,
+    write_traffic,
+)
 from collabdm.partition import Partition, by_column, dirichlet, iid
 from collabdm.planning import describe, geometry, plan_for
 from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
@@ -148,10 +154,14 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
         folder = bench.folder if name == experiment.method else bench.folder / name
         held = {"all": train} if METHODS[name].pooled else sites
         curve = Curve(plan, folder / "curve", experiment.curve if name == experiment.method else 0)
-        distilled = make_set(plan, METHODS[name], held, replace(bench, folder=folder), curve.keep)
-        ledger.sets[name] = _describe(distilled, folder)
-        ledger.score(name, partial(evaluate, distilled, test, protocol, bench.compute, bench.progress))
-        ledger.draw(curve, distilled, lambda made: evaluate(made, test, first, bench.compute, bench.progress))
+        watched = Watched(folder / "watched.json", plan, test, bench.compute)
+        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), Onlookers(curve.keep, watched))
+        ledger.sets[name] = describe_outcome(made, folder)
+        ledger.score(name, partial(kind_of(made).score, made, test, protocol, bench.compute, bench.progress))
+        for line in watched.scores(name):
+            ledger.score(line.what, partial(list, [line]))
+        if isinstance(made, DistilledSet):
+            ledger.draw(curve, made, lambda earlier: evaluate(earlier, test, first, bench.compute, bench.progress))
     _score_baselines(experiment, plans[experiment.method], sites, test, ledger, bench)
     return ledger.write(complete=True)
 
@@ -199,28 +209,39 @@ def split_of(experiment: Experiment, train: ImageSet) -> Partition:
 
 
 def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], train: ImageSet) -> Plan:
-    """The plan of one method: the experiment's settings as the method adapts them."""
+    """The plan of one method: the experiment's settings as the method adapts them; `options` are its first method's."""
     settings: dict[str, Any] = {"seed": experiment.seed, "sites": len(sites)}
     if experiment.plan.get("fraction", 1) != 1:
         settings["site_names"] = tuple(sites)
-    return plan_for(train, **method.adapt(settings | experiment.plan))
+    said = {k: v for k, v in experiment.plan.items() if k != "options" or method.name == experiment.method}
+    return plan_for(train, **method.adapt(settings | said))
 
 
-def make_set(
-    plan: Plan,
-    method: Method,
-    held: dict[str, ImageSet],
-    bench: Bench,
-    watch: Callable[[State], None] = lambda state: None,
-) -> DistilledSet:
-    """One method's set, through the files that sites would send; finished files are not made again.
+@dataclass(frozen=True)
+class Onlookers:
+    """Who looks at a long part on its way: at every state of its loop, and at predictors that it shows."""
 
-    `watch` sees every state of the refinement.
-    """
-    path = bench.folder / "distilled.safetensors"
+    states: Callable[[State], None] = lambda state: None
+    predictors: Watch = unwatched
+
+
+def make_outcome(
+    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, onlookers: Onlookers = Onlookers()
+) -> Outcome:
+    """One method's outcome, through the files that sites would send; finished files are not made again."""
+    kind = KINDS[method.outcome]
+    path = bench.folder / kind.file
     write_plan(plan, bench.folder / "plan.json")
-    if path.exists() and _is_of(path, plan):
-        return read_distilled(path)
+    kept = read_kept(method, plan, bench.folder)
+    if kept is not None:
+        return kept
+    made: Outcome
+    if method.converse is not None:
+        with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
+            made, traffic = method.converse(plan, held, run)
+            write_traffic(traffic, bench.folder)
+            kind.write(made, path)
+        return made
     contributions = []
     for number, (name, data) in enumerate(held.items()):
         file = bench.folder / "contributions" / f"{name}.safetensors"
@@ -228,35 +249,35 @@ def make_set(
             if not _answers(file, plan):
                 write_contribution(method.contribute(plan, data, name, run), file)
         contributions.append(read_contribution(file, plan))
-    with Stopping(path, plan.digest, bench, watch=watch) as run:
-        distilled = replace(method.distill(plan, contributions, run), method=method.name)
-        write_distilled(distilled, path)
-    return distilled
+    with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
+        made = replace(method.distill(plan, contributions, run), method=method.name)
+        kind.write(made, path)
+    return made
 
 
 class Stopping:
     """Keeps the state of a long part beside its output while it runs, so that it can be stopped and resumed."""
 
     def __init__(
-        self,
-        output: Path,
-        identity: str,
-        bench: Bench,
-        prefix: str = "",
-        watch: Callable[[State], None] = lambda state: None,
+        self, output: Path, identity: str, bench: Bench, prefix: str = "", onlookers: Onlookers = Onlookers()
     ) -> None:
-        self._watch = watch
         self._path = output.parent / f".{output.name}.state"
-        self._identity, self._bench, self._prefix = identity, bench, prefix
+        self._identity, self._bench, self._prefix, self._onlookers = identity, bench, prefix, onlookers
         self._last = time.monotonic()
 
     def __enter__(self) -> Run:
         bench = self._bench
         resume = read_state(self._path, self._identity)
-        return Run(bench.compute, lambda what, *at: bench.progress(self._prefix + what, *at), resume, self._keep)
+        return Run(
+            bench.compute,
+            lambda what, *at: bench.progress(self._prefix + what, *at),
+            resume,
+            self._keep,
+            self._onlookers.predictors,
+        )
 
     def _keep(self, state: State) -> None:
-        self._watch(state)
+        self._onlookers.states(state)
         if time.monotonic() - self._last > STATE_EVERY_SECONDS:
             write_state(state, self._identity, self._path)
             self._last = time.monotonic()
@@ -348,27 +369,9 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _describe(distilled: DistilledSet, folder: Path) -> dict[str, Any]:
-    sent = {p.stem: p.stat().st_size for p in sorted((folder / "contributions").glob("*.safetensors"))}
-    return {
-        "plan": distilled.plan.digest,
-        "bytes_per_site": sent,
-        "bytes": (folder / "distilled.safetensors").stat().st_size,
-        "images": len(distilled.images),
-        "sites": distilled.sites,
-    }
-
-
 def _answers(path: Path, plan: Plan) -> bool:
     try:
         read_contribution(path, plan)
     except DocumentError:
         return False
     return True
-
-
-def _is_of(path: Path, plan: Plan) -> bool:
-    try:
-        return read_distilled(path).plan == plan
-    except DocumentError:
-        return False

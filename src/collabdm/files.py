@@ -19,6 +19,8 @@ from torch import Tensor
 from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet
 from collabdm.matching import State
+from collabdm.methods import declared_parts
+from collabdm.parts import check_parts, declared_bytes
 from collabdm.planning import describe, most_bytes
 from collabdm.protocol import (
     CONTRIBUTION_VERSION,
@@ -38,6 +40,7 @@ PLAN_LIMIT = 4 * 2**20
 DISTILLED_LIMIT = 2**32
 HEADER_ALLOWANCE = 2**20
 
+_PART = "parts."
 _STATISTICS = ("steps", "classes", "codes", "batch_counts", "totals")
 
 
@@ -118,6 +121,7 @@ def contribution_bytes(contribution: Contribution) -> bytes:
     if s.scales is not None:
         tensors["statistics.scales"] = s.scales
     tensors |= {"local.images": contribution.images.images, "local.labels": contribution.images.labels}
+    tensors |= {f"{_PART}{name}": part for name, part in contribution.parts.items()}
     header = ContributionHeader(
         format="collabdm/contribution",
         version=CONTRIBUTION_VERSION,
@@ -140,6 +144,7 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
     try:
         contribution = _contribution(header, tensors)
         check_contribution(plan, contribution)
+        check_parts(declared_parts(plan), contribution.parts, f"contribution of {contribution.site!r}")
     except (DocumentError, DataError) as error:
         raise DocumentError(f"{where}: {error}") from error
     return contribution
@@ -178,7 +183,7 @@ class ContributionFiles(Mapping[str, Contribution]):
 
 def contribution_limit(plan: Plan) -> int:
     """The most bytes that an answer to the plan can have."""
-    return most_bytes(plan) + HEADER_ALLOWANCE
+    return most_bytes(plan) + declared_bytes(declared_parts(plan)) + HEADER_ALLOWANCE
 
 
 def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
@@ -214,7 +219,7 @@ def read_distilled(path: Path | str) -> DistilledSet:
     if header.classes != plan.classes or images.shape != plan.image.shape:
         raise DocumentError(f"{where}: images should be of the plan's classes and shape {plan.image.shape}")
     counts = set(images.counts().tolist())
-    if not counts <= {0, plan.ipc} or counts == {0}:
+    if counts == {0} or (plan.options is None and not counts <= {0, plan.ipc}):
         raise DocumentError(f"{where}: there should be {plan.ipc} images of a class; found {sorted(counts)}")
     if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
         raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
@@ -246,7 +251,9 @@ def read_state(path: Path, identity: str) -> State | None:
 def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:
     names = {f"statistics.{name}" for name in _STATISTICS} | {"local.images", "local.labels"}
     scales = tensors.get("statistics.scales")
-    _expect_names(f"contribution of {header.site!r}", tensors, names | ({"statistics.scales"} & set(tensors)))
+    parts = {name.removeprefix(_PART): tensor for name, tensor in tensors.items() if name.startswith(_PART)}
+    optional = {"statistics.scales", *(f"{_PART}{name}" for name in parts)}
+    _expect_names(f"contribution of {header.site!r}", tensors, names | (optional & set(tensors)))
     for name in ("statistics.steps", "statistics.classes", "statistics.batch_counts", "statistics.totals"):
         if tensors[name].dtype != torch.int64 or tensors[name].ndim != 1:
             raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
@@ -255,7 +262,7 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
     if labels.dtype != torch.int64 or labels.ndim != 1 or bool((labels.diff() < 0).any()):
         raise DocumentError("`local.labels` should be int64 of one dimension, in ascending order")
     images = ImageSet(tensors["local.images"], labels, header.classes)
-    return Contribution(header.site, header.plan_digest, statistics, images, header.versions)
+    return Contribution(header.site, header.plan_digest, statistics, images, header.versions, parts)
 
 
 def _encode(tensors: dict[str, Tensor], header: _Header) -> bytes:

@@ -7,6 +7,8 @@ from safetensors import SafetensorError, safe_open
 
 from collabdm.errors import DocumentError
 from collabdm.files import HEADER_KEY, read_distilled, read_plan
+from collabdm.methods import declared_parts
+from collabdm.parts import declared_bytes
 from collabdm.planning import cost
 from collabdm.protocol import Plan
 
@@ -30,13 +32,15 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
 def summary(plan: Plan) -> str:
     """What a plan asks of a site."""
     spent = cost(plan)
+    parts = declared_bytes(declared_parts(plan))
     sketch = "none" if plan.sketch is None else str(plan.sketch)
     return (
         f"plan {plan.digest[:16]}…, seed {plan.seed}, {plan.sites} sites, T = {plan.steps}\n"
         f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
-        f"a site sends at most {spent.file_bytes:,} bytes "
-        f"({spent.statistics_bytes:,} statistics, {spent.image_bytes:,} images) "
-        f"and computes {duration(spent.multiplications)} on two cores"
+        f"a site sends at most {spent.file_bytes + parts:,} bytes "
+        f"({spent.statistics_bytes:,} statistics, {spent.image_bytes:,} images"
+        f"{f', {parts:,} parts of method {plan.method}' if parts else ''}) "
+        f"and {f'computes {duration(spent.multiplications)} on two cores' if plan.options is None else 'trains'}"
     )
 
 

@@ -13,9 +13,10 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -26,7 +27,7 @@ from collabdm.embedding import Embedding, Geometry, Seeds, multiplications, prob
 from collabdm.errors import PlanError, ProbeError
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.networks import Network, build
-from collabdm.protocol import ImageSpec, Plan, Probe
+from collabdm.protocol import ImageSpec, Part, Plan, Probe
 from collabdm.seeds import Purpose, Stream, participants
 from collabdm.statistics import WIRE_BYTES
 
@@ -34,6 +35,8 @@ STEP_BYTES = 8  # the number of a step
 HEADER_BYTES = 1536  # class names apart: names and places of tensors, site, digest, versions
 PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
+
+Options = TypeVar("Options", bound=Part)
 
 
 def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
@@ -80,6 +83,16 @@ def describe(error: ValidationError) -> str:
         message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
         lines.append(f"`{where}` {message}; found {item['input']!r:.80}" if where else message)
     return "\n".join(lines)
+
+
+def options_of(options: Mapping[str, Any] | None, model: type[Options]) -> Options:
+    """A method's own settings, from a plan or from what a person said. Raises PlanError, naming the field."""
+    try:
+        return model.model_validate_json(json.dumps(options or {}, default=str), strict=True)
+    except ValidationError as error:
+        raise PlanError(
+            "\n".join(line.replace("`", "`options.", 1) for line in describe(error).splitlines())
+        ) from error
 
 
 def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:

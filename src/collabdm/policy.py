@@ -23,6 +23,8 @@ from collabdm.errors import DataError, PlanError
 from collabdm.files import contribution_bytes
 from collabdm.images import ImageSet
 from collabdm.inspection import MULTIPLICATIONS_PER_SECOND, Row, duration
+from collabdm.methods import declared_parts, method_of
+from collabdm.parts import declared_bytes
 from collabdm.planning import cost, describe
 from collabdm.protocol import Contribution, Part, Plan
 from collabdm.settings import read_toml
@@ -70,7 +72,7 @@ class Policy(Part):
         rows = (
             ("largest_steps", self.largest_steps, plan.steps),
             ("largest_ipc", self.largest_ipc, plan.ipc),
-            ("largest_bytes", self.largest_bytes, foretold.file_bytes),
+            ("largest_bytes", self.largest_bytes, foretold.file_bytes + declared_bytes(declared_parts(plan))),
             ("largest_minutes", self.largest_minutes, minutes),
         )
         refused = [
@@ -78,6 +80,8 @@ class Policy(Part):
             for name, limit, asked in rows
             if limit is not None and asked > limit
         ]
+        if self.largest_minutes is not None and plan.options is not None:
+            refused.append(f"`largest_minutes` is {self.largest_minutes:g}; the time of {plan.method} is not foretold")
         if not self.raw_images and (what := _raw(plan)):
             refused.append(f"`raw_images` is false; the plan {what}")
         if self.methods is not None and plan.method not in self.methods:
@@ -100,26 +104,30 @@ def foretell(plan: Plan, data: ImageSet, site: str) -> list[Row]:
     statistics, images = blank.statistics, blank.images
     scales = 0 if statistics.scales is None else statistics.scales.nbytes
     whole, means = len(contribution_bytes(blank)), statistics.codes.nbytes + scales
+    parts = sum(part.nbytes for part in blank.parts.values())
     spent = cost(plan, int(data.counts().max()))
+    time = f"{duration(spent.multiplications)} on two cores, at most"
+    if plan.options is not None:
+        time = "not foretold"
     counts = zip(statistics.classes.tolist(), statistics.totals.tolist(), strict=True)
     return [
         ("class means", f"{means:,} bytes, {' x '.join(map(str, statistics.codes.shape))} numbers in {plan.wire}"),
         ("images", f"{images.nbytes():,} bytes, {len(images)} of {' x '.join(map(str, plan.image.shape))}"),
-        ("numbers and header", f"{whole - means - images.nbytes():,} bytes"),
+        *([("parts of the method", f"{parts:,} bytes: {', '.join(blank.parts)}")] if parts else []),
+        ("numbers and header", f"{whole - means - images.nbytes() - parts:,} bytes"),
         ("in all", f"{whole:,} bytes"),
         ("classes", ", ".join(f"{plan.classes[y]}: {n}" for y, n in counts)),
         ("raw images", _raw(plan) or "none"),
-        ("time", f"{duration(spent.multiplications)} on two cores, at most"),
+        ("time", time),
     ]
 
 
 def _raw(plan: Plan) -> str:
     """What of the plan shows raw images, as a verb with its object; empty for nothing."""
-    if plan.local.images == 0 or plan.local.method == "none":
+    if not method_of(plan).from_real(plan):
         return ""
-    if plan.local.method == "random":
-        return "asks for real images as they are"
-    return "starts what is sent from real images" if plan.local.start == "real" else ""
+    asked = plan.local.method == "random"
+    return "asks for real images as they are" if asked else "starts what is sent from real images"
 
 
 def _blank(plan: Plan, data: ImageSet, site: str) -> Contribution:
@@ -132,4 +140,5 @@ def _blank(plan: Plan, data: ImageSet, site: str) -> Contribution:
     labels = present.repeat_interleave(0 if plan.local.method == "none" else plan.local.images)
     pixels = torch.zeros(len(labels), *plan.image.shape, dtype=getattr(torch, plan.images))
     statistics = Statistics(torch.tensor(steps, dtype=torch.int64), present, codes, scales, batches, totals)
-    return Contribution(site, plan.digest, statistics, ImageSet(pixels, labels, plan.classes), versions())
+    parts = {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in declared_parts(plan).items()}
+    return Contribution(site, plan.digest, statistics, ImageSet(pixels, labels, plan.classes), versions(), parts)

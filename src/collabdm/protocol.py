@@ -19,13 +19,17 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import torch
+from jaxtyping import Float32
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
+    field_validator,
     model_serializer,
     model_validator,
 )
+from torch import Tensor
 
 from collabdm.augment import OPERATIONS, Operation
 from collabdm.errors import DocumentError, PlanError
@@ -38,6 +42,8 @@ from collabdm.statistics import Merging, Statistics, Wire
 PLAN_VERSION = 1
 CONTRIBUTION_VERSION = 1
 DISTILLED_VERSION = 1
+STEPS_VERSION = 1
+MODEL_VERSION = 1
 
 JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
 LARGEST_TOTAL = 2**40  # images of a class at one site: sums over any number of sites stay far below 2^63
@@ -132,7 +138,7 @@ class Collection(Part):
 
 
 #: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
-EXTENSIONS = ("collection", "flows")
+EXTENSIONS = ("collection", "flows", "options")
 
 
 class Plan(Part):
@@ -160,6 +166,19 @@ class Plan(Part):
     probe: Probe | None = None
     collection: Collection | None = None
     flows: FlowSchema | None = None
+    options: dict[str, JsonValue] | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.digest)  # `options` is a dict, which has none
+
+    @field_validator("options")
+    @classmethod
+    def _options_can_be_written(cls, options: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        try:
+            json.dumps(options, allow_nan=False)
+        except ValueError as error:
+            raise ValueError("`options` should hold finite numbers; found NaN or infinity") from error
+        return options
 
     @model_serializer(mode="wrap")
     def _without_absent_extensions(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -202,7 +221,7 @@ class Plan(Part):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        return _digest(self)
+        return _digest(self.model_dump_json())
 
     def steps_of(self, site: str) -> list[int]:
         """A_k: the steps in which a site takes part."""
@@ -221,8 +240,8 @@ class Plan(Part):
 
 
 @lru_cache
-def _digest(plan: Plan) -> str:
-    return hashlib.sha256(canonical_json(plan.model_dump(mode="json")).encode()).hexdigest()
+def _digest(document: str) -> str:
+    return hashlib.sha256(canonical_json(json.loads(document)).encode()).hexdigest()
 
 
 @lru_cache
@@ -232,13 +251,16 @@ def _embedding_width(network: NetworkSpec, shape: tuple[int, int, int], classes:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one site answers: statistics of its classes, and a few images (see `Local`)."""
+    """What one site answers: statistics of its classes, a few images (see `Local`), and the further `parts`
+    that the plan's method declares (see `parts`).
+    """
 
     site: str
     plan_digest: str
     statistics: Statistics
     images: ImageSet
     versions: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -254,6 +276,29 @@ class DistilledSet:
     sites: dict[str, list[int]]
     method: str
     versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DistilledSteps:
+    """An outcome that is a course of training: steps of images with soft labels (logits) and learning rates.
+
+    `images` is (steps, images, channels, height, width), pixels as the plan says; `labels` (steps, images, classes);
+    `rates` (steps,). What the course begins from follows from `plan`.
+    """
+
+    images: Tensor
+    labels: Float32[Tensor, "s m classes"]
+    rates: Float32[Tensor, " s"]
+    plan: Plan
+    sites: dict[str, list[int]]
+    method: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def as_set(self) -> ImageSet:
+        """The images as data, by class, each with the class of its largest logit."""
+        labels = self.labels.flatten(0, 1).argmax(1)
+        order = labels.argsort(stable=True)
+        return ImageSet(self.images.flatten(0, 1)[order], labels[order], self.plan.classes)
 
 
 def check_contribution(plan: Plan, contribution: Contribution) -> None:

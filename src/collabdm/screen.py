@@ -21,7 +21,6 @@ from rich.table import Table
 from rich.text import Text
 
 from collabdm.images import ImageSet, as_uint8
-from collabdm.protocol import DistilledSet
 from collabdm.whole import replace_whole
 
 FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
@@ -98,10 +97,10 @@ def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 SCORE_COLUMNS = ("set", "network", "accuracy %", "std", "n", "images", "bytes per site, at most")
 
 
-def write_picture(distilled: DistilledSet, path: Path, columns: int = 10) -> None:
-    """A PNG of the set: a row per class, up to `columns` images of each, every image some 64 pixels wide."""
-    zoom = max(1, 64 // distilled.plan.image.side)
-    picture = contact_sheet(distilled.images, columns, zoom)
+def write_picture(images: ImageSet, path: Path, columns: int = 10) -> None:
+    """A PNG of a set: a row per class, up to `columns` images of each, every image some 64 pixels wide."""
+    zoom = max(1, 64 // images.shape[-1])
+    picture = contact_sheet(images, columns, zoom)
     replace_whole(path, lambda file: picture.save(file, format="PNG"))
 
 

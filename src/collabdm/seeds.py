@@ -47,7 +47,7 @@ class Purpose(IntEnum):
     PARTITION = 32  #: simulated split of one data set over sites
     NETWORK = 33  #: initial weights of a network to be trained
     TRAINING = 34  #: order of images and augmentation in training
-    BASELINE = 35  #: random real images to compare with
+    BASELINE = 35  #: what a system to compare with draws, under a seed derived for it
     DATA = 36  #: subsets of a data set
 
 
@@ -91,6 +91,19 @@ class Stream:
         octets = self.words((count + 63) // 64).astype("<u8", copy=False).view(np.uint8)
         bits = np.unpackbits(octets, count=count, bitorder="little")
         return torch.from_numpy(bits.astype(np.float32) * 2 - 1).reshape(shape)
+
+    def normals(self, *shape: int) -> Float32[Tensor, "..."]:
+        """Standard normals by Box and Muller, float32, of the given shape.
+
+        Uniforms u_1 .. u_n and then v_1 .. v_n give sqrt(-2 log(1 - u_i)) (cos, sin)(2 pi v_i), n = half of what is
+        wanted, rounded up; all cosines come first. Computed in double precision: equal on any machine but for the
+        last bit.
+        """
+        count = math.prod(shape)
+        u, v = self.uniforms(2, (count + 1) // 2).double()
+        radius, angle = (-2 * torch.log1p(-u)).sqrt(), 2 * math.pi * v
+        values = torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
+        return values.float().reshape(shape)
 
     def permutation(self, n: int) -> Int64[Tensor, " n"]:
         """A random order of 0 .. n-1: the order of the next n words (ties, of chance 2^-64, by position)."""

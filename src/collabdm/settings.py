@@ -18,6 +18,7 @@ from collabdm.experiment import Experiment, network_settings
 from collabdm.flows import load_flows
 from collabdm.flows.draft import schema_of
 from collabdm.flows.schema import FlowSchema
+from collabdm.methods import METHODS
 from collabdm.planning import describe, make_plan, plan_for
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
@@ -142,6 +143,9 @@ def recipe_of(name: str, epochs: int | None) -> Recipe:
 def new_plan(data: str | None, classes: str | None, image_size: str | None, settings: Settings) -> Plan:
     """A plan after a public reference set, or after class names and an image size alone."""
     settings = plan_settings(settings)
+    method = METHODS.get(settings.get("method", ""))
+    if method is not None and method.options is not None:
+        settings = method.adapt(settings)
     if isinstance(settings.get("flows"), str):
         settings["flows"] = schema_of(settings["flows"])
     if isinstance(settings.get("flows"), FlowSchema):

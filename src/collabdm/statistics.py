@@ -35,7 +35,7 @@ Wire = Literal["float16", "int8", "float32"]
 Merging = Literal["weighted", "uniform"]
 
 WIRE_BYTES: dict[Wire, int] = {"float16": 2, "int8": 1, "float32": 4}
-_WIRE_DTYPES: dict[Wire, torch.dtype] = {
+WIRE_DTYPES: dict[Wire, torch.dtype] = {
     "float16": torch.float16,
     "int8": torch.int8,
     "float32": torch.float32,
@@ -64,7 +64,7 @@ class Statistics:
             raise DocumentError(
                 f"statistics should be (steps, classes, width) = {(*shape, 'r')}; found {tuple(self.codes.shape)}"
             )
-        if self.codes.dtype not in _WIRE_DTYPES.values():
+        if self.codes.dtype not in WIRE_DTYPES.values():
             raise DocumentError(f"statistics should be float16, float32 or int8; found {self.codes.dtype}")
         if (self.scales is not None) != (self.codes.dtype == torch.int8):
             raise DocumentError("scales should stand beside int8 statistics, and only there")
@@ -92,7 +92,7 @@ class Statistics:
     @property
     def wire(self) -> Wire:
         """The wire type."""
-        return next(wire for wire, dtype in _WIRE_DTYPES.items() if dtype == self.codes.dtype)
+        return next(wire for wire, dtype in WIRE_DTYPES.items() if dtype == self.codes.dtype)
 
     def means(self) -> Float32[Tensor, "T P r"]:
         """The class means, decoded."""
@@ -115,7 +115,7 @@ def encode(means: Float32[Tensor, "*shape r"], wire: Wire) -> tuple[Tensor, Floa
         scales = means.abs().amax(-1) / 127
         codes = (means / scales.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round().clamp(-127, 127)
         return codes.to(torch.int8), scales
-    codes = means.to(_WIRE_DTYPES[wire])
+    codes = means.to(WIRE_DTYPES[wire])
     if not bool(torch.isfinite(codes).all()):
         raise DataError(
             f"class means should fit {wire}; found values up to {float(means.abs().max()):.3g}: "

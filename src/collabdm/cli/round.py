@@ -27,7 +27,7 @@ from collabdm.cli.options import (
     print_document,
 )
 from collabdm.inspection import summary
-from collabdm.methods import method_of
+from collabdm.methods import one_round
 from collabdm.policy import foretell, read_policy
 from collabdm.screen import Bars, table
 from collabdm.settings import (
@@ -128,7 +128,7 @@ def contribute(
 ) -> None:
     """Answer a plan with this site's data: the one file that the site sends."""
     agreed = files.read_plan(plan)
-    method_of(agreed)
+    one_round(agreed)
     agreed.check_site(site)
     who = Site(site, read_policy(policy))
     check_output(output, plan)
@@ -155,9 +155,9 @@ def distill(
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Refine the sites' contributions into the distilled set."""
+    """Refine the sites' contributions into the distilled set, or make what else the plan's method gives."""
     agreed = files.read_plan(plan)
-    method_of(agreed)
+    one_round(agreed)
     picture = picture_of(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from collabdm import files
+from collabdm.arrows import picture_of
 from collabdm.cli.options import (
     DATA_HELP,
     PRESET,
@@ -29,6 +30,7 @@ from collabdm.compute import Compute
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
 from collabdm.experiment import Bench, Experiment, networks_of, simulate
 from collabdm.methods import METHODS
+from collabdm.outcomes import KINDS
 from collabdm.planning import geometry
 from collabdm.robustness import robustness
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
@@ -169,8 +171,12 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     """Simulate, and show the table and where everything lies."""
     with Bars(quiet) as bars:
         results = simulate(experiment, Bench(output, compute, bars))
-    made = files.read_distilled(output / "distilled.safetensors")
-    write_picture(made, output / "distilled.png")
+    kind = KINDS[METHODS[experiment.method].outcome]
+    images = kind.images(kind.read(output / kind.file))
+    picture = picture_of(output / kind.file)
+    if images is not None:
+        write_picture(images, picture)
     title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
     console.print(table(title, SCORE_COLUMNS, score_rows(results)))
-    console.print(f"in {output}: plan.json, contributions/, distilled.safetensors, distilled.png, results.json")
+    written = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
+    console.print(f"in {output}: {', '.join(name for name in written if (output / name).exists())}")

@@ -25,9 +25,10 @@ from collabdm.arrows import distill_files
 from collabdm.compute import choose_compute
 from collabdm.errors import DocumentError, PlanError
 from collabdm.experiment import Bench
-from collabdm.files import ContributionFiles, read_distilled, read_plan
+from collabdm.files import ContributionFiles, read_plan
 from collabdm.flower.collecting import Clock, CollectionError, Outcome, collect, contribution_path
-from collabdm.methods import method_of
+from collabdm.methods import method_of, one_round
+from collabdm.outcomes import KINDS
 from collabdm.planning import check_probe
 from collabdm.protocol import Plan
 
@@ -44,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
 def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Outcome:
     """One round, by its settings. Raises CollabDMError."""
     plan, folder = read_plan(_place(config, "plan")), _place(config, "folder")
-    method_of(plan)
+    one_round(plan)
     check_probe(plan)
     outcome = collect(plan, folder, grid, clock)
     if outcome.state == "too few":
@@ -61,17 +62,17 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Outcome:
 
 
 def set_path(folder: Path) -> Path:
-    """Where the distilled set of a round is."""
+    """Where the distilled set of a round is, or what else its method gives."""
     return folder / "distilled.safetensors"
 
 
 def _is_made(plan: Plan, folder: Path, outcome: Outcome) -> bool:
     """Whether the set of just these sites is there already."""
     try:
-        made = read_distilled(set_path(folder))
+        made = KINDS[method_of(plan).outcome].read(set_path(folder))
     except DocumentError:
         return False
-    return made.plan == plan and set(made.sites) == set(outcome.came)
+    return bool(made.plan == plan) and set(made.sites) == set(outcome.came)
 
 
 def _place(config: Mapping[str, Any], name: str) -> Path:

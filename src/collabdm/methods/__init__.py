@@ -1,32 +1,55 @@
 """The methods, by name. A method is two functions, `contribute` and `distill`, and the settings it stands for.
 
 The paper's variants differ in settings only: LocalDM is CollabDM without statistics, Central is one
-site that holds everything, pae stores pae^2 small images in each image.
+site that holds everything, pae stores pae^2 small images in each image. The systems that the paper compares with
+send parts of their own and have settings of their own, `options` in the plan; those that need several rounds are a
+conversation instead. What each sends, needs and gives is in docs/methods.md.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from collabdm.errors import PlanError
+from collabdm.images import ImageSet
 from collabdm.methods import collabdm as _collabdm
-from collabdm.protocol import Contribution, DistilledSet, Plan
+from collabdm.methods import dense, dosfl, fedavg, fedd3, rounds
+from collabdm.methods.answers import Settings, Traffic, needs_rounds, own_settings
+from collabdm.methods.collabdm import Run
+from collabdm.parts import Declared
+from collabdm.planning import options_of
+from collabdm.protocol import Contribution, DistilledSet, DistilledSteps, Part, Plan
+from collabdm.weights import DistilledModel
 
-Settings = dict[str, Any]
+Outcome = DistilledSet | DistilledSteps | DistilledModel
+Converse = Callable[[Plan, dict[str, ImageSet], Run], tuple[Outcome, Traffic]]
+
+
+def _no_parts(plan: Plan) -> Declared:
+    return {}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way from sites' data to one distilled set.
+    """A way from sites' data to one outcome.
 
-    `adapt` turns the settings of a plan into the method's own; `pooled` says that one site holds all.
+    `adapt` turns the settings of a plan into the method's own; `pooled` says that one site holds all. `options` is
+    the model of the method's own settings, `declare` says what parts a contribution has beside statistics and images,
+    `outcome` what comes out, `from_real` whether images that are sent are, or begin as, real ones. A method with
+    `converse` needs several rounds, and has all sites at hand.
     """
 
     name: str
     adapt: Callable[[Settings], Settings]
     pooled: bool = False
     contribute: Callable[..., Contribution] = _collabdm.contribute
-    distill: Callable[..., DistilledSet] = _collabdm.distill
+    distill: Callable[..., Any] = _collabdm.distill
+    options: type[Part] | None = None
+    declare: Callable[[Plan], Declared] = _no_parts
+    outcome: type[Outcome] = DistilledSet
+    from_real: Callable[[Plan], bool] = _collabdm.from_real
+    converse: Converse | None = None
 
 
 def _collaborative(settings: Settings) -> Settings:
@@ -56,6 +79,19 @@ def _plain(adapt: Callable[[Settings], Settings]) -> Callable[[Settings], Settin
     return lambda settings: adapt(settings | {"pae": 1})
 
 
+def _one_round(name: str, module: Any, options: type[Part], outcome: type[Outcome]) -> Method:
+    """A method whose file has `declare`, `from_real`, `contribute` and `distill`."""
+    adapt = own_settings(name, options)
+    parts = (module.contribute, module.distill, options, module.declare, outcome, module.from_real)
+    return Method(name, adapt, False, *parts)
+
+
+def _many_rounds(
+    name: str, adapt: Callable[[Settings], Settings], converse: Converse, options: type[Part], outcome: type[Outcome]
+) -> Method:
+    return Method(name, adapt, False, needs_rounds, needs_rounds, options, outcome=outcome, converse=converse)
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -65,12 +101,44 @@ METHODS: dict[str, Method] = {
         Method("localdm-pae", _with_pae(_local)),
         Method("central", _plain(_central), pooled=True),
         Method("central-pae", _with_pae(_central), pooled=True),
+        _one_round("fedd3", fedd3, fedd3.FedD3, DistilledSet),
+        _one_round("dosfl", dosfl, dosfl.Dosfl, DistilledSteps),
+        _one_round("dense", dense, dense.Dense, DistilledModel),
+        _many_rounds(
+            "rounds-means", rounds.in_rounds("rounds-means", rounds.Means), rounds.converse_means, rounds.Means,
+            DistilledSet,
+        ),
+        _many_rounds(
+            "rounds-gradients", rounds.in_rounds("rounds-gradients", rounds.Gradients), rounds.converse_gradients,
+            rounds.Gradients, DistilledSet,
+        ),
+        _many_rounds("fedavg", own_settings("fedavg", fedavg.FedAvg), fedavg.converse, fedavg.FedAvg, DistilledModel),
     )
-}
+}  # fmt: skip
 
 
 def method_of(plan: Plan) -> Method:
-    """The method that a plan names. Raises PlanError where this version does not know it."""
+    """The method that a plan names. Raises PlanError where this version does not know it, or not its options."""
     if plan.method not in METHODS:
         raise PlanError(f"`method` should be one of {', '.join(METHODS)}; found {plan.method!r} in the plan")
-    return METHODS[plan.method]
+    method = METHODS[plan.method]
+    if method.options is not None:
+        options_of(plan.options, method.options)
+    elif plan.options is not None:
+        raise PlanError(f"`options` should be left out for method {plan.method}, which has none; found {plan.options}")
+    return method
+
+
+def one_round(plan: Plan) -> Method:
+    """The method of a plan whose sites answer once. Raises PlanError as `method_of`, and where once is not enough."""
+    method = method_of(plan)
+    if method.converse is not None:
+        needs_rounds(plan)
+    return method
+
+
+@lru_cache
+def declared_parts(plan: Plan) -> Declared:
+    """The parts that a contribution to the plan has, beside statistics and images."""
+    method = METHODS.get(plan.method)
+    return {} if method is None else method.declare(plan)

@@ -15,8 +15,8 @@ from collabdm.files import HEADER_KEY, read_distilled
 from collabdm.ledger import read_json
 from collabdm.protocol import DistilledSet
 
-MEANS, IMAGES, FRAME = "class means", "local images", "labels, counts and header"
-PARTS = (MEANS, IMAGES, FRAME)
+MEANS, IMAGES, FRAME, OWN = "class means", "local images", "labels, counts and header", "parts of the method"
+PARTS = (MEANS, IMAGES, FRAME, OWN)
 KINDS = {"statistics.codes": MEANS, "statistics.scales": MEANS, "local.images": IMAGES}
 LARGEST_HEADER = 2**24
 
@@ -78,7 +78,7 @@ def parts_of(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     parts = dict.fromkeys(PARTS, 0)
     for name, tensor in tensors.items():
         start, end = tensor["data_offsets"]
-        parts[KINDS.get(name, FRAME)] += end - start
+        parts[KINDS.get(name, OWN if name.startswith("parts.") else FRAME)] += end - start
     parts[FRAME] += path.stat().st_size - sum(parts.values())
     return header, parts
 

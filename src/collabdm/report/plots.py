@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from collabdm.evaluation import Score
-from collabdm.report.gathering import PARTS, Round
+from collabdm.report.gathering import OWN, PARTS, Round
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKERS = "osD^vPX"
@@ -115,6 +115,8 @@ def bytes_by_part(made: Round) -> Any | None:
         left = [0.0] * len(made.sent)
         unit, size = _unit(max(sum(parts.values()) for parts in made.sent.values()))
         for colour, part in zip(COLOURS, PARTS, strict=False):
+            if part == OWN and not any(parts[OWN] for parts in made.sent.values()):
+                continue  # CollabDM has none
             width = [parts[part] / size for parts in made.sent.values()]
             axes.barh(list(made.sent), width, left=left, color=colour, label=part, height=0.7)
             left = [a + b for a, b in zip(left, width, strict=True)]

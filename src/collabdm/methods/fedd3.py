@@ -1,0 +1,200 @@
+"""FedD3: every site distils alone, by kernel inducing points (KIP) with the neural tangent kernel; a union follows.
+
+    site k     min over X_s of  1/2 mean | K_ts (K_ss + lambda I)^-1 y_s - y_t |^2,   lambda = 1e-6 tr(K_ss) / k
+    server     S = union of the sites' X_s
+
+K is the kernel of infinitely wide, fully connected ReLU networks with four hidden layers, sigma_w^2 = 2 and
+sigma_b = 0.1. With d numbers in an image,
+
+    Sigma = sigma_w^2 <x, x'> / d + sigma_b^2,   Theta = Sigma;   then, once for each hidden layer,
+    rho   = Sigma(x, x') / sqrt(Sigma(x, x) Sigma(x', x'))
+    K     = sqrt(Sigma(x, x) Sigma(x', x')) (sqrt(1 - rho^2) + rho (pi - arccos rho)) / 2 pi
+    K'    = (pi - arccos rho) / 2 pi
+    Sigma = sigma_w^2 K + sigma_b^2,   Theta = Sigma + sigma_w^2 K' Theta
+
+y is one-hot, less 1 / classes, and is not learned. The images begin as real ones, balanced over the classes that the
+site holds, normalised with the site's own mean and std; they travel as pixels. Batches are balanced too. A site
+stops early when its predictor is right on nearly all of a batch.
+
+References: R. Song, D. Liu, D. Z. Chen, A. Festag, C. Trinitis, M. Schulz, A. Knoll, "Federated learning via
+decentralized dataset distillation in resource-constrained edge environments", 2023. T. Nguyen, Z. Chen, J. Lee,
+"Dataset meta-learning from kernel ridge-regression", ICLR 2021. A. Jacot, F. Gabriel, C. Hongler, "Neural tangent
+kernel: convergence and generalization in neural networks", NeurIPS 2018.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float64, Int64
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from collabdm.errors import PlanError
+from collabdm.images import ImageSet, Normalisation, as_uint8, measure_normalisation
+from collabdm.matching import State
+from collabdm.methods.answers import answer, balanced, check_answer, holdings, in_order
+from collabdm.methods.collabdm import Contributions, Run
+from collabdm.methods.localdm import random_images
+from collabdm.parts import Declared, PartSpec
+from collabdm.planning import options_of
+from collabdm.protocol import Contribution, DistilledSet, Part, Plan, Positive, Rate
+from collabdm.seeds import Purpose, Stream, derive
+from collabdm.version import versions
+
+HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
+RIDGE = 1e-6
+NEARLY_PARALLEL = 1 - 1e-12  # of rho: the slope of K' is infinite at 1, where it does not matter
+LABEL_BYTES = 8
+
+
+class FedD3(Part):
+    """Settings. `images` at each site; or as many as `bytes` hold; without either, an equal share of the set."""
+
+    images: Positive | None = None
+    bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
+    iterations: Annotated[int, Field(ge=0, le=10**6)] = 3000
+    learning_rate: Rate = 0.004
+    batch: Positive = 10
+    stop: Annotated[float, Field(ge=0, le=1)] = 0.999
+
+    @model_validator(mode="after")
+    def _one_count(self) -> "FedD3":
+        if self.images is not None and self.bytes is not None:
+            raise ValueError("either `images` or `bytes` should be said; found both")
+        return self
+
+
+@dataclass(frozen=True)
+class Inducing:
+    """One site's problem: its data as networks see it, and the labels of what it learns."""
+
+    data: ImageSet
+    normalisation: Normalisation
+    labels: Int64[Tensor, " k"]
+    seed: int
+    batch: int
+
+    def targets(self, i: int) -> Int64[Tensor, " m"]:
+        """Positions of the batch of iteration i: all of each class held, or `batch` drawn where there are more."""
+        stream = Stream.of(self.seed, Purpose.LOCAL_BATCH, i)
+        chosen = []
+        for y in torch.nonzero(self.data.counts()).flatten().tolist():
+            index = self.data.of_class(y)
+            chosen.append(index if len(index) <= self.batch else index[stream.integers(len(index), self.batch)])
+        return torch.cat(chosen)
+
+
+def images_sent(plan: Plan) -> int:
+    """k: how many images each site sends. Raises PlanError where the options leave room for none."""
+    options = options_of(plan.options, FedD3)
+    if options.bytes is None:
+        return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
+    one = PartSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
+    if options.bytes < one:
+        raise PlanError(f"`options.bytes` should be at least {one}, those of an image; found {options.bytes}")
+    return options.bytes // one
+
+
+def declare(plan: Plan) -> Declared:
+    """What a site sends: its images and their labels."""
+    k = images_sent(plan)
+    return {
+        "images": PartSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
+        "labels": PartSpec(torch.int64, (k,)),
+    }
+
+
+def from_real(plan: Plan) -> bool:
+    """Whether images that a site sends are, or begin as, real ones: all do."""
+    return True
+
+
+def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
+    """One site's inducing points. Raises DataError or PlanError where data, name or plan do not fit."""
+    check_answer(plan, data, site)
+    options, seed = options_of(plan.options, FedD3), derive(plan.seed, "site", site)
+    present = torch.nonzero(data.counts()).flatten().tolist()
+    labels = torch.tensor(balanced(images_sent(plan), present))
+    problem = Inducing(data, measure_normalisation(data), labels, seed, options.batch)
+    if run.resume is None:
+        start = random_images(plan, data, labels, seed)
+        state = State(0, problem.normalisation.apply(start))
+    else:
+        state = run.resume
+    learned = problem.normalisation.invert(induce(state, problem, options, run))
+    pixels = as_uint8(learned) if plan.images == "uint8" else learned
+    return answer(plan, data, site, {"images": pixels, "labels": labels})
+
+
+def induce(state: State, problem: Inducing, options: FedD3, run: Run) -> Tensor:
+    """Move the images down the loss, from `state` until the predictor is right or the iterations are over."""
+    device = run.compute.device
+    learned = state.images.to(device).clone().requires_grad_()
+    optimiser = torch.optim.Adam([learned], lr=options.learning_rate)
+    if state.optimiser:
+        optimiser.state[learned] = {n: v.clone().to(device) if v.ndim else v for n, v in state.optimiser.items()}
+    classes = len(problem.data.classes)
+    for i in range(state.done, options.iterations):
+        index = problem.targets(i)
+        real = problem.normalisation.apply(problem.data.images[index]).to(device)
+        wanted = problem.data.labels[index].to(device)
+        predicted = predict(learned, centred(problem.labels.to(device), classes), real)
+        if bool((predicted.argmax(1) == wanted).double().mean() > options.stop):
+            run.progress("kernel inducing points", options.iterations, options.iterations)
+            break
+        optimiser.zero_grad()
+        loss_of(predicted, centred(wanted, classes)).backward()
+        optimiser.step()
+        tensors = {n: v for n, v in optimiser.state[learned].items() if isinstance(v, Tensor)}
+        run.keep(State(i + 1, learned.detach(), tensors))
+        run.progress("kernel inducing points", i + 1, options.iterations)
+    return learned.detach().cpu()
+
+
+def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSet:
+    """The union of the sites' images, by class. Raises DocumentError as CollabDM does."""
+    ordered = in_order(plan, contributions, declare(plan), allow_missing)
+    labels = torch.cat([c.parts["labels"] for c in ordered])
+    images = torch.cat([c.parts["images"] for c in ordered])
+    order = labels.argsort(stable=True)
+    union = ImageSet(images[order], labels[order], plan.classes)
+    return DistilledSet(union, plan, holdings(plan, ordered), plan.method, versions())
+
+
+def centred(labels: Int64[Tensor, " n"], classes: int) -> Float64[Tensor, "n classes"]:
+    """One-hot, less 1 / classes."""
+    return F.one_hot(labels, classes).double() - 1 / classes
+
+
+def predict(support: Tensor, y: Float64[Tensor, "k classes"], x: Tensor) -> Float64[Tensor, "m classes"]:
+    """Kernel ridge regression from the inducing points `support` at the images `x`, both in network units."""
+    s, t = support.flatten(1).double(), x.flatten(1).double()
+    inner = ntk(s, s)
+    ridge = RIDGE * inner.diagonal().mean() * torch.eye(len(s), dtype=torch.float64, device=s.device)
+    return ntk(t, s) @ torch.linalg.solve(inner + ridge, y)
+
+
+def loss_of(predicted: Float64[Tensor, "m classes"], y: Float64[Tensor, "m classes"]) -> Float64[Tensor, ""]:
+    """Half the mean squared error."""
+    return 0.5 * (predicted - y).square().mean()
+
+
+def ntk(x: Float64[Tensor, "n d"], z: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
+    """Theta of flat inputs."""
+    width = x.shape[1]
+    sigma = WEIGHT_VARIANCE * (x @ z.T) / width + BIAS_VARIANCE
+    row = WEIGHT_VARIANCE * x.square().sum(1) / width + BIAS_VARIANCE  # Sigma(x, x), where rho is 1
+    column = WEIGHT_VARIANCE * z.square().sum(1) / width + BIAS_VARIANCE
+    theta = sigma
+    for _ in range(HIDDEN_LAYERS):
+        scale = (row[:, None] * column[None, :]).sqrt()
+        rho = (sigma / scale).clamp(-NEARLY_PARALLEL, NEARLY_PARALLEL)
+        angle = math.pi - rho.arccos()
+        sigma = WEIGHT_VARIANCE * scale * ((1 - rho.square()).sqrt() + rho * angle) / (2 * math.pi) + BIAS_VARIANCE
+        theta = sigma + WEIGHT_VARIANCE * angle / (2 * math.pi) * theta
+        row = WEIGHT_VARIANCE * row / 2 + BIAS_VARIANCE
+        column = WEIGHT_VARIANCE * column / 2 + BIAS_VARIANCE
+    return theta
