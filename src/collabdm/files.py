@@ -44,7 +44,7 @@ _PART = "parts."
 _STATISTICS = ("steps", "classes", "codes", "batch_counts", "totals")
 
 
-class _Header(BaseModel):
+class DocumentHeader(BaseModel):
     """What every header begins with."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,17 +54,17 @@ class _Header(BaseModel):
     versions: dict[str, str]
 
 
-Header = TypeVar("Header", bound=_Header)
+Header = TypeVar("Header", bound=DocumentHeader)
 
 
-class ContributionHeader(_Header):
+class ContributionHeader(DocumentHeader):
     """Header of a Contribution."""
 
     site: str
     plan_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class DistilledHeader(_Header):
+class DistilledHeader(DocumentHeader):
     """Header of a DistilledSet: the plan whole, and the images of each class that each site holds."""
 
     method: str
@@ -86,7 +86,7 @@ def plan_bytes(plan: Plan) -> bytes:
 
 def read_plan(path: Path | str) -> Plan:
     """Read a Plan. Raises DocumentError where it is not one, or was changed after it was made."""
-    return parse_plan(_read_bytes(Path(path), PLAN_LIMIT), str(path))
+    return parse_plan(read_limited(Path(path), PLAN_LIMIT), str(path))
 
 
 def parse_plan(content: bytes, where: str = "plan") -> Plan:
@@ -100,7 +100,7 @@ def parse_plan(content: bytes, where: str = "plan") -> Plan:
     _check_format(where, document, "collabdm/plan", PLAN_VERSION)
     digest = document.pop("digest", None)
     del document["format"], document["version"]
-    plan = _parse_plan(where, document)
+    plan = plan_within(where, document)
     if digest != plan.digest:
         raise DocumentError(
             f"{where}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
@@ -130,17 +130,17 @@ def contribution_bytes(contribution: Contribution) -> bytes:
         site=contribution.site,
         plan_digest=contribution.plan_digest,
     )
-    return _encode(tensors, header)
+    return encode_document(tensors, header)
 
 
 def read_contribution(path: Path | str, plan: Plan) -> Contribution:
     """Read and check one site's answer to `plan`. Raises DocumentError."""
-    return parse_contribution(_read_bytes(Path(path), contribution_limit(plan)), plan, str(path))
+    return parse_contribution(read_limited(Path(path), contribution_limit(plan)), plan, str(path))
 
 
 def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") -> Contribution:
     """A Contribution from its bytes, checked against `plan`. Raises DocumentError."""
-    header, tensors = _decode(content, where, ContributionHeader, "collabdm/contribution", CONTRIBUTION_VERSION)
+    header, tensors = decode_document(content, where, ContributionHeader, "collabdm/contribution", CONTRIBUTION_VERSION)
     try:
         contribution = _contribution(header, tensors)
         check_contribution(plan, contribution)
@@ -198,16 +198,16 @@ def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
         sites=distilled.sites,
     )
     tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
-    write_whole(Path(path), _encode(tensors, header))
+    write_whole(Path(path), encode_document(tensors, header))
 
 
 def read_distilled(path: Path | str) -> DistilledSet:
     """Read a DistilledSet. Raises DocumentError where it is not one."""
     where = str(path)
-    content = _read_bytes(Path(path), DISTILLED_LIMIT)
-    header, tensors = _decode(content, where, DistilledHeader, "collabdm/distilled", DISTILLED_VERSION)
-    plan = _parse_plan(where, header.plan)
-    _expect_names(where, tensors, {"images", "labels"})
+    content = read_limited(Path(path), DISTILLED_LIMIT)
+    header, tensors = decode_document(content, where, DistilledHeader, "collabdm/distilled", DISTILLED_VERSION)
+    plan = plan_within(where, header.plan)
+    expect_names(where, tensors, {"images", "labels"})
     try:
         images = ImageSet(tensors["images"], tensors["labels"], header.classes)
     except DataError as error:
@@ -253,7 +253,7 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
     scales = tensors.get("statistics.scales")
     parts = {name.removeprefix(_PART): tensor for name, tensor in tensors.items() if name.startswith(_PART)}
     optional = {"statistics.scales", *(f"{_PART}{name}" for name in parts)}
-    _expect_names(f"contribution of {header.site!r}", tensors, names | (optional & set(tensors)))
+    expect_names(f"contribution of {header.site!r}", tensors, names | (optional & set(tensors)))
     for name in ("statistics.steps", "statistics.classes", "statistics.batch_counts", "statistics.totals"):
         if tensors[name].dtype != torch.int64 or tensors[name].ndim != 1:
             raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
@@ -265,7 +265,8 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
     return Contribution(header.site, header.plan_digest, statistics, images, header.versions, parts)
 
 
-def _encode(tensors: dict[str, Tensor], header: _Header) -> bytes:
+def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes:
+    """Safetensors bytes of a document: its tensors, and its header as the one metadata text."""
     return safetensors.torch.save(_contiguous(tensors), {HEADER_KEY: header.model_dump_json()})
 
 
@@ -279,9 +280,10 @@ def _metadata(content: bytes) -> dict[str, str]:
     return json.loads(content[8 : 8 + length])["__metadata__"]
 
 
-def _decode(
+def decode_document(
     content: bytes, where: str, model: type[Header], kind: str, version: int
 ) -> tuple[Header, dict[str, Tensor]]:
+    """Header and tensors of a document from its bytes. Raises DocumentError."""
     try:
         tensors = safetensors.torch.load(content)
         text = json.loads(_metadata(content)[HEADER_KEY], object_pairs_hook=_distinct)
@@ -308,20 +310,23 @@ def _check_format(where: str, document: Any, kind: str, version: int) -> None:
         )
 
 
-def _parse_plan(where: str, document: dict[str, Any]) -> Plan:
+def plan_within(where: str, document: dict[str, Any]) -> Plan:
+    """A Plan that stands in another document. Raises DocumentError."""
     try:
         return Plan.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         raise DocumentError(f"{where}: {describe(error)}") from error
 
 
-def _expect_names(where: str, tensors: dict[str, Tensor], names: set[str]) -> None:
+def expect_names(where: str, tensors: dict[str, Tensor], names: set[str]) -> None:
+    """Refuse a document with other tensors than those named. Raises DocumentError."""
     if set(tensors) != names:
         missing, unknown = sorted(names - set(tensors)), sorted(set(tensors) - names)
         raise DocumentError(f"{where}: parts should be {sorted(names)}; missing {missing}, unknown {unknown}")
 
 
-def _read_bytes(path: Path, limit: int) -> bytes:
+def read_limited(path: Path, limit: int) -> bytes:
+    """The bytes of a file, unless they are more than `limit`. Raises DocumentError."""
     try:
         size = path.stat().st_size
         if size > limit:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.files import _decode, _encode, _expect_names, _Header, _read_bytes
+from collabdm.files import DocumentHeader, decode_document, encode_document, expect_names, read_limited
 from collabdm.images import Pixels
 from collabdm.networks import Network, NetworkSpec, build
 from collabdm.planning import describe
@@ -73,7 +73,7 @@ def weights_of(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-class ModelHeader(_Header):
+class ModelHeader(DocumentHeader):
     """Header of a model."""
 
     network: dict[str, Any]
@@ -93,14 +93,14 @@ def write_model(model: TrainedModel, path: Path | str) -> None:
         image=model.image.model_dump(mode="json"),
         provenance=model.provenance,
     )
-    write_whole(Path(path), _encode(model.weights, header))
+    write_whole(Path(path), encode_document(model.weights, header))
 
 
 def read_model(path: Path | str) -> TrainedModel:
     """Read a model. Raises DocumentError where it is not one."""
     where = str(path)
-    content = _read_bytes(Path(path), MODEL_LIMIT)
-    header, weights = _decode(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
+    content = read_limited(Path(path), MODEL_LIMIT)
+    header, weights = decode_document(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
     if len(header.classes) < 2 or len(set(header.classes)) != len(header.classes):
         raise DocumentError(f"{where}: classes should be at least two distinct names; found {header.classes}")
     try:
@@ -117,7 +117,7 @@ def read_model(path: Path | str) -> TrainedModel:
 
 def _check_weights(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     """Refuse tensors of other names, shapes or types than the network's, and NaN or infinity."""
-    _expect_names("weights", found, set(expected))
+    expect_names("weights", found, set(expected))
     for name, own in expected.items():
         tensor = found[name]
         if tensor.shape != own.shape or tensor.dtype != own.dtype:

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from collabdm.errors import DocumentError, PlanError
-from collabdm.files import DISTILLED_LIMIT, DistilledHeader, _decode, _encode, _parse_plan, _read_bytes
+from collabdm.files import DISTILLED_LIMIT, DistilledHeader, decode_document, encode_document, plan_within, read_limited
 from collabdm.networks import NetworkSpec
 from collabdm.parts import PartSpec, check_parts
 from collabdm.planning import describe
@@ -38,16 +38,16 @@ def write_steps(made: DistilledSteps, path: Path | str) -> None:
         sites=made.sites,
     )
     tensors = {"images": made.images, "labels": made.labels, "rates": made.rates}
-    write_whole(Path(path), _encode(tensors, header))
+    write_whole(Path(path), encode_document(tensors, header))
 
 
 def read_steps(path: Path | str) -> DistilledSteps:
     """Read DistilledSteps. Raises DocumentError where the file holds none."""
     where = str(path)
-    header, tensors = _decode(
-        _read_bytes(Path(path), DISTILLED_LIMIT), where, DistilledHeader, "collabdm/steps", STEPS_VERSION
+    header, tensors = decode_document(
+        read_limited(Path(path), DISTILLED_LIMIT), where, DistilledHeader, "collabdm/steps", STEPS_VERSION
     )
-    plan = _parse_plan(where, header.plan)
+    plan = plan_within(where, header.plan)
     images = tensors.get("images", torch.zeros(0))
     count, each = (*images.shape, 0, 0)[:2]
     declared = {
@@ -73,15 +73,15 @@ def write_model(made: DistilledModel, path: Path | str) -> None:
         sites=made.sites,
         network=made.spec.model_dump(mode="json"),
     )
-    write_whole(Path(path), _encode(made.weights, header))
+    write_whole(Path(path), encode_document(made.weights, header))
 
 
 def read_model(path: Path | str) -> DistilledModel:
     """Read a DistilledModel. Raises DocumentError where the file holds none."""
     where = str(path)
-    content = _read_bytes(Path(path), DISTILLED_LIMIT)
-    header, tensors = _decode(content, where, ModelHeader, "collabdm/distilled-model", MODEL_VERSION)
-    plan = _parse_plan(where, header.plan)
+    content = read_limited(Path(path), DISTILLED_LIMIT)
+    header, tensors = decode_document(content, where, ModelHeader, "collabdm/distilled-model", MODEL_VERSION)
+    plan = plan_within(where, header.plan)
     try:
         spec = NetworkSpec.model_validate(header.network)
         return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
