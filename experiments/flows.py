@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from collabdm.compute import Compute
+from collabdm.confusion import Confusion
 from collabdm.evaluation import random_baselines
 from collabdm.files import read_distilled, write_contribution, write_distilled, write_plan
 from collabdm.flows.built_in import FIVE_G_NIDD
-from collabdm.flows.confusion import Confusion
 from collabdm.flows.draft import draft
 from collabdm.flows.schema import FlowSchema, Number
 from collabdm.flows.tables import Reading, read_flows

@@ -11,9 +11,9 @@ import torch
 
 from collabdm import files
 from collabdm.compute import Compute
+from collabdm.confusion import Confusion
 from collabdm.errors import DataError, PlanError
 from collabdm.flows.classifier import Verdicts, classify, rows_of, schema_for
-from collabdm.flows.confusion import Confusion
 from collabdm.flows.schema import FlowSchema
 from collabdm.flows.windows import Flows, windows
 from collabdm.models import TrainedModel, read_model, weights_of, write_model

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from collabdm.augment import cutmix
 from collabdm.compute import Compute
+from collabdm.confusion import Confusion
 from collabdm.curves import Curve, chosen_steps
-from collabdm.evaluation import Protocol, Score, confusion_of, evaluate
+from collabdm.evaluation import Protocol, Score, evaluate
 from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.files import read_distilled
 from collabdm.methods.collabdm import Run, distill
@@ -41,7 +42,7 @@ def test_confusion_counts_every_test_image_once_for_each_network() -> None:
 
 def test_confusion_has_a_row_for_the_class_and_a_column_for_the_answer() -> None:
     labels, taken = torch.tensor([0, 0, 2, 1]), torch.tensor([0, 2, 2, 0])
-    assert confusion_of(labels, taken, 3).tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
+    assert Confusion.of(labels, taken, 3).counts.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
 
 
 def test_a_score_comes_back_from_results_and_older_ones_are_read() -> None:

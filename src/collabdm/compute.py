@@ -66,6 +66,13 @@ class Compute:
         return _compiled(function) if self.compiles(multiplications) else function
 
 
+def whole_pass(forward: Forward, network: Network, x: Tensor, size: int) -> Tensor:
+    """`forward` of at most `size` images, in float32; it sees `size` always, so that it is compiled once."""
+    lack = size - len(x)
+    filled = torch.cat([x, x[:1].detach().expand(lack, -1, -1, -1)]) if lack else x
+    return forward(network, filled)[: len(x)].float()
+
+
 @cache
 def _compiled(function: Forward) -> Forward:
     """One compiled form of a function for the whole process: networks are arguments, so they share it."""

@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from collabdm.augment import Draws, Operation, augment, draw
-from collabdm.compute import Compute
+from collabdm.compute import Compute, whole_pass
 from collabdm.images import ImageSet, Normalisation, Pixels
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.seeds import Purpose, Stream
@@ -131,10 +131,7 @@ class Embedding:
         return self._chunks[gradients]
 
     def _pass(self, x: Float[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n D"]:
-        """One pass of at most `size` images; compiled code sees `size` always, so that it is compiled once."""
-        lack = size - len(x) if self._whole_passes else 0
-        filled = torch.cat([x, x[:1].detach().expand(lack, -1, -1, -1)]) if lack else x
-        return self._psi(self.network, filled)[: len(x)].float()
+        return whole_pass(self._psi, self.network, x, size if self._whole_passes else len(x))
 
     def in_memory(self, work: Callable[[], Result]) -> Result:
         """What `work` returns; where the device's memory does not suffice, again in smaller passes."""

@@ -17,10 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from collabdm.compute import Compute
+from collabdm.confusion import Confusion
 from collabdm.embedding import Geometry
 from collabdm.images import ImageSet, Normalisation
 from collabdm.methods.localdm import random_images
@@ -122,23 +121,12 @@ def score(
                 progress(f"training on {what}", before + epochs, total)
 
             trainer.train(network_seed(protocol.seed, spec.name, trial), trained)
-            answers = confusion_of(test.labels, trainer.logits(test).argmax(1), seen.classes)
+            answers = Confusion.of(test.labels, trainer.logits(test).argmax(1), seen.classes).counts
             accuracies.append(int(answers.trace()) / len(test))
             confusion += answers
         kept = tuple(map(tuple, confusion.tolist())) if seen.classes <= MOST_CLASSES else ()
         scores.append(Score(what, spec.name, tuple(accuracies), len(data), kept))
     return scores
-
-
-def confusion_of(
-    labels: Int64[Tensor, " n"], answers: Int64[Tensor, " n"], classes: int
-) -> Int64[Tensor, "classes classes"]:
-    """How often images of each class (row) are taken for each class (column).
-
-    >>> confusion_of(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    return torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
 
 
 def evaluate(

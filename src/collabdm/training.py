@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from collabdm.augment import augment, cutmix, draw, expand
-from collabdm.compute import Compute
+from collabdm.compute import Compute, whole_pass
 from collabdm.embedding import Geometry, multiplications
 from collabdm.images import ImageSet, as_float
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
@@ -137,10 +137,7 @@ class Trainer:
         return batch if together else self.compute.chunk(True)
 
     def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
-        """Outputs for at most `size` images; compiled code sees `size` always, so that it is compiled once."""
-        lack = size - len(x) if self._whole_passes else 0
-        filled = torch.cat([x, x[:1].expand(lack, -1, -1, -1)]) if lack else x
-        return self._forward(self.network, filled)[: len(x)].float()
+        return whole_pass(self._forward, self.network, x, size if self._whole_passes else len(x))
 
     @torch.no_grad()
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from collabdm.confusion import Confusion
 from collabdm.errors import DataError, PlanError
-from collabdm.flows.confusion import Confusion
 from collabdm.flows.draft import parse_schema
 from collabdm.flows.schema import FlowSchema
 from collabdm.flows.windows import UNKNOWN, Windows

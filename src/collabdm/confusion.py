@@ -22,7 +22,11 @@ class Confusion:
 
     @classmethod
     def of(cls, true: Int64[Tensor, " n"], predicted: Int64[Tensor, " n"], classes: int) -> "Confusion":
-        """Count pairs of class numbers."""
+        """Count pairs of class numbers.
+
+        >>> Confusion.of(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).counts.tolist()
+        [[1, 1], [0, 1]]
+        """
         return cls(torch.bincount(true * classes + predicted, minlength=classes**2).view(classes, classes))
 
     @property
