@@ -65,7 +65,8 @@ class Experiment(Part):
     `side` resizes the images first.
 
     `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
-    along the refinement are scored too, by the first network.
+    along the refinement are scored too, by the first network. `test_per_class` takes so many test images of each
+    class, the same ones for every seed.
     """
 
     data: str
@@ -85,10 +86,12 @@ class Experiment(Part):
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     compare: tuple[str, ...] = ("random",)
     curve: Annotated[int, Field(ge=0, le=1000)] = 0
+    test_per_class: Annotated[int, Field(ge=1)] | None = None
 
     @model_serializer(mode="wrap")
-    def _without_absent_curve(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v or k != "curve"}  # older digests stay
+    def _without_absent_ones(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        later = ("curve", "test_per_class")  # older digests stay
+        return {k: v for k, v in handler(self).items() if v or k not in later}
 
     @field_validator("plan")
     @classmethod
@@ -139,7 +142,7 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     protocol = experiment.protocol()
     train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
     train = limit(train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA))
-    test = fit_classes(test, train.classes)
+    test = limit(fit_classes(test, train.classes), experiment.test_per_class, Stream.of(0, Purpose.DATA))
     _check(experiment, train, test)
     split = split_of(experiment, train)
     sites = {name: held for name, held in split.sites(train).items() if len(held)}
