@@ -20,8 +20,8 @@ ORDER = (
     *("methods.dense", "methods.rounds", "methods", "training", "evaluation", "robustness"),
     *("files", "models", "flows.classifier", "curves", "ledger", "outcome_files", "outcomes"),
     *("experiment", "settings", "budget", "inspection", "screen", "exports", "portable", "demo"),
-    *("reproduce", "reproduce.grids", "reproduce.records", "reproduce.running"),
-    *("report.gathering", "report.plots", "report.page", "report"),
+    *("reproduce", "reproduce.grids", "reproduce.records", "reproduce.running", "reproduce.findings"),
+    *("report.gathering", "report.plots", "report.page", "report.grid_plots", "report.results", "report"),
     *("policy", "arrows"),
     *("flower", "flower.wire", "flower.site", "flower.collecting", "flower.server", "flower.connection"),
     *(

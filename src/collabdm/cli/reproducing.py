@@ -21,9 +21,7 @@ COMPILE_FROM_CELLS = 20  # compiling once serves them all
 
 @app.command()
 def reproduce(
-    grids: Annotated[
-        list[Path], typer.Argument(metavar="GRID...", help="TOML files, such as experiments/table2.toml.")
-    ],
+    grids: Annotated[list[Path], typer.Argument(metavar="GRID...", help="TOML files: experiments/table2.toml, …")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of results.")],
     scale: Annotated[str, typer.Option(help=f"How large: {', '.join(SCALES)}.")] = "cpu",
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop between cells before so many are over.")] = None,

@@ -45,6 +45,8 @@ class Grid(BaseModel):
 
     `rows` are what it shows, in order: lines, and further scores of their cells such as `random real`. A table is made
     for each value of the axes in `tables`; the other axes are its columns. `stages` say which cells come first.
+    `against` names for a row the random real images of the same storage; `central` are lines that pool the data, for
+    which nothing is sent; `bytes_at` says where on the axes accuracy is drawn against bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,8 @@ class Grid(BaseModel):
     seeds: tuple[int, ...]
     settings: Settings = Field(default_factory=dict)
     stages: tuple[dict[str, tuple[str | int, ...]], ...] = ()
+    against: dict[str, str] = Field(default_factory=dict)
+    central: tuple[str, ...] = ()
     bytes_at: dict[str, str] | None = None
     paper: tuple[Published, ...] = ()
 
@@ -87,6 +91,11 @@ class Grid(BaseModel):
     def sheets(self) -> tuple[dict[str, str], ...]:
         """The values of the axes in `tables`, one combination for each table."""
         return combinations({axis: tuple(self.axes[axis]) for axis in self.tables})
+
+    @property
+    def sends(self) -> tuple[str, ...]:
+        """The lines whose sites send something."""
+        return tuple(line for line in self.lines if line not in self.central)
 
     def published(self, row: str, at: Mapping[str, str]) -> Published | None:
         """The paper's number for a row at given values of all axes; None where it has none."""

@@ -20,6 +20,7 @@ from collabdm.compute import Compute
 from collabdm.experiment import Bench, Experiment, Progress, simulate
 from collabdm.files import read_contribution, read_plan, write_contribution
 from collabdm.methods import METHODS
+from collabdm.planning import bytes_per_step
 from collabdm.protocol import Plan, canonical_json
 from collabdm.reproduce.grids import Cell
 from collabdm.reproduce.records import Record, append, commit, failed, machine, read_records
@@ -108,7 +109,8 @@ class Workshop:
         except Exception as error:  # whatever it was: it is recorded, and the other cells go on
             about["error"] = f"{type(error).__name__}: {error}"
         else:
-            about |= found_in(results) | {"taken_over": source}
+            per_step = bytes_per_step(read_plan(place / "plan.json"))
+            about |= found_in(results) | {"bytes_per_step": per_step, "taken_over": source}
             self._keep(experiment, place)
         return about | {
             "seconds": clock.seconds(),
