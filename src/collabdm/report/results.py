@@ -7,6 +7,7 @@ scale has the same columns and no colours, since it is another measurement. Noth
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -99,24 +100,22 @@ def grid_section(found: Findings, svgs: Mapping[str, bytes]) -> str:
     """One table or figure."""
     grid = found.grid
     scale = f'<p class="scale {escape(grid.scale)}">{escape(SCALE_TOLD[grid.scale])}: {escape(scale_of(grid))}</p>'
-    parts = [f'<a id="{_anchor(grid)}"></a>{scale}', f"<p>{escape(grid.text.strip())}</p>"]
+    about = f"<p>{escape(grid.text.strip())}</p>" if grid.text else ""
+    parts = [f'<a id="{_anchor(grid)}"></a>{scale}', about]
     for i, sheet in enumerate(grid.sheets):
         title = ", ".join(sheet.values())
         parts.append(f"<h3>{escape(title)}</h3>" if title else "")
         parts.append(sheet_table(found, sheet))
         name = f"{grid.name}-{grid.scale}-{i + 1}"
         if name in svgs:
-            told = f"{title}: accuracy against the bytes that a site sends at most"
+            told = f"{title or grid.title}: accuracy against the bytes that a site sends at most"
             at = f" ({', '.join(f'{k} {v}' for k, v in grid.bytes_at.items())})" if grid.bytes_at else ""
             parts.append(page.plot(svgs[name], told + at))
     return page.section(f"{grid.title} ({grid.scale} scale)", *parts)
 
 
 def scale_of(grid: Grid) -> str:
-    """The settings that make the scale, in words.
-
-    Only what all lines of the grid share.
-    """
+    """The settings that make the scale, in words: those that all lines of the grid share."""
     plan = {k: v for k, v in grid.settings.get("plan", {}).items() if k != "augment"}
     said = {k: v for k, v in grid.settings.items() if k not in ("plan", "compare", "preset")}
     tests = said.pop("test_per_class", None)
@@ -139,7 +138,7 @@ def sheet_table(found: Findings, sheet: Mapping[str, str]) -> str:
     for row in grid.rows:
         places = [{axis: (sheet | column)[axis] for axis in grid.axes} for column in grid.columns]
         rows.append((escape(row), *(cell(found, row, at) for at in places), *costs(found, row, places)))
-    heads = (*columns, "bytes per site, at most", "rounds", "s, sites / server")
+    heads = (*columns, "bytes per site, at most", "rounds", "seconds, sites / server")
     return page.table(("trained on", *heads), rows)
 
 
@@ -177,21 +176,22 @@ def costs(found: Findings, row: str, places: Sequence[Mapping[str, str]]) -> tup
     return "pooled" if pooled else "-" if sent is None else f"{sent:,}", "-" if pooled else rounds, times
 
 
+def provenance_rows(found: Sequence[Findings]) -> list[tuple[str, ...]]:
+    """Machine, device and precision, versions, commit, and the number of cells that were so made."""
+    records = {record["digest"]: record for one in found for record in one.records}
+    made = Counter(_made_by(record) for record in records.values())
+    return [(*key, f"{n:,}") for key, n in sorted(made.items())]
+
+
 def provenance(found: Sequence[Findings]) -> str:
     """Where the numbers come from, and what went wrong."""
-    records = {record["digest"]: record for one in found for record in one.records}
-    groups: dict[tuple[str, ...], int] = {}
-    for record in records.values():
-        key = _made_by(record)
-        groups[key] = groups.get(key, 0) + 1
-    rows = [(escape(machine), compute, versions, escape(commit), str(n)) for (machine, compute, versions, commit), n
-            in sorted(groups.items())]  # fmt: skip
-    wrong = [(escape(r["digest"][:16]), f'<td class="told">{escape(r["error"])}</td>') for r in records.values()
-             if failed(r)]  # fmt: skip
+    rows = [tuple(map(escape, row)) for row in provenance_rows(found)]
+    wrong = {record["digest"]: record["error"] for one in found for record in one.records if failed(record)}
+    errors = [(escape(d[:16]), f'<td class="told">{escape(text)}</td>') for d, text in wrong.items()]
     return page.section(
         "Where the numbers come from",
         page.table(("machine", "computed in", "versions", "commit", "cells"), rows),
-        page.table(("cell", "error"), wrong, "Cells that failed:") if wrong else "",
+        page.table(("cell", "error"), errors, "Cells that failed:") if errors else "",
         "<p>Each line of the folder's <code>.jsonl</code> files holds the settings of a cell, its scores, bytes "
         "and seconds. The command goes on where it stopped:</p>",
         *(f"<pre>{escape(command)}</pre>" for command in commands(found)),

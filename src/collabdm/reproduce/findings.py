@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from collabdm.protocol import Plan
 from collabdm.reproduce.grids import Cell, Grid, Published, cells_of
 from collabdm.reproduce.records import Record, failed
 
@@ -74,7 +75,7 @@ class Findings:
         """What was found for a row at values of all axes."""
         return self._found.get((row, *(at[axis] for axis in self.grid.axes)), Found())
 
-    def curve(self, row: str, at: Mapping[str, str]) -> list[tuple[float, float, float, int]]:
+    def curve(self, row: str, at: Mapping[str, str]) -> list[tuple[int, float, float, int]]:
         """Points along the refinement: bytes a site has sent, mean accuracy in percent, its deviation, seeds."""
         by_seed = self._curves.get((row, *(at[axis] for axis in self.grid.axes)), {})
         points = []
@@ -142,7 +143,7 @@ def _rows(cell: Cell, record: Record) -> Iterator[tuple[str, list[float]]]:
 def _points(cell: Cell, record: Record) -> dict[int, tuple[int, float]]:
     """Accuracy in percent after some steps, and what a site has sent for so many."""
     most = max(record["sets"][cell.experiment.method]["bytes_per_site"].values())
-    steps = cell.experiment.plan["steps"]
+    steps = cell.experiment.plan.get("steps", Plan.model_fields["steps"].default)
     return {
         point["step"]: (
             most - (steps - point["step"]) * record["bytes_per_step"],
