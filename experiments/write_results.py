@@ -169,7 +169,8 @@ def grid_table(found: Findings, sheet: Mapping[str, str]) -> Iterator[str]:
     grid = found.grid
     heads = [", ".join(f"{k} {v}" for k, v in column.items()) or "accuracy, %" for column in grid.columns]
     yield f"#### {', '.join(sheet.values())}\n" if sheet else ""
-    yield f"| trained on | {' | '.join(heads)} | over random | bytes per site, at most | rounds | seconds, sites / server |"
+    costly = ("over random", "bytes per site, at most", "rounds", "seconds, sites / server")
+    yield f"| {' | '.join(('trained on', *heads, *costly))} |"
     yield "|---|" + "---:|" * (len(heads) + 4)
     for row in grid.rows:
         places = [{axis: (sheet | column)[axis] for axis in grid.axes} for column in grid.columns]
