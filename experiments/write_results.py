@@ -157,9 +157,10 @@ def grid_pages(grids: list[Findings]) -> Iterator[str]:
     for found in grids:
         yield f"\n### {found.grid.title} ({found.grid.scale} scale)\n"
         yield f"{found.done:,} of {found.all:,} cells are run. {' '.join(found.grid.text.split())}\n"
-        yield f"Every cell: {scale_of(found.grid)}.\n"
-        for sheet in found.grid.sheets:
-            yield from grid_table(found, sheet)
+        if found.done:
+            yield f"Every cell: {scale_of(found.grid)}.\n"
+            for sheet in found.grid.sheets:
+                yield from grid_table(found, sheet)
     yield "| machine | computed in | versions | commit | cells |\n|---|---|---|---|---:|"
     yield "\n".join(f"| {' | '.join(row)} |" for row in provenance_rows(grids)) + "\n"
 
@@ -169,6 +170,9 @@ def grid_table(found: Findings, sheet: Mapping[str, str]) -> Iterator[str]:
     grid = found.grid
     heads = [", ".join(f"{k} {v}" for k, v in column.items()) or "accuracy, %" for column in grid.columns]
     yield f"#### {', '.join(sheet.values())}\n" if sheet else ""
+    if not any(found.at(row, sheet | column).n for row in grid.rows for column in grid.columns):
+        yield "not run\n"
+        return
     costly = ("over random", "bytes per site, at most", "rounds", "seconds, sites / server")
     yield f"| {' | '.join(('trained on', *heads, *costly))} |"
     yield "|---|" + "---:|" * (len(heads) + 4)
