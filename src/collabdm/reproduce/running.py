@@ -78,7 +78,7 @@ class Pace:
     def of_all(self, cells: Sequence[Cell]) -> float | None:
         """Seconds of all these cells."""
         expected = [self.expected(cell) for cell in cells]
-        return None if None in expected else sum(seconds for seconds in expected if seconds is not None)
+        return None if None in expected else sum((s for s in expected if s is not None), 0.0)
 
 
 def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
