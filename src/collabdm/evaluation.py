@@ -111,16 +111,15 @@ def score(
 ) -> list[Score]:
     """Train every network `trials` times on `data` and test it; one Score per network."""
     scores = []
+
+    def trained(epochs: int) -> None:
+        progress(f"training on {what}", epochs, protocol.trials * protocol.recipe.epochs)
+
     for spec in protocol.networks:
         trainer = Trainer(Task(spec, data, seen, protocol.recipe), compute, protocol.trials)
         accuracies, confusion = [], torch.zeros(seen.classes, seen.classes, dtype=torch.int64)
-        for trial in range(protocol.trials):
-            before, total = trial * protocol.recipe.epochs, protocol.trials * protocol.recipe.epochs
-
-            def trained(epochs: int, before: int = before, total: int = total) -> None:
-                progress(f"training on {what}", before + epochs, total)
-
-            trainer.train(network_seed(protocol.seed, spec.name, trial), trained)
+        seeds = [network_seed(protocol.seed, spec.name, trial) for trial in range(protocol.trials)]
+        for _ in trainer.train_each(seeds, trained):
             answers = Confusion.of(test.labels, trainer.logits(test).argmax(1), seen.classes).counts
             accuracies.append(int(answers.trace()) / len(test))
             confusion += answers
