@@ -292,7 +292,7 @@ def imagination(norm: str = "batch", **weights: float) -> Imagination:
 def test_the_generator_lowers_each_of_its_losses(term: str) -> None:
     made = imagination()
     stream = Stream.of(5, Purpose.BASELINE)
-    generator = new_generator(8, GREY.shape, stream)
+    generator = new_generator(made.options, GREY.shape, stream)
     codes, labels = stream.normals(16, 8), stream.integers(3, 16)
     optimiser = torch.optim.Adam(generator.parameters(), 0.01, betas=(0.5, 0.999))
     values = []
