@@ -17,7 +17,7 @@ ORDER = (
     *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "parts", "weights", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.local_training", "methods.fedavg"),
-    *("methods.fedd3", "methods.dosfl", "methods.dense", "methods.rounds", "methods"),
+    *("methods.coreset", "methods.fedd3", "methods.dosfl", "methods.dense", "methods.rounds", "methods"),
     *("training", "evaluation", "robustness"),
     *("files", "models", "flows.classifier", "curves", "ledger", "outcome_files", "outcomes"),
     *("experiment", "settings", "budget", "inspection", "screen", "exports", "portable", "demo"),
