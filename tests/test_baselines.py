@@ -355,7 +355,7 @@ def imagination(norm: str = "batch", **weights: float) -> Imagination:
         seed_weights(network, Stream.of(seed, Purpose.NETWORK))
         networks.append(network.eval().requires_grad_(False))
     options = Dense(generator={"batch": 16, "steps": 40, "noise": 8, "learning_rate": 0.01, **weights}).generator
-    return Imagination(options, GREY, (), ensemble_of(networks[:2]), networks[2])
+    return Imagination(tiny_plan(augment=()), options, ensemble_of(networks[:2]), networks[2])
 
 
 @pytest.mark.parametrize("term", ["class", "normalisation", "adversarial"])

@@ -28,7 +28,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabdm.augment import Operation
+from collabdm.compute import Compute
 from collabdm.images import ImageSet, as_uint8
 from collabdm.matching import State
 from collabdm.methods.answers import answer, check_answer, holdings, in_order
@@ -45,7 +45,7 @@ from collabdm.methods.local_training import (
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.parts import Declared
 from collabdm.planning import options_of
-from collabdm.protocol import Contribution, ImageSpec, Part, Plan, Positive
+from collabdm.protocol import Contribution, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 from collabdm.weights import DistilledModel, load_weights, weights_declared, weights_of
@@ -191,7 +191,7 @@ class Distillation:
         seed_weights(self._student, Stream.of(self.seed, Purpose.NETWORK))
         self._student.to(run.compute.device)
         self._optimiser = torch.optim.SGD(self._student.parameters(), self.options.learning_rate, self.options.momentum)
-        self._imagination = Imagination(self.options.generator, plan.image, moves_of(plan), ensemble, self._student)
+        self._imagination = Imagination(plan, self.options.generator, ensemble, self._student, run.compute)
         most, self._size = self.options.epochs * self.options.generator.batch, 0
         self._pool = torch.zeros(most, *plan.image.shape, dtype=torch.uint8)  # the first `_size` are there
         self._wanted = torch.zeros(most, len(plan.classes))  # the ensemble's logits of them
@@ -202,8 +202,7 @@ class Distillation:
         for epoch in range(done, self.options.epochs):
             stream = Stream.of(self.seed, Purpose.BASELINE, epoch)
             self._student.eval().requires_grad_(False)
-            with self.run.compute.autocast():
-                self._add(self._imagination.batch(stream))
+            self._add(self._imagination.batch(stream))
             self._pass(stream)
             if (epoch + 1) % max(1, self.options.epochs // LOOKS) == 0:
                 self.run.watch("epoch", epoch + 1, self._student.eval())
@@ -216,7 +215,8 @@ class Distillation:
         """A batch joins the pool."""
         x = self.plan.image.normalisation.apply(made.to(self.run.compute.device))
         places = slice(self._size, self._size + len(made))
-        self._pool[places], self._wanted[places] = made, self.ensemble(x).cpu()
+        with self.run.compute.autocast():
+            self._pool[places], self._wanted[places] = made, self.ensemble(x).cpu()
         self._size += len(made)
 
     def _pass(self, stream: Stream) -> None:
@@ -248,23 +248,24 @@ class Distillation:
 class Imagination:
     """What a generator is trained against."""
 
+    plan: Plan
     options: Generation
-    image: ImageSpec
-    moves: tuple[Operation, ...]
     ensemble: Ensemble
     student: Network
+    compute: Compute = Compute()
 
     def batch(self, stream: Stream) -> UInt8[Tensor, "n c h w"]:
         """The best batch of the steps of a new generator, by the sum of its losses."""
-        options, device = self.options, self.student.classifier.weight.device
-        generator = new_generator(options, self.image.shape, stream).to(device).train()
+        options, device, shape = self.options, self.compute.device, self.plan.image.shape
+        generator = new_generator(options, shape, stream).to(device).train()
         codes = stream.normals(options.batch, options.noise).to(device).requires_grad_()
         labels = stream.integers(self.student.classifier.out_features, options.batch).to(device)
         optimiser = torch.optim.Adam([codes, *generator.parameters()], options.learning_rate, betas=(0.5, 0.999))
-        best, lowest = torch.zeros(options.batch, *self.image.shape), float("inf")
+        best, lowest = torch.zeros(options.batch, *shape), float("inf")
         for _ in range(options.steps):
-            pixels = generator(codes).float()
-            total = self.total(self.losses(pixels, labels, stream))
+            with self.compute.autocast():  # left before each step, since it keeps the weights that it has cast
+                pixels = generator(codes).float()
+                total = self.total(self.losses(pixels, labels, stream))
             if (value := float(total.detach())) < lowest:
                 best, lowest = pixels.detach(), value
             optimiser.zero_grad()
@@ -276,7 +277,8 @@ class Imagination:
         self, pixels: Float32[Tensor, "n c h w"], labels: Int64[Tensor, " n"], stream: Stream
     ) -> dict[str, Tensor]:
         """The three losses of a batch, not yet weighted."""
-        x = moved(self.image.normalisation.apply(pixels), self.moves, self.image, stream)
+        image = self.plan.image
+        x = moved(image.normalisation.apply(pixels), moves_of(self.plan), image, stream)
         with normalisation_distances(self.ensemble.networks) as distances:
             wanted = self.ensemble(x)
         return {
