@@ -168,6 +168,15 @@ def test_a_preset_names_its_method_unless_another_is_said() -> None:
     assert simulation(None, "best", said, {}).method == "collabdm-pae"
 
 
+@pytest.mark.parametrize(
+    ("method", "options"), [("fedd3", {"images": 10_001}), ("dense", {"epochs": 10**6, "generator": {"batch": 10**6}})]
+)
+def test_what_no_memory_would_hold_is_refused_at_the_door(method: str, options: dict[str, Any]) -> None:
+    plan = plan_of(method, options=options)
+    with pytest.raises(PlanError, match="at most"):
+        method_of(plan).contribute(plan, tiny_data([1, 1, 1]), "site-0")
+
+
 def test_options_of_a_method_without_any_and_a_method_that_needs_rounds_are_refused() -> None:
     with pytest.raises(PlanError, match="`options` should be left out"):
         method_of(tiny_plan(options={"a": 1}))

@@ -17,6 +17,7 @@ Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DE
 learning", NeurIPS 2022.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from collabdm.compute import Compute
+from collabdm.errors import PlanError
 from collabdm.images import ImageSet, as_uint8
 from collabdm.matching import State
 from collabdm.methods.answers import answer, check_answer, holdings, in_order
@@ -50,6 +52,7 @@ from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 from collabdm.weights import DistilledModel, load_weights, weights_declared, weights_of
 
+MOST_BYTES = 2**33  # of the pool
 LOOKS = 20  # at the student on its way, at most twice as many
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
@@ -138,8 +141,20 @@ def new_network(plan: Plan) -> Network:
 
 
 def declare(plan: Plan) -> Declared:
-    """What a site sends: the weights, and the running statistics of batch normalisations."""
+    """What a site sends: the weights, and the running statistics of batch normalisations. Raises as `check_pool`."""
+    check_pool(plan)
     return weights_declared(spec_of(plan), plan)
+
+
+def check_pool(plan: Plan) -> None:
+    """Refuse a plan whose server would keep more than `MOST_BYTES` of images. Raises PlanError."""
+    options = options_of(plan.options, Dense)
+    pool = options.epochs * options.generator.batch * math.prod(plan.image.shape)
+    if pool > MOST_BYTES:
+        raise PlanError(
+            f"`options.epochs` times `options.generator.batch` images should have at most {MOST_BYTES:,} bytes, "
+            f"for the server keeps them all; found {pool:,}"
+        )
 
 
 def from_real(plan: Plan) -> bool:
@@ -150,6 +165,7 @@ def from_real(plan: Plan) -> bool:
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
     """One site's trained network. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
+    check_pool(plan)
     local, seed = options_of(plan.options, Dense).local, derive(plan.seed, "site", site)
     network = new_network(plan)
     seed_weights(network, Stream.of(seed, Purpose.NETWORK))

@@ -32,6 +32,7 @@ from jaxtyping import Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
+from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, measure_normalisation
 from collabdm.matching import State
 from collabdm.methods.answers import (
@@ -53,6 +54,7 @@ from collabdm.seeds import Purpose, Stream, derive
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
 RIDGE = 1e-6
+MOST_IMAGES = 10_000  # of a site: a kernel of so many has 800 MB
 NEARLY_PARALLEL = 1 - 1e-12  # of rho: the slope of K' is infinite at 1, where it does not matter
 
 
@@ -86,8 +88,11 @@ class Inducing:
 
 
 def declare(plan: Plan) -> Declared:
-    """What a site sends: its images and their labels."""
-    return images_declared(plan, images_sent(plan, options_of(plan.options, FedD3)))
+    """What a site sends: its images and their labels. Raises PlanError where they are too many for their kernels."""
+    k = images_sent(plan, options_of(plan.options, FedD3))
+    if k > MOST_IMAGES:
+        raise PlanError(f"images of a site should be at most {MOST_IMAGES:,}, for kernels are k x k; found {k:,}")
+    return images_declared(plan, k)
 
 
 def from_real(plan: Plan) -> bool:
@@ -98,9 +103,9 @@ def from_real(plan: Plan) -> bool:
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
     """One site's inducing points. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
-    options, seed = options_of(plan.options, FedD3), derive(plan.seed, "site", site)
+    options, seed, sent = options_of(plan.options, FedD3), derive(plan.seed, "site", site), declare(plan)
     present = torch.nonzero(data.counts()).flatten().tolist()
-    labels = torch.tensor(balanced(images_sent(plan, options), present))
+    labels = torch.tensor(balanced(sent["labels"].shape[0], present))
     problem = Inducing(data, measure_normalisation(data), labels, seed, options.batch)
     if run.resume is None:
         start = random_images(plan, data, labels, seed)
