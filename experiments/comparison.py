@@ -39,8 +39,8 @@ PLAN: dict[str, Any] = {
 SCALE: dict[str, Any] = {"sites": 5, "per_class": 500, "trials": 1, "recipe": "short", "epochs": 100}
 
 _DENSE = {
-    "local": {"epochs": 20, "batch": 32}, "epochs": 20, "batch": 128, "learning_rate": 0.02,
-    "generator": {"batch": 128, "steps": 10},
+    "local": {"epochs": 20, "batch": 32}, "epochs": 40, "batch": 64, "learning_rate": 0.02,
+    "generator": {"width": 32, "batch": 64, "steps": 10, "learning_rate": 0.01},
 }  # fmt: skip
 _DOSFL = {"iterations": 200, "learning_rate": 0.01, "batch": 128, "window": 2, "passes": 2, "images": 10}
 
@@ -48,6 +48,8 @@ _DOSFL = {"iterations": 200, "learning_rate": 0.01, "batch": 128, "window": 2, "
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "collabdm": ("collabdm", {}),
     "localdm": ("localdm", {}),
+    "coreset": ("coreset", {}),
+    "coreset, random images": ("coreset", {"rule": "random"}),
     "fedd3": ("fedd3", {"iterations": 500}),
     "fedd3, start images": ("fedd3", {"iterations": 0}),
     "dosfl": ("dosfl", _DOSFL),

@@ -138,7 +138,7 @@ class Trainer:
         every = torch.vmap(lambda weights, x: functional_call(self.network, weights, (x,)))
 
         def logits(x: Tensor) -> Tensor:
-            with torch.autocast(x.device.type, torch.bfloat16, self.compute.precision == "bfloat16"):
+            with self.compute.autocast():
                 return every(stacked, x).float()
 
         self.network.train()
