@@ -4,7 +4,7 @@
 
 The classes come in groups. After each group a new network is trained on the real images of that group and on the
 memories of all groups before, and tested on all classes seen so far. A memory is `ipc` images of each class, stored as
-uint8 whichever it is; with `--pae 2` each stored image holds four small ones, and random real images are kept both ways.
+uint8 in any case; with `--pae 2` each stored image holds four small ones, and random real images are kept both ways.
 Because the memories are few, each is repeated until its class weighs as much as a new class.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023. There networks are trained
