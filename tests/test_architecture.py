@@ -18,7 +18,7 @@ ORDER = (
     *("embedding", "statistics", "protocol", "parts", "weights", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.fedavg", "methods.fedd3", "methods.dosfl"),
     *("methods.dense", "methods.rounds", "methods", "training", "evaluation", "robustness"),
-    *("files", "models", "flows.classifier", "curves", "ledger", "outcome_files", "outcomes"),
+    *("files", "outcome_files", "models", "flows.classifier", "curves", "ledger", "outcomes"),
     *("experiment", "settings", "budget", "inspection", "screen", "exports", "portable", "demo"),
     *("report.gathering", "report.plots", "report.page", "report"),
     *("policy", "arrows"),
