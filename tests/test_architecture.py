@@ -19,7 +19,7 @@ ORDER = (
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.local_training", "methods.fedavg"),
     *("methods.coreset", "methods.fedd3", "methods.dosfl", "methods.dense", "methods.rounds", "methods"),
     *("training", "evaluation", "robustness"),
-    *("files", "models", "flows.classifier", "curves", "ledger", "outcome_files", "outcomes"),
+    *("files", "outcome_files", "models", "flows.classifier", "curves", "ledger", "outcomes"),
     *("experiment", "settings", "budget", "inspection", "screen", "exports", "portable", "demo"),
     *("report.gathering", "report.plots", "report.page", "report"),
     *("policy", "arrows"),

@@ -305,6 +305,15 @@ def decode_document(
         raise DocumentError(f"{where}: header: {describe(error)}") from error
 
 
+def format_of(path: Path) -> str:
+    """The kind of document that a safetensors file says it is; empty where it says nothing."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return str(json.loads((file.metadata() or {})[HEADER_KEY])["format"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError):
+        return ""
+
+
 def _check_format(where: str, document: Any, kind: str, version: int) -> None:
     found = document.get("format") if isinstance(document, dict) else None
     if found != kind:

@@ -27,7 +27,7 @@ from collabdm.embedding import Embedding, Geometry, Seeds, multiplications, prob
 from collabdm.errors import PlanError, ProbeError
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.networks import Network, build
-from collabdm.protocol import ImageSpec, Part, Plan, Probe
+from collabdm.protocol import SITE_NAME, ImageSpec, Part, Plan, Probe
 from collabdm.seeds import Purpose, Stream, participants
 from collabdm.statistics import WIRE_BYTES
 
@@ -81,6 +81,8 @@ def describe(error: ValidationError) -> str:
             lines.append(f"`{where}` is not a setting: remove it, or check its spelling")
             continue
         message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if item.get("ctx", {}).get("pattern") == f"^{SITE_NAME}$":
+            message = "should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
         lines.append(f"`{where}` {message}; found {item['input']!r:.80}" if where else message)
     return "\n".join(lines)
 

@@ -25,8 +25,9 @@ from torch.func import functional_call
 
 from collabdm.augment import augment, cutmix, draw, expand
 from collabdm.compute import Compute, whole_pass
+from collabdm.confusion import Confusion
 from collabdm.embedding import Geometry, activations, multiplications
-from collabdm.images import ImageSet, as_float
+from collabdm.images import ImageSet, Normalisation, Pixels, as_float
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.protocol import DistilledSet, Part
 from collabdm.seeds import Purpose, Stream, derive
@@ -199,16 +200,29 @@ class Trainer:
     def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
         return whole_pass(self._forward, self.network, x, size if self._whole_passes else len(x))
 
-    @torch.no_grad()
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
         """Outputs of the resident network for other images, in order."""
-        size, normalisation = self._chunks[False], self.task.geometry.normalisation
-        parts = (normalisation.apply(pixels.to(self.compute.device)) for pixels in data.images.split(size))
-        return torch.cat([self._pass(x, size).cpu() for x in parts])
+        size = self._chunks[False]
+        normalisation = self.task.geometry.normalisation
+        return logits_of(lambda x: self._pass(x, size), data.images, normalisation, self.compute, size)
 
     def accuracy(self, data: ImageSet) -> float:
         """Share of images whose largest output is their class."""
-        return float((self.logits(data).argmax(1) == data.labels).double().mean())
+        return Confusion.of(data.labels, self.logits(data).argmax(1), self.task.geometry.classes).accuracy
+
+
+@torch.no_grad()
+def logits_of(
+    predictor: Callable[[Tensor], Tensor],
+    images: Pixels,
+    normalisation: Normalisation,
+    compute: Compute,
+    size: int | None = None,
+) -> Float32[Tensor, "n classes"]:
+    """Outputs of a predictor, which sees images in network units, for all images in order, `size` at a time."""
+    size = size or compute.chunk(gradients=False)
+    parts = (normalisation.apply(pixels.to(compute.device)) for pixels in images.split(size))
+    return torch.cat([predictor(x).float().cpu() for x in parts])
 
 
 def learning_rate(recipe: Recipe, i: int, total: int) -> float:
