@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from collabdm.flows.built_in import FIVE_G_NIDD
 from collabdm.flows.draft import draft
 from collabdm.flows.schema import FlowSchema, Number
 from collabdm.flows.tables import Reading, read_flows
-from collabdm.flows.windows import Windows, windows
+from collabdm.flows.windows import Flows, Windows, windows
 from collabdm.images import ImageSet, pool
 from collabdm.methods import METHODS
 from collabdm.methods.collabdm import Run
@@ -51,13 +52,12 @@ ARCHITECTURES = ("ConvNet", "AlexNet", "VGG11", "ResNet18")  # of Table 3
 STORED = (1, 2, 5, 10, 20, 50)  # images per class of Figure 3
 RECIPE = RECIPES["short"].model_copy(update={"batch": 64})  # small sets: several steps an epoch
 MOST_IMAGES, FEWEST_EPOCHS = 20_000, 5  # a larger set is trained on for fewer epochs
-FEWEST_STEPS = 600  # a smaller one for more: so many as 200 images take in the recipe's epochs
+FEWEST_STEPS = 400  # a smaller one for more: every network takes so many steps
 SETTINGS: dict[str, Any] = {
     "steps": 60,
     "batch": 64,
     "network": NETWORK,
-    "local": {"steps": 30, "batch": 64, "matching": {"learning_rate": 0.2}},
-    "refinement": {"matching": {"learning_rate": 1.0}},  # small images, as in the demonstration
+    "local": {"steps": 30, "batch": 64},
 }
 
 
@@ -144,7 +144,7 @@ class Ground:
 
 def ground_of(case: Case, folder: Path, seed: int) -> Ground:
     """Read the tables and group their rows."""
-    tables = [read_flows(folder / name, case.schema, Reading(where))[0] for name, where in case.sites.values()]
+    tables = [flows_of(folder / name, case.schema, where) for name, where in case.sites.values()]
     held = {
         name: windows(flows, case.schema, "train", seed).labelled(case.schema.classes)
         for name, flows in zip(case.sites, tables, strict=True)
@@ -154,13 +154,19 @@ def ground_of(case: Case, folder: Path, seed: int) -> Ground:
         grouped = changed(case.schema, grouping=grouping)
         tests[f"held out, {grouping}"] = together([windows(flows, grouped, "test", seed) for flows in tables], grouped)
         for what, name in case.tests.items():
-            flows = read_flows(folder / name, case.schema)[0]
+            flows = flows_of(folder / name, case.schema)
             tests[f"{what}, {grouping}"] = together([windows(flows, grouped)], grouped)
     if case.split_over is not None:
         everything = limit(pool(list(held.values())), case.per_class, Stream.of(seed, Purpose.DATA))
         split = dirichlet(everything.labels, len(case.schema.classes), case.split_over, 0.1, seed)
         held = {name: data for name, data in split.sites(everything).items() if len(data)}
     return Ground(held, tests)
+
+
+@cache
+def flows_of(path: Path, schema: FlowSchema, where: tuple[str, str] | None = None) -> Flows:
+    """The rows of a table, read once."""
+    return read_flows(path, schema, Reading(where))[0]
 
 
 def together(parts: list[Windows], schema: FlowSchema) -> tuple[ImageSet, int]:

@@ -73,7 +73,7 @@ def test_one_table_without_a_column_is_left_to_the_split(two_files) -> None:
 
 
 def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
-    path = write_csv(tmp_path / "a.csv", [*rows_of("a", 0), row(1, bytes=1000)])
+    path = write_csv(tmp_path / "a.csv", [*rows_of("a", 0), row(1, bytes=1000, station="a")])
     stations(str(path), SCHEMA)
     assert "values of `bytes` outside 0 .. 100, clipped: 1" in caplog.text
 

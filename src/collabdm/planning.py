@@ -75,9 +75,13 @@ def plan_for(data: ImageSet, **settings: Any) -> Plan:
 def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: Any) -> Plan:
     """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
 
-    Left out: `pae` is 1 and `augment` is nothing: a place in an image of traffic has a meaning.
+    Left out: `pae` is 1 and `augment` is nothing, since a place in an image of traffic has a meaning; `local.images`
+    is ipc, so that a station which holds nearly all of a class can give all of its images.
     """
     settings = {"pae": 1, "augment": (), "flows": schema} | with_rates(settings, schema.side)
+    local = settings.get("local") or {}
+    if not local.get("images") and local.get("method", "dm") != "none":
+        settings["local"] = local | {"images": settings.get("ipc", Plan.model_fields["ipc"].default)}
     if sample is not None:
         return plan_for(load_flows(Path(sample), schema), **settings)
     return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)

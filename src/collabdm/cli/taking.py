@@ -65,6 +65,8 @@ def train(
         "set": distilled.name, "plan": made.plan.digest, "method": made.method,
         "recipe": rule.model_dump(mode="json"), "seed": seed,
     }  # fmt: skip
+    if made.plan.flows is not None:
+        told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
     model = TrainedModel(spec, made.plan.image, made.plan.classes, weights_of(trained), told, versions())
     write_model(model, output)
     if onnx:
