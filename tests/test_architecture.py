@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "fused", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
-    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "confusion"),
+    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "flows.stations", "confusion"),
     *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "parts", "weights", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.local_training", "methods.fedavg"),

@@ -31,6 +31,8 @@ from collabdm.files import (
     write_plan,
     write_state,
 )
+from collabdm.flows.schema import FlowSchema
+from collabdm.flows.stations import Stations, stations
 from collabdm.images import ImageSet, pool
 from collabdm.ledger import Ledger, read_json
 from collabdm.matching import State
@@ -46,7 +48,7 @@ from collabdm.outcomes import (
     write_traffic,
 )
 from collabdm.partition import Partition, by_column, dirichlet, iid
-from collabdm.planning import describe, geometry, plan_for
+from collabdm.planning import describe, geometry, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
 from collabdm.seeds import SEED_LIMIT, Purpose, Stream
 from collabdm.sources import column_values, fit_classes, limit, load
@@ -54,7 +56,15 @@ from collabdm.training import RECIPES
 from collabdm.whole import write_whole
 
 STATE_EVERY_SECONDS = 20.0
-OF_THE_SIMULATION = {"classes", "image", "method", "probe", "site_names", "sites"}  # fields of a Plan that it fills
+OF_THE_SIMULATION = {
+    "classes",
+    "flows",
+    "image",
+    "method",
+    "probe",
+    "site_names",
+    "sites",
+}  # fields of a Plan that it fills
 LINES = ("random", "sites", "all")  # of the table of results, beside the methods
 
 Progress = Callable[[str, int, int], None]
@@ -65,7 +75,8 @@ class Experiment(Part):
     `side` resizes the images first.
 
     `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
-    along the refinement are scored too, by the first network.
+    along the refinement are scored too, by the first network. With `flows`, `data` is a table of that schema, or the
+    tables of the sites by commas.
     """
 
     data: str
@@ -85,10 +96,11 @@ class Experiment(Part):
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     compare: tuple[str, ...] = ("random",)
     curve: Annotated[int, Field(ge=0, le=1000)] = 0
+    flows: FlowSchema | None = None
 
     @model_serializer(mode="wrap")
-    def _without_absent_curve(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v or k != "curve"}  # older digests stay
+    def _without_what_is_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v or k not in ("curve", "flows")}  # older digests stay
 
     @field_validator("plan")
     @classmethod
@@ -109,6 +121,8 @@ class Experiment(Part):
             raise ValueError("`site_column` should stand without `per_class` and `partition`; found both")
         if self.class_floor and (self.beta is None or self.site_column is not None or self.partition is not None):
             raise ValueError("`class_floor` belongs to the Dirichlet split, that of `beta`; found another split")
+        if self.flows is not None and self.side is not None:
+            raise ValueError("`side` should be left to the schema of flows; found both")
         return self
 
     @property
@@ -137,11 +151,9 @@ class Bench:
 def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
     protocol = experiment.protocol()
-    train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
-    train = limit(train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA))
-    test = fit_classes(test, train.classes)
+    train, test, split = data_of(experiment)
     _check(experiment, train, test)
-    split = split_of(experiment, train)
+    split = split or split_of(experiment, train)
     sites = {name: held for name, held in split.sites(train).items() if len(held)}
     chosen = dict.fromkeys([experiment.method, *(name for name in experiment.compare if name in METHODS)])
     plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in chosen}
@@ -164,6 +176,18 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
             ledger.draw(curve, made, lambda earlier: evaluate(earlier, test, first, bench.compute, bench.progress))
     _score_baselines(experiment, plans[experiment.method], sites, test, ledger, bench)
     return ledger.write(complete=True)
+
+
+def data_of(experiment: Experiment) -> Stations:
+    """Training and test images, and their split where tables of flows say it."""
+    if experiment.flows is None:
+        train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
+        found = Stations(train, fit_classes(test, train.classes), None)
+    else:
+        found = stations(experiment.data, experiment.flows, experiment.site_column)
+        if found.split is not None and (experiment.per_class is not None or experiment.partition is not None):
+            raise PlanError("tables of several sites should stand without `per_class` and `partition`; found both")
+    return found._replace(train=limit(found.train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA)))
 
 
 def network_of(settings: Any) -> NetworkSpec:
@@ -214,7 +238,10 @@ def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], 
     if experiment.plan.get("fraction", 1) != 1:
         settings["site_names"] = tuple(sites)
     said = {k: v for k, v in experiment.plan.items() if k != "options" or method.name == experiment.method}
-    return plan_for(train, **method.adapt(settings | said))
+    settings = method.adapt(settings | said)
+    if experiment.flows is not None:
+        return plan_for_flows(experiment.flows, **settings)
+    return plan_for(train, **with_rates(settings, train.shape[-1]))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,8 @@ from collabdm.augment import OPERATIONS
 from collabdm.compute import Compute
 from collabdm.embedding import Embedding, Geometry, Seeds, multiplications, probe_values
 from collabdm.errors import PlanError, ProbeError
+from collabdm.flows import load_flows
+from collabdm.flows.schema import FlowSchema
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.networks import Network, build
 from collabdm.protocol import SITE_NAME, ImageSpec, Part, Plan, Probe
@@ -35,6 +38,9 @@ STEP_BYTES = 8  # the number of a step
 HEADER_BYTES = 1536  # class names apart: names and places of tensors, site, digest, versions
 PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
+
+SMALL_SIDE = 24  # images below it are small
+SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 7
 
 Options = TypeVar("Options", bound=Part)
 
@@ -64,6 +70,37 @@ def plan_for(data: ImageSet, **settings: Any) -> Plan:
     constants = measure_normalisation(data)
     measured = ImageSpec(channels=channels, side=side, mean=constants.mean, std=constants.std)
     return make_plan(data.classes, settings.pop("image", measured), **settings)
+
+
+def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: Any) -> Plan:
+    """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
+
+    Left out: `pae` is 1 and `augment` is nothing, since a place in an image of traffic has a meaning; `local.images`
+    is ipc, so that a station which holds nearly all of a class can give all of its images.
+    """
+    settings = {"pae": 1, "augment": (), "flows": schema} | with_rates(settings, schema.side)
+    local = settings.get("local") or {}
+    if not local.get("images") and local.get("method", "dm") != "none":
+        settings["local"] = local | {"images": settings.get("ipc", Plan.model_fields["ipc"].default)}
+    if sample is not None:
+        return plan_for(load_flows(Path(sample), schema), **settings)
+    return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)
+
+
+def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
+    """Settings with the learning rates that suit images of that side, where they say neither rate nor optimiser.
+
+    The defaults of a Plan are for 32 x 32 pixels; small images leave the range of pixels with them.
+    """
+    if side >= SMALL_SIDE:
+        return settings
+    filled = dict(settings)
+    for part, rate in SMALL_RATES.items():
+        said = filled.get(part) or {}
+        matching = said.get("matching") or {}
+        if not {"learning_rate", "optimiser"} & set(matching):
+            filled[part] = said | {"matching": matching | {"learning_rate": rate}}
+    return filled
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:

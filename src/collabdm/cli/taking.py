@@ -62,6 +62,8 @@ def train(
     with Bars(quiet) as bars:
         trained = trainer.train(network_seed(seed, spec.name, 0), lambda done: bars("training", done, rule.epochs))
     told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
+    if made.plan.flows is not None:
+        told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
     model = TrainedModel(spec, made.plan.image, made.plan.classes, weights_of(trained), told, versions())
     write_model(model, output)
     if onnx:
