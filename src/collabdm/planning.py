@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from collabdm.errors import PlanError, ProbeError
 from collabdm.flows import load_flows
 from collabdm.flows.schema import FlowSchema
 from collabdm.images import ImageSet, measure_normalisation
-from collabdm.networks import Network, build
+from collabdm.networks import Network, NetworkSpec, build
 from collabdm.protocol import SITE_NAME, ImageSpec, Part, Plan, Probe
 from collabdm.seeds import Purpose, Stream, participants
 from collabdm.statistics import WIRE_BYTES
@@ -257,3 +257,32 @@ def _header_bytes(plan: Plan) -> int:
     """The header with the class names, which stand there as JSON in JSON."""
     names = json.dumps(json.dumps(plan.classes, ensure_ascii=False), ensure_ascii=False)
     return len(names.encode()) + HEADER_BYTES
+
+
+def network_of(settings: Any) -> NetworkSpec:
+    """A network from its settings. Raises PlanError, naming what should change."""
+    try:
+        return NetworkSpec.model_validate(settings)
+    except ValidationError as error:
+        raise PlanError(f"`network`: {describe(error)}") from error
+
+
+def network_settings(text: str) -> dict[str, Any]:
+    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
+
+    >>> network_settings("ConvNet:width=64,norm=batch")
+    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {"name": name}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
+        settings[key] = int(value) if value.removeprefix("-").isdecimal() else value
+    return settings
+
+
+def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
+    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
+    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)

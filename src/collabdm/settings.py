@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
-from collabdm.experiment import Experiment, network_settings
+from collabdm.experiment import Experiment
 from collabdm.flows.draft import schema_of
 from collabdm.flows.schema import FlowSchema
 from collabdm.methods import METHODS
-from collabdm.planning import describe, make_plan, plan_for, plan_for_flows, with_rates
+from collabdm.planning import describe, make_plan, network_settings, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
 from collabdm.training import RECIPES, Recipe

@@ -29,11 +29,11 @@ from collabdm.cli.options import (
 from collabdm.compute import Compute
 from collabdm.errors import DataError
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
-from collabdm.experiment import Bench, Experiment, networks_of, simulate
+from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.images import ImageSet
 from collabdm.methods import METHODS
 from collabdm.outcomes import KINDS
-from collabdm.planning import geometry
+from collabdm.planning import geometry, networks_of
 from collabdm.protocol import DistilledSet
 from collabdm.robustness import robustness
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture

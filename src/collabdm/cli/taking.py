@@ -20,11 +20,10 @@ from collabdm.cli.options import (
 )
 from collabdm.decoding import read_image
 from collabdm.errors import DataError
-from collabdm.experiment import networks_of
 from collabdm.exports import FORMS, Card, export
 from collabdm.ledger import read_json
 from collabdm.models import TrainedModel, origin, read_model, weights_of, write_model
-from collabdm.planning import geometry
+from collabdm.planning import geometry, networks_of
 from collabdm.portable import check_onnx, onnx_bytes
 from collabdm.screen import Bars, table
 from collabdm.settings import recipe_of
