@@ -91,12 +91,15 @@ class Story:
         self.deployed.start_run(**settings)
         while not end():
             assert time.monotonic() < self.start + 900, "the run should have ended"
+            looked = time.monotonic()
             for step in [step for step in steps if step.when()]:
                 steps.remove(step)
                 step.do()
                 self.say(step.what)
             self._listen(log)
             time.sleep(0.3)
+            if (stood := time.monotonic() - looked) > 10:
+                self.say(f"this machine stood still for {stood:.0f} s")
         self._listen(log)
         if "run" in self.deployed.processes:
             self.deployed.stop("run")
