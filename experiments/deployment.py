@@ -56,8 +56,8 @@ def of_one_size(root: Path, steps: int, repeats: int) -> list[dict[str, Any]]:
     given = write_given(plan, root)
     with deployment(root, network) as deployed:
         deployed.start_server()
+        deployed.register(*TWO)
         for site in TWO:
-            deployed.register(site)
             own = {"data": root / f"{site}.npz", "device": "cpu", "precision": "float32"}
             deployed.start_node(site, **own)
         wait_for(lambda: deployed.online() == len(TWO))

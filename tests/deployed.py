@@ -25,6 +25,10 @@ QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "OMP_NUM_THREADS": "1",
 }
+REGISTER = (  # `flwr supernode register` for many keys in one process
+    "import sys; from flwr.cli.app import app\n"
+    "for key in sys.argv[1:]: app(['supernode', 'register', key, 'round'], standalone_mode=False)"
+)
 PATIENCE = 120.0  # seconds for anything to happen
 
 
@@ -222,22 +226,26 @@ class Deployment:
         trial = (*self.network.inside("server"), sys.executable, "-S", "-c", said)
         return subprocess.run(trial, check=False).returncode == 0
 
-    def flwr(self, *words: object) -> str:
-        command = [*self.network.inside("server"), str(BIN / "flwr"), *map(str, words)]
+    def _ran(self, *words: object) -> str:
+        command = [*self.network.inside("server"), *map(str, words)]
         ran = subprocess.run(
             command, env=self.environment("coordinator"), cwd=self.folder, capture_output=True, text=True, check=False
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
-    def register(self, site: str) -> None:
-        """Make a node's key, where it has none, and tell the server its public half."""
-        key = self.folder / f"{site}.key"
-        if not key.exists():
-            tool("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", key)
-        self.flwr("supernode", "register", f"{key}.pub", "round")
+    def flwr(self, *words: object) -> str:
+        return self._ran(BIN / "flwr", *words)
 
-    def start_node(self, site: str, **config: object) -> None:
+    def register(self, *sites: str) -> None:
+        """Make the nodes' keys, where they have none, and tell the server their public halves."""
+        keys = [self.folder / f"{site}.key" for site in sites]
+        for key in keys:
+            if not key.exists():
+                tool("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", key)
+        self._ran(sys.executable, "-c", REGISTER, *(f"{key}.pub" for key in keys))
+
+    def start_node(self, site: str, /, **config: object) -> None:
         """Start a node with a key of its own; it says that it is `site` unless the configuration says another."""
         said = " ".join(f'{name}="{value}"' for name, value in ({"site": site} | config).items())
         trust = ("--root-certificates", "ca.crt", "--auth-supernode-private-key", f"{site}.key")

@@ -41,8 +41,8 @@ def by_file(plan: Plan, root: Path) -> Path:
 
 def start_nodes(deployed: Deployment, root: Path) -> None:
     """Two nodes that answer at once, and one that waits for a file."""
+    deployed.register(*HELD)
     for site in HELD:
-        deployed.register(site)
         assert "private key" in check_key(root / f"{site}.key")
         own = {"data": root / f"{site}.npz", "folder": root / f"kept-{site}", "until": root / "go"}
         deployed.start_node(site, **own, **COMPUTE, fault="waits" if site == "west" else "none")
@@ -68,8 +68,7 @@ def test_a_round_between_processes_survives_its_server_and_gives_the_bytes_of_th
         assert set(first) == {"east", "north"}
         (tmp_path / "go").touch()
         deployed.start_server()  # the nodes have not been touched
-        for site in HELD:
-            deployed.register(site)
+        deployed.register(*HELD)
         deployed.run(**config)
         wait_for(outcome_path(plan, round_).exists)
     assert sent(round_) == sent(expected)
