@@ -154,10 +154,11 @@ def peaks(pid: int) -> dict[str, float]:
     """The most memory in MB that each of the processes from one down has had so far, by the name of its program."""
     found: dict[str, float] = {}
     for number, command in tree(pid).items():
-        program = re.search(r"/(flower-\w+|flwr-\w+)", command)
-        with contextlib.suppress(OSError, AttributeError):
-            peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{number}/status").read_text())
-            found[program[1]] = max(found.get(program[1], 0.0), int(peak[1]) / 1000)  # type: ignore[index]
+        program, status = re.search(r"/(flower-\w+|flwr-\w+)", command), Path(f"/proc/{number}/status")
+        with contextlib.suppress(OSError):  # it has just ended
+            peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+            if program and peak:
+                found[program[1]] = max(found.get(program[1], 0.0), int(peak[1]) / 1000)
     return found
 
 
