@@ -18,7 +18,7 @@ from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.files import read_distilled
 from collabdm.report import settings_toml, write_report
 from collabdm.report.gathering import OWN, PARTS, Round, gather, parts_of
-from collabdm.report.page import network_table, result_table
+from collabdm.report.page import network_table, result_table, robust_scores
 from collabdm.settings import simulation
 from command import done, run
 
@@ -155,6 +155,15 @@ def test_several_networks_have_a_table_of_their_own() -> None:
     found = re.findall(r"<td>(.*?)</td>", network_table(Round("r", None, scores)))
     assert found == ["60.0 ± 14.1", "40.0 ± 0.0", "30.0 ± 0.0", "-"]
     assert network_table(Round("r", None, scores[:1])) == ""
+
+
+def test_robust_scores_are_shown_where_they_were_asked_for() -> None:
+    scores = {"lrs": 0.25, "ars": 0.34, "hlr": 0.3, "ior": 0.2, "std": {"lrs": 0.01}, "n": 3}
+    page = robust_scores(Round("r", None, [], results={"robustness": scores}))
+    assert "<td>0.250 ± 0.010</td>" in page
+    assert "<td>20.0 ± 0.0</td>" in page
+    assert "n = 3" in page
+    assert robust_scores(Round("r", None, [])) == ""
 
 
 def test_class_names_are_text_and_not_markup(folder) -> None:
