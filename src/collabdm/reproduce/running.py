@@ -189,9 +189,13 @@ class Done:
 
 
 def missing(cells: Sequence[Cell], records: dict[str, Record], retry: bool = False) -> list[Cell]:
-    """The cells that no record is of, each digest once; with `retry`, those that failed as well."""
+    """The cells that no record is of, each digest once, where it comes first; with `retry`, failed ones as well."""
     done = {digest for digest, record in records.items() if not (retry and failed(record))}
-    return list({c.experiment.digest: c for c in reversed(cells) if c.experiment.digest not in done}.values())[::-1]
+    left: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.experiment.digest not in done:
+            left.setdefault(cell.experiment.digest, cell)
+    return list(left.values())
 
 
 def run_cells(cells: Sequence[Cell], output: Path, workshop: Workshop, minutes: float) -> Iterator[Done]:
