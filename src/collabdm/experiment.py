@@ -11,7 +11,7 @@ simulation goes on where it stood. Settings and data are checked first, before a
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,6 @@ from collabdm.ledger import Ledger, read_json
 from collabdm.matching import State
 from collabdm.methods import METHODS, Method, Outcome
 from collabdm.methods.collabdm import Run, Watch, unwatched
-from collabdm.networks import NetworkSpec
 from collabdm.outcomes import (
     KINDS,
     Watched,
@@ -48,7 +47,7 @@ from collabdm.outcomes import (
     write_traffic,
 )
 from collabdm.partition import Partition, by_column, dirichlet, iid
-from collabdm.planning import describe, geometry, plan_for, plan_for_flows, with_rates
+from collabdm.planning import describe, geometry, network_of, networks_of, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
 from collabdm.seeds import SEED_LIMIT, Purpose, Stream
 from collabdm.sources import column_values, fit_classes, limit, load
@@ -76,7 +75,7 @@ class Experiment(Part):
 
     `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
     along the refinement are scored too, by the first network. With `flows`, `data` is a table of that schema, or the
-    tables of the sites by commas.
+    tables of the sites by commas. `test_per_class` takes so many test images of each class, the same for every seed.
     """
 
     data: str
@@ -97,10 +96,12 @@ class Experiment(Part):
     compare: tuple[str, ...] = ("random",)
     curve: Annotated[int, Field(ge=0, le=1000)] = 0
     flows: FlowSchema | None = None
+    test_per_class: Annotated[int, Field(ge=1)] | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v or k not in ("curve", "flows")}  # older digests stay
+        later = ("curve", "flows", "test_per_class")  # older digests stay
+        return {k: v for k, v in handler(self).items() if v or k not in later}
 
     @field_validator("plan")
     @classmethod
@@ -152,6 +153,7 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
     protocol = experiment.protocol()
     train, test, split = data_of(experiment)
+    test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
     _check(experiment, train, test)
     split = split or split_of(experiment, train)
     sites = {name: held for name, held in split.sites(train).items() if len(held)}
@@ -188,35 +190,6 @@ def data_of(experiment: Experiment) -> Stations:
         if found.split is not None and (experiment.per_class is not None or experiment.partition is not None):
             raise PlanError("tables of several sites should stand without `per_class` and `partition`; found both")
     return found._replace(train=limit(found.train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA)))
-
-
-def network_of(settings: Any) -> NetworkSpec:
-    """A network from its settings. Raises PlanError, naming what should change."""
-    try:
-        return NetworkSpec.model_validate(settings)
-    except ValidationError as error:
-        raise PlanError(f"`network`: {describe(error)}") from error
-
-
-def network_settings(text: str) -> dict[str, Any]:
-    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
-
-    >>> network_settings("ConvNet:width=64,norm=batch")
-    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
-    """
-    name, _, rest = text.partition(":")
-    settings: dict[str, Any] = {"name": name}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
-        settings[key] = int(value) if value.removeprefix("-").isdecimal() else value
-    return settings
-
-
-def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
-    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
-    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)
 
 
 def split_of(experiment: Experiment, train: ImageSet) -> Partition:

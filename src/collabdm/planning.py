@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +29,8 @@ from collabdm.errors import PlanError, ProbeError
 from collabdm.flows import load_flows
 from collabdm.flows.schema import FlowSchema
 from collabdm.images import ImageSet, measure_normalisation
-from collabdm.networks import Network, build
-from collabdm.protocol import ImageSpec, Part, Plan, Probe
+from collabdm.networks import Network, NetworkSpec, build
+from collabdm.protocol import SITE_NAME, ImageSpec, Part, Plan, Probe
 from collabdm.seeds import Purpose, Stream, participants
 from collabdm.statistics import WIRE_BYTES
 
@@ -40,7 +40,7 @@ PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
 
 SMALL_SIDE = 24  # images below it are small
-SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 7
+SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 8
 
 Options = TypeVar("Options", bound=Part)
 
@@ -119,6 +119,8 @@ def describe(error: ValidationError) -> str:
             lines.append(f"`{where}` is not a setting: remove it, or check its spelling")
             continue
         message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if item.get("ctx", {}).get("pattern") == f"^{SITE_NAME}$":
+            message = "should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
         lines.append(f"`{where}` {message}; found {item['input']!r:.80}" if where else message)
     return "\n".join(lines)
 
@@ -256,3 +258,32 @@ def _header_bytes(plan: Plan) -> int:
     """The header with the class names, which stand there as JSON in JSON."""
     names = json.dumps(json.dumps(plan.classes, ensure_ascii=False), ensure_ascii=False)
     return len(names.encode()) + HEADER_BYTES
+
+
+def network_of(settings: Any) -> NetworkSpec:
+    """A network from its settings. Raises PlanError, naming what should change."""
+    try:
+        return NetworkSpec.model_validate(settings)
+    except ValidationError as error:
+        raise PlanError(f"`network`: {describe(error)}") from error
+
+
+def network_settings(text: str) -> dict[str, Any]:
+    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
+
+    >>> network_settings("ConvNet:width=64,norm=batch")
+    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {"name": name}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
+        settings[key] = int(value) if value.removeprefix("-").isdecimal() else value
+    return settings
+
+
+def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
+    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
+    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)

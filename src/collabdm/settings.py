@@ -1,7 +1,8 @@
 """Settings as a person says them (options, TOML files, presets) turned into settings of a Plan or an Experiment.
 
-Two presets fill what is not said: `paper`, the settings of the paper (departures in docs/fidelity.md), and
-`best`, the best that was measured (docs/log.md holds what was tried).
+Presets fill what is not said: `paper`, the settings of the paper (departures in docs/fidelity.md), `best`, the best
+that was measured (docs/log.md holds what was tried), and one for each system that the paper compares with, `fedd3`,
+`dosfl` and `dense`: the method and the settings that its own authors published (docs/methods.md).
 """
 
 import hashlib
@@ -14,11 +15,11 @@ from pydantic import ValidationError
 
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
-from collabdm.experiment import Experiment, network_settings
+from collabdm.experiment import Experiment
 from collabdm.flows.draft import schema_of
 from collabdm.flows.schema import FlowSchema
 from collabdm.methods import METHODS
-from collabdm.planning import describe, make_plan, plan_for, plan_for_flows, with_rates
+from collabdm.planning import describe, make_plan, network_settings, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
 from collabdm.training import RECIPES, Recipe
@@ -38,7 +39,31 @@ PRESETS: dict[str, Settings] = {
         "local": {"steps": 1000},
         "refinement": {"passes": 1, "matching": {"learning_rate": 10.0, "momentum": 0.5}},
     },
-}
+    "fedd3": {
+        "method": "fedd3",
+        "ipc": 50,
+        "options": {"iterations": 3000, "learning_rate": 0.004, "batch": 10, "stop": 0.999},
+    },
+    "dosfl": {
+        "method": "dosfl",
+        "ipc": 50,
+        "options": {
+            "images": 10, "passes": 20, "window": 60, "iterations": 3000, "learning_rate": 1e-3, "clip": 2.0,
+        },
+    },
+    "dense": {
+        "method": "dense",
+        "options": {
+            "network": {"name": "ConvNet", "norm": "none", "pooling": "max"},
+            "local": {"epochs": 200, "batch": 128, "learning_rate": 0.01, "momentum": 0.9},
+            "epochs": 200, "batch": 256, "learning_rate": 0.005, "momentum": 0.9, "temperature": 20.0,
+            "generator": {
+                "noise": 256, "width": 128, "batch": 256, "steps": 30, "learning_rate": 1e-3,
+                "normalisation": 1.0, "adversarial": 1.0,
+            },
+        },
+    },
+}  # fmt: skip
 
 
 def preset_settings(name: str) -> Settings:
@@ -178,11 +203,12 @@ def simulation(config: Path | None, preset: str | None, options: Settings, plan:
     said |= options
     if "data" not in said:
         raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
+    filled = dict(preset_settings(str(preset or written_preset)))
+    method = given(method=filled.pop("method", None))
     if isinstance(said.get("flows"), str):
         said["flows"] = schema_of(said["flows"])
-        said.setdefault("method", "collabdm")  # a quarter of an image of traffic shows too little
-    base = merge_settings(preset_settings(str(preset or written_preset)), written)
-    return experiment_of(said | {"plan": merge_settings(base, plan)})
+        method = method or {"method": "collabdm"}  # a quarter of an image of traffic shows too little
+    return experiment_of(method | said | {"plan": merge_settings(merge_settings(filled, written), plan)})
 
 
 def said_of_plan(config: Path | None, preset: str | None, options: Settings) -> tuple[str, Settings]:

@@ -27,11 +27,14 @@ from collabdm.cli.options import (
     held_as_planned,
 )
 from collabdm.compute import Compute
+from collabdm.errors import DataError
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
-from collabdm.experiment import Bench, Experiment, networks_of, simulate
+from collabdm.experiment import Bench, Experiment, simulate
+from collabdm.images import ImageSet
 from collabdm.methods import METHODS
 from collabdm.outcomes import KINDS
-from collabdm.planning import geometry
+from collabdm.planning import geometry, networks_of
+from collabdm.protocol import DistilledSet
 from collabdm.robustness import robustness
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
 from collabdm.settings import batch_of, given, network_list, recipe_of, simulation, sketch_of
@@ -72,7 +75,7 @@ def evaluate_command(
     protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
     test = held_as_planned(made.plan, data, resize, "test", rows)
-    real = held_as_planned(made.plan, data, resize, rows=rows) if random or robust else None
+    real = _training_split(made, data, resize, rows) if random or robust else None
     with Bars(quiet) as bars:
         scores = evaluate(made, test, protocol, compute, bars)
         found = robustness(made, real, test, protocol, compute, bars) if robust and real is not None else None
@@ -96,9 +99,17 @@ def evaluate_command(
     )
     if found is not None:
         console.print(
-            f"label-robust score {found.lrs:.3f}, augmentation-robust score {found.ars:.3f} "
+            f"label-robust score {found.lrs:.3f} ± {found.std['lrs']:.3f}, augmentation-robust score {found.ars:.3f} "
+            f"± {found.std['ars']:.3f}, n = {found.n} "
             f"(recovery {100 * found.hlr:.2f} points short of all the data, {100 * found.ior:.2f} over random images)"
         )
+
+
+def _training_split(made: DistilledSet, data: str, resize: bool, rows: str | None) -> ImageSet:
+    try:
+        return held_as_planned(made.plan, data, resize, rows=rows)
+    except DataError as error:
+        raise DataError(f"{error}. Random real images are drawn from it; `--no-random` goes without") from error
 
 
 @app.command("simulate")
