@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from collabdm import compute
 from collabdm.augment import cutmix
 from collabdm.compute import Compute
 from collabdm.confusion import Confusion
@@ -92,6 +93,31 @@ def test_a_network_learns_with_cutmix() -> None:
     trainer = Trainer(Task(NETWORK, data, geometry(plan), recipe), Compute(compiled=False))
     trainer.train(0)
     assert trainer.accuracy(data) > 0.6  # brightness tells the classes apart; chance is a third
+
+
+@pytest.mark.parametrize("name", ["paper", "strong"])
+def test_networks_trained_together_are_those_trained_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, data, seeds = tiny_plan(), tiny_data((20, 20, 20)), [3, 4, 5]
+    recipe = RECIPES[name].model_copy(update={"epochs": 3, "batch": 20})
+    trainer = Trainer(Task(NETWORK, data, geometry(plan), recipe), Compute(compiled=False))
+    alone = []
+    for seed in seeds:
+        trainer.train(seed)
+        alone.append(trainer.logits(data))  # not weights: a bias before a normalisation moves by rounding alone
+    monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
+    epochs: list[int] = []
+    together = [trainer.logits(data) for _ in trainer.train_each(seeds, epochs.append)]
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+    assert epochs == [2, 4, 6, 7, 8, 9]
+    assert not torch.allclose(alone[0], alone[1], rtol=0.1)
+
+
+def test_networks_whose_images_depend_on_each_other_are_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
+    batch_norm = NETWORK.model_copy(update={"norm": "batch"})
+    task = Task(batch_norm, tiny_data((6, 6, 6)), geometry(tiny_plan()), SHORT)
+    means = [n.features[1].running_mean.clone() for n in Trainer(task, Compute(compiled=False)).train_each([1, 2])]
+    assert not torch.equal(*means)
 
 
 # --- DD-Ranking ----------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ DEMO = Experiment(
         "local": {"steps": 60, "batch": 64, "matching": {"learning_rate": 0.2}},
         "refinement": {"passes": 4, "matching": {"learning_rate": 1.0}},  # small images: docs/log.md, entry 2
     },
-    trials=3,
+    trials=2,
     recipe="short",
+    epochs=100,
     compare=("localdm", "random", "sites", "all"),
 )

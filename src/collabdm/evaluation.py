@@ -111,16 +111,15 @@ def score(
 ) -> list[Score]:
     """Train every network `trials` times on `data` and test it; one Score per network."""
     scores = []
+
+    def trained(epochs: int) -> None:
+        progress(f"training on {what}", epochs, protocol.trials * protocol.recipe.epochs)
+
     for spec in protocol.networks:
         trainer = Trainer(Task(spec, data, seen, protocol.recipe), compute, protocol.trials)
         accuracies, confusion = [], torch.zeros(seen.classes, seen.classes, dtype=torch.int64)
-        for trial in range(protocol.trials):
-            before, total = trial * protocol.recipe.epochs, protocol.trials * protocol.recipe.epochs
-
-            def trained(epochs: int, before: int = before, total: int = total) -> None:
-                progress(f"training on {what}", before + epochs, total)
-
-            trainer.train(network_seed(protocol.seed, spec.name, trial), trained)
+        seeds = [network_seed(protocol.seed, spec.name, trial) for trial in range(protocol.trials)]
+        for _ in trainer.train_each(seeds, trained):
             answers = Confusion.of(test.labels, trainer.logits(test).argmax(1), seen.classes)
             accuracies.append(answers.accuracy)
             confusion += answers.counts
@@ -145,8 +144,8 @@ def accuracy_of(
     predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
 ) -> float:
     """Share of the test images whose largest logit is their class."""
-    answers = logits_of(predictor, test.images, normalisation, compute).argmax(1)
-    return Confusion.of(test.labels, answers, len(test.classes)).accuracy
+    found = logits_of(predictor, test.images, normalisation, compute.device, compute.chunk(gradients=False))
+    return Confusion.of(test.labels, found.argmax(1), len(test.classes)).accuracy
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:

@@ -271,7 +271,13 @@ def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    """The tensors as safetensors wants them: each in order and in memory of its own; copied only where it is not."""
+    return {
+        name: tensor
+        if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        else tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _metadata(content: bytes) -> dict[str, str]:
