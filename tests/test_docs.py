@@ -1,12 +1,13 @@
 """The documentation is true: its commands and programs run, its links lead somewhere, its numbers are the code's."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from collabdm import cli, files
+from collabdm import cli, files, outcome_files
 from collabdm.images import ImageSet
+from collabdm.methods import METHODS
 from collabdm.methods.collabdm import contribute
 from collabdm.models import ModelHeader
 from collabdm.networks import NetworkSpec, build, seed_weights
@@ -139,6 +141,28 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), target
 
 
+def test_the_site_names_every_page_and_links_stay_inside() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    assert sorted(re.findall(r": (\S+\.md)$", nav, flags=re.MULTILINE)) == [page.name for page in pages]
+    for page in pages:
+        assert "](../" not in page.read_text(encoding="utf-8"), f"{page.name}: the site ends at docs/"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    missing = [name for name in ("mkdocs", "material", "mkdocstrings") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: the extra `docs` has what builds the site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=quiet)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    for page in (ROOT / "docs").glob("*.md"):
+        place = tmp_path / "site" / ("" if page.stem == "index" else page.stem) / "index.html"
+        assert "<h1" in place.read_text(encoding="utf-8"), page.name
+    assert "collabdm.contribute" in (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
+
+
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -241,6 +265,16 @@ def test_header_keys_and_tensors_of_the_page_are_those_of_the_files() -> None:
         assert f"| `statistics.{name}` |" in FORMAT
     assert f"{files.PLAN_LIMIT:,} bytes" in FORMAT
     assert f"{files.DISTILLED_LIMIT:,} bytes" in FORMAT
+
+
+def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
+    for kind in ("collabdm/steps", "collabdm/distilled-model"):
+        assert f"`{kind}`" in FORMAT
+    numbers = sum(value.numel() for value in build(NetworkSpec(), (3, 32, 32), 10).parameters())
+    assert f"has {numbers:,} numbers, {4 * numbers:,} bytes" in FORMAT
+    assert all(f"| `{name}` |" in FORMAT for name in outcome_files.ModelHeader.model_fields)
+    with_parts = [name for name, method in METHODS.items() if method.options is not None and method.converse is None]
+    assert all(f"| `{name}` |" in FORMAT for name in with_parts)
 
 
 def test_formula_of_bytes_holds() -> None:
