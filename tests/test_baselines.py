@@ -22,29 +22,31 @@ from collabdm.files import (
 )
 from collabdm.images import ImageSet
 from collabdm.matching import State
-from collabdm.methods import METHODS, declared_parts, method_of
+from collabdm.methods import METHODS, coreset, declared_parts, method_of
 from collabdm.methods import collabdm as collab
 from collabdm.methods.collabdm import Run
 from collabdm.methods.dense import Dense, Imagination, ensemble_of, new_generator, softened
-from collabdm.methods.dosfl import Steps, unroll
+from collabdm.methods.dosfl import Dosfl, Steps, unroll
 from collabdm.methods.fedd3 import FedD3, Inducing, centred, induce, loss_of, ntk, predict
 from collabdm.methods.rounds import class_gradients, gradient_distance
 from collabdm.networks import NetworkSpec, build, seed_weights
 from collabdm.outcomes import KINDS
 from collabdm.parts import declared_bytes
-from collabdm.planning import cost, make_plan
+from collabdm.planning import cost, make_plan, options_of
 from collabdm.policy import Policy, PolicyError, foretell
 from collabdm.protocol import Contribution, Plan
 from collabdm.report.gathering import OWN, parts_of
-from collabdm.seeds import Purpose, Stream
-from collabdm.weights import weights_of
+from collabdm.seeds import Purpose, Stream, derive
+from collabdm.settings import merge_settings, new_plan, preset_settings, simulation
+from collabdm.weights import load_weights, weights_of
 from tiny import CLASSES, GREY, NETWORK, tiny_data, tiny_plan
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "coreset": {"images": 4},
     "fedd3": {"images": 4, "iterations": 5, "stop": 1},
     "dosfl": {"steps": 2, "images": 3, "iterations": 4, "batch": 4, "passes": 2, "window": 2},
     "dense": {
-        "local": {"epochs": 1, "batch": 4}, "epochs": 3, "batch": 8,
+        "local": {"epochs": 2, "batch": 4}, "epochs": 3, "batch": 8,
         "generator": {"batch": 8, "steps": 2, "noise": 4},
     },
 }  # fmt: skip
@@ -85,7 +87,7 @@ def test_parts_that_the_plan_does_not_declare_are_refused(method: str) -> None:
     for changed in ({}, {**sent.parts, "more": part}, {**sent.parts, name: part[:1].clone()[:0]}):
         with pytest.raises(DocumentError, match="parts"):
             parse_contribution(contribution_bytes(replace(sent, parts=changed)), plan)
-    floats = next(n for n, p in sent.parts.items() if p.is_floating_point()) if method != "fedd3" else None
+    floats = next((n for n, p in sent.parts.items() if p.is_floating_point()), None)
     if floats:
         broken = sent.parts[floats].clone()
         broken.view(-1)[0] = float("nan")
@@ -131,11 +133,48 @@ def test_a_round_stopped_at_any_state_goes_on_to_the_same_outcome(method: str) -
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("fedd3", {"images": 0}), ("fedd3", {"images": 1, "bytes": 1}), ("dosfl", {"mask": 1}), ("dense", {"epoch": 1})],
+    [
+        ("coreset", {"rule": "best"}),
+        ("fedd3", {"images": 0}),
+        ("fedd3", {"images": 1, "bytes": 1}),
+        ("dosfl", {"mask": 1}),
+        ("dense", {"epoch": 1}),
+    ],
 )
 def test_bad_options_are_refused_at_the_door(method: str, options: dict[str, Any]) -> None:
     with pytest.raises(PlanError, match=r"options|either"):
         plan_of(method, options=options)
+
+
+def test_the_presets_of_the_other_systems_make_the_plans_that_their_authors_published() -> None:
+    ten = ",".join(f"class {y}" for y in range(10))
+    plans = {name: new_plan(None, ten, "3x32", dict(preset_settings(name))) for name in ("fedd3", "dosfl", "dense")}
+    assert all(plan.method == name for name, plan in plans.items())
+    assert declared_parts(plans["fedd3"])["images"].shape == (100, 3, 32, 32)  # IPC 50 from 5 sites
+    assert declared_parts(plans["dosfl"])["images"].shape == (10, 10, 3, 32, 32)
+    options = options_of(plans["dosfl"].options, Dosfl)
+    assert (options.passes * 10, options.window) == (200, 60)  # T and W of Feng et al.
+    assert sum(part.nbytes for part in declared_parts(plans["dense"]).values()) == 1_276_968  # 1.28 MB
+    for name, plan in plans.items():
+        settings = options_of(plan.options, METHODS[name].options or Dense).model_dump(mode="json")
+        assert merge_settings(settings, preset_settings(name)["options"]) == settings
+
+
+def test_a_preset_names_its_method_unless_another_is_said() -> None:
+    said = {"data": "fashion_mnist", "beta": 0.5}
+    chosen = simulation(None, "dosfl", said, {"ipc": 10})
+    assert (chosen.method, chosen.plan["ipc"], chosen.plan["options"]["window"]) == ("dosfl", 10, 60)
+    assert simulation(None, "dosfl", said | {"method": "localdm"}, {}).method == "localdm"
+    assert simulation(None, "best", said, {}).method == "collabdm-pae"
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("fedd3", {"images": 10_001}), ("dense", {"epochs": 10**6, "generator": {"batch": 10**6}})]
+)
+def test_what_no_memory_would_hold_is_refused_at_the_door(method: str, options: dict[str, Any]) -> None:
+    plan = plan_of(method, options=options)
+    with pytest.raises(PlanError, match="at most"):
+        method_of(plan).contribute(plan, tiny_data([1, 1, 1]), "site-0")
 
 
 def test_options_of_a_method_without_any_and_a_method_that_needs_rounds_are_refused() -> None:
@@ -227,6 +266,13 @@ def test_the_kernel_is_that_of_wide_networks() -> None:
     assert float(expected.sub(expected.T).abs().max()) < 1e-9
 
 
+def test_the_kernel_of_an_image_with_itself_is_the_closed_form() -> None:
+    """With rho = 1, Sigma grows by sigma_b^2 in each of the 4 layers, and Theta is the sum of all five Sigmas."""
+    x = Stream.of(1, Purpose.DATA).normals(3, 6).double()
+    first = 2 * x.square().mean(1) + 0.01
+    assert torch.allclose(ntk(x, x).diagonal(), 5 * first + 0.01 * (1 + 2 + 3 + 4), rtol=1e-5)
+
+
 def test_inducing_points_fit_better_than_the_images_they_begin_as() -> None:
     data = tiny_data([20, 20, 20])
     problem = Inducing(data, GREY.normalisation, torch.tensor([0, 1, 2]), 3, 10)
@@ -240,6 +286,39 @@ def test_inducing_points_fit_better_than_the_images_they_begin_as() -> None:
 
     assert loss(learned) < 0.7 * loss(start)
     assert bool((predict(learned, centred(problem.labels, 3), x).argmax(1) == data.labels).double().mean() > 0.8)
+
+
+# coreset
+
+
+def test_herded_images_have_a_mean_nearer_to_that_of_all_than_most_others() -> None:
+    values = F.normalize(Stream.of(3, Purpose.DATA).normals(40, 6))
+
+    def apart(chosen: torch.Tensor) -> float:
+        return float((values[chosen].mean(0) - values.mean(0)).norm())
+
+    chosen = coreset.herding(values, 5)
+    assert len(chosen.unique()) == 5
+    others = [apart(Stream.of(s, Purpose.DATA).permutation(40)[:5]) for s in range(200)]
+    assert apart(chosen) < torch.tensor(others).quantile(0.05)
+    assert sorted(coreset.herding(values, 40).tolist()) == list(range(40))
+
+
+def test_centres_are_each_the_farthest_from_those_before_and_equal_images_are_all_chosen() -> None:
+    line = torch.tensor([0.0, 1.0, 4.0, 9.0, 10.0])[:, None]
+    assert coreset.centres(line, 4).tolist() == [2, 4, 0, 1]  # 4 is nearest to the mean 4.8; then 10, 0, and 1 or 9
+    assert sorted(coreset.centres(torch.ones(3, 2), 3).tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("rule", ["herding", "centres", "random"])
+def test_a_coreset_is_of_the_site_s_images_and_repeats_what_is_too_few(rule: str) -> None:
+    plan, data = plan_of("coreset", options={"images": 6, "rule": rule}), tiny_data([8, 1, 0])
+    parts = METHODS["coreset"].contribute(plan, data, "site-0", Run()).parts
+    assert parts["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+    real = {image.numpy().tobytes() for image in data.images}
+    found = [image.numpy().tobytes() for image in parts["images"]]
+    assert [image in real for image in found] == [True, True, True, True, False, False]
+    assert len(set(found)) == 6
 
 
 # DOSFL
@@ -285,14 +364,14 @@ def imagination(norm: str = "batch", **weights: float) -> Imagination:
         seed_weights(network, Stream.of(seed, Purpose.NETWORK))
         networks.append(network.eval().requires_grad_(False))
     options = Dense(generator={"batch": 16, "steps": 40, "noise": 8, "learning_rate": 0.01, **weights}).generator
-    return Imagination(options, GREY, (), ensemble_of(networks[:2]), networks[2])
+    return Imagination(tiny_plan(augment=()), options, ensemble_of(networks[:2]), networks[2])
 
 
 @pytest.mark.parametrize("term", ["class", "normalisation", "adversarial"])
 def test_the_generator_lowers_each_of_its_losses(term: str) -> None:
     made = imagination()
     stream = Stream.of(5, Purpose.BASELINE)
-    generator = new_generator(8, GREY.shape, stream)
+    generator = new_generator(made.options, GREY.shape, stream)
     codes, labels = stream.normals(16, 8), stream.integers(3, 16)
     optimiser = torch.optim.Adam(generator.parameters(), 0.01, betas=(0.5, 0.999))
     values = []
@@ -326,6 +405,27 @@ def test_the_student_approaches_its_ensemble() -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
+def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_images_it_never_saw() -> None:
+    options = OPTIONS["dense"] | {"epochs": 25, "learning_rate": 0.05, "generator": {
+        "batch": 32, "steps": 3, "noise": 8, "width": 8, "learning_rate": 0.01,
+    }}  # fmt: skip
+    plan = plan_of("dense", options=options)
+    networks = []
+    for sent in answers_to(plan):
+        networks.append(build(NETWORK, GREY.shape, 3))
+        load_weights(networks[-1], sent.parts)
+    ensemble, seen = ensemble_of([network.eval() for network in networks]), {}
+    made = METHODS["dense"].distill(plan, answers_to(plan), Run(watch=lambda what, at, f: seen.setdefault(what, f)))
+    x = GREY.normalisation.apply(tiny_data([30, 30, 30], 9).images)
+    fresh = build(NETWORK, GREY.shape, 3)  # as the student begins
+    seed_weights(fresh, Stream.of(derive(plan.seed, "dense"), Purpose.NETWORK))
+    with torch.no_grad():
+        wanted = ensemble(x)
+        before, after = (softened(f(x), wanted, 20.0) for f in (fresh, made.network()))
+    assert float(after) < 0.2 * float(before)
+    assert set(seen) == {"site-0", "site-1", "ensemble", "counted ensemble", "epoch"}
+
+
 def test_the_original_client_network_has_as_many_parameters_as_published() -> None:
     network = build(NetworkSpec(norm="none", pooling="max"), (3, 32, 32), 10)
     assert sum(value.numel() for value in weights_of(network).values()) == 319_242
@@ -351,6 +451,47 @@ def test_gradient_matching_is_the_plain_formula() -> None:
                 u, v = row.flatten(), other.flatten()
                 plain += 1 - float(u @ v / (u.norm() * v.norm()))
     assert float(distance) == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_round_of_gradient_matching_is_one_step_of_plain_loops() -> None:
+    options = {"rounds": 1, "matching": {"learning_rate": 0.5}, "updates": 0}
+    plan = plan_of("rounds-gradients", images="float32", augment=(), batch=None, options=options)
+    sites = {f"site-{k}": tiny_data(counts, k) for k, counts in enumerate(HOLDINGS)}
+    start = Stream.of(4, Purpose.DATA).normals(6, 1, 8, 8)
+    converse = METHODS["rounds-gradients"].converse
+    assert converse is not None
+    made, traffic = converse(plan, sites, Run(resume=State(0, start)))
+    network = build(NETWORK, GREY.shape, 3)
+    seed_weights(network, Stream.of(plan.seed, Purpose.WEIGHTS, 0))
+    weights = list(network.parameters())
+    s, loss = start.clone().requires_grad_(), torch.zeros(())
+    for y in range(3):
+        target = [torch.zeros_like(w) for w in weights]
+        held = [data.of_class(y).tolist() for data in sites.values()]
+        for data, index in zip(sites.values(), held, strict=True):
+            for i in index:  # the mean over all images of the class, whoever holds them
+                logits = network(GREY.normalisation.apply(data.images[i : i + 1]))
+                one = torch.autograd.grad(F.cross_entropy(logits, torch.tensor([y])), weights)
+                target = [a + b / sum(map(len, held)) for a, b in zip(target, one, strict=True)]
+        own = sum(F.cross_entropy(network(s[i : i + 1]), torch.tensor([y])) for i in (2 * y, 2 * y + 1)) / 2
+        for a, b in zip(torch.autograd.grad(own, weights, create_graph=True), target, strict=True):  # type: ignore[arg-type]
+            for u, v in zip(a, b, strict=True) if a.ndim > 1 else ():
+                loss = loss + 1 - u.flatten() @ v.flatten() / (u.norm() * v.norm())
+    (slope,) = torch.autograd.grad(loss, s)
+    expected = GREY.normalisation.invert(start - 0.5 * slope)
+    assert float(slope.abs().max()) > 0.01
+    assert torch.allclose(made.images.images, expected, atol=1e-4)  # type: ignore[union-attr]
+    numbers = sum(w.numel() for w in weights)
+    first = plan.local.images * (64 * 4 + 8)
+    assert traffic.up == {"site-0": 2 * (numbers * 4 + 8 + first), "site-1": 2 * (numbers * 4 + 8 + first)}
+
+
+def test_gradient_matching_refuses_what_it_would_not_do() -> None:
+    converse, sites = METHODS["rounds-gradients"].converse, {"a": tiny_data([1, 1, 1]), "b": tiny_data([1, 1, 1])}
+    assert converse is not None
+    for matching in ({"optimiser": "adam"}, {"schedule": "cosine"}, {"spread": 1.0}):
+        with pytest.raises(PlanError, match=r"options.matching"):
+            converse(plan_of("rounds-gradients", options={"rounds": 1, "matching": matching}), sites, Run())
 
 
 def test_matching_means_in_rounds_gives_the_set_of_collabdm() -> None:

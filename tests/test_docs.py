@@ -17,8 +17,9 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from collabdm import cli, files
+from collabdm import cli, files, outcome_files
 from collabdm.images import ImageSet
+from collabdm.methods import METHODS
 from collabdm.methods.collabdm import contribute
 from collabdm.models import ModelHeader
 from collabdm.networks import NetworkSpec, build, seed_weights
@@ -264,6 +265,16 @@ def test_header_keys_and_tensors_of_the_page_are_those_of_the_files() -> None:
         assert f"| `statistics.{name}` |" in FORMAT
     assert f"{files.PLAN_LIMIT:,} bytes" in FORMAT
     assert f"{files.DISTILLED_LIMIT:,} bytes" in FORMAT
+
+
+def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
+    for kind in ("collabdm/steps", "collabdm/distilled-model"):
+        assert f"`{kind}`" in FORMAT
+    numbers = sum(value.numel() for value in build(NetworkSpec(), (3, 32, 32), 10).parameters())
+    assert f"has {numbers:,} numbers, {4 * numbers:,} bytes" in FORMAT
+    assert all(f"| `{name}` |" in FORMAT for name in outcome_files.ModelHeader.model_fields)
+    with_parts = [name for name, method in METHODS.items() if method.options is not None and method.converse is None]
+    assert all(f"| `{name}` |" in FORMAT for name in with_parts)
 
 
 def test_formula_of_bytes_holds() -> None:

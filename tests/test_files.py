@@ -32,8 +32,10 @@ from collabdm.files import (
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.methods.collabdm import contribute, distill
+from collabdm.outcome_files import read_model, read_steps, write_model, write_steps
 from collabdm.planning import cost
-from collabdm.protocol import Contribution, DistilledSet, Plan
+from collabdm.protocol import Contribution, DistilledSet, DistilledSteps, Plan
+from collabdm.weights import DistilledModel
 from collabdm.whole import OutputError, check_writable
 from tiny import (
     CLASSES,
@@ -41,8 +43,10 @@ from tiny import (
     answers,
     fixed_contribution,
     fixed_distilled,
+    fixed_model,
     fixed_plan,
     fixed_statistics,
+    fixed_steps,
     ramp,
     tiny_data,
     tiny_plan,
@@ -223,13 +227,19 @@ class Document:
     read: Callable[[bytes], Any]
 
 
-@pytest.fixture(scope="module", params=["plan", "contribution", "distilled"])
+@pytest.fixture(scope="module", params=["plan", "contribution", "distilled", "steps", "model"])
 def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Document:
     folder = tmp_path_factory.mktemp("documents")
     if request.param == "plan":
         return Document(plan_bytes(PLAN, folder), lambda b: from_bytes(read_plan, b, folder))
     if request.param == "contribution":
         return Document(contribution_bytes(fixed_contribution(INT8)), lambda b: parse_contribution(b, INT8))
+    if request.param == "steps":
+        write_steps(fixed_steps(PLAN), folder / "steps")
+        return Document((folder / "steps").read_bytes(), lambda b: from_bytes(read_steps, b, folder))
+    if request.param == "model":
+        write_model(fixed_model(PLAN), folder / "model")
+        return Document((folder / "model").read_bytes(), lambda b: from_bytes(read_model, b, folder))
     return Document(distilled_bytes(fixed_distilled(PLAN), folder), lambda b: from_bytes(read_distilled, b, folder))
 
 
@@ -241,7 +251,7 @@ def test_bytes_after_the_end_are_refused(document: Document) -> None:
 def reads_or_refuses(read: Callable[[bytes], Any], content: bytes) -> None:
     """Anything but a DocumentError goes through to the test."""
     with contextlib.suppress(DocumentError):
-        assert isinstance(read(content), Plan | Contribution | DistilledSet)
+        assert isinstance(read(content), Plan | Contribution | DistilledSet | DistilledSteps | DistilledModel)
 
 
 fuzzing = settings(
@@ -571,6 +581,8 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "plan": lambda path: write_plan(PLAN, path),
     "contribution": lambda path: write_contribution(fixed_contribution(PLAN), path),
     "distilled": lambda path: write_distilled(fixed_distilled(PLAN), path),
+    "steps": lambda path: write_steps(fixed_steps(PLAN), path),
+    "model": lambda path: write_model(fixed_model(PLAN), path),
     "state": lambda path: write_state(State(1, ramp(1, 1, 8, 8)), "run", path),
 }
 

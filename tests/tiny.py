@@ -7,11 +7,12 @@ import torch
 
 from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute
-from collabdm.networks import NetworkSpec
+from collabdm.networks import NetworkSpec, build, seed_weights
 from collabdm.planning import make_plan
-from collabdm.protocol import Contribution, DistilledSet, ImageSpec, Plan
+from collabdm.protocol import Contribution, DistilledSet, DistilledSteps, ImageSpec, Plan
 from collabdm.seeds import Purpose, Stream
 from collabdm.statistics import Statistics
+from collabdm.weights import DistilledModel, weights_of
 
 CLASSES = ("cat", "dog", "owl")
 GREY = ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,))
@@ -105,3 +106,17 @@ def fixed_distilled(plan: Plan) -> DistilledSet:
     images = (torch.arange(len(labels) * 64) % 251).to(torch.uint8).reshape(len(labels), 1, 8, 8)
     sites = {"site-1": [3, 0, 5], "site-2": [0, 4, 0]}
     return DistilledSet(ImageSet(images, labels, plan.classes), plan, sites, plan.method, VERSIONS)
+
+
+def fixed_steps(plan: Plan) -> DistilledSteps:
+    """Three steps of two images."""
+    images = (torch.arange(6 * 64) % 251).to(torch.uint8).reshape(3, 2, 1, 8, 8)
+    sites = {"site-1": [3, 0, 5], "site-2": [0, 4, 0]}
+    return DistilledSteps(images, ramp(3, 2, 3), ramp(3) + 0.5, plan, sites, "dosfl", VERSIONS)
+
+
+def fixed_model(plan: Plan, spec: NetworkSpec = NETWORK) -> DistilledModel:
+    """Weights that no training moved."""
+    network = build(spec, plan.image.shape, len(plan.classes))
+    seed_weights(network, Stream.of(7, Purpose.NETWORK))
+    return DistilledModel(weights_of(network), spec, plan, {"site-1": [3, 0, 5]}, "dense", VERSIONS)

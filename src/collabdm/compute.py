@@ -64,6 +64,10 @@ class Compute:
         wanted = multiplications >= COMPILE_FROM_MULTIPLICATIONS if self.compiled is None else self.compiled
         return wanted and _can_compile(self.device)
 
+    def autocast(self) -> torch.autocast:
+        """What networks run under where they are not compiled."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
     def chunk(self, gradients: bool, activations: int = SMALL) -> int:
         """Images per pass, for a network with so many numbers after its convolutions for each image."""
         return CHUNKS.get(self.device, OTHER_CHUNKS)[gradients] * max(1, SMALL // activations)

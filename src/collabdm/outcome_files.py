@@ -15,7 +15,7 @@ from collabdm.files import DISTILLED_LIMIT, DistilledHeader, decode_document, en
 from collabdm.networks import NetworkSpec
 from collabdm.parts import PartSpec, check_parts
 from collabdm.planning import describe
-from collabdm.protocol import MODEL_VERSION, STEPS_VERSION, DistilledSteps
+from collabdm.protocol import MODEL_VERSION, STEPS_VERSION, DistilledSteps, Plan
 from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
 
@@ -24,6 +24,14 @@ class ModelHeader(DistilledHeader):
     """Header of a DistilledModel: as that of a set, and the network."""
 
     network: dict[str, Any]
+
+
+def _check_header(where: str, header: DistilledHeader, plan: Plan) -> None:
+    """Refuse classes other than the plan's, and counts that are not one for each class."""
+    if header.classes != plan.classes:
+        raise DocumentError(f"{where}: classes should be those of the plan, {plan.classes}; found {header.classes}")
+    if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
+        raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
 
 
 def write_steps(made: DistilledSteps, path: Path | str) -> None:
@@ -48,6 +56,7 @@ def read_steps(path: Path | str) -> DistilledSteps:
         read_limited(Path(path), DISTILLED_LIMIT), where, DistilledHeader, "collabdm/steps", STEPS_VERSION
     )
     plan = plan_within(where, header.plan)
+    _check_header(where, header, plan)
     images = tensors.get("images", torch.zeros(0))
     count, each = (*images.shape, 0, 0)[:2]
     declared = {
@@ -82,6 +91,7 @@ def read_model(path: Path | str) -> DistilledModel:
     content = read_limited(Path(path), DISTILLED_LIMIT)
     header, tensors = decode_document(content, where, ModelHeader, "collabdm/distilled-model", MODEL_VERSION)
     plan = plan_within(where, header.plan)
+    _check_header(where, header, plan)
     try:
         spec = NetworkSpec.model_validate(header.network)
         return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)

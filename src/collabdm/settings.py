@@ -1,7 +1,8 @@
 """Settings as a person says them (options, TOML files, presets) turned into settings of a Plan or an Experiment.
 
-Two presets fill what is not said: `paper`, the settings of the paper (departures in docs/fidelity.md), and
-`best`, the best that was measured (docs/log.md holds what was tried).
+Presets fill what is not said: `paper`, the settings of the paper (departures in docs/fidelity.md), `best`, the best
+that was measured (docs/log.md holds what was tried), and one for each system that the paper compares with, `fedd3`,
+`dosfl` and `dense`: the method and the settings that its own authors published (docs/methods.md).
 """
 
 import hashlib
@@ -14,12 +15,11 @@ from pydantic import ValidationError
 
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
-from collabdm.experiment import Experiment, network_settings
-from collabdm.flows import load_flows
+from collabdm.experiment import Experiment
 from collabdm.flows.draft import schema_of
 from collabdm.flows.schema import FlowSchema
 from collabdm.methods import METHODS
-from collabdm.planning import describe, make_plan, plan_for
+from collabdm.planning import describe, make_plan, network_settings, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
 from collabdm.training import RECIPES, Recipe
@@ -29,7 +29,7 @@ Settings = dict[str, Any]
 
 PRESETS: dict[str, Settings] = {
     "best": {
-        "refinement": {"passes": 4, "matching": {"learning_rate": 10.0, "momentum": 0.5}},
+        "refinement": {"passes": 4},  # learning rates are those of the image size
     },
     "paper": {
         "steps": 200,
@@ -39,7 +39,31 @@ PRESETS: dict[str, Settings] = {
         "local": {"steps": 1000},
         "refinement": {"passes": 1, "matching": {"learning_rate": 10.0, "momentum": 0.5}},
     },
-}
+    "fedd3": {
+        "method": "fedd3",
+        "ipc": 50,
+        "options": {"iterations": 3000, "learning_rate": 0.004, "batch": 10, "stop": 0.999},
+    },
+    "dosfl": {
+        "method": "dosfl",
+        "ipc": 50,
+        "options": {
+            "images": 10, "passes": 20, "window": 60, "iterations": 3000, "learning_rate": 1e-3, "clip": 2.0,
+        },
+    },
+    "dense": {
+        "method": "dense",
+        "options": {
+            "network": {"name": "ConvNet", "norm": "none", "pooling": "max"},
+            "local": {"epochs": 200, "batch": 128, "learning_rate": 0.01, "momentum": 0.9},
+            "epochs": 200, "batch": 256, "learning_rate": 0.005, "momentum": 0.9, "temperature": 20.0,
+            "generator": {
+                "noise": 256, "width": 128, "batch": 256, "steps": 30, "learning_rate": 1e-3,
+                "normalisation": 1.0, "adversarial": 1.0,
+            },
+        },
+    },
+}  # fmt: skip
 
 
 def preset_settings(name: str) -> Settings:
@@ -151,11 +175,12 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
     if isinstance(settings.get("flows"), FlowSchema):
         if classes is not None or image_size is not None:
             raise PlanError("`--flows` says the classes and the image size; found them given as well")
-        return plan_for_flows(settings.pop("flows"), data, settings)
+        return plan_for_flows(settings.pop("flows"), data, **settings)
     if data is not None:
         if classes is not None or image_size is not None:
             raise PlanError("either `--data`, or `--classes` with `--image-size`, should be given; found both")
-        return plan_for(load(data), **settings)
+        sample = load(data)
+        return plan_for(sample, **with_rates(settings, sample.shape[-1]))
     if classes is None or image_size is None:
         raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
     found = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", image_size.strip())
@@ -166,18 +191,7 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
         image = ImageSpec(channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels)
     except ValidationError as error:
         raise PlanError(f"`--image-size`: {describe(error)}") from error
-    return make_plan(list_of(classes), image, **settings)
-
-
-def plan_for_flows(schema: FlowSchema, sample: str | None, settings: Settings) -> Plan:
-    """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
-
-    Left out: `pae` is 1 and `augment` is nothing: a place in an image of traffic has a meaning.
-    """
-    settings = {"pae": 1, "augment": (), "flows": schema} | settings
-    if sample is not None:
-        return plan_for(load_flows(Path(sample), schema), **settings)
-    return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)
+    return make_plan(list_of(classes), image, **with_rates(settings, side))
 
 
 def simulation(config: Path | None, preset: str | None, options: Settings, plan: Settings) -> Experiment:
@@ -189,8 +203,12 @@ def simulation(config: Path | None, preset: str | None, options: Settings, plan:
     said |= options
     if "data" not in said:
         raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
-    base = merge_settings(preset_settings(str(preset or written_preset)), written)
-    return experiment_of(said | {"plan": merge_settings(base, plan)})
+    filled = dict(preset_settings(str(preset or written_preset)))
+    method = given(method=filled.pop("method", None))
+    if isinstance(said.get("flows"), str):
+        said["flows"] = schema_of(said["flows"])
+        method = method or {"method": "collabdm"}  # a quarter of an image of traffic shows too little
+    return experiment_of(method | said | {"plan": merge_settings(merge_settings(filled, written), plan)})
 
 
 def said_of_plan(config: Path | None, preset: str | None, options: Settings) -> tuple[str, Settings]:

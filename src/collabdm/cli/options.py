@@ -31,7 +31,10 @@ DATA_HELP = (
     "parquet files, an .npz file, or a Hugging Face id"
 )
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
-PRESET = typer.Option(help="Settings not given: `best` (ours) or `paper` (the published ones).", show_default="best")
+PRESET = typer.Option(
+    help="Settings not given: `best` (ours), `paper` (the published ones), or those of `fedd3`, `dosfl`, `dense`.",
+    show_default="best",
+)
 Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
 Rows = Annotated[str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]

@@ -29,11 +29,11 @@ from collabdm.cli.options import (
 from collabdm.compute import Compute
 from collabdm.errors import DataError
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
-from collabdm.experiment import Bench, Experiment, networks_of, simulate
+from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.images import ImageSet
 from collabdm.methods import METHODS
 from collabdm.outcomes import KINDS
-from collabdm.planning import geometry
+from collabdm.planning import geometry, networks_of
 from collabdm.protocol import DistilledSet
 from collabdm.robustness import robustness
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
@@ -117,6 +117,12 @@ def simulate_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")],
     data: Annotated[str | None, typer.Option(help=f"The data to split: {DATA_HELP}.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file that says the same; options win.")] = None,
+    flows: Annotated[
+        str | None,
+        typer.Option(
+            help="For tables of flows: 5gnidd, or a schema's file; --data is then a table, or several by commas."
+        ),
+    ] = None,
     method: Annotated[str | None, typer.Option(help=" | ".join(METHODS), show_default="collabdm-pae")] = None,
     sites: Annotated[int | None, typer.Option(help="Number of sites.", show_default="5")] = None,
     beta: Annotated[
@@ -158,7 +164,7 @@ def simulate_command(
         local=given(steps=local_steps) or None, refinement=given(passes=passes) or None, network=network,
     )  # fmt: skip
     options = given(
-        data=data, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
+        data=data, flows=flows, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
         partition=partition, per_class=per_class, side=side, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
         networks=networks, compare=compare, curve=curve,
     )  # fmt: skip
@@ -168,14 +174,18 @@ def simulate_command(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")] = Path("demo"),
+    flows: Annotated[
+        bool, typer.Option("--flows", help="Attack detection instead: two base stations with synthetic traffic.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
     """A whole round in a minute, with data that is built in: handwritten digits at five skewed sites."""
-    from collabdm.demo import DEMO  # its settings are needed here only
+    from collabdm import demo as built_in  # needed here only
 
-    run_simulation(DEMO, output, compute_of(device, "float32", threads), quiet)
+    experiment = built_in.traffic(output) if flows else built_in.DEMO
+    run_simulation(experiment, output, compute_of(device, "float32", threads), quiet)
 
 
 def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:

@@ -20,11 +20,10 @@ from collabdm.cli.options import (
 )
 from collabdm.decoding import read_image
 from collabdm.errors import DataError
-from collabdm.experiment import networks_of
 from collabdm.exports import FORMS, Card, export
 from collabdm.ledger import read_json
 from collabdm.models import TrainedModel, origin, read_model, weights_of, write_model
-from collabdm.planning import geometry
+from collabdm.planning import geometry, networks_of
 from collabdm.portable import check_onnx, onnx_bytes
 from collabdm.screen import Bars, table
 from collabdm.settings import recipe_of
@@ -62,6 +61,8 @@ def train(
     with Bars(quiet) as bars:
         trained = trainer.train(network_seed(seed, spec.name, 0), lambda done: bars("training", done, rule.epochs))
     told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
+    if made.plan.flows is not None:
+        told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
     model = TrainedModel(spec, made.plan.image, made.plan.classes, weights_of(trained), told, versions())
     write_model(model, output)
     if onnx:

@@ -14,7 +14,7 @@ from typing import Any
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
 from collabdm.methods import collabdm as _collabdm
-from collabdm.methods import dense, dosfl, fedavg, fedd3, rounds
+from collabdm.methods import coreset, dense, dosfl, fedavg, fedd3, rounds
 from collabdm.methods.answers import Settings, Traffic, needs_rounds, own_settings
 from collabdm.methods.collabdm import Run
 from collabdm.parts import Declared
@@ -101,6 +101,7 @@ METHODS: dict[str, Method] = {
         Method("localdm-pae", _with_pae(_local)),
         Method("central", _plain(_central), pooled=True),
         Method("central-pae", _with_pae(_central), pooled=True),
+        _one_round("coreset", coreset, coreset.Coreset, DistilledSet),
         _one_round("fedd3", fedd3, fedd3.FedD3, DistilledSet),
         _one_round("dosfl", dosfl, dosfl.Dosfl, DistilledSteps),
         _one_round("dense", dense, dense.Dense, DistilledModel),

@@ -2,27 +2,31 @@
 
 What every method beside CollabDM shares: the settings of a plan that such an answer needs, the check at the
 door, the empty statistics that carry n_k^y, all answers by name, and for a method that needs several rounds, what
-went to and fro.
+went to and fro. `OwnImages` and what follows it are for those whose sites send images of a count of their own.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import torch
+from jaxtyping import Float32, Int64
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from collabdm.errors import PlanError
-from collabdm.images import ImageSet
+from collabdm.images import ImageSet, as_uint8
 from collabdm.methods.collabdm import Contributions, by_site, check_classes, check_data, checked, class_counts
-from collabdm.parts import Declared
+from collabdm.parts import Declared, PartSpec
 from collabdm.planning import options_of
-from collabdm.protocol import Contribution, Part, Plan
+from collabdm.protocol import Contribution, DistilledSet, Part, Plan, Positive
 from collabdm.statistics import WIRE_DTYPES, Statistics
 from collabdm.version import versions
 
 Settings = dict[str, Any]
 
+LABEL_BYTES = 8
 NOTHING_ELSE: Settings = {"steps": 0, "pae": 1, "local": {"method": "none"}}  # of a plan whose answers are parts
 
 
@@ -92,6 +96,52 @@ def balanced(images: int, present: Sequence[int]) -> list[int]:
     """
     each, more = divmod(images, len(present))
     return [y for rank, y in enumerate(present) for _ in range(each + (rank < more))]
+
+
+class OwnImages(Part):
+    """How many images each site sends: `images`; or as many as `bytes` hold; or an equal share of the set."""
+
+    images: Positive | None = None
+    bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
+
+    @model_validator(mode="after")
+    def _one_count(self) -> "OwnImages":
+        if self.images is not None and self.bytes is not None:
+            raise ValueError("either `images` or `bytes` should be said; found both")
+        return self
+
+
+def images_sent(plan: Plan, options: OwnImages) -> int:
+    """k: how many images each site sends. Raises PlanError where the options leave room for none."""
+    if options.bytes is None:
+        return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
+    one = PartSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
+    if options.bytes < one:
+        raise PlanError(f"`options.bytes` should be at least {one}, those of an image; found {options.bytes}")
+    return options.bytes // one
+
+
+def images_declared(plan: Plan, k: int) -> Declared:
+    """k images and their labels, as parts."""
+    return {
+        "images": PartSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
+        "labels": PartSpec(torch.int64, (k,)),
+    }
+
+
+def as_sent(plan: Plan, pixels: Float32[Tensor, "k c h w"], labels: Int64[Tensor, " k"]) -> dict[str, Tensor]:
+    """Those parts, from pixels in 0 .. 1."""
+    return {"images": as_uint8(pixels) if plan.images == "uint8" else pixels, "labels": labels}
+
+
+def union(plan: Plan, contributions: Contributions, declared: Declared, allow_missing: bool) -> DistilledSet:
+    """All sites' images, by class. Raises DocumentError as `in_order`."""
+    ordered = in_order(plan, contributions, declared, allow_missing)
+    labels = torch.cat([c.parts["labels"] for c in ordered])
+    images = torch.cat([c.parts["images"] for c in ordered])
+    order = labels.argsort(stable=True)
+    together = ImageSet(images[order], labels[order], plan.classes)
+    return DistilledSet(together, plan, holdings(plan, ordered), plan.method, versions())
 
 
 def needs_rounds(plan: Plan, *_: object, **__: object) -> NoReturn:

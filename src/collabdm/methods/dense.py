@@ -3,8 +3,8 @@
     site k     theta_k: a network trained on D_k
     ensemble   z(x) = mean_k f_k(x),  its logits
     server     in every epoch a new generator G, its codes c and random labels y make x = G(c), to lower
-                   CE(z(move x), y)  +  w_bn sum_l (|m_l(x) - m_l| + |v_l(x) - v_l|)
-                   - w_adv mean [argmax f(x) != argmax z(x)] KL(z(x) | f(x));
+                   CE(z(x'), y)  +  w_bn sum_l (|m_l(x') - m_l| + |v_l(x') - v_l|)
+                   - w_adv mean [argmax f(x') != argmax z(x')] KL(z(x') | f(x')),   x' = x cropped and flipped;
                the best batch joins a pool, and one pass over the pool moves the student f down
                    T^2 KL(softmax z / T | softmax f / T)
 
@@ -17,6 +17,7 @@ Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DE
 learning", NeurIPS 2022.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,20 +29,30 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabdm.augment import Operation, augment, draw
+from collabdm.compute import Compute
+from collabdm.errors import PlanError
 from collabdm.images import ImageSet, as_uint8
 from collabdm.matching import State
 from collabdm.methods.answers import answer, check_answer, holdings, in_order
 from collabdm.methods.collabdm import Contributions, Run, class_counts
-from collabdm.methods.fedavg import LocalTraining, moves_of, train_locally
+from collabdm.methods.local_training import (
+    LocalTraining,
+    Pupil,
+    kept_of_sgd,
+    moved,
+    moves_of,
+    resume_sgd,
+    train_locally,
+)
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.parts import Declared
 from collabdm.planning import options_of
-from collabdm.protocol import Contribution, ImageSpec, Part, Plan, Positive
+from collabdm.protocol import Contribution, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 from collabdm.weights import DistilledModel, load_weights, weights_declared, weights_of
 
+MOST_BYTES = 2**33  # of the pool
 LOOKS = 20  # at the student on its way, at most twice as many
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
@@ -49,9 +60,10 @@ Rate = Annotated[float, Field(gt=0, le=100)]
 
 
 class Generation(Part):
-    """The generator: its codes, its steps in an epoch, and the weights of its losses."""
+    """The generator: its codes, filters and steps in an epoch, and the weights of its losses."""
 
     noise: Positive = 256
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 128
     batch: Positive = 256
     steps: Positive = 30
     learning_rate: Rate = 1e-3
@@ -75,23 +87,23 @@ class Dense(Part):
 class Generator(nn.Module):
     """Images in 0 .. 1 from codes: a linear layer, twice an enlargement and a convolution, a last convolution."""
 
-    def __init__(self, noise: int, shape: tuple[int, int, int]) -> None:
+    def __init__(self, noise: int, width: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, side, _ = shape
-        self.small = -(-side // 4)
-        self.linear = nn.Linear(noise, 128 * self.small**2)
+        self.small, self.width, half = -(-side // 4), width, width // 2
+        self.linear = nn.Linear(noise, width * self.small**2)
         self.layers = nn.Sequential(
-            nn.BatchNorm2d(128),
+            nn.BatchNorm2d(width),
             nn.Upsample(size=(-(-side // 2),) * 2),
-            *(nn.Conv2d(128, 128, 3, padding=1), nn.BatchNorm2d(128), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)),
             nn.Upsample(size=(side, side)),
-            *(nn.Conv2d(128, 64, 3, padding=1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(64, channels, 3, padding=1), nn.Sigmoid()),
+            *(nn.Conv2d(width, half, 3, padding=1), nn.BatchNorm2d(half), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(half, channels, 3, padding=1), nn.Sigmoid()),
         )
 
     def forward(self, codes: Float32[Tensor, "n noise"]) -> Float32[Tensor, "n c h w"]:
         """One image for each code."""
-        return self.layers(self.linear(codes).view(-1, 128, self.small, self.small))
+        return self.layers(self.linear(codes).view(-1, self.width, self.small, self.small))
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Ensemble:
 
     def __call__(self, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The weighted sum of the logits; x in network units."""
-        return torch.stack([w * f(x) for w, f in zip(self.weights, self.networks, strict=True)]).sum(0)
+        return torch.stack([w * f(x).float() for w, f in zip(self.weights, self.networks, strict=True)]).sum(0)
 
 
 def ensemble_of(networks: Sequence[Network]) -> Ensemble:
@@ -129,8 +141,20 @@ def new_network(plan: Plan) -> Network:
 
 
 def declare(plan: Plan) -> Declared:
-    """What a site sends: the weights, and the running statistics of batch normalisations."""
+    """What a site sends: the weights, and the running statistics of batch normalisations. Raises as `check_pool`."""
+    check_pool(plan)
     return weights_declared(spec_of(plan), plan)
+
+
+def check_pool(plan: Plan) -> None:
+    """Refuse a plan whose server would keep more than `MOST_BYTES` of images. Raises PlanError."""
+    options = options_of(plan.options, Dense)
+    pool = options.epochs * options.generator.batch * math.prod(plan.image.shape)
+    if pool > MOST_BYTES:
+        raise PlanError(
+            f"`options.epochs` times `options.generator.batch` images should have at most {MOST_BYTES:,} bytes, "
+            f"for the server keeps them all; found {pool:,}"
+        )
 
 
 def from_real(plan: Plan) -> bool:
@@ -141,15 +165,16 @@ def from_real(plan: Plan) -> bool:
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
     """One site's trained network. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
+    check_pool(plan)
     local, seed = options_of(plan.options, Dense).local, derive(plan.seed, "site", site)
     network = new_network(plan)
     seed_weights(network, Stream.of(seed, Purpose.NETWORK))
 
-    def trained(epochs: int) -> None:
-        run.progress("local training", epochs, local.epochs)
+    def trained(state: State) -> None:
+        run.keep(state)
+        run.progress("local training", state.done, local.epochs)
 
-    stream = Stream.of(seed, Purpose.TRAINING)
-    train_locally(network, data, plan.image, local, moves_of(plan), stream, run.compute, trained)
+    train_locally(Pupil(network, data, plan, seed), local, run.compute, run.resume, trained)
     return answer(plan, data, site, weights_of(network))
 
 
@@ -182,10 +207,10 @@ class Distillation:
         seed_weights(self._student, Stream.of(self.seed, Purpose.NETWORK))
         self._student.to(run.compute.device)
         self._optimiser = torch.optim.SGD(self._student.parameters(), self.options.learning_rate, self.options.momentum)
-        self._imagination = Imagination(self.options.generator, plan.image, moves_of(plan), ensemble, self._student)
-        self._pool = torch.zeros(
-            self.options.epochs * self.options.generator.batch, *plan.image.shape, dtype=torch.uint8
-        )
+        self._imagination = Imagination(plan, self.options.generator, ensemble, self._student, run.compute)
+        most, self._size = self.options.epochs * self.options.generator.batch, 0
+        self._pool = torch.zeros(most, *plan.image.shape, dtype=torch.uint8)  # the first `_size` are there
+        self._wanted = torch.zeros(most, len(plan.classes))  # the ensemble's logits of them
 
     def student(self) -> Network:
         """All epochs, from the kept state on; the student in evaluation mode."""
@@ -193,45 +218,45 @@ class Distillation:
         for epoch in range(done, self.options.epochs):
             stream = Stream.of(self.seed, Purpose.BASELINE, epoch)
             self._student.eval().requires_grad_(False)
-            made = self._imagination.batch(stream)
-            size = len(made)
-            self._pool[epoch * size : (epoch + 1) * size] = made
-            self._pass(self._pool[: (epoch + 1) * size], stream)
+            self._add(self._imagination.batch(stream))
+            self._pass(stream)
             if (epoch + 1) % max(1, self.options.epochs // LOOKS) == 0:
                 self.run.watch("epoch", epoch + 1, self._student.eval())
             self.run.keep(self._state(epoch + 1))
             self.run.progress("distillation of the ensemble", epoch + 1, self.options.epochs)
         return self._student.eval()
 
-    def _pass(self, pool: UInt8[Tensor, "n c h w"], stream: Stream) -> None:
+    @torch.no_grad()
+    def _add(self, made: UInt8[Tensor, "n c h w"]) -> None:
+        """A batch joins the pool."""
+        x = self.plan.image.normalisation.apply(made.to(self.run.compute.device))
+        places = slice(self._size, self._size + len(made))
+        with self.run.compute.autocast():
+            self._pool[places], self._wanted[places] = made, self.ensemble(x).cpu()
+        self._size += len(made)
+
+    def _pass(self, stream: Stream) -> None:
         """Once over the pool."""
         self._student.train().requires_grad_(True)
-        for index in stream.permutation(len(pool)).split(self.options.batch):
-            x = self.plan.image.normalisation.apply(pool[index].to(self.run.compute.device))
-            with torch.no_grad():
-                wanted = self.ensemble(x)
+        for index in stream.permutation(self._size).split(self.options.batch):
+            x = self.plan.image.normalisation.apply(self._pool[index].to(self.run.compute.device))
+            with self.run.compute.autocast():
+                logits = self._student(x).float()
             self._optimiser.zero_grad()
-            softened(self._student(x), wanted, self.options.temperature).backward()
+            softened(logits, self._wanted[index].to(x.device), self.options.temperature).backward()
             self._optimiser.step()
 
     def _state(self, done: int) -> State:
-        kept = {"pool": self._pool[: done * self.options.generator.batch]}
-        kept |= {f"student.{name}": value for name, value in self._student.state_dict().items()}
-        for number, state in enumerate(self._optimiser.state.values()):
-            kept[f"momentum.{number}"] = state["momentum_buffer"]
+        kept = {"pool": self._pool[: self._size], "wanted": self._wanted[: self._size]}
+        kept |= kept_of_sgd(self._student, self._optimiser)
         return State(done, torch.zeros(0, *self.plan.image.shape), kept)
 
     def _resume(self) -> int:
         state = self.run.resume
         assert state is not None
-        kept = state.optimiser
-        self._pool[: len(kept["pool"])] = kept["pool"]
-        load_weights(
-            self._student, {n.removeprefix("student."): v for n, v in kept.items() if n.startswith("student.")}
-        )
-        for number, parameter in enumerate(self._student.parameters()):
-            if f"momentum.{number}" in kept:
-                self._optimiser.state[parameter]["momentum_buffer"] = kept[f"momentum.{number}"].to(parameter.device)
+        self._size = len(state.optimiser["pool"])
+        self._pool[: self._size], self._wanted[: self._size] = state.optimiser["pool"], state.optimiser["wanted"]
+        resume_sgd(self._student, self._optimiser, state.optimiser)
         return state.done
 
 
@@ -239,23 +264,24 @@ class Distillation:
 class Imagination:
     """What a generator is trained against."""
 
+    plan: Plan
     options: Generation
-    image: ImageSpec
-    moves: tuple[Operation, ...]
     ensemble: Ensemble
     student: Network
+    compute: Compute = Compute()
 
     def batch(self, stream: Stream) -> UInt8[Tensor, "n c h w"]:
         """The best batch of the steps of a new generator, by the sum of its losses."""
-        options, device = self.options, self.student.classifier.weight.device
-        generator = new_generator(options.noise, self.image.shape, stream).to(device).train()
+        options, device, shape = self.options, self.compute.device, self.plan.image.shape
+        generator = new_generator(options, shape, stream).to(device).train()
         codes = stream.normals(options.batch, options.noise).to(device).requires_grad_()
         labels = stream.integers(self.student.classifier.out_features, options.batch).to(device)
         optimiser = torch.optim.Adam([codes, *generator.parameters()], options.learning_rate, betas=(0.5, 0.999))
-        best, lowest = torch.zeros(options.batch, *self.image.shape), float("inf")
+        best, lowest = torch.zeros(options.batch, *shape), float("inf")
         for _ in range(options.steps):
-            pixels = generator(codes)
-            total = self.total(self.losses(pixels, labels, stream))
+            with self.compute.autocast():  # left before each step, since it keeps the weights that it has cast
+                pixels = generator(codes).float()
+                total = self.total(self.losses(pixels, labels, stream))
             if (value := float(total.detach())) < lowest:
                 best, lowest = pixels.detach(), value
             optimiser.zero_grad()
@@ -267,14 +293,14 @@ class Imagination:
         self, pixels: Float32[Tensor, "n c h w"], labels: Int64[Tensor, " n"], stream: Stream
     ) -> dict[str, Tensor]:
         """The three losses of a batch, not yet weighted."""
-        x = self.image.normalisation.apply(pixels)
-        moved = augment(x, draw(self.moves, len(x), self.image.side, stream).to(x.device)) if self.moves else x
+        image = self.plan.image
+        x = moved(image.normalisation.apply(pixels), moves_of(self.plan), image, stream)
         with normalisation_distances(self.ensemble.networks) as distances:
-            wanted = self.ensemble(moved)
+            wanted = self.ensemble(x)
         return {
             "class": F.cross_entropy(wanted, labels),
             "normalisation": torch.stack(distances).sum() if distances else torch.zeros((), device=x.device),
-            "adversarial": adversarial_loss(self.student(x), wanted if moved is x else self.ensemble(x)),
+            "adversarial": adversarial_loss(self.student(x).float(), wanted),
         }
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -284,10 +310,10 @@ class Imagination:
         return losses["class"] + weighted
 
 
-def new_generator(noise: int, shape: tuple[int, int, int], stream: Stream) -> Generator:
+def new_generator(options: Generation, shape: tuple[int, int, int], stream: Stream) -> Generator:
     """A generator whose weights are drawn as those of networks are."""
     with torch.device("meta"):  # no memory, so the layers' own initialisation draws nothing
-        generator = Generator(noise, shape)
+        generator = Generator(options.noise, options.width, shape)
     generator.to_empty(device="cpu")
     seed_weights(generator, stream)
     return generator

@@ -29,42 +29,42 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float64, Int64
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from collabdm.errors import PlanError
-from collabdm.images import ImageSet, Normalisation, as_uint8, measure_normalisation
+from collabdm.images import ImageSet, Normalisation, measure_normalisation
 from collabdm.matching import State
-from collabdm.methods.answers import answer, balanced, check_answer, holdings, in_order
+from collabdm.methods.answers import (
+    OwnImages,
+    answer,
+    as_sent,
+    balanced,
+    check_answer,
+    images_declared,
+    images_sent,
+    union,
+)
 from collabdm.methods.collabdm import Contributions, Run
 from collabdm.methods.localdm import random_images
-from collabdm.parts import Declared, PartSpec
+from collabdm.parts import Declared
 from collabdm.planning import options_of
-from collabdm.protocol import Contribution, DistilledSet, Part, Plan, Positive, Rate
+from collabdm.protocol import Contribution, DistilledSet, Plan, Positive, Rate
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.version import versions
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
 RIDGE = 1e-6
+MOST_IMAGES = 10_000  # of a site: a kernel of so many has 800 MB
 NEARLY_PARALLEL = 1 - 1e-12  # of rho: the slope of K' is infinite at 1, where it does not matter
-LABEL_BYTES = 8
 
 
-class FedD3(Part):
-    """Settings. `images` at each site; or as many as `bytes` hold; without either, an equal share of the set."""
+class FedD3(OwnImages):
+    """Settings: how many images, and how they are learned."""
 
-    images: Positive | None = None
-    bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
     iterations: Annotated[int, Field(ge=0, le=10**6)] = 3000
     learning_rate: Rate = 0.004
     batch: Positive = 10
     stop: Annotated[float, Field(ge=0, le=1)] = 0.999
-
-    @model_validator(mode="after")
-    def _one_count(self) -> "FedD3":
-        if self.images is not None and self.bytes is not None:
-            raise ValueError("either `images` or `bytes` should be said; found both")
-        return self
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,12 @@ class Inducing:
         return torch.cat(chosen)
 
 
-def images_sent(plan: Plan) -> int:
-    """k: how many images each site sends. Raises PlanError where the options leave room for none."""
-    options = options_of(plan.options, FedD3)
-    if options.bytes is None:
-        return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
-    one = PartSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
-    if options.bytes < one:
-        raise PlanError(f"`options.bytes` should be at least {one}, those of an image; found {options.bytes}")
-    return options.bytes // one
-
-
 def declare(plan: Plan) -> Declared:
-    """What a site sends: its images and their labels."""
-    k = images_sent(plan)
-    return {
-        "images": PartSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
-        "labels": PartSpec(torch.int64, (k,)),
-    }
+    """What a site sends: its images and their labels. Raises PlanError where they are too many for their kernels."""
+    k = images_sent(plan, options_of(plan.options, FedD3))
+    if k > MOST_IMAGES:
+        raise PlanError(f"images of a site should be at most {MOST_IMAGES:,}, for kernels are k x k; found {k:,}")
+    return images_declared(plan, k)
 
 
 def from_real(plan: Plan) -> bool:
@@ -115,9 +103,9 @@ def from_real(plan: Plan) -> bool:
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
     """One site's inducing points. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
-    options, seed = options_of(plan.options, FedD3), derive(plan.seed, "site", site)
+    options, seed, sent = options_of(plan.options, FedD3), derive(plan.seed, "site", site), declare(plan)
     present = torch.nonzero(data.counts()).flatten().tolist()
-    labels = torch.tensor(balanced(images_sent(plan), present))
+    labels = torch.tensor(balanced(sent["labels"].shape[0], present))
     problem = Inducing(data, measure_normalisation(data), labels, seed, options.batch)
     if run.resume is None:
         start = random_images(plan, data, labels, seed)
@@ -125,8 +113,7 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
     else:
         state = run.resume
     learned = problem.normalisation.invert(induce(state, problem, options, run))
-    pixels = as_uint8(learned) if plan.images == "uint8" else learned
-    return answer(plan, data, site, {"images": pixels, "labels": labels})
+    return answer(plan, data, site, as_sent(plan, learned, labels))
 
 
 def induce(state: State, problem: Inducing, options: FedD3, run: Run) -> Tensor:
@@ -156,12 +143,7 @@ def induce(state: State, problem: Inducing, options: FedD3, run: Run) -> Tensor:
 
 def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSet:
     """The union of the sites' images, by class. Raises DocumentError as CollabDM does."""
-    ordered = in_order(plan, contributions, declare(plan), allow_missing)
-    labels = torch.cat([c.parts["labels"] for c in ordered])
-    images = torch.cat([c.parts["images"] for c in ordered])
-    order = labels.argsort(stable=True)
-    union = ImageSet(images[order], labels[order], plan.classes)
-    return DistilledSet(union, plan, holdings(plan, ordered), plan.method, versions())
+    return union(plan, contributions, declare(plan), allow_missing)
 
 
 def centred(labels: Int64[Tensor, " n"], classes: int) -> Float64[Tensor, "n classes"]:

@@ -102,6 +102,11 @@ def converse_means(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> 
 def converse_gradients(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[DistilledSet, Traffic]:
     """All rounds of gradient matching. Raises DataError or PlanError where data, names or plan do not fit."""
     options = options_of(plan.options, Gradients)
+    if options.matching != Matching(learning_rate=options.matching.learning_rate, momentum=options.matching.momentum):
+        raise PlanError(
+            "`options.matching` should say `learning_rate` and `momentum` alone, for gradients are matched by SGD "
+            f"with a constant rate; found {options.matching}"
+        )
     held = check_round(plan, sites)
     labels, state = _start(plan, sites, held, run)
     loop = GradientRounds(plan, sites, shares_of(plan, held), labels, options, run)
