@@ -21,7 +21,7 @@ from collabdm.flows.built_in import FIVE_G_NIDD
 from collabdm.flows.synthetic import PUBLISHED_COUNTS
 from collabdm.report.results import commands, costs, provenance_rows, read_findings, scale_of
 from collabdm.reproduce.findings import Findings
-from collabdm.reproduce.grids import Grid, read_grid
+from collabdm.reproduce.grids import Grid, read_grid, told
 from collabdm.settings import read_toml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +168,7 @@ def grid_pages(grids: list[Findings]) -> Iterator[str]:
 def grid_table(found: Findings, sheet: Mapping[str, str]) -> Iterator[str]:
     """A row per line of the grid, a column per combination of the other axes."""
     grid = found.grid
-    heads = [", ".join(f"{k} {v}" for k, v in column.items()) or "accuracy, %" for column in grid.columns]
+    heads = [told(column) or "accuracy, %" for column in grid.columns]
     yield f"#### {', '.join(sheet.values())}\n" if sheet else ""
     if not any(found.at(row, sheet | column).n for row in grid.rows for column in grid.columns):
         yield "not run\n"

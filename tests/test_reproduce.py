@@ -36,7 +36,7 @@ seed = [1]
 [cpu]
 seeds = [0, 1]
 [paper]
-seeds = [0]
+seeds = [1, 2]
 [paper.settings]
 trials = 2
 """
@@ -136,23 +136,23 @@ def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> Non
 
 def test_settings_of_a_line_win_over_those_of_the_axes_and_these_over_the_scale(grid) -> None:
     by_name = {cell.name: cell.experiment for cell in cells_of(grid)}
-    assert by_name["collabdm, 0.5, seed 0"].beta == 0.5
-    assert by_name["central, 0.5, seed 0"].beta is None
-    assert by_name["ours, 1.0, seed 1"].plan["merging"] == "uniform"
-    assert by_name["ours, 1.0, seed 1"].plan["steps"] == 2
+    assert by_name["collabdm, beta 0.5, seed 0"].beta == 0.5
+    assert by_name["central, beta 0.5, seed 0"].beta is None
+    assert by_name["ours, beta 1.0, seed 1"].plan["merging"] == "uniform"
+    assert by_name["ours, beta 1.0, seed 1"].plan["steps"] == 2
 
 
 def test_the_paper_scale_differs_in_what_it_says(place, grid) -> None:
     paper = read_grid(place / "tiny.toml", "paper")
     assert (paper.settings["trials"], grid.settings["trials"]) == (2, 1)
-    assert (paper.seeds, grid.seeds) == ((0,), (0, 1))
+    assert (paper.seeds, grid.seeds) == ((1, 2), (0, 1))
     with pytest.raises(PlanError, match="`--scale` should be one of paper, cpu; found 'tpu'"):
         read_grid(place / "tiny.toml", "tpu")
 
 
 def test_cells_of_a_stage_come_first_and_every_cell_once(grid) -> None:
     cells = cells_of(grid)
-    assert [cell.name for cell in cells[:4]] == [f"{line}, 1.0, seed 1" for line in grid.lines]
+    assert [cell.name for cell in cells[:4]] == [f"{line}, beta 1.0, seed 1" for line in grid.lines]
     assert len({cell.name for cell in cells}) == len(cells) == 16
     assert len(in_turn([grid, grid])) == 16
 
@@ -217,7 +217,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(grid, results) -> No
 
 
 def test_a_cell_scores_what_a_simulation_of_its_settings_scores(grid, results, tmp_path) -> None:
-    for name in ("ours, 0.5, seed 0", "central, 0.5, seed 1"):
+    for name in ("ours, beta 0.5, seed 0", "central, beta 0.5, seed 1"):
         cell = next(cell for cell in cells_of(grid) if cell.name == name)
         alone = simulate(cell.experiment, Bench(tmp_path / cell.line))
         record = read_records(results)[cell.experiment.digest]
@@ -230,7 +230,7 @@ def test_a_cell_scores_what_a_simulation_of_its_settings_scores(grid, results, t
 
 def test_answers_taken_over_give_the_set_that_answers_made_anew_give(grid, results, tmp_path) -> None:
     plain, ours = (
-        next(cell.experiment for cell in cells_of(grid) if cell.name == f"{line}, 0.5, seed 0")
+        next(cell.experiment for cell in cells_of(grid) if cell.name == f"{line}, beta 0.5, seed 0")
         for line in ("collabdm", "ours")
     )
     simulate(plain, Bench(tmp_path / "plain"))
@@ -291,10 +291,10 @@ def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
 
     pace = Pace({})
     assert pace.of_all(list(cells.values())) is None
-    pace = Pace({"a": record("collabdm, 0.5, seed 0", 10), "b": record("ours, 0.5, seed 0", 2)})
-    assert pace.expected(cells["collabdm, 1.0, seed 1"]) == 10
-    assert pace.expected(cells["ours, 1.0, seed 1"]) == 2
-    assert pace.expected(cells["central, 1.0, seed 1"]) in (2, 10)
+    pace = Pace({"a": record("collabdm, beta 0.5, seed 0", 10.0), "b": record("ours, beta 0.5, seed 0", 2.0)})
+    assert pace.expected(cells["collabdm, beta 1.0, seed 1"]) == 10
+    assert pace.expected(cells["ours, beta 1.0, seed 1"]) == 2
+    assert pace.expected(cells["central, beta 1.0, seed 1"]) in (2, 10)
 
 
 def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_path) -> None:

@@ -40,7 +40,7 @@ PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
 
 SMALL_SIDE = 24  # images below it are small
-SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 7
+SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 8
 
 Options = TypeVar("Options", bound=Part)
 
@@ -78,7 +78,8 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     Left out: `pae` is 1 and `augment` is nothing, since a place in an image of traffic has a meaning; `local.images`
     is ipc, so that a station which holds nearly all of a class can give all of its images.
     """
-    settings = {"pae": 1, "augment": (), "flows": schema} | with_rates(settings, schema.side)
+    plain: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
+    settings = plain | with_rates(settings, schema.side)
     local = settings.get("local") or {}
     if not local.get("images") and local.get("method", "dm") != "none":
         settings["local"] = local | {"images": settings.get("ipc", Plan.model_fields["ipc"].default)}

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from collabdm.errors import DocumentError
 from collabdm.report import grid_plots, page, plots
 from collabdm.reproduce.findings import Findings, Found
-from collabdm.reproduce.grids import Grid
+from collabdm.reproduce.grids import Grid, told
 from collabdm.reproduce.records import Record, failed, read_records
 from collabdm.whole import write_whole
 
@@ -54,7 +54,8 @@ def write_results(folder: Path, output: Path) -> list[Path]:
     """Write the page, and its plots as SVG and PNG into a folder named after it; returns the files."""
     found = read_findings(folder)
     drawn = {name: made for one in found for name, made in figures(one).items()}
-    svgs, written = {}, [output]
+    svgs: dict[str, bytes] = {}
+    written = [output]
     for name, made in drawn.items():
         for kind in ("svg", "png"):
             content = plots.rendered(made, kind)
@@ -88,8 +89,8 @@ def summary(found: Sequence[Findings]) -> str:
         )
         for one in found
     ]  # fmt: skip
-    told = "A cell is one line on one split with one seed; what was not run stands as “not run”."
-    return page.section("What is run", page.table(("table or figure", "scale", "cells", "failed", "seeds"), rows, told))
+    said = "A cell is one line on one split with one seed; what was not run stands as “not run”."
+    return page.section("What is run", page.table(("table or figure", "scale", "cells", "failed", "seeds"), rows, said))
 
 
 def _anchor(grid: Grid) -> str:
@@ -108,9 +109,9 @@ def grid_section(found: Findings, svgs: Mapping[str, bytes]) -> str:
         parts.append(sheet_table(found, sheet))
         name = f"{grid.name}-{grid.scale}-{i + 1}"
         if name in svgs:
-            told = f"{title or grid.title}: accuracy against the bytes that a site sends at most"
-            at = f" ({', '.join(f'{k} {v}' for k, v in grid.bytes_at.items())})" if grid.bytes_at else ""
-            parts.append(page.plot(svgs[name], told + at))
+            at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
+            said = f"{title or grid.title}{at}: accuracy against the bytes that a site sends at most"
+            parts.append(page.plot(svgs[name], said))
     return page.section(f"{grid.title} ({grid.scale} scale)", *parts)
 
 
@@ -130,10 +131,10 @@ def _words(name: str, value: Any) -> str:
     return f"{name} {value}".replace("_", " ")
 
 
-def sheet_table(found: Findings, sheet: Mapping[str, str]) -> str:
+def sheet_table(found: Findings, sheet: dict[str, str]) -> str:
     """Rows by columns: ours with spread and n, the paper's and the difference, and how far above random images."""
     grid = found.grid
-    columns = [" ".join(f"{k} {v}" for k, v in column.items()) or "accuracy, %" for column in grid.columns]
+    columns = [told(column) or "accuracy, %" for column in grid.columns]
     rows = []
     for row in grid.rows:
         places = [{axis: (sheet | column)[axis] for axis in grid.axes} for column in grid.columns]

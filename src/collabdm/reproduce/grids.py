@@ -76,8 +76,9 @@ class Grid(BaseModel):
             raise ValueError(f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}")
         known: dict[str, tuple[str | int, ...]] = {"line": tuple(self.lines), "seed": self.seeds}
         known |= {axis: tuple(values) for axis, values in self.axes.items()}
-        for stage in (*self.stages, {k: (v,) for k, v in (self.bytes_at or {}).items()}):
-            for name, values in stage.items():
+        places: dict[str, tuple[str | int, ...]] = {axis: (value,) for axis, value in (self.bytes_at or {}).items()}
+        for chosen in (*self.stages, places):
+            for name, values in chosen.items():
                 if wrong := [value for value in values if value not in known.get(name, ())]:
                     raise ValueError(f"`{name}` should be of {known.get(name, tuple(known))}; found {wrong}")
         return self
@@ -115,7 +116,16 @@ class Cell:
     @property
     def name(self) -> str:
         """As people see it."""
-        return f"{self.line}, {', '.join(self.at.values())}, seed {self.seed}"
+        return f"{self.line}, {told(self.at)}, seed {self.seed}"
+
+
+def told(at: Mapping[str, str]) -> str:
+    """Values on axes as people see them: a number needs the name of its axis.
+
+    >>> told({"split": "pure", "beta": "0.1"})
+    'pure, beta 0.1'
+    """
+    return ", ".join(f"{axis} {value}" if value[:1].isdigit() else value for axis, value in at.items())
 
 
 def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], ...]:

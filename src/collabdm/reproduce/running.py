@@ -20,7 +20,7 @@ from collabdm.compute import Compute
 from collabdm.experiment import Bench, Experiment, Progress, simulate
 from collabdm.files import read_contribution, read_plan, write_contribution
 from collabdm.methods import METHODS
-from collabdm.planning import bytes_per_step
+from collabdm.planning import bytes_per_step, with_rates
 from collabdm.protocol import Plan, canonical_json
 from collabdm.reproduce.grids import Cell
 from collabdm.reproduce.records import Record, append, commit, failed, machine, read_records
@@ -78,7 +78,7 @@ class Pace:
     def of_all(self, cells: Sequence[Cell]) -> float | None:
         """Seconds of all these cells."""
         expected = [self.expected(cell) for cell in cells]
-        return None if None in expected else sum(seconds for seconds in expected if seconds is not None)
+        return None if None in expected else sum((s for s in expected if s is not None), 0.0)
 
 
 def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
@@ -162,7 +162,8 @@ def take_over(source: Path, other: Experiment, place: Path, experiment: Experime
 def _with_server_of(plan: Plan, experiment: Experiment) -> Plan:
     """The plan with an experiment's settings of the server."""
     plain = {name: Plan.model_fields[name].default for name in OF_THE_SERVER}
-    said = {name: experiment.plan[name] for name in OF_THE_SERVER if name in experiment.plan}
+    settings = with_rates(experiment.plan, plan.image.side)
+    said = {name: settings[name] for name in OF_THE_SERVER if name in settings}
     try:
         return Plan.model_validate(plan.model_dump() | plain | said)
     except ValidationError:  # the simulation says what is wrong with them
