@@ -1,6 +1,6 @@
 """Which network is best? Asked of a small set instead of all the data: do the answers agree?
 
-    python examples/architecture_search.py --data digits --ipc 5 --seeds 3 -o results/examples/search-digits.json
+    python examples/architecture_search.py --data digits --ipc 5 --seeds 3 -o search.json
 
 Some twenty ConvNets (widths, depths, normalisations, activations, poolings) are trained on a distilled set, on random
 real images of the same storage, and on all the real images, `per-class` of each class, that the set was distilled from.

@@ -144,8 +144,8 @@ def accuracy_of(
     predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
 ) -> float:
     """Share of the test images whose largest logit is their class."""
-    found = logits_of(predictor, test.images, normalisation, compute.device, compute.chunk(gradients=False))
-    return Confusion.of(test.labels, found.argmax(1), len(test.classes)).accuracy
+    answers = logits_of(predictor, test.images, normalisation, compute).argmax(1)
+    return Confusion.of(test.labels, answers, len(test.classes)).accuracy
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:

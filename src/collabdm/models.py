@@ -20,6 +20,7 @@ from jaxtyping import Float32
 from pydantic import ValidationError
 from torch import Tensor
 
+from collabdm.compute import Compute
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.files import DocumentHeader, decode_document, encode_document, expect_names, format_of, read_limited
 from collabdm.images import Pixels
@@ -30,8 +31,6 @@ from collabdm.protocol import DistilledSet, ImageSpec
 from collabdm.training import logits_of
 from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
-
-PASS = 256  # images at a time
 
 MODEL_VERSION = 1
 MODEL_LIMIT = 2**32
@@ -68,7 +67,7 @@ class TrainedModel:
             raise DataError(f"images should be (channels, height, width) = {self.image.shape}; found {found}")
         if len(images) == 0:
             return torch.zeros(0, len(self.classes))
-        return logits_of(self.network(), images, self.image.normalisation, "cpu", PASS).softmax(1)
+        return logits_of(self.network(), images, self.image.normalisation, Compute()).softmax(1)
 
 
 def weights_of(network: Network) -> dict[str, Tensor]:

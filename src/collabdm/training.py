@@ -139,7 +139,7 @@ class Trainer:
         every = torch.vmap(lambda weights, x: functional_call(self.network, weights, (x,)))
 
         def logits(x: Tensor) -> Tensor:
-            with torch.autocast(x.device.type, torch.bfloat16, self.compute.precision == "bfloat16"):
+            with self.compute.autocast():
                 return every(stacked, x).float()
 
         self.network.train()
@@ -202,8 +202,9 @@ class Trainer:
 
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
         """Outputs of the resident network for other images, in order."""
-        size, normalisation = self._chunks[False], self.task.geometry.normalisation
-        return logits_of(lambda x: self._pass(x, size), data.images, normalisation, self.compute.device, size)
+        size = self._chunks[False]
+        normalisation = self.task.geometry.normalisation
+        return logits_of(lambda x: self._pass(x, size), data.images, normalisation, self.compute, size)
 
     def accuracy(self, data: ImageSet) -> float:
         """Share of images whose largest output is their class."""
@@ -212,10 +213,15 @@ class Trainer:
 
 @torch.no_grad()
 def logits_of(
-    predictor: Callable[[Tensor], Tensor], images: Pixels, normalisation: Normalisation, device: str, size: int
+    predictor: Callable[[Tensor], Tensor],
+    images: Pixels,
+    normalisation: Normalisation,
+    compute: Compute,
+    size: int | None = None,
 ) -> Float32[Tensor, "n classes"]:
     """Outputs of a predictor, which sees images in network units, for all images in order, `size` at a time."""
-    parts = (normalisation.apply(pixels.to(device)) for pixels in images.split(size))
+    size = size or compute.chunk(gradients=False)
+    parts = (normalisation.apply(pixels.to(compute.device)) for pixels in images.split(size))
     return torch.cat([predictor(x).float().cpu() for x in parts])
 
 
