@@ -39,8 +39,8 @@ PLAN: dict[str, Any] = {
 SCALE: dict[str, Any] = {"sites": 5, "per_class": 500, "trials": 1, "recipe": "short", "epochs": 100}
 
 _DENSE = {
-    "local": {"epochs": 20, "batch": 32}, "epochs": 40, "batch": 64, "learning_rate": 0.02,
-    "generator": {"width": 32, "batch": 64, "steps": 10, "learning_rate": 0.01},
+    "local": {"epochs": 10, "batch": 32}, "epochs": 24, "batch": 64, "learning_rate": 0.05,
+    "generator": {"width": 32, "batch": 64, "steps": 8, "learning_rate": 0.01},
 }  # fmt: skip
 _DOSFL = {"iterations": 200, "learning_rate": 0.01, "batch": 128, "window": 2, "passes": 2, "images": 10}
 
