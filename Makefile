@@ -22,7 +22,7 @@ docs: $(VENV)/test
 	$(BIN)/python docs/write_cli.py
 
 site: $(VENV)/docs
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The project itself in a virtual environment of its own. PyTorch goes first: the range takes the CPU build
 # where one is offered.

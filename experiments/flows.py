@@ -1,24 +1,30 @@
 """Attack detection from tables of flows: the distilled set against LocalDM, sites alone, random images, all the data.
 
     python experiments/flows.py gtp --data DATA/flows --seeds 5 -o results/flows/gtp.json
+    python experiments/flows.py nidd --what figure3 --data DATA/flows --seeds 3 -o results/flows/nidd-figure3.json
+    python experiments/flows.py nidd --what table3 --data DATA/flows --seeds 1 -o results/flows/nidd-table3.json
+    python experiments/flows.py 5gnidd --data FOLDER -o 5gnidd.json        BTS_1.csv and BTS_2.csv, the whole table
 
-A seed is a whole round: plan, sites, server, random draws and trained network are its own. The round of seed 0
-goes through the command line, every step a process that reads files. Every network is tested on the flows held
-out in blocks of time, grouped by class and as they come. Cells that the output already holds are not repeated.
+The paper's Figure 3 is accuracy against images per class, its Table 3 embedding networks by trained networks. A seed
+is a whole round: plan, sites, server, random draws and trained network are its own. The round of seed 0 of a table goes
+through the command line, every step a process that reads files. Every network is tested on the flows held out in
+blocks of time, grouped by class and as they come. Cells that the output already holds are not repeated.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from collabdm.compute import Compute
+from collabdm.compute import Compute, choose_compute
 from collabdm.confusion import Confusion
 from collabdm.evaluation import random_baselines
 from collabdm.files import read_distilled, write_contribution, write_distilled, write_plan
@@ -26,30 +32,32 @@ from collabdm.flows.built_in import FIVE_G_NIDD
 from collabdm.flows.draft import draft
 from collabdm.flows.schema import FlowSchema, Number
 from collabdm.flows.tables import Reading, read_flows
-from collabdm.flows.windows import Windows, windows
+from collabdm.flows.windows import Flows, Windows, windows
 from collabdm.images import ImageSet, pool
 from collabdm.methods import METHODS
 from collabdm.methods.collabdm import Run
 from collabdm.networks import NetworkSpec
 from collabdm.partition import dirichlet
-from collabdm.planning import geometry
+from collabdm.planning import geometry, plan_for_flows
 from collabdm.protocol import Plan
 from collabdm.seeds import Purpose, Stream
-from collabdm.settings import merge_settings, plan_for_flows, preset_settings
+from collabdm.settings import merge_settings, preset_settings
 from collabdm.sources import limit
 from collabdm.training import RECIPES, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
 from collabdm.whole import write_whole
 
 NETWORK = {"name": "ConvNet", "width": 32, "depth": 3}
+ARCHITECTURES = ("ConvNet", "AlexNet", "VGG11", "ResNet18")  # of Table 3
+STORED = (1, 2, 5, 10, 20, 50)  # images per class of Figure 3
 RECIPE = RECIPES["short"].model_copy(update={"batch": 64})  # small sets: several steps an epoch
 MOST_IMAGES, FEWEST_EPOCHS = 20_000, 5  # a larger set is trained on for fewer epochs
+FEWEST_STEPS = 400  # a smaller one for more: every network takes so many steps
 SETTINGS: dict[str, Any] = {
     "steps": 60,
     "batch": 64,
     "network": NETWORK,
-    "local": {"steps": 30, "batch": 64, "matching": {"learning_rate": 0.2}},
-    "refinement": {"matching": {"learning_rate": 1.0}},  # small images, as in the demonstration
+    "local": {"steps": 30, "batch": 64},
 }
 
 
@@ -62,6 +70,12 @@ class Case:
     tests: dict[str, str] = field(default_factory=dict)
     split_over: int | None = None  # the one table is split over so many sites, Dirichlet 0.1
     per_class: int | None = None
+    settings: dict[str, Any] = field(default_factory=lambda: SETTINGS)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The network of embeddings, and the one trained."""
+        return self.settings["network"]
 
 
 def changed(schema: FlowSchema, **changes: Any) -> FlowSchema:
@@ -87,6 +101,12 @@ def nidd(folder: Path, **changes: Any) -> Case:
     return Case(schema, {f"station-{k}": (table, ("BaseStation", str(k))) for k in (1, 2)})
 
 
+def whole_nidd(folder: Path) -> Case:
+    """The whole of 5G-NIDD as the paper has it, for whoever has it: a table for each of the two base stations."""
+    settings = {"steps": 200, "batch": 512, "network": {"name": "ConvNet", "depth": 4}}
+    return Case(FIVE_G_NIDD, {f"station-{k}": (f"BTS_{k}.csv", None) for k in (1, 2)}, settings=settings)
+
+
 def nidd_three(folder: Path) -> Case:
     """The same with the rows whose station is not known as a third site: it alone holds the scans."""
     case = nidd(folder)
@@ -103,6 +123,7 @@ def unsw(folder: Path) -> Case:
 CASES: dict[str, Callable[[Path], Case]] = {
     "gtp": gtp,
     "nidd": nidd,
+    "5gnidd": whole_nidd,
     "nidd-three": nidd_three,
     "unsw": unsw,
     "nidd-random": lambda folder: nidd(folder, split="random"),
@@ -123,7 +144,7 @@ class Ground:
 
 def ground_of(case: Case, folder: Path, seed: int) -> Ground:
     """Read the tables and group their rows."""
-    tables = [read_flows(folder / name, case.schema, Reading(where))[0] for name, where in case.sites.values()]
+    tables = [flows_of(folder / name, case.schema, where) for name, where in case.sites.values()]
     held = {
         name: windows(flows, case.schema, "train", seed).labelled(case.schema.classes)
         for name, flows in zip(case.sites, tables, strict=True)
@@ -133,7 +154,7 @@ def ground_of(case: Case, folder: Path, seed: int) -> Ground:
         grouped = changed(case.schema, grouping=grouping)
         tests[f"held out, {grouping}"] = together([windows(flows, grouped, "test", seed) for flows in tables], grouped)
         for what, name in case.tests.items():
-            flows = read_flows(folder / name, case.schema)[0]
+            flows = flows_of(folder / name, case.schema)
             tests[f"{what}, {grouping}"] = together([windows(flows, grouped)], grouped)
     if case.split_over is not None:
         everything = limit(pool(list(held.values())), case.per_class, Stream.of(seed, Purpose.DATA))
@@ -142,33 +163,39 @@ def ground_of(case: Case, folder: Path, seed: int) -> Ground:
     return Ground(held, tests)
 
 
+@cache
+def flows_of(path: Path, schema: FlowSchema, where: tuple[str, str] | None = None) -> Flows:
+    """The rows of a table, read once."""
+    return read_flows(path, schema, Reading(where))[0]
+
+
 def together(parts: list[Windows], schema: FlowSchema) -> tuple[ImageSet, int]:
     """The windows of several tables as one test."""
     return pool([part.labelled(schema.classes) for part in parts]), sum(part.mixed for part in parts)
 
 
-def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int) -> Plan:
+def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int, **changes: Any) -> Plan:
     """The plan of one set."""
-    settings = merge_settings(
-        preset_settings("best"), SETTINGS | {"seed": seed, "sites": len(ground.sites), "ipc": ipc}
-    )
-    return plan_for_flows(case.schema, None, METHODS[method].adapt(settings))
+    own = {"seed": seed, "sites": len(ground.sites), "ipc": ipc} | changes
+    settings = merge_settings(preset_settings("best"), case.settings | own)
+    return plan_for_flows(case.schema, **METHODS[method].adapt(settings))
 
 
-def made_here(plan: Plan, ground: Ground, method: str, folder: Path) -> Path:
+def made_here(plan: Plan, ground: Ground, method: str, folder: Path, compute: Compute) -> None:
     """The set of a plan, made in this process."""
-    answers = [METHODS[method].contribute(plan, data, name, Run(Compute())) for name, data in ground.sites.items()]
+    answers = [METHODS[method].contribute(plan, data, name, Run(compute)) for name, data in ground.sites.items()]
     for answer in answers:
         write_contribution(answer, folder / f"{answer.site}.safetensors")
-    write_distilled(METHODS[method].distill(plan, answers, Run(Compute())), folder / "distilled.safetensors")
-    return folder / "distilled.safetensors"
+    write_distilled(METHODS[method].distill(plan, answers, Run(compute)), folder / "distilled.safetensors")
 
 
-def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path) -> Path:
+def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path, precision: str) -> None:
     """The set of a plan, every step a process of its own that starts from files."""
 
+    how = ("--precision", precision, "--threads", "1", "--quiet")
+
     def process(*arguments: object) -> None:
-        subprocess.run([sys.executable, "-m", "collabdm.cli", *map(str, arguments), "--quiet"], check=True)
+        subprocess.run([sys.executable, "-m", "collabdm.cli", *map(str, arguments), *how], check=True)
 
     write_plan(plan, folder / "plan.json")
     sent = []
@@ -177,45 +204,100 @@ def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path) -> Path:
         rows = ["--rows", "=".join(where)] if where else []
         process("contribute", folder / "plan.json", "--data", data / table, "--site", name, *rows, "-o", sent[-1])
     process("distill", folder / "plan.json", *sent, "-o", folder / "distilled.safetensors")
-    return folder / "distilled.safetensors"
 
 
-def lines_of(case: Case, ground: Ground, seed: int, data: Path, work: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every line of the table: its name, and what makes the images to train on, with the bytes that sites sent."""
+@dataclass(frozen=True)
+class Cell:
+    """One network to be trained: what it is called, what makes the images to train on and what is told of them."""
 
-    def distilled(method: str, ipc: int) -> tuple[ImageSet, Any]:
-        plan = plan_with(case, ground, seed, method, ipc)
-        folder = work / f"{seed}-{method}-{ipc}"
-        walks = seed == 0 and method == "collabdm" and case.split_over is None
-        path = made_by_processes(plan, case, data, folder) if walks else made_here(plan, ground, method, folder)
-        sent = {name: (folder / f"{name}.safetensors").stat().st_size for name in ground.sites}
+    line: str
+    make: Callable[[], tuple[ImageSet, dict[str, Any]]]
+    network: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The sets of one seed; a set that is in the folder is not made again."""
+
+    case: Case
+    ground: Ground
+    seed: int
+    data: Path
+    work: Path
+    compute: Compute
+
+    def distilled(self, method: str, ipc: int, **changes: Any) -> tuple[ImageSet, dict[str, Any]]:
+        """The set of a method, and the bytes that sites sent."""
+        plan = plan_with(self.case, self.ground, self.seed, method, ipc, **changes)
+        folder = self.work / f"{self.seed}-{method}-{ipc}-{plan.digest[:8]}"
+        walks = self.seed == 0 and method == "collabdm" and not changes and self.case.split_over is None
+        path = folder / "distilled.safetensors"
+        if not path.exists() and walks:
+            made_by_processes(plan, self.case, self.data, folder, self.compute.precision)
+        elif not path.exists():
+            made_here(plan, self.ground, method, folder, self.compute)
+        sent = {name: (folder / f"{name}.safetensors").stat().st_size for name in self.ground.sites}
         return training_set(read_distilled(path)), {"bytes_per_site": sent, "by_processes": walks}
 
-    everything = pool(list(ground.sites.values()))
+    def random(self, ipc: int) -> tuple[ImageSet, dict[str, Any]]:
+        """Random real images of the same storage."""
+        plan = plan_with(self.case, self.ground, self.seed, "collabdm", ipc)
+        return random_baselines(plan, self.everything, self.seed)["random real"], {}
 
-    def random(ipc: int) -> tuple[ImageSet, Any]:
-        plan = plan_with(case, ground, seed, "collabdm", ipc)
-        return random_baselines(plan, everything, seed)["random real"], {}
+    @property
+    def everything(self) -> ImageSet:
+        """What all sites hold."""
+        return pool(list(self.ground.sites.values()))
 
+
+def table_of(rounds: Rounds) -> Iterator[Cell]:
+    """The set against LocalDM, random images, sites alone and all the data."""
+    network = rounds.case.network
     for ipc in (10, 1):
-        yield f"collabdm, ipc {ipc}", lambda ipc=ipc: distilled("collabdm", ipc)
-    yield "localdm, ipc 10", lambda: distilled("localdm", 10)
-    yield "random real, ipc 10", lambda: random(10)
-    yield "random real, ipc 1", lambda: random(1)
-    for name, held in ground.sites.items():
-        yield f"{name} alone", lambda held=held: (held, {})
-    yield "all the data", lambda: (everything, {})
+        yield Cell(f"collabdm, ipc {ipc}", lambda ipc=ipc: rounds.distilled("collabdm", ipc), network)
+    yield Cell("localdm, ipc 10", lambda: rounds.distilled("localdm", 10), network)
+    for ipc in (10, 1):
+        yield Cell(f"random real, ipc {ipc}", lambda ipc=ipc: rounds.random(ipc), network)
+    for name, held in rounds.ground.sites.items():
+        yield Cell(f"{name} alone", lambda held=held: (held, {}), network)
+    yield Cell("all the data", lambda: (rounds.everything, {}), network)
 
 
-def scored(data: ImageSet, plan: Plan, tests: dict[str, tuple[ImageSet, int]], seed: int) -> dict[str, Any]:
+def figure3_of(rounds: Rounds) -> Iterator[Cell]:
+    """Accuracy against images per class, and all the data."""
+    network = rounds.case.network
+    for ipc in STORED:
+        for method in ("collabdm", "localdm"):
+            yield Cell(f"{method}, ipc {ipc}", lambda m=method, ipc=ipc: rounds.distilled(m, ipc), network)
+        yield Cell(f"random real, ipc {ipc}", lambda ipc=ipc: rounds.random(ipc), network)
+    yield Cell("all the data", lambda: (rounds.everything, {}), network)
+
+
+def table3_of(rounds: Rounds) -> Iterator[Cell]:
+    """IPC 10: embedded by each architecture, trained with each."""
+    specs = {name: rounds.case.network if name == "ConvNet" else {"name": name} for name in ARCHITECTURES}
+    for embedded, network in specs.items():
+        for trained, spec in specs.items():
+            yield Cell(
+                f"{embedded} to {trained}",
+                lambda network=network: rounds.distilled("collabdm", 10, network=network),
+                spec,
+            )
+
+
+WHAT = {"table": table_of, "figure3": figure3_of, "table3": table3_of}
+
+
+def scored(cell: Cell, data: ImageSet, plan: Plan, rounds: Rounds) -> dict[str, Any]:
     """One network trained on a set and tested."""
-    spec = NetworkSpec.model_validate(NETWORK)
-    epochs = max(FEWEST_EPOCHS, min(RECIPE.epochs, MOST_IMAGES // len(data)))
+    spec = NetworkSpec.model_validate(cell.network)
+    least = math.ceil(FEWEST_STEPS / math.ceil(len(data) / RECIPE.batch))
+    epochs = max(least, FEWEST_EPOCHS, min(RECIPE.epochs, MOST_IMAGES // len(data)))
     recipe = RECIPE.model_copy(update={"epochs": epochs})
-    trainer = Trainer(Task(spec, data, geometry(plan), recipe), Compute())
-    trainer.train(network_seed(seed, spec.name, 0))
+    trainer = Trainer(Task(spec, data, geometry(plan), recipe), rounds.compute)
+    trainer.train(network_seed(rounds.seed, spec.name, 0))
     found = {}
-    for what, (test, mixed) in tests.items():
+    for what, (test, mixed) in rounds.ground.tests.items():
         confusion = Confusion.of(test.labels, trainer.logits(test).argmax(1), len(plan.classes))
         found[what] = {
             "accuracy": confusion.accuracy,
@@ -228,50 +310,49 @@ def scored(data: ImageSet, plan: Plan, tests: dict[str, tuple[ImageSet, int]], s
 
 def main() -> None:
     """Run the cells that are missing; the output is whole after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
+    parser.add_argument("--what", choices=WHAT, default="table")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", help="lines to run, by semicolons; all if not said")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    case = CASES[options.case](options.data)
+    case, compute = CASES[options.case](options.data), choose_compute("cpu", options.precision)
+    work = options.output.with_suffix(".rounds")
     cells = json.loads(options.output.read_text())["cells"] if options.output.exists() else []
     for seed in range(options.seeds):
         done = {cell["line"] for cell in cells if cell["seed"] == seed}
-        ground = ground_of(case, options.data, seed)
-        plan = plan_with(case, ground, seed, "collabdm", 10)
-        work = options.output.with_suffix(".rounds")
-        for line, make in lines_of(case, ground, seed, options.data, work):
-            if line in done or (options.only and line not in options.only.split(";")):
+        rounds = Rounds(case, ground_of(case, options.data, seed), seed, options.data, work, compute)
+        plan = plan_with(case, rounds.ground, seed, "collabdm", 10)
+        for cell in WHAT[options.what](rounds):
+            if cell.line in done or (options.only and cell.line not in options.only.split(";")):
                 continue
-            data, more = make()
-            cells.append({"seed": seed, "line": line} | more | scored(data, plan, ground.tests, seed))
-            write_whole(
-                options.output, (json.dumps(report(options.case, case, ground, plan, cells), indent=1) + "\n").encode()
-            )
-            print(
-                options.case,
-                seed,
-                line,
-                {k: round(v["accuracy"], 4) for k, v in cells[-1]["tests"].items()},
-                flush=True,
-            )
+            data, more = cell.make()
+            cells.append({"seed": seed, "line": cell.line} | more | scored(cell, data, plan, rounds))
+            made = report(options, rounds, plan, cells)
+            write_whole(options.output, (json.dumps(made, indent=1) + "\n").encode())
+            found = {what: round(test["accuracy"], 4) for what, test in cells[-1]["tests"].items()}
+            print(options.case, seed, cell.line, found, flush=True)
 
 
-def report(name: str, case: Case, ground: Ground, plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
+def report(options: argparse.Namespace, rounds: Rounds, plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """What the output holds: where the numbers come from, and the numbers."""
     fields = {k: v for k, v in plan.model_dump(mode="json").items() if k not in ("probe", "flows", "seed")}
+    what = "" if options.what == "table" else f" --what {options.what}"
+    name = f"{options.case}{what.replace(' --what ', '-')}"
     return {
-        "command": f"python experiments/flows.py {name} --data DATA/flows --seeds N -o results/flows/{name}.json",
-        "machine": "2-core CPU, one thread",
+        "command": f"python experiments/flows.py {options.case}{what} --data DATA/flows --seeds N "
+        f"--precision {options.precision} -o results/flows/{name}.json",
+        "machine": f"2-core CPU, one thread, {rounds.compute.precision}",
         "versions": versions(),
-        "schema": case.schema.model_dump(mode="json"),
-        "sites": {name: data.counts().tolist() for name, data in ground.sites.items()},
+        "schema": rounds.case.schema.model_dump(mode="json"),
+        "sites": {name: data.counts().tolist() for name, data in rounds.ground.sites.items()},
         "plan": fields,
         "recipe": RECIPE.model_dump(),
-        "network": NETWORK,
+        "network": rounds.case.network,
         "cells": cells,
     }
 

@@ -4,7 +4,8 @@
     python experiments/write_results.py --check    exit 1 if they differ
 
 `results/rounds/*.json` are results.json files of `collabdm simulate`; `results/bytes/*.jsonl` are what
-`experiments/bytes.py` wrote.
+`experiments/bytes.py` wrote; `results/grids/` is a folder of `collabdm reproduce`, with the paper's numbers in it;
+`results/examples/*.json` are what the programs in `examples/` wrote.
 """
 
 import argparse
@@ -12,8 +13,16 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from collabdm.flows.built_in import FIVE_G_NIDD
+from collabdm.flows.synthetic import PUBLISHED_COUNTS
+from collabdm.report.results import commands, costs, provenance_rows, read_findings, scale_of
+from collabdm.reproduce.findings import Findings
+from collabdm.reproduce.grids import Grid, read_grid, told
+from collabdm.settings import read_toml
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, README = ROOT / "results", ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -30,11 +39,19 @@ def main() -> None:
     rounds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("rounds/*.json"))]
     cells = [json.loads(line) for path in sorted(RESULTS.glob("bytes/*.jsonl")) for line in path.open()]
     wanted = {PAGE: page(rounds, cells), README: readme(README.read_text(), rounds)}
+    stale = [f.grid.name for f in read_findings(RESULTS / "grids") if f.grid != grid_of(f)]
+    if check and stale:
+        sys.exit(f"results/grids should hold the grids of experiments/: `collabdm reproduce … --minutes 0` ({stale})")
     differ = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if check and differ:
         sys.exit(f"{', '.join(differ)} should be what the results say: run `python experiments/write_results.py`")
     for path, text in wanted.items():
         path.write_text(text)
+
+
+def grid_of(found: Findings) -> Grid:
+    """The grid as its TOML file says it now."""
+    return read_grid(ROOT / "experiments" / f"{found.grid.name}.toml", found.grid.scale)
 
 
 def page(rounds: list[Cell], cells: list[Cell]) -> str:
@@ -52,6 +69,9 @@ def page(rounds: list[Cell], cells: list[Cell]) -> str:
         "The same bytes of statistics as few wide means or many narrow ones, each seed used once or four "
         "times (replay). `python experiments/bytes.py --data NAME --seed N -o FILE` makes each row.\n",
         *(bytes_table(data, cells) for data in sorted({cell["data"] for cell in cells})),
+        *grid_pages(read_findings(RESULTS / "grids")),
+        *uses(),
+        *table1(),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -115,12 +135,99 @@ def bytes_table(data: str, cells: list[Cell]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 1) -> str:
     """Mean ± standard deviation (n)."""
     if not values:
         return "not run"
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{deviation} (n = {len(values)})"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation} (n = {len(values)})"
+
+
+def grid_pages(grids: list[Findings]) -> Iterator[str]:
+    """The paper's tables and figures at the scales that were run."""
+    yield "\n## The paper's tables and figures\n"
+    yield (
+        "Ours ± the standard deviation over seeds (number of seeds), then the paper's number and the difference. "
+        "The small scale for a CPU is another measurement than the paper's: its order of rows can be compared, its "
+        "numbers cannot. `collabdm report results/grids` shows the same with plots. What is missing is run by\n"
+    )
+    yield "<!-- not run: needs published data sets and some hours -->"
+    yield "\n".join(["```console", *(f"$ {command.replace('FOLDER', 'results/grids')}" for command in commands(grids))])
+    yield "```\n"
+    for found in grids:
+        yield f"\n### {found.grid.title} ({found.grid.scale} scale)\n"
+        yield f"{found.done:,} of {found.all:,} cells are run. {' '.join(found.grid.text.split())}\n"
+        if found.done:
+            yield f"Every cell: {scale_of(found.grid)}.\n"
+            for sheet in found.grid.sheets:
+                yield from grid_table(found, sheet)
+    yield "| machine | computed in | versions | commit | cells |\n|---|---|---|---|---:|"
+    yield "\n".join(f"| {' | '.join(row)} |" for row in provenance_rows(grids)) + "\n"
+
+
+def grid_table(found: Findings, sheet: Mapping[str, str]) -> Iterator[str]:
+    """A row per line of the grid, a column per combination of the other axes."""
+    grid = found.grid
+    heads = [told(column) or "accuracy, %" for column in grid.columns]
+    yield f"#### {', '.join(sheet.values())}\n" if sheet else ""
+    if not any(found.at(row, sheet | column).n for row in grid.rows for column in grid.columns):
+        yield "not run\n"
+        return
+    costly = ("over random", "bytes per site, at most", "rounds", "seconds, sites / server")
+    yield f"| {' | '.join(('trained on', *heads, *costly))} |"
+    yield "|---|" + "---:|" * (len(heads) + 4)
+    for row in grid.rows:
+        places = [{axis: (sheet | column)[axis] for axis in grid.axes} for column in grid.columns]
+        above = [gain for at in places if (gain := found.over_random(row, at)) is not None]
+        gained = f"{statistics.fmean(above):+.1f}" if above else "-"
+        cells = [place(found, row, at) for at in places]
+        yield f"| {' | '.join([row, *cells, gained, *costs(found, row, places)])} |"
+    yield ""
+
+
+def place(found: Findings, row: str, at: Mapping[str, str]) -> str:
+    """Ours, the paper's, the difference."""
+    published, against = found.grid.published(row, at), found.difference(row, at)
+    paper = "" if published is None else f"; paper {published.accuracy:.1f}"
+    return f"{found.at(row, at)}{paper}" + (f", {against[1]:+.1f}" if against else "")
+
+
+def table1() -> Iterator[str]:
+    """Table 1 by arithmetic: rows of the published table, by 94 in an image."""
+    yield "\n## Table 1: images of 5G-NIDD\n"
+    yield (
+        f"Rows of each label in the published table, {FIVE_G_NIDD.flows} of them in an image of side "
+        f"{FIVE_G_NIDD.side}; arithmetic, not a measurement. The paper joins the small classes as “Anomalous”. How "
+        "well a distilled set detects attacks (the paper's Figure 3 and Table 3) is in [flows.md](flows.md).\n"
+    )
+    yield "| class | rows | images | the paper's |\n|---|---:|---:|---:|"
+    images: dict[str, list[int]] = defaultdict(list)
+    published = read_toml(ROOT / "experiments" / "paper.toml")["table1"]
+    for name, rows in PUBLISHED_COUNTS.items():
+        images[name if name in published["images"] else "Anomalous"].append(rows)
+    for name, counts in images.items():
+        made = sum(rows // FIVE_G_NIDD.flows for rows in counts)
+        yield f"| {name} | {sum(counts):,} | {made:,} | {published['images'][name]:,} |"
+
+
+def uses() -> Iterator[str]:
+    """What a shared set is for beside training one network: architecture search, continual learning."""
+    yield "\n## Uses of a shared set\n"
+    yield (
+        "Continual learning: a network learns groups of classes one after another and keeps only the set of the groups "
+        "before; accuracy on all classes after the last. Architecture search: how well the order of networks trained "
+        "on the set agrees with their order on the data (rank correlation). `examples/continual_learning.py` and "
+        "`examples/architecture_search.py` make them.\n"
+    )
+    yield "| use | data | distilled | random real | n |\n|---|---|---:|---:|---:|"
+    for path in sorted(RESULTS.glob("examples/*.json")):
+        result = json.loads(path.read_text())
+        data = result.get("data") or result["setting"]["data"]
+        search = "correlation" in result["runs"][0]
+        runs = [run["correlation"] if search else {k: 100 * v[-1] for k, v in run.items()} for run in result["runs"]]
+        cells = [f"{spread([run[what] for run in runs], 2 if search else 1)}" for what in ("distilled", "random real")]
+        name = "architecture search, rank correlation" if search else "continual learning, accuracy %"
+        yield f"| {name} | {data} | {' | '.join(cells)} | {len(runs)} |"
 
 
 def _command(rounds: list[Cell]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,17 @@ class Hours:
 
 @dataclass
 class InProcess(Grid):
-    """Nodes by number. `late` are seconds that a node's answer takes; `before_pull` may stop the server."""
+    """Nodes by number. `late` are seconds that a node's answer takes; `before_pull` may stop the server.
+
+    An answer is made when it is pulled: until then it is not in the server's memory, as with real nodes.
+    """
 
     nodes: dict[int, Node]
     hours: Hours = field(default_factory=Hours)
     late: dict[int, float] = field(default_factory=dict)
     before_pull: Callable[[], None] = lambda: None
     asked: list[int] = field(default_factory=list)
-    _replies: dict[str, tuple[float, list[Message]]] = field(default_factory=dict)
+    _replies: dict[str, tuple[float, Callable[[], list[Message]]]] = field(default_factory=dict)
 
     def set_run(self, run: Any) -> None:
         raise NotImplementedError
@@ -71,13 +75,13 @@ class InProcess(Grid):
         self.asked.append(node)
         arrived = Message(message.content, metadata=_metadata(message, identity))
         at = self.hours.seconds + self.late.get(node, 0.0)
-        self._replies[identity] = (at, self.nodes[node](arrived))
+        self._replies[identity] = (at, partial(self.nodes[node], arrived))
         return identity
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         self.before_pull()
         ready = [i for i in message_ids if i in self._replies and self._replies[i][0] <= self.hours.seconds]
-        return [reply for identity in ready for reply in self._replies.pop(identity)[1]]
+        return [reply for identity in ready for reply in self._replies.pop(identity)[1]()]
 
 
 def _metadata(message: Message, identity: str) -> Metadata:

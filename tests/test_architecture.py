@@ -13,18 +13,28 @@ SOURCE = Path(__file__).parent.parent / "src"
 ORDER = (
     *("version", "errors", "whole", "seeds", "images", "augment", "fused", "networks", "compute"),
     *("decoding", "layouts", "sources", "partition"),
-    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "confusion"),
+    *("flows.schema", "flows.windows", "flows.chunks", "flows.tables", "flows", "flows.stations", "confusion"),
     *("flows.built_in", "flows.draft", "flows.synthetic"),
     *("embedding", "statistics", "protocol", "parts", "weights", "matching", "planning"),
     *("methods.localdm", "methods.collabdm", "methods.answers", "methods.local_training", "methods.fedavg"),
     *("methods.coreset", "methods.fedd3", "methods.dosfl", "methods.dense", "methods.rounds", "methods"),
     *("training", "evaluation", "robustness"),
-    *("files", "models", "flows.classifier", "curves", "ledger", "outcome_files", "outcomes"),
+    *("files", "outcome_files", "models", "flows.classifier", "curves", "ledger", "outcomes"),
     *("experiment", "settings", "budget", "inspection", "screen", "exports", "portable", "demo"),
-    *("report.gathering", "report.plots", "report.page", "report"),
+    *("reproduce", "reproduce.grids", "reproduce.records", "reproduce.running", "reproduce.findings"),
+    *("report.gathering", "report.plots", "report.page", "report.grid_plots", "report.results", "report"),
     *("policy", "arrows"),
     *("flower", "flower.wire", "flower.site", "flower.collecting", "flower.server", "flower.connection"),
-    *("cli.options", "cli.reporting", "cli.round", "cli.simulation", "cli.taking", "cli.flows", "cli.deployment"),
+    *(
+        "cli.options",
+        "cli.reporting",
+        "cli.reproducing",
+        "cli.round",
+        "cli.simulation",
+        "cli.taking",
+        "cli.flows",
+        "cli.deployment",
+    ),
     *("cli", "cli.__main__"),
 )
 FACE = "collabdm"  # the package's __init__: imports from many, imported by none inside
@@ -39,7 +49,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"experiment", "cli.flows", "flower.server"}
+HAS_A_CLOCK = {"experiment", "reproduce.running", "cli.flows", "flower.server"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

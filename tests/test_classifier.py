@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from collabdm import files
-from collabdm.compute import Compute
 from collabdm.confusion import Confusion
 from collabdm.errors import DataError, PlanError
 from collabdm.flows.classifier import Verdicts, classify, rows_of, schema_for
@@ -18,10 +16,8 @@ from collabdm.flows.schema import FlowSchema
 from collabdm.flows.windows import Flows, windows
 from collabdm.models import TrainedModel, read_model, weights_of, write_model
 from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.planning import geometry
 from collabdm.protocol import ImageSpec
 from collabdm.seeds import Purpose, Stream
-from collabdm.training import RECIPES, Task, Trainer, training_set
 from command import cells, done, run
 from traffic import row, tiny_schema, write_csv
 
@@ -147,11 +143,7 @@ def test_two_stations_of_one_table_make_a_set_and_a_model_tells_the_classes(tmp_
     evaluated = done("evaluate", tmp_path / "set", "--data", table, "--recipe", "short", "--epochs", "20",
                      "--trials", "1", "--no-random", "-q")  # fmt: skip
     assert cells(evaluated.out)[-1][0] == "collabdm"
-    recipe = RECIPES["short"].model_copy(update={"epochs": 300})
-    trainer = Trainer(Task(made.plan.network, training_set(made), geometry(made.plan), recipe), Compute())
-    weights = weights_of(trainer.train(0))
-    provenance = {"plan": made.plan.model_dump(mode="json")}
-    write_model(TrainedModel(SPEC, made.plan.image, made.plan.classes, weights, provenance), tmp_path / "model")
-    assert json.loads(json.dumps(read_model(tmp_path / "model").provenance))["plan"]["flows"]["label"] == "label"
+    done("train", tmp_path / "set", "--recipe", "short", "--epochs", "300", "-o", tmp_path / "model", "-q")
+    assert read_model(tmp_path / "model").provenance["flows"] == made.plan.flows.model_dump(mode="json")
     said = done("classify", tmp_path / "model", table, "--held-out", "-q").out
     assert float(re.search(r"accuracy ([\d.]+) %", said).group(1)) > 75  # type: ignore[union-attr]

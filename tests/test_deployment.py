@@ -1,105 +1,106 @@
 """A round between real processes, over TLS with node keys, on published images: the bytes of the file route."""
 
-import json
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'collabdm[flower]'")
 
-from collabdm.files import write_plan
 from collabdm.flower.collecting import contribution_path
 from collabdm.flower.connection import check_key, check_server
-from collabdm.flower.server import set_path
-from collabdm.images import ImageSet
-from collabdm.planning import plan_for
+from collabdm.flower.server import outcome_path
 from collabdm.protocol import Plan
-from collabdm.seeds import Purpose, Stream
-from collabdm.sources import limit, load
 from command import done
-from deployed import Deployment, deployment, wait_for
+from deployed import Deployment, Loopback, Namespaces, deployment, forbidden, wait_for
+from fashion import COMPUTE, a_plan, private_data, sent, write_given
 
 HELD = {"east": (0, 1, 2, 3, 4), "north": (3, 4, 5, 6, 7), "west": (7, 8, 9, 0)}
-COMPUTE = {"device": "cpu", "precision": "float32", "threads": 1}
+FAULTY = Path(__file__).parent / "faulty"
 
 
-def a_plan(data: ImageSet) -> Plan:
-    return plan_for(
-        data,
-        sites=3,
-        site_names=tuple(HELD),
-        ipc=2,
-        steps=2,
-        network={"width": 8, "depth": 2},
-        local={"steps": 2, "batch": 8},
-        collection={"quorum": 3, "deadline": 300},
-    )
+@pytest.fixture
+def network() -> type[Loopback | Namespaces]:
+    """Addresses of their own where that is permitted."""
+    return Loopback if forbidden() else Namespaces
 
 
-def private_data(root: Path) -> Plan:
-    """A few published images for each site, and a plan for them."""
-    images = limit(load("fashion_mnist"), 24, Stream.of(0, Purpose.DATA))
-    for k, (site, classes) in enumerate(HELD.items()):
-        mine = np.isin(images.labels.numpy(), classes) & (np.arange(len(images)) % 3 == k)
-        pixels, labels = images.images.numpy()[mine], images.labels.numpy()[mine]
-        np.savez(root / f"{site}.npz", images=pixels, labels=labels, classes=images.classes)
-    plan = a_plan(images)
-    write_plan(plan, root / "plan.json")
-    return plan
-
-
-def by_file(root: Path) -> Path:
+def by_file(plan: Plan, root: Path) -> Path:
     """The same round by the commands."""
     same = ("--device", "cpu", "--precision", "float32", "--threads", "1", "--quiet")
-    folder = root / "by-file"
+    given, folder = write_given(plan, root), root / "by-file"
     for site in HELD:
         words = ("--data", root / f"{site}.npz", "--site", site, "-o", contribution_path(folder, site))
-        done("contribute", root / "plan.json", *words, *same)
-    sent = [contribution_path(folder, site) for site in HELD]
-    done("distill", root / "plan.json", *sent, "-o", set_path(folder), *same)
+        done("contribute", given, *words, *same)
+    files = [contribution_path(folder, site) for site in HELD]
+    done("distill", given, *files, "-o", outcome_path(plan, folder), *same)
     return folder
 
 
-def start_nodes(deployed: Deployment, root: Path, *sites: str) -> None:
-    for site in sites:
-        config = {"data": root / f"{site}.npz", "folder": root / f"kept-{site}"}
-        deployed.start_node(site, **config, **{k: v for k, v in COMPUTE.items() if k != "threads"})
-
-
-def ended(path: Path, state: str) -> bool:
-    return path.exists() and json.loads(path.read_text())["state"] == state
+def start_nodes(deployed: Deployment, root: Path) -> None:
+    """Two nodes that answer at once, and one that waits for a file."""
+    deployed.register(*HELD)
+    for site in HELD:
+        assert "private key" in check_key(root / f"{site}.key")
+        own = {"data": root / f"{site}.npz", "folder": root / f"kept-{site}", "until": root / "go"}
+        deployed.start_node(site, **own, **COMPUTE, fault="waits" if site == "west" else "none")
 
 
 @pytest.mark.data
-def test_a_round_between_processes_survives_its_server_and_gives_the_bytes_of_the_files(real_data, tmp_path) -> None:
-    private_data(tmp_path)
-    expected = by_file(tmp_path)
+def test_a_round_between_processes_survives_its_server_and_gives_the_bytes_of_the_files(
+    real_data, tmp_path, network
+) -> None:
+    plan = a_plan(private_data(tmp_path, HELD), tuple(HELD))
+    expected = by_file(plan, tmp_path)
     round_ = tmp_path / "round"
-    config = {"plan": str(tmp_path / "plan.json"), "folder": str(round_), **COMPUTE}
-    with deployment(tmp_path) as deployed:
+    config = {"plan": str(write_given(plan, tmp_path)), "folder": str(round_), **COMPUTE}
+    with deployment(tmp_path, network(), FAULTY) as deployed:
         deployed.start_server()
-        for site in HELD:
-            deployed.register(site)
-        for site in HELD:
-            key, root = tmp_path / f"{site}.key", tmp_path / "ca.crt"
-            assert "private key" in check_key(key)
-        assert "TLSv1.3" in check_server(deployed.address, root)
-        start_nodes(deployed, tmp_path, "east", "north")
+        if network is Loopback:
+            assert "TLSv1.3" in check_server(deployed.address, tmp_path / "ca.crt")
+        start_nodes(deployed, tmp_path)
         deployed.run(**config)
-        wait_for(lambda: len(list((round_ / "contributions").glob("*.safetensors"))) == 2)
+        wait_for(lambda: len(sent(round_)) == 2)
         deployed.stop("superlink", signal.SIGKILL)
-        for site in ("east", "north"):
-            deployed.stop(site)
-        assert not set_path(round_).exists()
-        deployed.start_server()
-        for site in HELD:
-            deployed.flwr("supernode", "register", tmp_path / f"{site}.key.pub", "round")
-        start_nodes(deployed, tmp_path, *HELD)
+        first = sent(round_)
+        assert set(first) == {"east", "north"}
+        (tmp_path / "go").touch()
+        deployed.start_server()  # the nodes have not been touched
+        deployed.register(*HELD)
         deployed.run(**config)
-        wait_for(set_path(round_).exists)
-        wait_for(lambda: ended(round_ / "collection.json", "complete"))
-    for site in HELD:
-        assert contribution_path(round_, site).read_bytes() == contribution_path(expected, site).read_bytes()
-    assert set_path(round_).read_bytes() == set_path(expected).read_bytes()
+        wait_for(outcome_path(plan, round_).exists)
+    assert sent(round_) == sent(expected)
+    assert outcome_path(plan, round_).read_bytes() == outcome_path(plan, expected).read_bytes()
+
+
+@pytest.fixture
+def two() -> Iterator[Namespaces]:
+    if why := forbidden():
+        pytest.skip(f"no network namespaces here: {why}")
+    network = Namespaces()
+    try:
+        yield network
+    finally:
+        network.close()
+
+
+def answers(network: Namespaces, site: str) -> bool:
+    """Whether a packet comes from a site to the server."""
+    said = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM); s.settimeout(0.5)\n"
+    said += f"sys.exit(s.connect_ex(('{network.server}', 1)) != 111)"  # refused: it is there
+    return subprocess.run([*network.inside(site), "python3", "-S", "-c", said], check=False).returncode == 0
+
+
+def test_sites_in_namespaces_have_addresses_of_their_own_and_links_that_can_be_cut(two) -> None:
+    assert answers(two, "east")
+    assert answers(two, "north")
+    two.link("east", "down")
+    assert not answers(two, "east")
+    assert answers(two, "north")
+    two.link("east", "up")
+    assert answers(two, "east")
+    sent, received = two.carried("east")
+    assert sent > 0
+    assert received > 0

@@ -1,12 +1,13 @@
 """The documentation is true: its commands and programs run, its links lead somewhere, its numbers are the code's."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,6 +139,28 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         found = page.parent / path if path else page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def test_the_site_names_every_page_and_links_stay_inside() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    assert sorted(re.findall(r": (\S+\.md)$", nav, flags=re.MULTILINE)) == [page.name for page in pages]
+    for page in pages:
+        assert "](../" not in page.read_text(encoding="utf-8"), f"{page.name}: the site ends at docs/"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    missing = [name for name in ("mkdocs", "material", "mkdocstrings") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: the extra `docs` has what builds the site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=quiet)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    for page in (ROOT / "docs").glob("*.md"):
+        place = tmp_path / "site" / ("" if page.stem == "index" else page.stem) / "index.html"
+        assert "<h1" in place.read_text(encoding="utf-8"), page.name
+    assert "collabdm.contribute" in (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
 
 
 def anchors(text: str) -> set[str]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from collabdm import compute
 from collabdm.augment import cutmix
 from collabdm.compute import Compute
 from collabdm.confusion import Confusion
@@ -17,7 +18,7 @@ from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.files import read_distilled
 from collabdm.methods.collabdm import Run, distill
 from collabdm.planning import geometry
-from collabdm.robustness import augmentation_robust_score, label_robust_score, robustness
+from collabdm.robustness import augmentation_robust_score, from_accuracies, label_robust_score, robustness
 from collabdm.seeds import Purpose, Stream
 from collabdm.training import RECIPES, Recipe, Task, Trainer, training_set
 from tiny import NETWORK, answers, tiny_data, tiny_plan
@@ -94,17 +95,78 @@ def test_a_network_learns_with_cutmix() -> None:
     assert trainer.accuracy(data) > 0.6  # brightness tells the classes apart; chance is a third
 
 
+@pytest.mark.parametrize("name", ["paper", "strong"])
+def test_networks_trained_together_are_those_trained_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, data, seeds = tiny_plan(), tiny_data((20, 20, 20)), [3, 4, 5]
+    recipe = RECIPES[name].model_copy(update={"epochs": 3, "batch": 20})
+    trainer = Trainer(Task(NETWORK, data, geometry(plan), recipe), Compute(compiled=False))
+    alone = []
+    for seed in seeds:
+        trainer.train(seed)
+        alone.append(trainer.logits(data))  # not weights: a bias before a normalisation moves by rounding alone
+    monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
+    epochs: list[int] = []
+    together = [trainer.logits(data) for _ in trainer.train_each(seeds, epochs.append)]
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+    assert epochs == [2, 4, 6, 7, 8, 9]
+    assert not torch.allclose(alone[0], alone[1], rtol=0.1)
+
+
+def test_networks_whose_images_depend_on_each_other_are_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
+    batch_norm = NETWORK.model_copy(update={"norm": "batch"})
+    task = Task(batch_norm, tiny_data((6, 6, 6)), geometry(tiny_plan()), SHORT)
+    means = [n.features[1].running_mean.clone() for n in Trainer(task, Compute(compiled=False)).train_each([1, 2])]
+    assert not torch.equal(*means)
+
+
 # --- DD-Ranking ----------------------------------------------------------------------------------
 
 
+# By hand from Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025:
+# alpha = w IOR - (1 - w) HLR, beta = gamma (syn-aug - rdm-aug) + (1 - gamma)(syn-naug - rdm-naug), both scaled by
+# (e^value - e^-1) / (e - e^-1), where e - e^-1 = 2.3504024 and e^-1 = 0.3678794
+
+
 @pytest.mark.parametrize(
-    ("full", "made", "drawn"), [(0.8, 0.5, 0.3), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (0.9, 0.2, 0.4)]
+    ("full", "made", "drawn", "weight", "expected"),
+    [
+        (0.8, 0.5, 0.3, 0.5, 0.2481915),  # IOR .2, HLR .3, alpha -.05: (.9512294 - .3678794) / 2.3504024
+        (0.9, 0.2, 0.4, 0.5, 0.1147670),  # IOR -.2, HLR .7, alpha -.45: (.6376282 - .3678794) / 2.3504024
+        (0.8, 0.5, 0.3, 0.25, 0.2006370),  # alpha .05 - .225 = -.175: (.8394570 - .3678794) / 2.3504024
+        (0.5, 0.5, 0.5, 0.5, 0.2689414),  # nothing gained, nothing missing: (1 - .3678794) / 2.3504024
+        (1.0, 0.0, 1.0, 0.5, 0.0),  # the worst there is: alpha -1
+    ],
 )
-def test_label_robust_score_is_the_published_formula(full, made, drawn) -> None:
-    hlr, ior = full - made, made - drawn
-    alpha = 0.5 * ior - (1 - 0.5) * hlr
-    expected = (math.exp(alpha) - math.exp(-1)) / (math.exp(1) - math.exp(-1))
-    assert label_robust_score(full, made, drawn) == pytest.approx(expected)
+def test_label_robust_score_is_the_published_formula(full, made, drawn, weight, expected) -> None:
+    assert label_robust_score(full, made, drawn, weight) == pytest.approx(expected, abs=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("augmented", "plain", "weight", "expected"),
+    [
+        (0.2, 0.1, 0.5, 0.3377953),  # beta .15: (1.1618342 - .3678794) / 2.3504024
+        (0.2, -0.1, 0.25, 0.2584368),  # beta .05 - .075 = -.025: (.9753099 - .3678794) / 2.3504024
+        (0.0, 0.0, 0.5, 0.2689414),
+    ],
+)
+def test_augmentation_robust_score_is_the_published_formula(augmented, plain, weight, expected) -> None:
+    assert augmentation_robust_score(augmented, plain, weight) == pytest.approx(expected, abs=2e-7)
+
+
+def test_every_trial_has_its_scores_and_their_mean_is_told() -> None:
+    accuracies = {
+        "distilled, augmented": [0.5, 0.6],
+        "random, augmented": [0.3, 0.6],
+        "distilled, plain": [0.4, 0.4],
+        "random, plain": [0.3, 0.4],
+        "all the data": [0.8, 0.6],
+    }
+    found = from_accuracies(accuracies, "augmented")
+    assert found.lrs == pytest.approx((0.2481915 + 0.2689414) / 2, abs=2e-7)
+    assert found.ars == pytest.approx((0.3377953 + 0.2689414) / 2, abs=2e-7)
+    assert found.std["lrs"] == pytest.approx((0.2689414 - 0.2481915) / math.sqrt(2), abs=2e-7)
+    assert (found.hlr, found.ior, found.n) == (pytest.approx(0.15), pytest.approx(0.1), 2)
 
 
 def test_robust_scores_run_from_0_to_1_and_rise_with_the_set() -> None:
@@ -126,7 +188,8 @@ def test_robustness_compares_with_random_images_with_and_without_augmentation() 
     assert found.ior == pytest.approx(a["distilled, augmented"] - a["random, augmented"])
     assert found.hlr == pytest.approx(a["all the data"] - a["distilled, augmented"])
     plain = a["distilled, plain"] - a["random, plain"]
-    assert found.ars == pytest.approx(augmentation_robust_score(found.ior, plain))
+    assert augmentation_robust_score(found.ior, plain) == pytest.approx(found.ars, abs=0.02)  # e^x bends
+    assert found.n == 2
 
 
 # --- along the refinement ------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from collabdm import experiment as module
 from collabdm.compute import Compute
 from collabdm.errors import DocumentError, PlanError
 from collabdm.evaluation import Protocol, Score, for_as_many_steps, random_baselines
-from collabdm.experiment import Bench, Experiment, Stopping, networks_of, simulate, split_of
+from collabdm.experiment import Bench, Experiment, Stopping, simulate, split_of
 from collabdm.files import read_contribution, read_distilled, read_plan
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.networks import NetworkSpec
 from collabdm.outcomes import KINDS
 from collabdm.partition import Partition
-from collabdm.planning import plan_for
+from collabdm.planning import networks_of, plan_for
 from collabdm.protocol import DistilledSet, Plan
 from collabdm.seeds import Purpose, Stream
 from collabdm.settings import PRESETS, merge_settings, network_list, plan_settings

@@ -13,7 +13,7 @@ from collabdm.errors import DataError, PlanError
 from collabdm.exports import Card, export
 from collabdm.files import write_distilled
 from collabdm.images import ImageSet
-from collabdm.models import read_model, weights_of
+from collabdm.models import read_model, weights_of, write_model
 from collabdm.portable import onnx_bytes
 from collabdm.protocol import DistilledSet
 from collabdm.seeds import Purpose, Stream
@@ -161,6 +161,19 @@ def test_train_and_predict_agree_with_the_exported_file(tmp_path) -> None:
     (found,) = session.run(None, {"images": pictures(3).numpy()})
     assert [row[1].split()[0] for row in rows] == [model.classes[y] for y in found.argmax(1)]
     assert [row[1].count("%") for row in rows] == [2, 2, 2]
+
+
+def test_a_model_is_exported_as_onnx_and_a_set_is_not(tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    write_model(tiny_model(), tmp_path / "model.safetensors")
+    done("export", tmp_path / "model.safetensors", "--form", "onnx", "-o", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": pictures(3).numpy()})
+    np.testing.assert_allclose(found, tiny_model().probabilities(pictures(3)).numpy(), rtol=1e-4, atol=1e-6)
+    write_distilled(coloured(), tmp_path / "set.safetensors")
+    refused = run("export", tmp_path / "set.safetensors", "--form", "onnx", "-o", tmp_path / "set.onnx")
+    assert refused.code == 2
+    assert "format should be collabdm/model; found 'collabdm/distilled'" in " ".join(refused.err.split())
 
 
 def test_the_same_training_gives_the_same_model(tmp_path) -> None:

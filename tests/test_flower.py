@@ -27,13 +27,16 @@ from collabdm.files import (
 )
 from collabdm.flower import collecting
 from collabdm.flower.collecting import CollectionError, Outcome, collect, contribution_path
-from collabdm.flower.server import serve, set_path
+from collabdm.flower.server import outcome_path, serve
 from collabdm.flower.wire import BYTES, DOCUMENT, SAID, Answer, answer_content, plan_content, read_answer, read_question
 from collabdm.images import ImageSet
+from collabdm.methods import METHODS
 from collabdm.methods.collabdm import contribute
+from collabdm.outcome_files import read_model
 from collabdm.protocol import Plan
 from in_process import Hours, InProcess, Node, data_node, failing, saying, site_node
-from tiny import tiny_data, tiny_plan
+from tiny import GREY, tiny_data, tiny_plan
+from traffic import row, tiny_schema, write_csv
 
 SITES = ("east", "north", "south", "west")
 DEADLINE = 100.0
@@ -45,6 +48,12 @@ def a_plan(quorum: int = 3, **settings: object) -> Plan:
 
 
 PLAN = a_plan()
+DENSE = {
+    "local": {"epochs": 1, "batch": 4},
+    "epochs": 1,
+    "batch": 8,
+    "generator": {"batch": 8, "steps": 1, "noise": 4},
+}
 
 
 def held_by(site: str) -> ImageSet:
@@ -67,7 +76,7 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for site in SITES:
         contribute_file(PLAN, held_by(site), Site(site), contribution_path(folder, site), Bench(folder))
     sent = ContributionFiles(PLAN, [contribution_path(folder, site) for site in SITES])
-    distill_files(PLAN, sent, set_path(folder), Bench(folder))
+    distill_files(PLAN, sent, outcome_path(PLAN, folder), Bench(folder))
     return folder
 
 
@@ -101,7 +110,7 @@ def test_what_came_by_flower_is_what_came_by_file_to_the_byte(data, by_file, tmp
     assert (outcome.state, outcome.came, outcome.missing, outcome.notes) == ("complete", SITES, (), ())
     for site in SITES:
         assert contribution_path(folder, site).read_bytes() == contribution_path(by_file, site).read_bytes()
-    assert set_path(folder).read_bytes() == set_path(by_file).read_bytes()
+    assert outcome_path(PLAN, folder).read_bytes() == outcome_path(PLAN, by_file).read_bytes()
     assert json.loads((folder / "collection.json").read_text())["state"] == "complete"
     assert grid.hours.seconds == 0
 
@@ -287,7 +296,85 @@ def test_of_two_answers_the_first_stays(data, tmp_path, caplog) -> None:
     assert outcome.state == "complete"
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
     assert "an answer to no question came; it is dropped" in outcome.notes
-    assert "west answered twice, something else: the first answer stays" in outcome.notes
+    first = "two nodes say that they are 'west', 103 and then 104, something else: the first answer stays"
+    assert first in outcome.notes
+
+
+def test_two_nodes_with_one_name_are_named_and_the_first_stays(data, tmp_path, caplog) -> None:
+    other = contribution_bytes(contribute(PLAN, tiny_data((9, 9, 9), seed=5), "west"))
+    grid = InProcess(honest(data) | {200: saying("west", other), 201: data_node("north", data)})
+    outcome = gather(grid, tmp_path)
+    assert outcome.state == "complete"
+    assert outcome.nodes == {site: 100 + k for k, site in enumerate(SITES)}
+    assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
+    assert set(outcome.notes) <= {
+        "two nodes say that they are 'west', 103 and then 200, something else: the first answer stays",
+        "two nodes say that they are 'north', 101 and then 201, the same: the first answer stays",
+    }
+    assert outcome.notes
+
+
+def test_a_node_with_a_name_that_the_plan_does_not_have_is_nobody(data, tmp_path, caplog) -> None:
+    nodes = {n: node for n, node in honest(data).items() if n != 103}
+    grid = InProcess({50: data_node("stranger", data), 51: saying("../west", b"garbage"), **nodes})
+    outcome = gather(grid, tmp_path)
+    assert (outcome.state, outcome.missing, outcome.refused) == ("enough", ("west",), {})
+    assert outcome.notes == (
+        "node 50 says that it is 'stranger', whom the plan does not name: its answer is dropped",
+        "node 51 says that it is '../west', whom the plan does not name: its answer is dropped",
+    )
+    assert grid.hours.seconds == pytest.approx(DEADLINE)  # the real one may still come
+
+
+def test_a_site_that_is_bound_to_a_node_answers_from_there_alone(data, tmp_path, caplog) -> None:
+    other = contribution_bytes(contribute(PLAN, tiny_data((9, 9, 9), seed=5), "west"))
+    nodes = {50: saying("west", other), **honest(data)}
+    bound = "east=100, north=101,west=103"
+    grid = InProcess(nodes)
+    outcome = serve(grid, settings(tmp_path, nodes=bound, distill=False), grid.hours.clock)
+    assert (outcome.state, outcome.came) == ("complete", SITES)
+    assert outcome.notes == ("node 50 says that it is 'west', whose node is 103: its answer is dropped",)
+    assert contribution_path(tmp_path / "round", "west").read_bytes() == content_of("west")
+    failed = InProcess(honest(data) | {103: failing(8, 9, honest(data)[103])})
+    (tmp_path / "more").mkdir()
+    outcome = serve(failed, settings(tmp_path / "more", nodes=bound, distill=False), failed.hours.clock)
+    assert outcome.notes[-1] == "node 103, west failed, Flower's code 8"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [("west", "'west'"), ("west=x", "'west=x'"), ("west=1,west=2", "'west=2'"), ("west=1,east=1", "each node once")],
+)
+def test_a_list_of_nodes_is_understood_or_refused(nodes, found, tmp_path) -> None:
+    grid = InProcess({})
+    with pytest.raises(PlanError, match=f"`nodes` of the run should .*{found}"):
+        serve(grid, settings(tmp_path, nodes=nodes), grid.hours.clock)
+    with pytest.raises(PlanError, match="found 'stranger'"):
+        serve(grid, settings(tmp_path, nodes="stranger=1"), grid.hours.clock)
+
+
+def test_an_outcome_is_named_by_its_kind(data, tmp_path) -> None:
+    asked = {"sites": 2, "site_names": ("east", "north"), "batch": 4, "options": DENSE}
+    plan = tiny_plan(**METHODS["dense"].adapt(asked))
+    grid = InProcess({k: data_node(site, data) for k, site in enumerate(("east", "north"))})
+    serve(grid, settings(tmp_path, plan), grid.hours.clock)
+    made = tmp_path / "round" / "model.safetensors"
+    assert outcome_path(plan, tmp_path / "round") == made
+    assert set(read_model(made).sites) == {"east", "north"}
+    assert not (tmp_path / "round" / "distilled.safetensors").exists()
+
+
+def test_a_node_answers_from_its_rows_of_a_table(tmp_path) -> None:
+    rows = [row(i, "bad" if i % 3 == 0 else "ok", station=1 if i < 20 else 2) for i in range(60)]
+    table = write_csv(tmp_path / "flows.csv", rows)
+    plan = tiny_plan(GREY, ("ok", "bad"), sites=2, flows=tiny_schema())
+    for site in ("1", "2"):
+        words = {"site": f"cell-{site}", "data": str(table), "rows": f"station={site}"}
+        grid = InProcess({1: site_node(**words, device="cpu", precision="float32")})
+        collect(plan, tmp_path / "round", grid, grid.hours.clock)
+    east, west = (read_contribution(path, plan) for path in sorted((tmp_path / "round/contributions").iterdir()))
+    assert sum(east.statistics.totals.tolist()) == 9  # of 20 rows, two of a class an image
+    assert sum(west.statistics.totals.tolist()) == 19
 
 
 def test_who_is_too_late_is_missing_and_comes_with_the_next_run(data, tmp_path, by_file) -> None:
@@ -295,11 +382,11 @@ def test_who_is_too_late_is_missing_and_comes_with_the_next_run(data, tmp_path, 
     outcome = serve(grid, settings(tmp_path), grid.hours.clock)
     assert (outcome.state, outcome.missing) == ("enough", ("north",))
     assert grid.hours.seconds == pytest.approx(DEADLINE)
-    assert set(read_distilled(set_path(tmp_path / "round")).sites) == {"east", "south", "west"}
+    assert set(read_distilled(outcome_path(PLAN, tmp_path / "round")).sites) == {"east", "south", "west"}
     again = InProcess(honest(data))
     outcome = serve(again, settings(tmp_path), again.hours.clock)
     assert outcome.state == "complete"
-    assert set_path(tmp_path / "round").read_bytes() == set_path(by_file).read_bytes()
+    assert outcome_path(PLAN, tmp_path / "round").read_bytes() == outcome_path(PLAN, by_file).read_bytes()
 
 
 def test_without_a_quorum_the_missing_are_named_and_what_came_is_kept(data, tmp_path) -> None:
@@ -307,7 +394,7 @@ def test_without_a_quorum_the_missing_are_named_and_what_came_is_kept(data, tmp_
     with pytest.raises(CollectionError, match=r"missing: south, west") as error:
         serve(grid, settings(tmp_path), grid.hours.clock)
     assert "2 sites came (east, north)" in str(error.value)
-    assert not set_path(tmp_path / "round").exists()
+    assert not outcome_path(PLAN, tmp_path / "round").exists()
     assert len(list((tmp_path / "round" / "contributions").iterdir())) == 2
     assert json.loads((tmp_path / "round" / "collection.json").read_text())["missing"] == ["south", "west"]
 
@@ -337,7 +424,7 @@ def test_a_server_that_is_killed_goes_on_with_the_missing_sites(data, tmp_path, 
     outcome = serve(again, settings(tmp_path), again.hours.clock)
     assert outcome.state == "complete"
     assert worked == [102, 103]  # the others say that they have answered
-    assert set_path(tmp_path / "round").read_bytes() == set_path(by_file).read_bytes()
+    assert outcome_path(PLAN, tmp_path / "round").read_bytes() == outcome_path(PLAN, by_file).read_bytes()
 
 
 def counted(node: Node, number: int, worked: list[int]) -> Node:
@@ -352,10 +439,10 @@ def counted(node: Node, number: int, worked: list[int]) -> Node:
 def test_a_round_that_is_complete_is_not_made_again(data, tmp_path) -> None:
     grid = InProcess(honest(data))
     serve(grid, settings(tmp_path), grid.hours.clock)
-    at = set_path(tmp_path / "round").stat().st_mtime_ns
+    at = outcome_path(PLAN, tmp_path / "round").stat().st_mtime_ns
     nobody = InProcess({})
     assert serve(nobody, settings(tmp_path), nobody.hours.clock).state == "complete"
-    assert set_path(tmp_path / "round").stat().st_mtime_ns == at
+    assert outcome_path(PLAN, tmp_path / "round").stat().st_mtime_ns == at
 
 
 def test_a_file_that_was_damaged_on_the_server_is_asked_for_again(data, tmp_path) -> None:

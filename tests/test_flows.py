@@ -353,6 +353,21 @@ def test_images_per_class_of_the_whole_table_are_the_arithmetic_of_table_1() -> 
     assert int((found - published).abs().max()) <= 5
 
 
+def test_table_1_is_what_windows_of_each_label_at_each_of_two_stations_give() -> None:
+    """Rows n = a + b of a label at two stations give floor(a / 94) + floor(b / 94) windows: one less than
+    floor(n / 94), or as many. HTTPFlood is a multiple of 94, so one window less needs two groups of rows.
+    """
+    most = [0] * len(FIVE_G_NIDD.classes)
+    labels = [0] * len(FIVE_G_NIDD.classes)
+    for name, rows in PUBLISHED_COUNTS.items():
+        most[FIVE_G_NIDD.places[name]] += rows // 94
+        labels[FIVE_G_NIDD.places[name]] += 1
+    assert PUBLISHED_COUNTS["HTTPFlood"] == 94 * 1498
+    published = [5081, 1497, 777, 4865, 706]
+    assert most == [5082, 1498, 777, 4865, 710]
+    assert all(low <= n <= high for low, n, high in zip(map(int.__sub__, most, labels), published, most, strict=True))
+
+
 def test_synthetic_flows_have_the_counts_asked_for_and_are_the_same_again(tmp_path) -> None:
     counts = {name: 40 + 9 * k for k, name in enumerate(PROFILES)}
     write_synthetic(tmp_path / "a.csv", counts, 3)

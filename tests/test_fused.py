@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from collabdm import compute
 from collabdm.compute import CHUNKS, Compute
 from collabdm.embedding import Sampling
 from collabdm.fused import fused
@@ -84,10 +85,19 @@ def test_compiled_means_are_the_means() -> None:
 def test_the_number_of_images_in_a_pass_does_not_matter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = means(Compute(compiled=False))
     monkeypatch.setitem(CHUNKS, "cpu", (size, size))
+    monkeypatch.setattr(compute, "SMALL", 1)
     torch.testing.assert_close(means(Compute(compiled=False)), plain, rtol=1e-5, atol=1e-5)
 
 
-def test_too_little_memory_makes_the_passes_smaller_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_images_of_few_activations_go_in_larger_passes() -> None:
+    few, many = Compute().chunk(True, 43_000 // 4), Compute().chunk(True, 10**6)
+    assert (few, many) == (4 * CHUNKS["cpu"][1], CHUNKS["cpu"][1])
+
+
+def test_too_little_memory_makes_the_passes_smaller_and_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "SMALL", 1)
     plan = make_plan(("cat", "dog"), ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,)), pae=1)
     embedding = plan_embedding(plan, Compute(compiled=False)).at(0)
     room = 9

@@ -12,8 +12,11 @@ from collabdm.errors import DataError, DocumentError
 from collabdm.files import HEADER_KEY
 from collabdm.models import TrainedModel, read_model, weights_of, write_model
 from collabdm.networks import NetworkSpec, build, seed_weights
+from collabdm.outcome_files import write_model as write_outcome
 from collabdm.seeds import Purpose, Stream
-from tiny import CLASSES, COLOUR, NETWORK
+from collabdm.weights import DistilledModel
+from collabdm.weights import weights_of as outcome_weights
+from tiny import CLASSES, COLOUR, NETWORK, tiny_plan
 
 
 def tiny_model(spec: NetworkSpec = NETWORK) -> TrainedModel:
@@ -64,6 +67,22 @@ def test_probabilities_are_the_softmax_of_normalised_pixels() -> None:
 def test_images_of_another_shape_are_refused() -> None:
     with pytest.raises(DataError, match=r"should be .* = \(3, 8, 8\); found \(1, 8, 8\)"):
         tiny_model().probabilities(pictures(2)[:, :1])
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_the_network_that_a_method_gave_is_read_as_a_model(tmp_path, norm) -> None:
+    plan, spec = tiny_plan(COLOUR, method="fedavg"), NetworkSpec(width=8, depth=1, norm=norm)
+    network = build(spec, COLOUR.shape, len(CLASSES))
+    seed_weights(network, Stream.of(4, Purpose.NETWORK))
+    made = DistilledModel(outcome_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"})
+    write_outcome(made, tmp_path / "model.safetensors")
+    model = read_model(tmp_path / "model.safetensors")
+    expected = network.eval()(COLOUR.normalisation.apply(pictures(5))).softmax(1)
+    torch.testing.assert_close(model.probabilities(pictures(5)), expected.detach())
+    assert model.provenance == {"plan": plan.digest, "method": "fedavg"}
+    assert model.classes == plan.classes
+    write_model(model, tmp_path / "again.safetensors")
+    assert read_model(tmp_path / "again.safetensors").provenance == model.provenance
 
 
 def test_weights_of_another_network_are_not_written(tmp_path) -> None:

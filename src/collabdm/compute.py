@@ -27,9 +27,16 @@ Precision = Literal["float32", "bfloat16"]
 Forward = Callable[[Network, Tensor], Tensor]  # (network, images) -> embeddings or logits
 
 #: images per pass, without and with gradients. On a CPU what one pass touches should stay in the cache (measured:
-#: 256 at once take two to three times as long); a GPU wants many
+#: 256 at once take two to three times as long); a GPU wants many. Images that are smaller than `SMALL` numbers after
+#: all convolutions together go in larger passes: starting an operation costs more than what it touches
 CHUNKS = {"cpu": (64, 32)}
 OTHER_CHUNKS = (1024, 512)
+SMALL = 43_000
+
+#: networks that are trained at once. A CPU does best with one after another, compiled (measured:
+#: docs/performance.md); a GPU has more units than a small network can fill
+NETWORKS_AT_ONCE = {"cpu": 1}
+OTHER_NETWORKS_AT_ONCE = 8
 
 SHAPES = 64  # compiled forms of one function that are kept: networks, shapes, with and without gradients
 
@@ -61,9 +68,14 @@ class Compute:
         """What networks run under where they are not compiled."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def chunk(self, gradients: bool) -> int:
-        """Images per pass."""
-        return CHUNKS.get(self.device, OTHER_CHUNKS)[gradients]
+    def chunk(self, gradients: bool, activations: int = SMALL) -> int:
+        """Images per pass, for a network with so many numbers after its convolutions for each image."""
+        return CHUNKS.get(self.device, OTHER_CHUNKS)[gradients] * max(1, SMALL // activations)
+
+    @property
+    def networks_at_once(self) -> int:
+        """How many small networks are trained together."""
+        return NETWORKS_AT_ONCE.get(self.device, OTHER_NETWORKS_AT_ONCE)
 
     def faster(self, function: Forward, multiplications: float) -> Forward:
         """The function, compiled if that pays. It should be called with few shapes."""

@@ -32,7 +32,7 @@ class Confusion:
     @property
     def accuracy(self) -> float:
         """Share of what is told right."""
-        return float(self.counts.diagonal().sum() / self.counts.sum())
+        return int(self.counts.trace()) / int(self.counts.sum())
 
     @property
     def precision(self) -> Float64[Tensor, " classes"]:

@@ -97,7 +97,8 @@ class Embedding:
         self._psi, self._whole_passes = compute.faster(embed, amount), compute.compiles(amount)
         if self._whole_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._chunks = {gradients: compute.chunk(gradients) for gradients in (False, True)}
+        numbers = activations(self.network, geometry.shape)
+        self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
         self._draws: Draws
         self._projection: Tensor | None
 
@@ -165,7 +166,7 @@ class Embedding:
         for chunk in index.split(self._chunks[False]):
             pixels, labels = data.images[chunk].to(device), data.labels[chunk].to(device)
             v = self.values(self.geometry.normalisation.apply(pixels), labels)
-            member = torch.nn.functional.one_hot(labels, classes).float()
+            member = membership(labels, classes)
             sums += torch.stack([member.T @ v, member.T @ v.square()])
         return sums
 
@@ -186,30 +187,44 @@ def sketch_matrix(seed: int, step: int, width: int, sketch: int | None) -> Float
     return Stream.of(seed, Purpose.SKETCH, step).signs(width, sketch) / sketch**0.5
 
 
+def membership(labels: Int64[Tensor, " n"], classes: int) -> Float32[Tensor, "n classes"]:
+    """1 where an image is of a class; unlike `one_hot` it asks a GPU for nothing, so nobody waits."""
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
+
+
 def class_means(
     values: Float32[Tensor, "n r"], labels: Int64[Tensor, " n"], classes: int
 ) -> Float32[Tensor, "classes r"]:
     """Mean of the rows of each class; zero where a class has none."""
-    member = torch.nn.functional.one_hot(labels, classes).float()
+    member = membership(labels, classes)
     return (member.T @ values) / member.sum(0).clamp_min(1)[:, None]
 
 
 def multiplications(network: Network, shape: tuple[int, int, int]) -> float:
     """Multiplications of one forward pass of one image: weights times output positions, over the convolutions."""
-    total = 0.0
+    return float(sum(layer.weight.numel() * output // layer.out_channels for layer, output in _outputs(network, shape)))
 
-    def count(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal total
+
+def activations(network: Network, shape: tuple[int, int, int]) -> int:
+    """Numbers that come out of the convolutions for one image."""
+    return sum(output for _, output in _outputs(network, shape))
+
+
+def _outputs(network: Network, shape: tuple[int, int, int]) -> list[tuple[torch.nn.Conv2d, int]]:
+    """Every convolution, and how many numbers come out of it for one image."""
+    found: list[tuple[torch.nn.Conv2d, int]] = []
+
+    def note(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if isinstance(module, torch.nn.Conv2d):
-            total += module.weight.numel() * output[0, 0].numel()
+            found.append((module, output[0].numel()))
 
-    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
     parameter = next(network.parameters())
     with torch.no_grad():
         network.embed(torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype))
     for hook in hooks:
         hook.remove()
-    return total
+    return found
 
 
 def probe_values(pixels: Pixels, embedding: Embedding) -> Float32[Tensor, " r"]:

@@ -27,7 +27,7 @@ from collabdm.networks import NetworkSpec
 from collabdm.planning import geometry
 from collabdm.protocol import DistilledSet, Plan
 from collabdm.seeds import derive
-from collabdm.training import Recipe, Task, Trainer, network_seed, training_set
+from collabdm.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
 
 FEWEST_EPOCHS = 30
 MOST_CLASSES = 100  # of a confusion matrix that is kept
@@ -111,19 +111,18 @@ def score(
 ) -> list[Score]:
     """Train every network `trials` times on `data` and test it; one Score per network."""
     scores = []
+
+    def trained(epochs: int) -> None:
+        progress(f"training on {what}", epochs, protocol.trials * protocol.recipe.epochs)
+
     for spec in protocol.networks:
         trainer = Trainer(Task(spec, data, seen, protocol.recipe), compute, protocol.trials)
         accuracies, confusion = [], torch.zeros(seen.classes, seen.classes, dtype=torch.int64)
-        for trial in range(protocol.trials):
-            before, total = trial * protocol.recipe.epochs, protocol.trials * protocol.recipe.epochs
-
-            def trained(epochs: int, before: int = before, total: int = total) -> None:
-                progress(f"training on {what}", before + epochs, total)
-
-            trainer.train(network_seed(protocol.seed, spec.name, trial), trained)
-            answers = Confusion.of(test.labels, trainer.logits(test).argmax(1), seen.classes).counts
-            accuracies.append(int(answers.trace()) / len(test))
-            confusion += answers
+        seeds = [network_seed(protocol.seed, spec.name, trial) for trial in range(protocol.trials)]
+        for _ in trainer.train_each(seeds, trained):
+            answers = Confusion.of(test.labels, trainer.logits(test).argmax(1), seen.classes)
+            accuracies.append(answers.accuracy)
+            confusion += answers.counts
         kept = tuple(map(tuple, confusion.tolist())) if seen.classes <= MOST_CLASSES else ()
         scores.append(Score(what, spec.name, tuple(accuracies), len(data), kept))
     return scores
@@ -141,16 +140,12 @@ def evaluate(
     return score(distilled.method, data, test, geometry(distilled.plan), protocol, compute, progress)
 
 
-@torch.no_grad()
 def accuracy_of(
     predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
 ) -> float:
     """Share of the test images whose largest logit is their class."""
-    right, size = 0, compute.chunk(gradients=False)
-    for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
-        x = normalisation.apply(images.to(compute.device))
-        right += int((predictor(x).argmax(1).cpu() == labels).sum())
-    return right / len(test)
+    answers = logits_of(predictor, test.images, normalisation, compute).argmax(1)
+    return Confusion.of(test.labels, answers, len(test.classes)).accuracy
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:

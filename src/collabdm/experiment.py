@@ -11,7 +11,7 @@ simulation goes on where it stood. Settings and data are checked first, before a
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,12 +31,13 @@ from collabdm.files import (
     write_plan,
     write_state,
 )
+from collabdm.flows.schema import FlowSchema
+from collabdm.flows.stations import Stations, stations
 from collabdm.images import ImageSet, pool
 from collabdm.ledger import Ledger, read_json
 from collabdm.matching import State
 from collabdm.methods import METHODS, Method, Outcome
 from collabdm.methods.collabdm import Run, Watch, unwatched
-from collabdm.networks import NetworkSpec
 from collabdm.outcomes import (
     KINDS,
     Watched,
@@ -46,7 +47,7 @@ from collabdm.outcomes import (
     write_traffic,
 )
 from collabdm.partition import Partition, by_column, dirichlet, iid
-from collabdm.planning import describe, geometry, plan_for
+from collabdm.planning import describe, geometry, network_of, networks_of, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import DistilledSet, ImageSpec, Part, Plan, canonical_json
 from collabdm.seeds import SEED_LIMIT, Purpose, Stream
 from collabdm.sources import column_values, fit_classes, limit, load
@@ -54,7 +55,15 @@ from collabdm.training import RECIPES
 from collabdm.whole import write_whole
 
 STATE_EVERY_SECONDS = 20.0
-OF_THE_SIMULATION = {"classes", "image", "method", "probe", "site_names", "sites"}  # fields of a Plan that it fills
+OF_THE_SIMULATION = {
+    "classes",
+    "flows",
+    "image",
+    "method",
+    "probe",
+    "site_names",
+    "sites",
+}  # fields of a Plan that it fills
 LINES = ("random", "sites", "all")  # of the table of results, beside the methods
 
 Progress = Callable[[str, int, int], None]
@@ -65,7 +74,8 @@ class Experiment(Part):
     `side` resizes the images first.
 
     `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
-    along the refinement are scored too, by the first network.
+    along the refinement are scored too, by the first network. With `flows`, `data` is a table of that schema, or the
+    tables of the sites by commas. `test_per_class` takes so many test images of each class, the same for every seed.
     """
 
     data: str
@@ -85,10 +95,13 @@ class Experiment(Part):
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
     compare: tuple[str, ...] = ("random",)
     curve: Annotated[int, Field(ge=0, le=1000)] = 0
+    flows: FlowSchema | None = None
+    test_per_class: Annotated[int, Field(ge=1)] | None = None
 
     @model_serializer(mode="wrap")
-    def _without_absent_curve(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v or k != "curve"}  # older digests stay
+    def _without_what_is_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        later = ("curve", "flows", "test_per_class")  # older digests stay
+        return {k: v for k, v in handler(self).items() if v or k not in later}
 
     @field_validator("plan")
     @classmethod
@@ -109,6 +122,8 @@ class Experiment(Part):
             raise ValueError("`site_column` should stand without `per_class` and `partition`; found both")
         if self.class_floor and (self.beta is None or self.site_column is not None or self.partition is not None):
             raise ValueError("`class_floor` belongs to the Dirichlet split, that of `beta`; found another split")
+        if self.flows is not None and self.side is not None:
+            raise ValueError("`side` should be left to the schema of flows; found both")
         return self
 
     @property
@@ -137,11 +152,10 @@ class Bench:
 def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
     protocol = experiment.protocol()
-    train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
-    train = limit(train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA))
-    test = fit_classes(test, train.classes)
+    train, test, split = data_of(experiment)
+    test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
     _check(experiment, train, test)
-    split = split_of(experiment, train)
+    split = split or split_of(experiment, train)
     sites = {name: held for name, held in split.sites(train).items() if len(held)}
     chosen = dict.fromkeys([experiment.method, *(name for name in experiment.compare if name in METHODS)])
     plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in chosen}
@@ -166,33 +180,16 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     return ledger.write(complete=True)
 
 
-def network_of(settings: Any) -> NetworkSpec:
-    """A network from its settings. Raises PlanError, naming what should change."""
-    try:
-        return NetworkSpec.model_validate(settings)
-    except ValidationError as error:
-        raise PlanError(f"`network`: {describe(error)}") from error
-
-
-def network_settings(text: str) -> dict[str, Any]:
-    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
-
-    >>> network_settings("ConvNet:width=64,norm=batch")
-    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
-    """
-    name, _, rest = text.partition(":")
-    settings: dict[str, Any] = {"name": name}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
-        settings[key] = int(value) if value.removeprefix("-").isdecimal() else value
-    return settings
-
-
-def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
-    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
-    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)
+def data_of(experiment: Experiment) -> Stations:
+    """Training and test images, and their split where tables of flows say it."""
+    if experiment.flows is None:
+        train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
+        found = Stations(train, fit_classes(test, train.classes), None)
+    else:
+        found = stations(experiment.data, experiment.flows, experiment.site_column)
+        if found.split is not None and (experiment.per_class is not None or experiment.partition is not None):
+            raise PlanError("tables of several sites should stand without `per_class` and `partition`; found both")
+    return found._replace(train=limit(found.train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA)))
 
 
 def split_of(experiment: Experiment, train: ImageSet) -> Partition:
@@ -214,7 +211,10 @@ def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], 
     if experiment.plan.get("fraction", 1) != 1:
         settings["site_names"] = tuple(sites)
     said = {k: v for k, v in experiment.plan.items() if k != "options" or method.name == experiment.method}
-    return plan_for(train, **method.adapt(settings | said))
+    settings = method.adapt(settings | said)
+    if experiment.flows is not None:
+        return plan_for_flows(experiment.flows, **settings)
+    return plan_for(train, **with_rates(settings, train.shape[-1]))
 
 
 @dataclass(frozen=True)

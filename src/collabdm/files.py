@@ -271,7 +271,13 @@ def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    """The tensors as safetensors wants them: each in order and in memory of its own; copied only where it is not."""
+    return {
+        name: tensor
+        if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        else tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -297,6 +303,15 @@ def decode_document(
         return model.model_validate(text), tensors
     except ValidationError as error:
         raise DocumentError(f"{where}: header: {describe(error)}") from error
+
+
+def format_of(path: Path) -> str:
+    """The kind of document that a safetensors file says it is; empty where it says nothing."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return str(json.loads((file.metadata() or {})[HEADER_KEY])["format"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError):
+        return ""
 
 
 def _check_format(where: str, document: Any, kind: str, version: int) -> None:

@@ -111,8 +111,11 @@ def _image_folder(root: Path, split: str) -> Undecoded:
         need_split(split, [folder.name for folder in folders], f"`{root}`")
         root = root / split
         folders = _subfolders(root)
-    elif folders:
-        need_split(split, ["train"], f"image folder `{root}`")
+    elif folders and split != "train":
+        raise DataError(
+            f"image folder `{root}` should have a split `{split}`; found one folder for each class and no splits: "
+            f"put the folders of the {split} images into {root / split}"
+        )
     files = [
         (path, folder.name)
         for folder in folders

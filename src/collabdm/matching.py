@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from collabdm.augment import expand
-from collabdm.embedding import Embedding, class_means
+from collabdm.embedding import Embedding, class_means, membership
 from collabdm.protocol import Matching
 from collabdm.seeds import Purpose, Stream
 
@@ -121,7 +121,7 @@ def _loss_of(
     classes = embedding.geometry.classes
     labels = problem.labels[chosen].repeat_interleave(problem.pae**2).to(device)
     values = embedding.values(expand(images[chosen.to(device)], problem.pae), labels)
-    here = torch.bincount(labels, minlength=classes) > 0
+    here = membership(labels, classes).any(0)
     target = Target(target.means.to(device), target.present.to(device) & here, target.deviations)
     means = class_means(values, labels, classes)
     if not spread or target.deviations is None:

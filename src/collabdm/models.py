@@ -4,7 +4,8 @@
 
 A model is one safetensors file: the network's tensors by their names, and one header that names the
 network, the images it was made for (with their normalisation), the classes, and where it comes from. It
-is read without pickle and checked before use: the tensors should be those of the network, and finite.
+is read without pickle and checked before use: the tensors should be those of the network, and finite. The
+network that a method gives instead of a set (DENSE, FedAvg) is read as a model too.
 
 Reference: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML
 2017 (what such probabilities are worth).
@@ -19,15 +20,17 @@ from jaxtyping import Float32
 from pydantic import ValidationError
 from torch import Tensor
 
+from collabdm.compute import Compute
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.files import DocumentHeader, decode_document, encode_document, expect_names, read_limited
+from collabdm.files import DocumentHeader, decode_document, encode_document, expect_names, format_of, read_limited
 from collabdm.images import Pixels
 from collabdm.networks import Network, NetworkSpec, build
+from collabdm.outcome_files import read_model as read_outcome
 from collabdm.planning import describe
-from collabdm.protocol import ImageSpec
+from collabdm.protocol import DistilledSet, ImageSpec
+from collabdm.training import logits_of
+from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
-
-PASS = 256  # images at a time
 
 MODEL_VERSION = 1
 MODEL_LIMIT = 2**32
@@ -57,15 +60,14 @@ class TrainedModel:
         network.load_state_dict(self.weights)
         return network.eval()
 
-    @torch.no_grad()
     def probabilities(self, images: Pixels) -> Float32[Tensor, "n classes"]:
         """p_y of every image; the images have the model's shape. Raises DataError where they have not."""
         found = tuple(images.shape[1:])
         if found != self.image.shape:
             raise DataError(f"images should be (channels, height, width) = {self.image.shape}; found {found}")
-        network, normalisation = self.network(), self.image.normalisation
-        parts = [network(normalisation.apply(part)).softmax(1) for part in images.split(PASS) if len(part)]
-        return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
+        if len(images) == 0:
+            return torch.zeros(0, len(self.classes))
+        return logits_of(self.network(), images, self.image.normalisation, Compute()).softmax(1)
 
 
 def weights_of(network: Network) -> dict[str, Tensor]:
@@ -96,9 +98,23 @@ def write_model(model: TrainedModel, path: Path | str) -> None:
     write_whole(Path(path), encode_document(model.weights, header))
 
 
+def origin(made: DistilledSet | DistilledModel) -> dict[str, Any]:
+    """What a model's provenance says of the outcome that it comes from; who held what is not part of it."""
+    told: dict[str, Any] = {"plan": made.plan.digest, "method": made.method}
+    return told | ({"flows": made.plan.flows.model_dump(mode="json")} if made.plan.flows else {})
+
+
+def as_model(made: DistilledModel) -> TrainedModel:
+    """A method's network as a model."""
+    weights = weights_of(made.network())
+    return TrainedModel(made.spec, made.plan.image, made.plan.classes, weights, origin(made), made.versions)
+
+
 def read_model(path: Path | str) -> TrainedModel:
-    """Read a model. Raises DocumentError where it is not one."""
+    """Read a model, or the network that a method gave. Raises DocumentError where it is neither."""
     where = str(path)
+    if format_of(Path(path)) == "collabdm/distilled-model":
+        return as_model(read_outcome(path))
     content = read_limited(Path(path), MODEL_LIMIT)
     header, weights = decode_document(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
     if len(header.classes) < 2 or len(set(header.classes)) != len(header.classes):

@@ -13,9 +13,10 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,9 +26,11 @@ from collabdm.augment import OPERATIONS
 from collabdm.compute import Compute
 from collabdm.embedding import Embedding, Geometry, Seeds, multiplications, probe_values
 from collabdm.errors import PlanError, ProbeError
+from collabdm.flows import load_flows
+from collabdm.flows.schema import FlowSchema
 from collabdm.images import ImageSet, measure_normalisation
-from collabdm.networks import Network, build
-from collabdm.protocol import ImageSpec, Part, Plan, Probe
+from collabdm.networks import Network, NetworkSpec, build
+from collabdm.protocol import SITE_NAME, ImageSpec, Part, Plan, Probe
 from collabdm.seeds import Purpose, Stream, participants
 from collabdm.statistics import WIRE_BYTES
 
@@ -35,6 +38,9 @@ STEP_BYTES = 8  # the number of a step
 HEADER_BYTES = 1536  # class names apart: names and places of tensors, site, digest, versions
 PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
+
+SMALL_SIDE = 24  # images below it are small
+SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 8
 
 Options = TypeVar("Options", bound=Part)
 
@@ -66,6 +72,38 @@ def plan_for(data: ImageSet, **settings: Any) -> Plan:
     return make_plan(data.classes, settings.pop("image", measured), **settings)
 
 
+def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: Any) -> Plan:
+    """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
+
+    Left out: `pae` is 1 and `augment` is nothing, since a place in an image of traffic has a meaning; `local.images`
+    is ipc, so that a station which holds nearly all of a class can give all of its images.
+    """
+    plain: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
+    settings = plain | with_rates(settings, schema.side)
+    local = settings.get("local") or {}
+    if not local.get("images") and local.get("method", "dm") != "none":
+        settings["local"] = local | {"images": settings.get("ipc", Plan.model_fields["ipc"].default)}
+    if sample is not None:
+        return plan_for(load_flows(Path(sample), schema), **settings)
+    return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)
+
+
+def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
+    """Settings with the learning rates that suit images of that side, where they say neither rate nor optimiser.
+
+    The defaults of a Plan are for 32 x 32 pixels; small images leave the range of pixels with them.
+    """
+    if side >= SMALL_SIDE:
+        return settings
+    filled = dict(settings)
+    for part, rate in SMALL_RATES.items():
+        said = filled.get(part) or {}
+        matching = said.get("matching") or {}
+        if not {"learning_rate", "optimiser"} & set(matching):
+            filled[part] = said | {"matching": matching | {"learning_rate": rate}}
+    return filled
+
+
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Every operation; a digit is not the same when flipped."""
     digits = all(name.strip().isdigit() for name in classes)
@@ -81,6 +119,8 @@ def describe(error: ValidationError) -> str:
             lines.append(f"`{where}` is not a setting: remove it, or check its spelling")
             continue
         message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if item.get("ctx", {}).get("pattern") == f"^{SITE_NAME}$":
+            message = "should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
         lines.append(f"`{where}` {message}; found {item['input']!r:.80}" if where else message)
     return "\n".join(lines)
 
@@ -218,3 +258,32 @@ def _header_bytes(plan: Plan) -> int:
     """The header with the class names, which stand there as JSON in JSON."""
     names = json.dumps(json.dumps(plan.classes, ensure_ascii=False), ensure_ascii=False)
     return len(names.encode()) + HEADER_BYTES
+
+
+def network_of(settings: Any) -> NetworkSpec:
+    """A network from its settings. Raises PlanError, naming what should change."""
+    try:
+        return NetworkSpec.model_validate(settings)
+    except ValidationError as error:
+        raise PlanError(f"`network`: {describe(error)}") from error
+
+
+def network_settings(text: str) -> dict[str, Any]:
+    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
+
+    >>> network_settings("ConvNet:width=64,norm=batch")
+    {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {"name": name}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise PlanError(f"`network` should be NAME or NAME:key=value,…; found {text!r}")
+        settings[key] = int(value) if value.removeprefix("-").isdecimal() else value
+    return settings
+
+
+def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
+    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
+    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)

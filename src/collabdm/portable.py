@@ -45,7 +45,7 @@ def check_onnx() -> None:
     """Refuse, before any work, where the packages that write the file are not installed. Raises PlanError."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise PlanError(f"ONNX needs {' and '.join(missing)}; found none here: pip install 'collabdm[onnx]'")
+        raise PlanError(f"ONNX needs {' and '.join(missing)}; found none here: pip install {' '.join(missing)}")
 
 
 def onnx_bytes(model: TrainedModel) -> bytes:

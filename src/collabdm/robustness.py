@@ -9,15 +9,18 @@ images of the same storage:
     ARS   = (e^b - e^-1) / (e - e^-1),   b = w IOR_augmented + (1 - w) IOR_plain
 
 LRS is the label-robust score, ARS the augmentation-robust one, both in 0 .. 1; w = 1/2. A set no better than
-random images has ARS .269.
+random images has ARS .269. As in the package, each trial has its scores, and their mean and spread are told.
 
-Reference: Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025; the formulas are
-those of its package, ddranking (`metrics/hard_label.py`, and its README for ARS).
+The package takes the best of five learning rates and of the last epochs on the test set, for each set by itself; here
+all sets are trained by one recipe and tested once, at its end.
+
+Reference: Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025 (arXiv:2505.13300); the
+formulas were compared with its package, ddranking: `LabelRobustScoreHard` and `AugmentationRobustScore`.
 """
 
 import math
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 
 from collabdm.compute import Compute
 from collabdm.evaluation import Progress, Protocol, for_as_many_steps, random_baselines, score
@@ -29,12 +32,16 @@ from collabdm.training import training_set
 
 @dataclass(frozen=True)
 class Robustness:
-    """HLR and IOR as differences of shares, LRS and ARS in 0 .. 1, and the mean accuracies that they come from."""
+    """Means over (network, trial), `std` their standard deviations, n their number: HLR and IOR, differences of shares,
+    LRS and ARS in 0 .. 1; and the mean accuracies that they come from.
+    """
 
     hlr: float
     ior: float
     lrs: float
     ars: float
+    std: dict[str, float]
+    n: int
     accuracies: dict[str, float]
 
 
@@ -74,24 +81,37 @@ def robustness(
     """
     data, plan = training_set(distilled), distilled.plan
     random = list(random_baselines(plan, real, protocol.seed).values())[-1]  # as many images as the set
-    sets = {"distilled": data, "random": random}
-    means = {}
+    found: dict[str, list[float]] = {}
+
+    def train(what: str, images: ImageSet, rule: Protocol) -> None:
+        scores = score(what, images, test, geometry(plan), rule, compute, progress)
+        found[what] = [accuracy for one in scores for accuracy in one.accuracies]
+
     for name, augment in (("augmented", True), ("plain", False)):
         recipe = protocol.recipe.model_copy(update={"augment": augment, "cutmix": augment and protocol.recipe.cutmix})
-        for what, images in sets.items():
-            rule = replace(protocol, recipe=recipe)
-            scores = score(f"{what}, {name}", images, test, geometry(plan), rule, compute, progress)
-            means[f"{what}, {name}"] = fmean(s.mean for s in scores)
-    rule = for_as_many_steps(protocol, len(data), len(real))
-    scores = score("all the data", real, test, geometry(plan), rule, compute, progress)
-    means["all the data"] = fmean(s.mean for s in scores)
-    headline = "augmented" if protocol.recipe.augment else "plain"
-    made, drawn = means[f"distilled, {headline}"], means[f"random, {headline}"]
-    gains = [means[f"distilled, {name}"] - means[f"random, {name}"] for name in ("augmented", "plain")]
+        for what, images in {"distilled": data, "random": random}.items():
+            train(f"{what}, {name}", images, replace(protocol, recipe=recipe))
+    train("all the data", real, for_as_many_steps(protocol, len(data), len(real)))
+    return from_accuracies(found, "augmented" if protocol.recipe.augment else "plain")
+
+
+def from_accuracies(found: dict[str, list[float]], headline: str) -> Robustness:
+    """The scores from the accuracies of every trial; labels are judged by the recipe `headline`."""
+    made, drawn = found[f"distilled, {headline}"], found[f"random, {headline}"]
+    gains = {n: _differences(found[f"distilled, {n}"], found[f"random, {n}"]) for n in ("augmented", "plain")}
+    values = {
+        "hlr": _differences(found["all the data"], made),
+        "ior": _differences(made, drawn),
+        "lrs": [label_robust_score(*trial) for trial in zip(found["all the data"], made, drawn, strict=True)],
+        "ars": [augmentation_robust_score(*trial) for trial in zip(gains["augmented"], gains["plain"], strict=True)],
+    }
     return Robustness(
-        hlr=means["all the data"] - made,
-        ior=made - drawn,
-        lrs=label_robust_score(means["all the data"], made, drawn),
-        ars=augmentation_robust_score(*gains),
-        accuracies=means,
+        **{name: fmean(each) for name, each in values.items()},
+        std={name: stdev(each) if len(each) > 1 else 0.0 for name, each in values.items()},
+        n=len(made),
+        accuracies={what: fmean(each) for what, each in found.items()},
     )
+
+
+def _differences(a: list[float], b: list[float]) -> list[float]:
+    return [x - y for x, y in zip(a, b, strict=True)]

@@ -15,12 +15,11 @@ from pydantic import ValidationError
 
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
-from collabdm.experiment import Experiment, network_settings
-from collabdm.flows import load_flows
+from collabdm.experiment import Experiment
 from collabdm.flows.draft import schema_of
 from collabdm.flows.schema import FlowSchema
 from collabdm.methods import METHODS
-from collabdm.planning import describe, make_plan, plan_for
+from collabdm.planning import describe, make_plan, network_settings, plan_for, plan_for_flows, with_rates
 from collabdm.protocol import ImageSpec, Plan
 from collabdm.sources import load
 from collabdm.training import RECIPES, Recipe
@@ -30,7 +29,7 @@ Settings = dict[str, Any]
 
 PRESETS: dict[str, Settings] = {
     "best": {
-        "refinement": {"passes": 4, "matching": {"learning_rate": 10.0, "momentum": 0.5}},
+        "refinement": {"passes": 4},  # learning rates are those of the image size
     },
     "paper": {
         "steps": 200,
@@ -176,11 +175,12 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
     if isinstance(settings.get("flows"), FlowSchema):
         if classes is not None or image_size is not None:
             raise PlanError("`--flows` says the classes and the image size; found them given as well")
-        return plan_for_flows(settings.pop("flows"), data, settings)
+        return plan_for_flows(settings.pop("flows"), data, **settings)
     if data is not None:
         if classes is not None or image_size is not None:
             raise PlanError("either `--data`, or `--classes` with `--image-size`, should be given; found both")
-        return plan_for(load(data), **settings)
+        sample = load(data)
+        return plan_for(sample, **with_rates(settings, sample.shape[-1]))
     if classes is None or image_size is None:
         raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
     found = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", image_size.strip())
@@ -191,18 +191,7 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
         image = ImageSpec(channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels)
     except ValidationError as error:
         raise PlanError(f"`--image-size`: {describe(error)}") from error
-    return make_plan(list_of(classes), image, **settings)
-
-
-def plan_for_flows(schema: FlowSchema, sample: str | None, settings: Settings) -> Plan:
-    """A plan for tables of flows; a public sample gives mean and standard deviation of the pixels.
-
-    Left out: `pae` is 1 and `augment` is nothing: a place in an image of traffic has a meaning.
-    """
-    settings = {"pae": 1, "augment": (), "flows": schema} | settings
-    if sample is not None:
-        return plan_for(load_flows(Path(sample), schema), **settings)
-    return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)
+    return make_plan(list_of(classes), image, **with_rates(settings, side))
 
 
 def simulation(config: Path | None, preset: str | None, options: Settings, plan: Settings) -> Experiment:
@@ -216,6 +205,9 @@ def simulation(config: Path | None, preset: str | None, options: Settings, plan:
         raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
     filled = dict(preset_settings(str(preset or written_preset)))
     method = given(method=filled.pop("method", None))
+    if isinstance(said.get("flows"), str):
+        said["flows"] = schema_of(said["flows"])
+        method = method or {"method": "collabdm"}  # a quarter of an image of traffic shows too little
     return experiment_of(method | said | {"plan": merge_settings(merge_settings(filled, written), plan)})
 
 

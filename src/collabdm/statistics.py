@@ -135,20 +135,18 @@ def class_statistics(
     """One pass over the steps: the means of all classes that `data` holds, encoded as they come."""
     totals = data.counts()
     present = torch.nonzero(totals).flatten()
-    coded = []
+    shape = (len(steps), len(present), embedding.sketched_width)
+    codes = torch.empty(shape, dtype=WIRE_DTYPES[wire])
+    scales = torch.empty(shape[:2]) if wire == "int8" else None
     for done, step in enumerate(steps):
-        index = sampling.picks(data, step)
-        means = embedding.at(step).real_means(data, index)
-        coded.append(encode(means[present].cpu(), wire))
+        means = embedding.at(step).real_means(data, sampling.picks(data, step))
+        codes[done], of_step = encode(means[present].cpu(), wire)
+        if scales is not None and of_step is not None:
+            scales[done] = of_step
         on_step(done + 1)
     counts = totals[present]
     if sampling.batch is not None:
         counts = counts.clamp_max(sampling.batch)
-    width = embedding.sketched_width
-    codes, scales = encode(torch.zeros(0, len(present), width), wire)  # what no step at all would give
-    if coded:
-        codes = torch.stack([codes for codes, _ in coded])
-        scales = None if scales is None else torch.stack([s for _, s in coded if s is not None])
     return Statistics(torch.tensor(list(steps), dtype=torch.int64), present, codes, scales, counts, totals[present])
 
 

@@ -12,7 +12,7 @@ paradigm", CVPR 2024 (AdamW, cosine and CutMix).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -21,11 +21,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from pydantic import Field
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from collabdm.augment import augment, cutmix, draw, expand
 from collabdm.compute import Compute, whole_pass
-from collabdm.embedding import Geometry, multiplications
-from collabdm.images import ImageSet, as_float
+from collabdm.confusion import Confusion
+from collabdm.embedding import Geometry, activations, multiplications
+from collabdm.images import ImageSet, Normalisation, Pixels, as_float
 from collabdm.networks import Network, NetworkSpec, build, seed_weights
 from collabdm.protocol import DistilledSet, Part
 from collabdm.seeds import Purpose, Stream, derive
@@ -84,7 +86,7 @@ _LOGITS = {"float32": _logits, "bfloat16": _logits_bfloat16}
 
 
 class Trainer:
-    """Trains one resident network again and again, each time from new weights."""
+    """Trains one resident network again and again, each time from new weights; several at once where that is faster."""
 
     def __init__(self, task: Task, compute: Compute, runs: int = 1) -> None:
         self.task, self.compute = task, compute
@@ -94,30 +96,87 @@ class Trainer:
         self._forward, self._whole_passes = compute.faster(_LOGITS[compute.precision], work), compute.compiles(work)
         if self._whole_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        numbers = activations(self.network, geometry.shape)
+        self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
+        self._mixes = any(isinstance(layer, nn.BatchNorm2d) for layer in self.network.modules())
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
 
     def train(self, seed: int, on_epoch: Callable[[int], None] = lambda done: None) -> Network:
         """Train from the weights of `seed`; returns the resident network, in evaluation mode."""
-        task, recipe = self.task, self.task.recipe
         seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
         self.network.train()
-        stream = Stream.of(seed, Purpose.TRAINING)
-        optimiser = _optimiser(self.network, recipe)
+        self._descend([seed], list(self.network.parameters()), self._alone, on_epoch)
+        return self.network.eval()
+
+    def train_each(
+        self, seeds: Sequence[int], on_epoch: Callable[[int], None] = lambda done: None
+    ) -> Iterator[Network]:
+        """Train from the weights of each seed: the resident network as it ends, one by one. Networks are trained
+        together as the device does best; each sees what it would see alone. `on_epoch` is told epochs over all seeds.
+        """
+        at_once = 1 if self._mixes else self.compute.networks_at_once
+        for start in range(0, len(seeds), at_once):
+            group, before = seeds[start : start + at_once], start * self.task.recipe.epochs
+
+            def trained(epochs: int, before: int = before, size: int = len(group)) -> None:
+                on_epoch(before + epochs * size)
+
+            if len(group) == 1:
+                yield self.train(group[0], trained)
+            else:
+                yield from self._train_together(group, trained)
+
+    def _train_together(self, seeds: Sequence[int], on_epoch: Callable[[int], None]) -> Iterator[Network]:
+        """The networks as one, each parameter with a leading axis for the networks: their gradients do not meet."""
+        own = dict(self.network.named_parameters())
+        stacked = {name: torch.empty(len(seeds), *p.shape, device=p.device) for name, p in own.items()}
+        for place, seed in enumerate(seeds):
+            seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
+            for name, parameter in own.items():
+                stacked[name][place] = parameter.detach()
+        parameters = [weights.requires_grad_() for weights in stacked.values()]
+        every = torch.vmap(lambda weights, x: functional_call(self.network, weights, (x,)))
+
+        def logits(x: Tensor) -> Tensor:
+            with self.compute.autocast():
+                return every(stacked, x).float()
+
+        self.network.train()
+        self._descend(seeds, parameters, logits, on_epoch)
+        for place in range(len(seeds)):
+            with torch.no_grad():
+                for name, parameter in own.items():
+                    parameter.copy_(stacked[name][place])
+            yield self.network.eval()
+
+    def _descend(
+        self,
+        seeds: Sequence[int],
+        parameters: list[Tensor],
+        logits: Callable[[Float32[Tensor, "R n c h w"]], Float32[Tensor, "R n classes"]],
+        on_epoch: Callable[[int], None],
+    ) -> None:
+        """The loop: every network has batches and augmentations of its own, from its own stream."""
+        task, recipe = self.task, self.task.recipe
+        streams = [Stream.of(seed, Purpose.TRAINING) for seed in seeds]
+        optimiser = _optimiser(parameters, recipe)
         per_epoch = math.ceil(len(task.data) / recipe.batch)
         total = recipe.epochs * per_epoch
-        for i, index in enumerate(_batches(len(task.data), per_epoch, recipe.epochs, stream)):
+        orders = (_batches(len(task.data), per_epoch, recipe.epochs, stream) for stream in streams)
+        for i, index in enumerate(zip(*orders, strict=True)):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, i, total)
-            x, targets = self._batch(index, stream)
+            batches = [self._batch(own, stream) for own, stream in zip(index, streams, strict=True)]
+            x, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
             optimiser.zero_grad()
-            size = self._largest_pass(len(x))
-            for part, truth in zip(x.split(size), targets.split(size), strict=True):
-                (F.cross_entropy(self._pass(part, size), truth, reduction="sum") / len(x)).backward()
+            size = self._images_per_pass(x.shape[1])
+            for part, truth in zip(x.split(size, 1), targets.split(size, 1), strict=True):
+                loss = F.cross_entropy(logits(part).flatten(0, 1), truth.flatten(0, 1), reduction="sum")
+                (loss / x.shape[1]).backward()
             optimiser.step()
             if (i + 1) % per_epoch == 0:
                 on_epoch((i + 1) // per_epoch)
-        return self.network.eval()
 
     def _batch(self, index: Int64[Tensor, " b"], stream: Stream) -> tuple[Tensor, Tensor]:
         geometry = self.task.geometry
@@ -131,24 +190,39 @@ class Trainer:
             return cutmix(x, F.one_hot(labels, geometry.classes).float(), stream)
         return x, labels
 
-    def _largest_pass(self, batch: int) -> int:
-        """Images per pass with gradients: the whole batch where its images depend on each other."""
-        together = any(isinstance(layer, nn.BatchNorm2d) for layer in self.network.modules())
-        return batch if together else self.compute.chunk(True)
+    def _alone(self, x: Float32[Tensor, "1 n c h w"]) -> Float32[Tensor, "1 n classes"]:
+        return self._pass(x[0], self._images_per_pass(x.shape[1]))[None]
+
+    def _images_per_pass(self, batch: int) -> int:
+        """With gradients: the whole batch where its images depend on each other."""
+        return batch if self._mixes else self._chunks[True]
 
     def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
         return whole_pass(self._forward, self.network, x, size if self._whole_passes else len(x))
 
-    @torch.no_grad()
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
         """Outputs of the resident network for other images, in order."""
-        size, normalisation = self.compute.chunk(False), self.task.geometry.normalisation
-        parts = (normalisation.apply(pixels.to(self.compute.device)) for pixels in data.images.split(size))
-        return torch.cat([self._pass(x, size).cpu() for x in parts])
+        size = self._chunks[False]
+        normalisation = self.task.geometry.normalisation
+        return logits_of(lambda x: self._pass(x, size), data.images, normalisation, self.compute, size)
 
     def accuracy(self, data: ImageSet) -> float:
         """Share of images whose largest output is their class."""
-        return float((self.logits(data).argmax(1) == data.labels).double().mean())
+        return Confusion.of(data.labels, self.logits(data).argmax(1), self.task.geometry.classes).accuracy
+
+
+@torch.no_grad()
+def logits_of(
+    predictor: Callable[[Tensor], Tensor],
+    images: Pixels,
+    normalisation: Normalisation,
+    compute: Compute,
+    size: int | None = None,
+) -> Float32[Tensor, "n classes"]:
+    """Outputs of a predictor, which sees images in network units, for all images in order, `size` at a time."""
+    size = size or compute.chunk(gradients=False)
+    parts = (normalisation.apply(pixels.to(compute.device)) for pixels in images.split(size))
+    return torch.cat([predictor(x).float().cpu() for x in parts])
 
 
 def learning_rate(recipe: Recipe, i: int, total: int) -> float:
@@ -171,10 +245,8 @@ def _batches(n: int, per_epoch: int, epochs: int, stream: Stream) -> Iterator[In
             yield order[k * size : (k + 1) * size]
 
 
-def _optimiser(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimiser == "adamw":
-        betas = (recipe.momentum, 0.999)
-        return torch.optim.AdamW(network.parameters(), recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
-    )
+        return torch.optim.AdamW(parameters, rate, (recipe.momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay)

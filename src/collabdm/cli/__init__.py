@@ -13,12 +13,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from collabdm.cli import deployment, flows, reporting, round, simulation, taking  # each registers its commands
+from collabdm.cli import (
+    deployment,
+    flows,
+    reporting,
+    reproducing,
+    round,
+    simulation,
+    taking,
+)  # each registers its commands
 from collabdm.cli.options import app, console
 from collabdm.errors import CollabDMError
 from collabdm.version import __version__
 
-__all__ = ["app", "deployment", "flows", "main", "reporting", "round", "simulation", "taking"]
+__all__ = ["app", "deployment", "flows", "main", "reporting", "reproducing", "round", "simulation", "taking"]
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes
 UsageError: Any = typer.BadParameter.__mro__[2]  # click's base class, which newer typers carry inside

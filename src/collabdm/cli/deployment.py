@@ -8,7 +8,7 @@ import typer
 
 from collabdm import files
 from collabdm.arrows import Site, admit, held_as_planned
-from collabdm.cli.options import Data, PlanPath, Resize, app, console
+from collabdm.cli.options import Data, PlanPath, Resize, Rows, app, console
 from collabdm.errors import CollabDMError
 from collabdm.flower.connection import check_flower, check_key, check_server
 from collabdm.inspection import Row
@@ -28,15 +28,16 @@ def check(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="This node's private key.")] = None,
     resize: Resize = False,
+    rows: Rows = None,
 ) -> None:
     """Say what is wrong at a site before a round: the way to the server, the plan, the data, the policy."""
-    rows: list[Row] = []
+    found: list[Row] = []
 
     def asked_for() -> str:
         agreed = files.read_plan(plan)
-        held = held_as_planned(agreed, data, resize)
+        held = held_as_planned(agreed, data, resize, rows=rows)
         allowed = admit(agreed, held, Site(site, read_policy(policy)))
-        rows.extend((f"would send: {part}", value) for part, value in foretell(agreed, allowed, site))
+        found.extend((f"would send: {part}", value) for part, value in foretell(agreed, allowed, site))
         return "the plan can be answered, and this machine computes what its author did"
 
     checks: list[tuple[str, Callable[[], str]]] = [("plan, data, policy", asked_for)]
@@ -44,8 +45,8 @@ def check(
         checks = [("flower", check_flower), ("server", lambda: check_server(server, root_certificates)), *checks]
     if key is not None:
         checks = [("key", lambda: check_key(key)), *checks]
-    wrong = [name for name, one in checks if not _run(name, one, rows)]
-    console.print(table("Before the round", ("what", "found"), rows, figures=False))
+    wrong = [name for name, one in checks if not _run(name, one, found)]
+    console.print(table("Before the round", ("what", "found"), found, figures=False))
     if wrong:
         raise CollabDMError(f"{', '.join(wrong)} should be mended before the round; the table says how")
 

@@ -10,17 +10,21 @@ from collabdm.cli.options import app, check_output, console
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of rounds or simulations.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of rounds or simulations, or one of `reproduce`.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The page.", show_default="report.html in the first folder"),
     ] = None,
 ) -> None:
-    """Show rounds on one HTML page that needs no network, with its plots as SVG and PNG beside it."""
+    """Show rounds, or tables beside the paper's, on one HTML page that needs no network, with plots as SVG and PNG."""
     from collabdm.report import write_report  # draws: takes a second to import
+    from collabdm.report.results import holds_results, write_results
 
     place = output or folders[0] / "report.html"
     if folders[0].is_dir() or output is not None:
         check_output(place)
-    written = write_report(folders, place)
+    one = len(folders) == 1 and holds_results(folders[0])
+    written = write_results(folders[0], place) if one else write_report(folders, place)
     console.print(f"{place}" + (f", and {len(written) - 1} plots in {place.with_suffix('')}" if written[1:] else ""))

@@ -27,11 +27,14 @@ from collabdm.cli.options import (
     held_as_planned,
 )
 from collabdm.compute import Compute
+from collabdm.errors import DataError
 from collabdm.evaluation import Protocol, evaluate, random_baselines, score
-from collabdm.experiment import Bench, Experiment, networks_of, simulate
+from collabdm.experiment import Bench, Experiment, simulate
+from collabdm.images import ImageSet
 from collabdm.methods import METHODS
 from collabdm.outcomes import KINDS
-from collabdm.planning import geometry
+from collabdm.planning import geometry, networks_of
+from collabdm.protocol import DistilledSet
 from collabdm.robustness import robustness
 from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
 from collabdm.settings import batch_of, given, network_list, recipe_of, simulation, sketch_of
@@ -72,7 +75,7 @@ def evaluate_command(
     protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
     test = held_as_planned(made.plan, data, resize, "test", rows)
-    real = held_as_planned(made.plan, data, resize, rows=rows) if random or robust else None
+    real = _training_split(made, data, resize, rows) if random or robust else None
     with Bars(quiet) as bars:
         scores = evaluate(made, test, protocol, compute, bars)
         found = robustness(made, real, test, protocol, compute, bars) if robust and real is not None else None
@@ -96,9 +99,17 @@ def evaluate_command(
     )
     if found is not None:
         console.print(
-            f"label-robust score {found.lrs:.3f}, augmentation-robust score {found.ars:.3f} "
+            f"label-robust score {found.lrs:.3f} ± {found.std['lrs']:.3f}, augmentation-robust score {found.ars:.3f} "
+            f"± {found.std['ars']:.3f}, n = {found.n} "
             f"(recovery {100 * found.hlr:.2f} points short of all the data, {100 * found.ior:.2f} over random images)"
         )
+
+
+def _training_split(made: DistilledSet, data: str, resize: bool, rows: str | None) -> ImageSet:
+    try:
+        return held_as_planned(made.plan, data, resize, rows=rows)
+    except DataError as error:
+        raise DataError(f"{error}. Random real images are drawn from it; `--no-random` goes without") from error
 
 
 @app.command("simulate")
@@ -106,6 +117,12 @@ def simulate_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")],
     data: Annotated[str | None, typer.Option(help=f"The data to split: {DATA_HELP}.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file that says the same; options win.")] = None,
+    flows: Annotated[
+        str | None,
+        typer.Option(
+            help="For tables of flows: 5gnidd, or a schema's file; --data is then a table, or several by commas."
+        ),
+    ] = None,
     method: Annotated[str | None, typer.Option(help=" | ".join(METHODS), show_default="collabdm-pae")] = None,
     sites: Annotated[int | None, typer.Option(help="Number of sites.", show_default="5")] = None,
     beta: Annotated[
@@ -147,7 +164,7 @@ def simulate_command(
         local=given(steps=local_steps) or None, refinement=given(passes=passes) or None, network=network,
     )  # fmt: skip
     options = given(
-        data=data, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
+        data=data, flows=flows, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
         partition=partition, per_class=per_class, side=side, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
         networks=networks, compare=compare, curve=curve,
     )  # fmt: skip
@@ -157,14 +174,18 @@ def simulate_command(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the round.")] = Path("demo"),
+    flows: Annotated[
+        bool, typer.Option("--flows", help="Attack detection instead: two base stations with synthetic traffic.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
     """A whole round in a minute, with data that is built in: handwritten digits at five skewed sites."""
-    from collabdm.demo import DEMO  # its settings are needed here only
+    from collabdm import demo as built_in  # needed here only
 
-    run_simulation(DEMO, output, compute_of(device, "float32", threads), quiet)
+    experiment = built_in.traffic(output) if flows else built_in.DEMO
+    run_simulation(experiment, output, compute_of(device, "float32", threads), quiet)
 
 
 def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:

@@ -20,11 +20,10 @@ from collabdm.cli.options import (
 )
 from collabdm.decoding import read_image
 from collabdm.errors import DataError
-from collabdm.experiment import networks_of
 from collabdm.exports import FORMS, Card, export
 from collabdm.ledger import read_json
-from collabdm.models import TrainedModel, read_model, weights_of, write_model
-from collabdm.planning import geometry
+from collabdm.models import TrainedModel, origin, read_model, weights_of, write_model
+from collabdm.planning import geometry, networks_of
 from collabdm.portable import check_onnx, onnx_bytes
 from collabdm.screen import Bars, table
 from collabdm.settings import recipe_of
@@ -61,10 +60,9 @@ def train(
     trainer = Trainer(Task(spec, training_set(made), geometry(made.plan), rule), compute_of(device, precision, threads))
     with Bars(quiet) as bars:
         trained = trainer.train(network_seed(seed, spec.name, 0), lambda done: bars("training", done, rule.epochs))
-    told = {
-        "set": distilled.name, "plan": made.plan.digest, "method": made.method,
-        "recipe": rule.model_dump(mode="json"), "seed": seed,
-    }  # fmt: skip
+    told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
+    if made.plan.flows is not None:
+        told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
     model = TrainedModel(spec, made.plan.image, made.plan.classes, weights_of(trained), told, versions())
     write_model(model, output)
     if onnx:
@@ -74,7 +72,10 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model that `train` wrote.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A model that `train` wrote, or that a method gave instead of a set."),
+    ],
     pictures: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 1,
 ) -> None:
@@ -93,9 +94,9 @@ def predict(
 
 @app.command("export")
 def export_command(
-    distilled: DistilledPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
-    form: Annotated[str, typer.Option(help=f"{', '.join(FORMS)}: see the guide to exports.")] = "hub",
+    distilled: Annotated[Path, typer.Argument(metavar="SET", help="The distilled set, or, for onnx, a model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder; for onnx, a file.")],
+    form: Annotated[str, typer.Option(help=f"{', '.join(FORMS)}; of a model, onnx.")] = "hub",
     expanded: Annotated[
         bool, typer.Option("--expanded", help="Of a set with pae: the small images, enlarged, ready to train on.")
     ] = False,
@@ -103,7 +104,12 @@ def export_command(
     counts: Annotated[bool, typer.Option("--counts", help="Say on the card what each site holds.")] = False,
     results: Annotated[Path | None, typer.Option(help="Results of `evaluate --json`, for the card.")] = None,
 ) -> None:
-    """Write a distilled set for others: a data set folder of the hub, pictures, or NumPy arrays."""
+    """Write a distilled set for others: a data set folder of the hub, pictures, or NumPy arrays; or a model as ONNX."""
+    if form == "onnx":
+        check_output(output, distilled)
+        write_whole(output, onnx_bytes(read_model(distilled)))
+        console.print(f"{output}: runs without collabdm, from pixels to probabilities")
+        return
     made = files.read_distilled(distilled)
     scored = read_json(results) if results else None
     if results and not (scored or {}).get("scores"):

@@ -6,13 +6,14 @@
 
 The folder is the state: plan.json, contributions/SITE.safetensors, and collection.json, how it ended. A
 server that was stopped, or is started again later, asks for the sites that are missing. Of a site that
-answers twice, the first answer stays. In memory are names, never a contribution that has been written.
+answers twice, the first answer stays. A node that says the name of no site of the plan, or of one that is bound to
+another node, answers for nobody. In memory are names, never a contribution that has been written.
 """
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -52,11 +53,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a collection ended: who came, who would not and why, who is missing, and what else was seen."""
+    """How a collection ended: who came, who would not and why, who is missing, and what else was seen.
+
+    `nodes` are those from which the contributions of this run came, by site.
+    """
 
     plan: str
     state: State
     came: tuple[str, ...]
+    nodes: dict[str, int]
     refused: dict[str, str]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
@@ -74,7 +79,9 @@ class _Round:
 
     plan: Plan
     folder: Path
+    bound: Mapping[str, int]
     came: set[str] = field(default_factory=set)
+    nodes: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)  # message: node
@@ -83,6 +90,19 @@ class _Round:
 
     def path(self, site: str) -> Path:
         return contribution_path(self.folder, site)
+
+    def label(self, node: int) -> str:
+        """A node, by its site too where one is bound to it."""
+        sites = [site for site, theirs in self.bound.items() if theirs == node]
+        return f"node {node}" + "".join(f", {site}" for site in sites)
+
+    def stranger(self, site: str, node: int) -> str:
+        """Why a node cannot answer for a site; empty where it can."""
+        if self.plan.site_names is not None and site not in self.plan.site_names:
+            return "whom the plan does not name"
+        if site in self.bound and self.bound[site] != node:
+            return f"whose node is {self.bound[site]}"
+        return ""
 
     def note(self, text: str) -> None:
         logger.warning(text)
@@ -97,10 +117,12 @@ class _Round:
         return not self.waiting and len(self.came) + len(self.refused) + given_up >= self.plan.sites
 
 
-def collect(plan: Plan, folder: Path, grid: Grid, clock: Clock) -> Outcome:
-    """Collect the contributions to a plan into a folder, or go on. Raises DocumentError where it is another's."""
+def collect(plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[str, int] | None = None) -> Outcome:
+    """Collect the contributions to a plan into a folder, or go on. A site that is `bound` to a node can answer from
+    there alone. Raises DocumentError where the folder is of another plan.
+    """
     _claim(plan, folder)
-    round_ = _Round(plan, folder, came=set(kept(plan, folder)))
+    round_ = _Round(plan, folder, bound or {}, came=set(kept(plan, folder)))
     end = clock.now() + (plan.collection or Collection()).deadline
     while not round_.settled and (left := end - clock.now()) > 0:
         _ask(round_, grid, left)
@@ -163,7 +185,9 @@ def _take(round_: _Round, reply: Message) -> None:
     elif reply.has_error():
         round_.failures[node] += 1
         again = round_.failures[node] < ATTEMPTS
-        round_.note(f"node {node} failed, Flower's code {reply.error.code}{': it is asked again' if again else ''}")
+        round_.note(
+            f"{round_.label(node)} failed, Flower's code {reply.error.code}{': it is asked again' if again else ''}"
+        )
         if again:
             round_.asked.discard(node)
     else:
@@ -175,6 +199,9 @@ def _keep(round_: _Round, reply: Message, node: int) -> None:
     try:
         answer = read_answer(reply, contribution_limit(plan))
         site = answer.site[:64]
+        if site and (why := round_.stranger(site, node)):
+            round_.note(f"{round_.label(node)} says that it is {site!r}, {why}: its answer is dropped")
+            return
         if answer.content is None:
             if answer.refusal:
                 raise DocumentError(answer.refusal[:200])
@@ -189,10 +216,14 @@ def _keep(round_: _Round, reply: Message, node: int) -> None:
         return
     if site in round_.came:
         same = round_.path(site).read_bytes() == answer.content
-        round_.note(f"{site} answered twice, {'the same' if same else 'something else'}: the first answer stays")
+        who = f"{site} answered twice"
+        if (first := round_.nodes.get(site, node)) != node:
+            who = f"two nodes say that they are {site!r}, {first} and then {node}"
+        round_.note(f"{who}, {'the same' if same else 'something else'}: the first answer stays")
         return
     write_whole(round_.path(site), answer.content)
     round_.came.add(site)
+    round_.nodes[site] = node
     round_.refused.pop(site, None)
     logger.info("%s came, %s bytes; %d of %d", site, f"{len(answer.content):,}", len(round_.came), plan.sites)
 
@@ -204,7 +235,7 @@ def _outcome(round_: _Round) -> Outcome:
     missing = tuple(name for name in plan.site_names or () if name not in round_.came)
     if plan.site_names is None and len(came) < plan.sites:
         missing = (f"{plan.sites - len(came)} of {plan.sites} sites, which the plan does not name",)
-    return Outcome(plan.digest, state, came, round_.refused, missing, tuple(round_.notes))
+    return Outcome(plan.digest, state, came, round_.nodes, round_.refused, missing, tuple(round_.notes))
 
 
 def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

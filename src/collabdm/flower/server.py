@@ -5,6 +5,7 @@ Settings of a run (`flwr run … --run-config '…'`):
     plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in a folder of its own
     folder="/srv/round"        where everything is kept; the same folder goes on with the sites that are missing
     distill=true               make the set here; else `collabdm distill` makes it from the files
+    nodes="north=1234,…"       the node of each site, as `flwr supernode list` numbers it; else first come, first kept
     allow-missing=false        go without classes that no site has
     device="auto"  precision="auto"  threads=0
 
@@ -12,6 +13,7 @@ It fails, with nothing lost, where the quorum is not reached.
 """
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +25,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from collabdm.arrows import distill_files
 from collabdm.compute import choose_compute
-from collabdm.errors import DocumentError, PlanError
+from collabdm.errors import PlanError
 from collabdm.experiment import Bench
 from collabdm.files import ContributionFiles, read_plan
 from collabdm.flower.collecting import Clock, CollectionError, Outcome, collect, contribution_path
 from collabdm.methods import method_of, one_round
-from collabdm.outcomes import KINDS
+from collabdm.outcomes import KINDS, read_kept
 from collabdm.planning import check_probe
 from collabdm.protocol import Plan
 
@@ -47,7 +49,7 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Outcome:
     plan, folder = read_plan(_place(config, "plan")), _place(config, "folder")
     one_round(plan)
     check_probe(plan)
-    outcome = collect(plan, folder, grid, clock)
+    outcome = collect(plan, folder, grid, clock, _nodes(str(config.get("nodes", "")), plan))
     if outcome.state == "too few":
         raise CollectionError(f"{outcome}\nwhat came is kept in {folder}: run again to go on with the others")
     logger.info("%s", outcome)
@@ -56,23 +58,36 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Outcome:
             torch.set_num_threads(threads)
         compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
         files = ContributionFiles(plan, [contribution_path(folder, site) for site in outcome.came])
-        distill_files(plan, files, set_path(folder), Bench(folder, compute), bool(config.get("allow-missing", False)))
-        logger.info("%s is made", set_path(folder))
+        distill_files(
+            plan, files, outcome_path(plan, folder), Bench(folder, compute), bool(config.get("allow-missing", False))
+        )
+        logger.info("%s is made", outcome_path(plan, folder))
     return outcome
 
 
-def set_path(folder: Path) -> Path:
-    """Where the distilled set of a round is, or what else its method gives."""
-    return folder / "distilled.safetensors"
+def outcome_path(plan: Plan, folder: Path) -> Path:
+    """Where the outcome of a round is: most often distilled.safetensors, by what its method gives."""
+    return folder / KINDS[method_of(plan).outcome].file
 
 
 def _is_made(plan: Plan, folder: Path, outcome: Outcome) -> bool:
-    """Whether the set of just these sites is there already."""
-    try:
-        made = KINDS[method_of(plan).outcome].read(set_path(folder))
-    except DocumentError:
-        return False
-    return bool(made.plan == plan) and set(made.sites) == set(outcome.came)
+    """Whether the outcome of just these sites is there already."""
+    made = read_kept(method_of(plan), plan, folder)
+    return made is not None and set(made.sites) == set(outcome.came)
+
+
+def _nodes(text: str, plan: Plan) -> dict[str, int]:
+    """The node of each site, from SITE=NODE,SITE=NODE. Raises PlanError."""
+    bound = {}
+    for pair in filter(None, (pair.strip() for pair in text.split(","))):
+        found = re.fullmatch(r"([^=\s]+)=([0-9]{1,20})", pair)
+        if found is None or found[1] in bound:
+            raise PlanError(f"`nodes` of the run should be SITE=NODE,SITE=NODE, each site once; found {pair!r}")
+        plan.check_site(found[1])
+        bound[found[1]] = int(found[2])
+    if len(set(bound.values())) < len(bound):
+        raise PlanError(f"`nodes` of the run should name each node once; found {text!r}")
+    return bound
 
 
 def _place(config: Mapping[str, Any], name: str) -> Path:

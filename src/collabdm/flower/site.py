@@ -6,6 +6,7 @@ What a site is stands in its own node's configuration (`--node-config`), never i
     data="/data/north"        its data, as for `collabdm contribute --data`
     policy="/etc/site.toml"   what it allows (`policy`); else everything
     folder="/var/collabdm"    where it keeps what it sent: the same question is answered from there
+    rows="Cell=1"             of a table of flows: only these rows
     resize=true  device="cpu"  precision="float32"  threads=2
 
 Where Flower simulates, its nodes have a number only: then the environment variable COLLABDM_SITES names the
@@ -81,7 +82,8 @@ def answer(content: bytes, name: str, config: Mapping[str, Any]) -> bytes:
     if (threads := int(config.get("threads", 0))) > 0:
         torch.set_num_threads(threads)
     compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
-    held = held_as_planned(plan, _source(name, config), bool(config.get("resize", False)))
+    rows = str(config["rows"]) if "rows" in config else None
+    held = held_as_planned(plan, _source(name, config), bool(config.get("resize", False)), rows=rows)
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(config.get("folder", passing))
         path = folder / f"{name}-{plan.digest[:16]}-{data_digest(admit(plan, held, site))[:16]}.safetensors"

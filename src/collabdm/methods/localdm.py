@@ -24,6 +24,7 @@ from collabdm.protocol import Plan
 from collabdm.seeds import Purpose, Stream
 
 _JITTER: tuple[Operation, ...] = ("scale", "rotate")  # they always move an image; a flip or a shift may not
+_NOISE = 0.02  # of the range of pixels, where the plan allows neither
 
 
 def local_images(
@@ -66,14 +67,21 @@ def random_images(plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed:
 def jitter(
     plan: Plan, images: Float32[Tensor, "n c h w"], at: Int64[Tensor, " m"], stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
-    """Move the images at the given positions a little: equal images have equal gradients and stay equal for ever."""
+    """Move the images at the given positions a little: equal images have equal gradients and stay equal for ever.
+
+    Where the plan neither scales nor rotates, a place in an image has a meaning: then values move, by a little noise.
+    """
     if len(at) == 0:
         return images
-    normalisation = plan.image.normalisation
-    moved = augment(normalisation.apply(images[at]), draw(_JITTER, len(at), plan.image.side, stream))
-    images = images.clone()
-    images[at] = normalisation.invert(moved)
-    return images
+    normalisation, allowed = plan.image.normalisation, tuple(o for o in _JITTER if o in plan.augment)
+    moved = images.clone()
+    if allowed:
+        turned = augment(normalisation.apply(images[at]), draw(allowed, len(at), plan.image.side, stream))
+        moved[at] = normalisation.invert(turned)
+    else:
+        noise = 2 * stream.uniforms(len(at), *plan.image.shape) - 1
+        moved[at] = (images[at] + _NOISE * noise).clamp(0, 1)
+    return moved
 
 
 def jitter_stored(

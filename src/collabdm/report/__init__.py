@@ -63,7 +63,7 @@ def _html(rounds: Sequence[Round], svgs: dict[str, bytes]) -> str:
         if len(rounds) > 1:
             sections.append(f'<h2 class="round">{escape(_title(made))}</h2>')
         sections += [
-            page.section("Results", page.result_table(made), page.network_table(made)),
+            page.section("Results", page.result_table(made), page.network_table(made), page.robust_scores(made)),
             page.section("Plots", f'<div class="plots">{"".join(own)}</div>' if own else ""),
             page.section("The distilled images", page.images_by_class(made.made)),
             page.section("Who holds what", page.holdings(made)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from collabdm.errors import DocumentError
 from collabdm.evaluation import Score
-from collabdm.files import HEADER_KEY, read_distilled
+from collabdm.files import HEADER_KEY, format_of, read_distilled
 from collabdm.ledger import read_json
 from collabdm.protocol import DistilledSet
 
@@ -94,7 +94,7 @@ def _results(folder: Path) -> dict[str, Any]:
 
 def _distilled(folder: Path) -> DistilledSet | None:
     for path in sorted(folder.glob("*.safetensors")):
-        if _format(path) == "collabdm/distilled":
+        if format_of(path) == "collabdm/distilled":
             return read_distilled(path)
     return None
 
@@ -104,16 +104,9 @@ def _sent(folder: Path, made: DistilledSet | None) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for pattern in ("*.safetensors", "contributions/*.safetensors", "../*/*.safetensors"):
         for path in sorted(folder.glob(pattern)):
-            if made is None or _format(path) != "collabdm/contribution":
+            if made is None or format_of(path) != "collabdm/contribution":
                 continue
             header, parts = parts_of(path)
             if header.get("plan_digest") == made.plan.digest:
                 found.setdefault(str(header.get("site")), parts)
     return dict(sorted(found.items()))
-
-
-def _format(path: Path) -> str:
-    try:
-        return str(parts_of(path)[0].get("format"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""

@@ -80,6 +80,21 @@ def result_table(made: Round) -> str:
     return table(columns, rows, told)
 
 
+def robust_scores(made: Round) -> str:
+    """The scores of DD-Ranking, where they were asked for."""
+    found = made.results.get("robustness") or {}
+    spread = found.get("std", {})
+    names = {"lrs": "label-robust score", "ars": "augmentation-robust score"}
+    rows = [(told, f"{found[name]:.3f} ± {spread.get(name, 0):.3f}") for name, told in names.items() if name in found]
+    points = {"hlr": "short of all the data, points", "ior": "over random real images, points"}
+    rows += [
+        (told, f"{100 * found[name]:.1f} ± {100 * spread.get(name, 0):.1f}")
+        for name, told in points.items()
+        if name in found
+    ]
+    return table(("DD-Ranking", "value"), rows, f"n = {found.get('n', 1)} trained networks") if rows else ""
+
+
 def network_table(made: Round) -> str:
     """Sets by networks, where there are several networks."""
     networks = list(dict.fromkeys(s.network for s in made.scores))

@@ -53,7 +53,7 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
     if not any(sent for _, _, sent in points):
         return None
 
-    unit, size = _unit(max(sent for _, _, sent in points if sent))
+    unit, size = unit_of(max(sent for _, _, sent in points if sent))
 
     def draw(axes: Any) -> None:
         several = len(rounds) > 1
@@ -78,9 +78,9 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
                 lines += 1
         axes.set_xscale("log")
         axes.set(xlabel=f"{unit} per site, at most (log)", ylabel="accuracy, %")
-        _plain_logarithm(axes)
+        plain_logarithm(axes)
         axes.grid(alpha=0.25)
-        _legend_below(axes)
+        legend_below(axes)
 
     return figure(draw, 3.2 + 0.11 * len(points))
 
@@ -101,7 +101,7 @@ def along_the_refinement(made: Round) -> Any | None:
             axes.axhline(100 * score.mean, color="#777777", ls=("--", ":")[i % 2], lw=1, label=score.what)
         axes.set(xlabel="steps of the refinement", ylabel="accuracy, %")
         axes.grid(alpha=0.25)
-        _legend_below(axes)
+        legend_below(axes)
 
     return figure(draw)
 
@@ -113,7 +113,7 @@ def bytes_by_part(made: Round) -> Any | None:
 
     def draw(axes: Any) -> None:
         left = [0.0] * len(made.sent)
-        unit, size = _unit(max(sum(parts.values()) for parts in made.sent.values()))
+        unit, size = unit_of(max(sum(parts.values()) for parts in made.sent.values()))
         for colour, part in zip(COLOURS, PARTS, strict=False):
             if part == OWN and not any(parts[OWN] for parts in made.sent.values()):
                 continue  # CollabDM has none
@@ -123,7 +123,7 @@ def bytes_by_part(made: Round) -> Any | None:
         axes.invert_yaxis()
         axes.set_xlabel(f"{unit} sent")
         axes.grid(alpha=0.25, axis="x")
-        _legend_below(axes)
+        legend_below(axes)
 
     return figure(draw, 1.4 + 0.3 * len(made.sent))
 
@@ -145,7 +145,7 @@ def accuracy_by_class(made: Round) -> Any | None:
         axes.invert_yaxis()
         axes.set(xlabel="accuracy, %", xlim=(0, 100))
         axes.grid(alpha=0.25)
-        _legend_below(axes)
+        legend_below(axes)
 
     return figure(draw, 1.4 + 0.28 * len(names))
 
@@ -178,12 +178,13 @@ def _named(score: Score, made: Round) -> str:
     return f"{score.what}, {score.network}" if several else score.what
 
 
-def _unit(largest: int) -> tuple[str, float]:
+def unit_of(largest: int) -> tuple[str, float]:
     """A unit of bytes that suits the largest of them."""
     return ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
 
 
-def _plain_logarithm(axes: Any) -> None:
+def plain_logarithm(axes: Any) -> None:
+    """Ticks at 1, 2 and 5, and room at both ends, on a logarithmic horizontal axis."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -193,5 +194,6 @@ def _plain_logarithm(axes: Any) -> None:
     axes.set_xlim(low / 1.3, high * 1.3)
 
 
-def _legend_below(axes: Any) -> None:
+def legend_below(axes: Any) -> None:
+    """The legend under the axes, in two columns."""
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -1,0 +1,99 @@
+"""Published tables and figures, made again: `reproduce`."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
+from collabdm.compute import Compute
+from collabdm.errors import PlanError
+from collabdm.reproduce.grids import SCALES, in_turn, read_grid
+from collabdm.reproduce.records import failed, read_records
+from collabdm.reproduce.running import Done, Pace, Workshop, missing, run_cells
+from collabdm.screen import Bars
+from collabdm.settings import number_of
+from collabdm.whole import write_whole
+
+COMPILE_FROM_CELLS = 20  # compiling once serves them all
+
+
+@app.command()
+def reproduce(
+    grids: Annotated[list[Path], typer.Argument(metavar="GRID...", help="TOML files: experiments/table2.toml, …")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of results.")],
+    scale: Annotated[str, typer.Option(help=f"How large: {', '.join(SCALES)}.")] = "cpu",
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop between cells before so many are over.")] = None,
+    part: Annotated[str | None, typer.Option(help="This machine's share of the cells, such as 1/3.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run cells that failed again.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Run the cells of published tables and figures that are missing; what is done is never run again.
+
+    Says at the start how long it will take, and goes on where it stopped. Results of several machines are merged by
+    putting their files into one folder. `collabdm report` shows the folder.
+    """
+    read = [read_grid(path, scale) for path in grids]
+    share, shares = share_of(part)
+    lines = output / f"{scale}.jsonl" if shares == 1 else output / f"{scale}-{share}-of-{shares}.jsonl"
+    check_output(output / f"{read[0].name}.{scale}.json")
+    for grid in read:
+        write_whole(output / f"{grid.name}.{scale}.json", (grid.model_dump_json(indent=1) + "\n").encode())
+    records = read_records(output)
+    cells = in_turn(read)
+    left = missing(cells, records, retry)[share - 1 :: shares]
+    told = Pace(records).of_all(left)
+    alone = len({cell.experiment.digest for cell in cells})
+    console.print(
+        f"{alone - len(missing(cells, records, retry))} of {alone} cells are done; {len(left)} to run here, "
+        f"{'time not known before the first' if told is None else duration(told)}"
+    )
+    if left and minutes != 0:
+        chosen = compute_of(device, precision, threads)
+        compute = Compute(chosen.device, chosen.precision, compiled=True if len(left) > COMPILE_FROM_CELLS else None)
+        with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
+            workshop = Workshop(Path(folder), compute, bars)
+            for done in run_cells(left, lines, workshop, float("inf") if minutes is None else minutes):
+                tell(done)
+    console.print(f"{output}: collabdm report {output}")
+
+
+def share_of(text: str | None) -> tuple[int, int]:
+    """`1/3` as the first of three."""
+    first, _, second = (text or "1/1").partition("/")
+    share, shares = number_of(first), number_of(second)
+    if share is None or shares is None or not 1 <= share <= shares:
+        raise PlanError(f"`--part` should be one of several, such as 1/3; found {text!r}")
+    return share, shares
+
+
+def tell(done: Done) -> None:
+    """One line for a cell that was run."""
+    seconds = sum(done.record["seconds"].values())
+    said = done.record["error"] if failed(done.record) else f"{100 * main_accuracy(done):.1f} %"
+    left = "" if done.seconds_left is None else f", {duration(done.seconds_left)}"
+    console.print(
+        f"{done.cell.name}: {said} ({seconds:.0f} s); {done.cells_left} left{left}", markup=False, highlight=False,
+        soft_wrap=True,
+    )  # fmt: skip
+
+
+def main_accuracy(done: Done) -> float:
+    """The mean accuracy of the cell's own set."""
+    found = done.record["scores"][0]["accuracies"]
+    return sum(found) / len(found)
+
+
+def duration(seconds: float) -> str:
+    """About how long, for people.
+
+    >>> duration(7500)
+    'about 2.1 h'
+    """
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,72 @@
+"""The plots of grids: accuracy along the refinement and of all methods, against the bytes that a site sends.
+
+Bars are one standard deviation over seeds; stars are the paper's numbers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collabdm.report.plots import COLOURS, MARKERS, figure, legend_below, plain_logarithm, unit_of
+from collabdm.reproduce.findings import Findings
+
+GREY, DASHES = "#777777", ("--", ":", "-.", (0, (5, 1)))
+
+
+def refinement(found: Findings, at: Mapping[str, str]) -> Any | None:
+    """Accuracy against bytes along the refinement, for one table's values; None where nothing was run."""
+    grid = found.grid
+    curves = {row: points for row in grid.rows if (points := found.curve(row, at))}
+    if not curves:
+        return None
+    published = [p for p in grid.paper if all(at.get(k) == v for k, v in p.at.items())]
+    ends = [points[-1][0] for points in curves.values()] + [p.bytes for p in published if p.bytes]
+    unit, size = unit_of(int(max(ends)))
+
+    def draw(axes: Any) -> None:
+        for i, (row, points) in enumerate(curves.items()):
+            sent, means, spreads, _ = zip(*points, strict=True)
+            axes.errorbar(
+                [b / size for b in sent], means, spreads, color=COLOURS[i], marker=MARKERS[i], capsize=3, label=row
+            )
+        for i, row in enumerate(row for row in grid.rows if row not in curves and found.at(row, at).n):
+            axes.axhline(found.at(row, at).mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
+        for p in published:
+            place = p.bytes / size if p.bytes else max(ends) / size
+            axes.plot(place, p.accuracy, ls="", marker="*", ms=11, color="#000000", mfc="none")
+            axes.annotate(
+                f"paper {p.accuracy:.0f}", (place, p.accuracy), (-6, 0), textcoords="offset points", ha="right"
+            )
+        axes.set(xlabel=f"{unit} per site, at most", ylabel="accuracy, %")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.25)
+        legend_below(axes)
+
+    return figure(draw, 3.4)
+
+
+def all_methods(found: Findings, at: Mapping[str, str]) -> Any | None:
+    """A point for each line whose sites send something, a line across for the others; None where nothing was run."""
+    grid = found.grid
+    rows = {row: found.at(row, at) for row in grid.rows if found.at(row, at).n}
+    points = {row: own for row, own in rows.items() if own.bytes}
+    across = [row for row in rows if row in grid.central or row in grid.against.values()]
+    if not points:
+        return None
+    unit, size = unit_of(max(own.bytes or 0 for own in points.values()))
+
+    def draw(axes: Any) -> None:
+        for i, (row, own) in enumerate(points.items()):
+            axes.errorbar(
+                (own.bytes or 0) / size, own.mean, own.std, color=COLOURS[i % len(COLOURS)], ls="", capsize=3,
+                marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], mfc=None if own.rounds == 1 else "none",
+                label=row if own.rounds == 1 else f"{row} ({own.rounds} rounds)",
+            )  # fmt: skip
+        for i, row in enumerate(across):
+            axes.axhline(rows[row].mean, color=GREY, ls=DASHES[i % 4], lw=1, label=row)
+        axes.set_xscale("log")
+        axes.set(xlabel=f"{unit} per site, at most (log)", ylabel="accuracy, %")
+        plain_logarithm(axes)
+        axes.grid(alpha=0.25)
+        legend_below(axes)
+
+    return figure(draw, 3.3 + 0.13 * (len(points) + len(across)))

@@ -1,0 +1,211 @@
+"""Running the cells of grids: what is missing, in order, as long as the time allows; each in a folder of its own.
+
+What cells of one split have in common is computed once where that is exact: a site's answer does not depend on what
+the server does with it nor on how sets are scored, so cells that differ in `merging`, `refinement` or the recipe
+take over the answers, or the set, of a cell that was run just before.
+"""
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from collabdm.compute import Compute
+from collabdm.experiment import Bench, Experiment, Progress, simulate
+from collabdm.files import read_contribution, read_plan, write_contribution
+from collabdm.methods import METHODS
+from collabdm.planning import bytes_per_step, with_rates
+from collabdm.protocol import Plan, canonical_json
+from collabdm.reproduce.grids import Cell
+from collabdm.reproduce.records import Record, append, commit, failed, machine, read_records
+from collabdm.version import versions
+
+FOLDERS_KEPT = 12  # of cells run before, to take over from
+AFTER_THE_SITES = ("networks", "trials", "recipe", "epochs", "compare", "curve", "test_per_class")  # of an Experiment
+OF_THE_SERVER = ("merging", "refinement")  # of a Plan
+
+
+class Clock:
+    """Progress that sums seconds by part, at the sites, at the server, in scoring, and passes itself on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._last = progress, time.perf_counter()
+        self._spent: dict[str, float] = defaultdict(float)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Give the time since the last call to what is going on."""
+        self._take("sites" if what.startswith("site ") else "scoring" if what.startswith("training on") else "server")
+        self._progress(what, done, total)
+
+    def seconds(self) -> dict[str, float]:
+        """By part; what comes after the last call is scoring."""
+        self._take("scoring")
+        return {part: round(seconds, 2) for part, seconds in self._spent.items()}
+
+    def _take(self, part: str) -> None:
+        now = time.perf_counter()
+        self._spent[part] += now - self._last
+        self._last = now
+
+
+class Pace:
+    """How long a cell will take: the median of those most like it, as far as any are known."""
+
+    def __init__(self, records: dict[str, Record]) -> None:
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        for record in records.values():
+            self.learn(record)
+
+    def learn(self, record: Record) -> None:
+        """Count a record in."""
+        if not failed(record):
+            for key in _likeness(record["experiment"]):
+                self._seconds[key].append(sum(record["seconds"].values()))
+
+    def expected(self, cell: Cell) -> float | None:
+        """Seconds of a cell; None where nothing is known at all."""
+        for key in _likeness(cell.experiment.model_dump(mode="json")):
+            if found := sorted(self._seconds.get(key, ())):
+                return found[len(found) // 2]
+        return None
+
+    def of_all(self, cells: Sequence[Cell]) -> float | None:
+        """Seconds of all these cells."""
+        expected = [self.expected(cell) for cell in cells]
+        return None if None in expected else sum((s for s in expected if s is not None), 0.0)
+
+
+def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
+    """What a cell should have in common with another for its time, the most first."""
+    split = ("seed", "beta", "class_floor")
+    same = {k: v for k, v in experiment.items() if k not in split}
+    alike = {k: v for k, v in same.items() if k != "data"}
+    return canonical_json(same), canonical_json(alike), str(experiment["method"]), ""
+
+
+@dataclass
+class Workshop:
+    """A folder for the folders of cells, where they compute, and who watches."""
+
+    folder: Path
+    compute: Compute = Compute()
+    progress: Progress = lambda what, done, total: None
+    kept: dict[str, tuple[Experiment, Path]] = field(default_factory=dict)
+
+    def run(self, experiment: Experiment) -> Record:
+        """The record of a cell, which holds the error where there was one."""
+        about: Record = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
+        place = self.folder / experiment.digest[:16]
+        clock = Clock(self.progress)
+        try:
+            source = self._take_over(experiment, place)
+            results = simulate(experiment, Bench(place, self.compute, clock))
+        except Exception as error:  # whatever it was: it is recorded, and the other cells go on
+            about["error"] = f"{type(error).__name__}: {error}"
+        else:
+            per_step = bytes_per_step(read_plan(place / "plan.json"))
+            about |= found_in(results) | {"bytes_per_step": per_step, "taken_over": source}
+            self._keep(experiment, place)
+        return about | {
+            "seconds": clock.seconds(),
+            "compute": asdict(self.compute),
+            "machine": machine(self.compute),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "commit": commit(),
+        }
+
+    def _keep(self, experiment: Experiment, place: Path) -> None:
+        self.kept[experiment.digest] = (experiment, place)
+        for digest in list(self.kept)[:-FOLDERS_KEPT]:
+            shutil.rmtree(self.kept.pop(digest)[1])
+
+    def _take_over(self, experiment: Experiment, place: Path) -> str | None:
+        """Bring what a cell kept has in common with this one; the digest of that cell, or None."""
+        wanted = before_the_server(experiment)
+        for digest, (other, folder) in reversed(self.kept.items()):
+            if METHODS[other.method].options is None and before_the_server(other) == wanted:
+                take_over(folder, other, place, experiment)
+                return digest
+        return None
+
+
+def before_the_server(experiment: Experiment) -> dict[str, Any]:
+    """The settings that the answers of sites depend on."""
+    settings = {k: v for k, v in experiment.model_dump(mode="json").items() if k not in AFTER_THE_SITES}
+    return settings | {"plan": {k: v for k, v in settings["plan"].items() if k not in OF_THE_SERVER}}
+
+
+def take_over(source: Path, other: Experiment, place: Path, experiment: Experiment) -> None:
+    """The answers in one cell's folder as those to another's plan; the set too where the plan is the same.
+
+    The simulation reads them only if they answer its own plan, so nothing wrong can come in this way.
+    """
+    old = read_plan(source / "plan.json")
+    plan = _with_server_of(old, experiment)
+    for path in sorted((source / "contributions").glob("*.safetensors")):
+        answer = replace(read_contribution(path, old), plan_digest=plan.digest)
+        write_contribution(answer, place / "contributions" / path.name)
+    if plan == old and experiment.curve in (0, other.curve):
+        for path in source.glob("distilled.safetensors"):
+            shutil.copy(path, place)
+        if (source / "curve").is_dir():
+            shutil.copytree(source / "curve", place / "curve", dirs_exist_ok=True)
+
+
+def _with_server_of(plan: Plan, experiment: Experiment) -> Plan:
+    """The plan with an experiment's settings of the server."""
+    plain = {name: Plan.model_fields[name].default for name in OF_THE_SERVER}
+    settings = with_rates(experiment.plan, plan.image.side)
+    said = {name: settings[name] for name in OF_THE_SERVER if name in settings}
+    try:
+        return Plan.model_validate(plan.model_dump() | plain | said)
+    except ValidationError:  # the simulation says what is wrong with them
+        return plan
+
+
+def found_in(results: dict[str, Any]) -> Record:
+    """What a record keeps of a simulation's results."""
+    kept = ("what", "network", "accuracies", "images")
+    curve = [{k: item[k] for k in ("step", "accuracies")} for item in results.get("curve", [])]
+    scores = [{k: score[k] for k in kept} for score in results["scores"]]
+    return {"scores": scores, "sets": results["sets"]} | ({"curve": curve} if curve else {})
+
+
+@dataclass(frozen=True)
+class Done:
+    """A cell that was run, its record, and what is left: cells, and seconds where they can be told."""
+
+    cell: Cell
+    record: Record
+    cells_left: int
+    seconds_left: float | None
+
+
+def missing(cells: Sequence[Cell], records: dict[str, Record], retry: bool = False) -> list[Cell]:
+    """The cells that no record is of, each digest once; with `retry`, those that failed as well."""
+    done = {digest for digest, record in records.items() if not (retry and failed(record))}
+    return list({c.experiment.digest: c for c in reversed(cells) if c.experiment.digest not in done}.values())[::-1]
+
+
+def run_cells(cells: Sequence[Cell], output: Path, workshop: Workshop, minutes: float) -> Iterator[Done]:
+    """Run cells one by one and write their records into a file, until all are done or the time is over.
+
+    After the first, none is begun that is expected to go on beyond the time.
+    """
+    end = time.monotonic() + 60 * minutes
+    pace = Pace(read_records(output.parent))
+    for i, cell in enumerate(cells):
+        expected = pace.expected(cell) if i else 0.0
+        if time.monotonic() + (expected or 0.0) >= end:
+            return
+        record = workshop.run(cell.experiment)
+        append(output, record)
+        pace.learn(record)
+        yield Done(cell, record, len(cells) - i - 1, pace.of_all(cells[i + 1 :]))

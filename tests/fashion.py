@@ -1,0 +1,51 @@
+"""A small round on published images, Fashion-MNIST: private data for named sites, the plan, and the round by files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collabdm.files import write_plan
+from collabdm.images import ImageSet
+from collabdm.planning import plan_for
+from collabdm.protocol import Plan
+from collabdm.seeds import Purpose, Stream
+from collabdm.sources import limit, load
+
+COMPUTE = {"device": "cpu", "precision": "float32", "threads": 1}
+
+Held = Mapping[str, Sequence[int]]  # classes, by site
+
+
+def a_plan(data: ImageSet, sites: Sequence[str], **settings: Any) -> Plan:
+    small: dict[str, Any] = {
+        "ipc": 2,
+        "steps": 2,
+        "network": {"width": 8, "depth": 2},
+        "local": {"steps": 2, "batch": 8},
+        "collection": {"quorum": len(sites), "deadline": 300},
+    }
+    return plan_for(data, sites=len(sites), site_names=tuple(sites), **small | settings)
+
+
+def private_data(root: Path, held: Held) -> ImageSet:
+    """A few published images for each site, SITE.npz; returns what they were taken from."""
+    images = limit(load("fashion_mnist"), 8 * len(held), Stream.of(0, Purpose.DATA))
+    for k, (site, classes) in enumerate(held.items()):
+        mine = np.isin(images.labels.numpy(), classes) & (np.arange(len(images)) % len(held) == k)
+        pixels, labels = images.images.numpy()[mine], images.labels.numpy()[mine]
+        np.savez(root / f"{site}.npz", images=pixels, labels=labels, classes=images.classes)
+    return images
+
+
+def write_given(plan: Plan, root: Path) -> Path:
+    """Where the plan is that a run is given."""
+    path = root / f"plan-{plan.digest[:8]}.json"
+    write_plan(plan, path)
+    return path
+
+
+def sent(folder: Path) -> dict[str, bytes]:
+    """What sites sent, by their names."""
+    return {path.stem: path.read_bytes() for path in (folder / "contributions").glob("*.safetensors")}

@@ -1,0 +1,72 @@
+"""A site's program that goes wrong as its node's configuration says: `fault="garbage"`, `fault="waits"`, ...
+
+Whatever is not wrong is the real program's.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from collabdm.files import contribution_limit, parse_plan
+from collabdm.flower import site
+from collabdm.flower.wire import Answer, answer_content, read_question
+
+app = ClientApp()
+
+
+def _honest(message: Message, context: Context) -> Message:
+    return site.app(message, context)
+
+
+def _raises(message: Message, context: Context) -> Message:
+    raise RuntimeError("a message that names /data/patients")
+
+
+def _waits(message: Message, context: Context) -> Message:
+    """Say that it works, and go on when the file `until` is there; at the end of patience without an answer."""
+    folder = Path(str(context.node_config["folder"]))
+    folder.mkdir(exist_ok=True)
+    (folder / "works").touch()
+    end = time.monotonic() + 900
+    while not Path(str(context.node_config["until"])).exists():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.2)
+    return _honest(message, context)
+
+
+def _sends(make: Callable[[bytes, Message, Context], bytes]) -> Callable[[Message, Context], Message]:
+    def send(message: Message, context: Context) -> Message:
+        name = str(context.node_config["site"])
+        content = make(read_question(message)[0], message, context)
+        return Message(answer_content(Answer(name, content)), reply_to=message)
+
+    return send
+
+
+def _given(plan: bytes, message: Message, context: Context) -> bytes:
+    """A contribution that was made beforehand: with NaN, or to another plan."""
+    return Path(str(context.node_config["sends"])).read_bytes()
+
+
+def _too_large(plan: bytes, message: Message, context: Context) -> bytes:
+    return bytes(contribution_limit(parse_plan(plan)) + 300_000_000)
+
+
+FAULTS: dict[str, Callable[[Message, Context], Message]] = {
+    "none": _honest,
+    "raises": _raises,
+    "waits": _waits,
+    "garbage": _sends(lambda *_: b"garbage" * 1000),
+    "given": _sends(_given),
+    "too large": _sends(_too_large),
+}
+
+
+@app.query("contribute")
+def contribute(message: Message, context: Context) -> Message:
+    """Answer a plan, or not."""
+    return FAULTS[str(context.node_config.get("fault", "none"))](message, context)
