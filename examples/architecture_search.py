@@ -1,6 +1,6 @@
 """Which network is best? Asked of a small set instead of all the data: do the answers agree?
 
-    python examples/architecture_search.py --data digits --ipc 5 --seeds 3 -o results/examples/search-digits.json
+    python examples/architecture_search.py --data digits --ipc 5 --seeds 3 -o search.json
 
 Some twenty ConvNets (widths, depths, normalisations, activations, poolings) are trained on a distilled set, on random
 real images of the same storage, and on all the real images, `per-class` of each class, that the set was distilled from.
@@ -27,7 +27,7 @@ from collabdm.sources import limit
 from collabdm.training import Task, Trainer, training_set
 
 SIZES = {
-    "variants": 20, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100, "width": 32,
+    "variants": 20, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100, "width": 32, "widest": 24,
     "epochs": 80, "epochs-all": 20, "test-per-class": 1000,
 }  # fmt: skip
 ALL = "all the data"
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     plan = agreed(train, arguments, seed)
     how = Run(compute_of(arguments))
     made = distill(plan, [contribute(plan, held, run=how)], run=how)
-    specs = variants(arguments.variants, (8, arguments.width * 3 // 4), (3, 2, 1) if train.shape[1] >= 16 else (2, 1))
+    specs = variants(arguments.variants, (8, arguments.widest), (3, 2, 1) if train.shape[1] >= 16 else (2, 1))
     sets = {ALL: held, "distilled": training_set(made)} | random_baselines(plan, held, seed)
 
     def accuracies(data: ImageSet, epochs: int, seen: Geometry) -> list[float]:

@@ -1,6 +1,6 @@
 """Class-incremental learning with memories of the same bytes: distilled images against random real ones.
 
-    python examples/continual_learning.py --data digits --ipc 2 --seeds 5 -o results/examples/continual-digits.json
+    python examples/continual_learning.py --data digits --ipc 2 --seeds 5 -o continual.json
 
 The classes come in groups. After each group a new network is trained on the real images of that group and on the
 memories of all groups before, and tested on all classes seen so far. A memory is `ipc` images of each class, stored as

@@ -66,9 +66,11 @@ def test_a_round_between_processes_survives_its_server_and_gives_the_bytes_of_th
         deployed.stop("superlink", signal.SIGKILL)
         first = sent(round_)
         assert set(first) == {"east", "north"}
+        for site in HELD:
+            deployed.stop(site)
         (tmp_path / "go").touch()
-        deployed.start_server()  # the nodes have not been touched
-        deployed.register(*HELD)
+        deployed.start_server()
+        start_nodes(deployed, tmp_path)  # a server that forgot their keys turned them away
         deployed.run(**config)
         wait_for(outcome_path(plan, round_).exists)
     assert sent(round_) == sent(expected)

@@ -102,7 +102,17 @@ def test_seeds_that_are_on_disk_are_not_run_again(tmp_path, monkeypatch) -> None
 
 def test_architecture_search_ranks_variants(tmp_path, monkeypatch, capsys) -> None:
     example(
-        monkeypatch, "architecture_search", *TINY, "--variants", "4", "--epochs-all", "1", "-o", tmp_path / "o.json"
+        monkeypatch,
+        "architecture_search",
+        *TINY,
+        "--widest",
+        "16",
+        "--variants",
+        "4",
+        "--epochs-all",
+        "1",
+        "-o",
+        tmp_path / "o.json",
     )
     (found,) = json.loads((tmp_path / "o.json").read_text())["runs"]
     assert len(found["all the data"]) == len(found["distilled"]) == 4

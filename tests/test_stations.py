@@ -68,6 +68,15 @@ def test_the_values_of_a_column_are_sites_and_no_window_mixes_them(tmp_path) -> 
         assert torch.equal(held.images, alone.images)
 
 
+def test_files_of_one_name_are_named_after_their_folders(tmp_path) -> None:
+    for name in ("east", "west"):
+        (tmp_path / name).mkdir()
+        write_csv(tmp_path / name / "flows.csv", rows_of(name, 0))
+    found = stations(",".join(str(tmp_path / name / "flows.csv") for name in ("west", "east")), SCHEMA)
+    assert found.split is not None
+    assert found.split.names == ("east", "west")
+
+
 def test_one_table_without_a_column_is_left_to_the_split(two_files) -> None:
     assert stations(two_files.split(",")[0], SCHEMA).split is None
 
@@ -81,8 +90,8 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
 @pytest.mark.parametrize(
     ("data", "column", "message"),
     [
-        ("{0},{0}", None, "files differ in name"),
-        ("", None, "files differ in name"),
+        ("{0},{0}", None, "files or folders differ in name"),
+        ("", None, "files or folders differ in name"),
         ("{0},{1}", "station", "should stand with one table; found 2"),
         ("{0}", "place", "`place` missing"),
         ("{0}", "seq", "at most 5 sites; found `0`, `1`"),

@@ -40,7 +40,7 @@ PROBE_VALUES = 16
 PROBE_TOLERANCE = 1e-3
 
 SMALL_SIDE = 24  # images below it are small
-SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 7
+SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 8
 
 Options = TypeVar("Options", bound=Part)
 

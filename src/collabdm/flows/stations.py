@@ -33,7 +33,7 @@ class Stations(NamedTuple):
 
 
 def stations(data: str, schema: FlowSchema, column: str | None = None) -> Stations:
-    """The images of one table, or of several by commas: then each is a site, named after its file.
+    """The images of one table, or of several by commas: then each is a site, named after its file or folder.
 
     `column` names a column of the one table whose values are the sites. What is wrong in a table is counted and
     logged. Raises DataError where the tables are not of the schema, or give no image for training or for the test.
@@ -59,15 +59,21 @@ def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[tuple
     """The name of each site, its table, and the rows in it that are the site's."""
     paths = [Path(text.strip()) for text in data.split(",") if text.strip()]
     if column is None:
-        names = [path.name.split(".")[0] for path in paths]
+        names = _names(paths)
         if len(set(names)) != len(names) or not names:
-            raise DataError(f"`data` should name tables whose files differ in name; found {data!r}")
+            raise DataError(f"`data` should name tables whose files or folders differ in name; found {data!r}")
         yield from ((name, path, None) for name, path in zip(names, paths, strict=True))
         return
     if len(paths) != 1:
         raise DataError(f"`site_column` should stand with one table; found {len(paths)}")
     for value in values_of(paths[0], column, schema.missing):
         yield value, paths[0], (column, value)
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The names of the files without their endings; where two are the same, those of their folders."""
+    names = [path.name.split(".")[0] for path in paths]
+    return names if len(set(names)) == len(names) else [path.resolve().parent.name for path in paths]
 
 
 def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
