@@ -299,6 +299,12 @@ def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
     assert pace.expected(cells["central, beta 1.0, seed 1"]) in (2, 10)
 
 
+def test_the_time_of_a_cell_is_not_told_from_another_scale(place, grid) -> None:
+    (cell,) = (cell for cell in cells_of(grid) if cell.name == "collabdm, beta 0.5, seed 0")
+    known = {"digest": "a", "experiment": cell.experiment.model_dump(mode="json"), "seconds": {"sites": 10.0}}
+    assert Pace({"a": known}).of_all(cells_of(read_grid(place / "tiny.toml", "paper"))) is None
+
+
 def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_path) -> None:
     counts = [
         int(done("reproduce", place / "tiny.toml", "-o", tmp_path, "--minutes", 0, "--part", part).out.split(";")[1]

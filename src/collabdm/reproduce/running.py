@@ -55,7 +55,7 @@ class Clock:
 
 
 class Pace:
-    """How long a cell will take: the median of those most like it, as far as any are known."""
+    """How long a cell will take: the median of those most like it, as far as any of its scale are known."""
 
     def __init__(self, records: dict[str, Record]) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
@@ -69,7 +69,7 @@ class Pace:
                 self._seconds[key].append(sum(record["seconds"].values()))
 
     def expected(self, cell: Cell) -> float | None:
-        """Seconds of a cell; None where nothing is known at all."""
+        """Seconds of a cell; None where nothing is known."""
         for key in _likeness(cell.experiment.model_dump(mode="json")):
             if found := sorted(self._seconds.get(key, ())):
                 return found[len(found) // 2]
@@ -86,7 +86,13 @@ def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
     split = ("seed", "beta", "class_floor")
     same = {k: v for k, v in experiment.items() if k not in split}
     alike = {k: v for k, v in same.items() if k != "data"}
-    return canonical_json(same), canonical_json(alike), str(experiment["method"]), ""
+    scale = [experiment["trials"], experiment["per_class"], experiment["epochs"], experiment["plan"].get("network")]
+    return (
+        canonical_json(same),
+        canonical_json(alike),
+        canonical_json([experiment["method"], scale]),
+        canonical_json(scale),
+    )
 
 
 @dataclass
