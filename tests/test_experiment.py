@@ -16,6 +16,7 @@ from collabdm.errors import DocumentError, PlanError
 from collabdm.evaluation import Protocol, Score, for_as_many_steps, random_baselines
 from collabdm.experiment import Bench, Experiment, Stopping, simulate, split_of
 from collabdm.files import read_contribution, read_distilled, read_plan
+from collabdm.flows.built_in import FIVE_G_NIDD
 from collabdm.images import ImageSet
 from collabdm.matching import State
 from collabdm.networks import NetworkSpec
@@ -305,7 +306,7 @@ def test_every_setting_moves_the_digest() -> None:
         "data": "mnist", "method": "localdm", "sites": 4, "beta": 0.6, "class_floor": 1, "site_column": "x",
         "partition": "x", "per_class": 11, "side": 16, "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
         "trials": 2, "recipe": "paper", "epochs": 2, "seed": 3, "compare": ("random",),
-        "curve": 2,
+        "curve": 2, "test_per_class": 5, "flows": FIVE_G_NIDD,
     }  # fmt: skip
     assert set(changes) == set(Experiment.model_fields)
     changes["site_column"] = None  # stands beside none of the others

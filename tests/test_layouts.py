@@ -88,7 +88,7 @@ def test_an_image_folder_has_its_subfolders_as_classes_in_alphabetical_order(tmp
     assert data.classes == ("cat", "dog")
     assert data.labels.tolist() == [0, 1, 1]
     assert torch.equal(data.images[2], planes(pixels(1)))
-    with pytest.raises(DataError, match="`test`; found train"):
+    with pytest.raises(DataError, match="`test`; found one folder for each class"):
         load(tmp_path / "set", "test")
 
 

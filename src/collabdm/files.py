@@ -272,12 +272,12 @@ def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as safetensors wants them: each in order and in memory of its own; copied only where it is not."""
-    return {
-        name: tensor
-        if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-        else tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        own = whole and all(tensor.data_ptr() != other.data_ptr() for other in found.values())
+        found[name] = tensor if own else tensor.clone(memory_format=torch.contiguous_format)
+    return found
 
 
 def _metadata(content: bytes) -> dict[str, str]:

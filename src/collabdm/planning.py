@@ -81,7 +81,7 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     plain: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
     settings = plain | with_rates(settings, schema.side)
     local = settings.get("local") or {}
-    if not local.get("images") and local.get("method", "dm") != "none":
+    if isinstance(local, dict) and not local.get("images") and local.get("method", "dm") != "none":
         settings["local"] = local | {"images": settings.get("ipc", Plan.model_fields["ipc"].default)}
     if sample is not None:
         return plan_for(load_flows(Path(sample), schema), **settings)
@@ -98,8 +98,8 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
     filled = dict(settings)
     for part, rate in SMALL_RATES.items():
         said = filled.get(part) or {}
-        matching = said.get("matching") or {}
-        if not {"learning_rate", "optimiser"} & set(matching):
+        matching = (said.get("matching") or {}) if isinstance(said, dict) else None  # the Plan refuses what is none
+        if isinstance(matching, dict) and not {"learning_rate", "optimiser"} & set(matching):
             filled[part] = said | {"matching": matching | {"learning_rate": rate}}
     return filled
 

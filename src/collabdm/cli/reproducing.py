@@ -91,7 +91,7 @@ def main_accuracy(done: Done) -> float:
 def duration(seconds: float) -> str:
     """About how long, for people.
 
-    >>> duration(7500)
+    >>> duration(7500.0)
     'about 2.1 h'
     """
     if seconds < 90:

@@ -132,6 +132,7 @@ def simulate_command(
     site_column: Annotated[str | None, typer.Option(help="The column that names the site, instead of a split.")] = None,
     partition: Annotated[str | None, typer.Option(help="A saved partition.json to replay.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Use only so many images of each class.")] = None,
+    test_per_class: Annotated[int | None, typer.Option(help="Test on only so many of each class.")] = None,
     side: Annotated[int | None, typer.Option(help="Resize the images to so many pixels first.")] = None,
     ipc: Annotated[int | None, typer.Option(help="Images per class of the distilled set.")] = None,
     steps: Annotated[int | None, typer.Option(help="T: random networks to match in.")] = None,
@@ -165,8 +166,8 @@ def simulate_command(
     )  # fmt: skip
     options = given(
         data=data, flows=flows, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
-        partition=partition, per_class=per_class, side=side, trials=trials, recipe=recipe, epochs=epochs, seed=seed,
-        networks=networks, compare=compare, curve=curve,
+        partition=partition, per_class=per_class, test_per_class=test_per_class, side=side, trials=trials,
+        recipe=recipe, epochs=epochs, seed=seed, networks=networks, compare=compare, curve=curve,
     )  # fmt: skip
     run_simulation(simulation(config, preset, options, settings), output, compute_of(device, precision, threads), quiet)
 
