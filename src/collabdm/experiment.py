@@ -93,7 +93,7 @@ class Experiment(Part):
     recipe: Literal["paper", "short", "strong"] = "paper"
     epochs: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] = 0
-    compare: tuple[str, ...] = ("random",)
+    compare: tuple[str, ...] = ("localdm", "random", "sites")
     curve: Annotated[int, Field(ge=0, le=1000)] = 0
     flows: FlowSchema | None = None
     test_per_class: Annotated[int, Field(ge=1)] | None = None

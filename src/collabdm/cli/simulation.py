@@ -151,7 +151,8 @@ def simulate_command(
         int | None, typer.Option(help="Score so many points along the refinement as well.", show_default="0")
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help="More lines, by commas: methods, random, sites, all.", show_default="random")
+        str | None,
+        typer.Option(help="More lines, by commas: methods, random, sites, all.", show_default="localdm,random,sites"),
     ] = None,
     preset: Annotated[str | None, PRESET] = None,
     device: Device = "auto",
