@@ -28,11 +28,13 @@ from collabdm.protocol import (
     PLAN_VERSION,
     Contribution,
     DistilledSet,
+    DistilledSteps,
     Plan,
     check_contribution,
     check_contributions,
 )
 from collabdm.statistics import Statistics
+from collabdm.weights import DistilledModel
 from collabdm.whole import write_whole
 
 HEADER_KEY = "collabdm"  # one metadata key: safetensors does not order several
@@ -186,16 +188,25 @@ def contribution_limit(plan: Plan) -> int:
     return most_bytes(plan) + declared_bytes(declared_parts(plan)) + HEADER_ALLOWANCE
 
 
+def what_made(outcome: DistilledSet | DistilledSteps | DistilledModel) -> dict[str, Any]:
+    """The fields of a header that say of any outcome where it comes from."""
+    plan = outcome.plan.model_dump(mode="json")
+    return {"versions": outcome.versions, "method": outcome.method, "plan": plan, "sites": outcome.sites}
+
+
+def check_site_counts(where: str, header: DistilledHeader, plan: Plan) -> None:
+    """Refuse counts of sites that are not one for each class. Raises DocumentError."""
+    if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
+        raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
+
+
 def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
     """Write a DistilledSet as safetensors."""
     header = DistilledHeader(
         format="collabdm/distilled",
         version=DISTILLED_VERSION,
         classes=distilled.images.classes,
-        versions=distilled.versions,
-        method=distilled.method,
-        plan=distilled.plan.model_dump(mode="json"),
-        sites=distilled.sites,
+        **what_made(distilled),
     )
     tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
     write_whole(Path(path), encode_document(tensors, header))
@@ -221,8 +232,7 @@ def read_distilled(path: Path | str) -> DistilledSet:
     counts = set(images.counts().tolist())
     if counts == {0} or (plan.options is None and not counts <= {0, plan.ipc}):
         raise DocumentError(f"{where}: there should be {plan.ipc} images of a class; found {sorted(counts)}")
-    if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
-        raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
+    check_site_counts(where, header, plan)
     return DistilledSet(images, plan, header.sites, header.method, header.versions)
 
 

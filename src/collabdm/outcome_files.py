@@ -11,7 +11,16 @@ import torch
 from pydantic import ValidationError
 
 from collabdm.errors import DocumentError, PlanError
-from collabdm.files import DISTILLED_LIMIT, DistilledHeader, decode_document, encode_document, plan_within, read_limited
+from collabdm.files import (
+    DISTILLED_LIMIT,
+    DistilledHeader,
+    check_site_counts,
+    decode_document,
+    encode_document,
+    plan_within,
+    read_limited,
+    what_made,
+)
 from collabdm.networks import NetworkSpec
 from collabdm.parts import PartSpec, check_parts
 from collabdm.planning import describe
@@ -30,8 +39,7 @@ def _check_header(where: str, header: DistilledHeader, plan: Plan) -> None:
     """Refuse classes other than the plan's, and counts that are not one for each class."""
     if header.classes != plan.classes:
         raise DocumentError(f"{where}: classes should be those of the plan, {plan.classes}; found {header.classes}")
-    if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
-        raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
+    check_site_counts(where, header, plan)
 
 
 def write_steps(made: DistilledSteps, path: Path | str) -> None:
@@ -40,10 +48,7 @@ def write_steps(made: DistilledSteps, path: Path | str) -> None:
         format="collabdm/steps",
         version=STEPS_VERSION,
         classes=made.plan.classes,
-        versions=made.versions,
-        method=made.method,
-        plan=made.plan.model_dump(mode="json"),
-        sites=made.sites,
+        **what_made(made),
     )
     tensors = {"images": made.images, "labels": made.labels, "rates": made.rates}
     write_whole(Path(path), encode_document(tensors, header))
@@ -76,10 +81,7 @@ def write_model(made: DistilledModel, path: Path | str) -> None:
         format="collabdm/distilled-model",
         version=MODEL_VERSION,
         classes=made.plan.classes,
-        versions=made.versions,
-        method=made.method,
-        plan=made.plan.model_dump(mode="json"),
-        sites=made.sites,
+        **what_made(made),
         network=made.spec.model_dump(mode="json"),
     )
     write_whole(Path(path), encode_document(made.weights, header))
