@@ -11,7 +11,7 @@ from collabdm.compute import Compute
 from collabdm.errors import PlanError
 from collabdm.reproduce.grids import SCALES, in_turn, read_grid
 from collabdm.reproduce.records import failed, read_records
-from collabdm.reproduce.running import Done, Pace, Workshop, missing, run_cells
+from collabdm.reproduce.running import Done, Pace, Workshop, missing, run_cells, share_out
 from collabdm.screen import Bars
 from collabdm.settings import number_of
 from collabdm.whole import write_whole
@@ -45,7 +45,7 @@ def reproduce(
         write_whole(output / f"{grid.name}.{scale}.json", (grid.model_dump_json(indent=1) + "\n").encode())
     records = read_records(output)
     cells = in_turn(read)
-    left = missing(cells, records, retry)[share - 1 :: shares]
+    left = missing(share_out(cells, shares)[share - 1], records, retry)
     told = Pace(records).of_all(left)
     alone = len({cell.experiment.digest for cell in cells})
     console.print(

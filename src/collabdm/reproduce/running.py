@@ -204,6 +204,20 @@ def missing(cells: Sequence[Cell], records: dict[str, Record], retry: bool = Fal
     return list(left.values())
 
 
+def share_out(cells: Sequence[Cell], shares: int) -> list[list[Cell]]:
+    """The cells for several machines: those of one split stay together, since they have much to take over.
+
+    A cell is in one share only, and the shares do not depend on what is done.
+    """
+    splits: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found = cell.experiment
+        split = canonical_json([found.data, found.sites, found.beta, found.class_floor, found.seed])
+        splits.setdefault(split, []).append(cell)
+    dealt = list(splits.values())
+    return [[cell for split in dealt[i::shares] for cell in split] for i in range(shares)]
+
+
 def run_cells(cells: Sequence[Cell], output: Path, workshop: Workshop, minutes: float) -> Iterator[Done]:
     """Run cells one by one and write their records into a file, until all are done or the time is over.
 
