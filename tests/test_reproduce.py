@@ -5,12 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from collabdm.errors import DocumentError, PlanError
 from collabdm.experiment import Bench, Experiment, simulate
 from collabdm.reproduce import running
 from collabdm.reproduce.findings import Findings, Found
-from collabdm.reproduce.grids import SCALES, Grid, cells_of, combinations, in_turn, published_of, read_grid
+from collabdm.reproduce.grids import (
+    SCALES,
+    Grid,
+    cells_of,
+    combinations,
+    in_turn,
+    picture_of,
+    pictured,
+    published_of,
+    read_grid,
+)
 from collabdm.reproduce.records import append, failed, read_records
 from collabdm.reproduce.running import Pace, Workshop, before_the_server, missing, run_cells, share_out, take_over
 from collabdm.settings import read_toml
@@ -27,6 +38,7 @@ title = "Tiny"
 chosen = ["collabdm", "ours", "central", "wrong"]
 rows = ["central", "ours", "collabdm", "wrong", "random real"]
 bytes_at = { beta = "0.5" }
+pictures_at = { beta = "0.5" }
 [axes.beta]
 "0.5" = { beta = 0.5 }
 "1.0" = { beta = 1.0 }
@@ -134,6 +146,12 @@ def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> Non
     assert (found.accuracy, found.place) == (64.67, "Table 2")
 
 
+def test_a_value_that_a_scale_sets_to_false_is_not_there() -> None:
+    paper, cpu = (read_grid(EXPERIMENTS / "table2.toml", scale) for scale in ("paper", "cpu"))
+    assert set(paper.axes["data"]) - set(cpu.axes["data"]) == {"SVHN"}
+    assert {p.at["data"] for p in cpu.paper} == set(cpu.axes["data"])
+
+
 def test_settings_of_a_line_win_over_those_of_the_axes_and_these_over_the_scale(grid) -> None:
     by_name = {cell.name: cell.experiment for cell in cells_of(grid)}
     assert by_name["collabdm, beta 0.5, seed 0"].beta == 0.5
@@ -206,6 +224,17 @@ def test_a_record_says_all_that_makes_its_cell_again(results) -> None:
     for digest, record in read_records(results).items():
         assert Experiment(**record["experiment"]).digest == digest
         assert {"seconds", "compute", "machine", "threads", "versions", "commit"} <= record.keys()
+
+
+def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
+    shown = pictured(grid)
+    assert sorted(shown) == [("central", "0.5"), ("collabdm", "0.5"), ("ours", "0.5"), ("wrong", "0.5")]
+    assert {cell.seed for cell in shown.values()} == {0}
+    kept = {place for place, cell in shown.items() if picture_of(results, cell).exists()}
+    assert kept == set(shown) - {("wrong", "0.5")}
+    assert len(list((results / "pictures").iterdir())) == len(kept)
+    with Image.open(picture_of(results, shown["collabdm", "0.5"])) as picture:
+        assert picture.size == (8 + 2 * 2, 10 * (8 + 2) + 2)  # one image of each of ten classes, 8 pixels wide
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(grid, results) -> None:

@@ -1,17 +1,20 @@
 """The page of a folder of results: ours beside the paper's, what is not run, and how a browser shows it."""
 
+import base64
+import io
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from browser import state_of
 from collabdm.errors import DocumentError
 from collabdm.report.results import holds_results, read_findings, scale_of, standing, write_results
 from collabdm.reproduce.findings import Found
-from collabdm.reproduce.grids import Grid, Published, cells_of
+from collabdm.reproduce.grids import Grid, Published, cells_of, picture_of, pictured
 from collabdm.reproduce.records import append
 from command import done
 
@@ -29,6 +32,7 @@ def grid(scale: str = "paper", **changes: Any) -> Grid:
         "rows": ("central", "collabdm", "localdm", "fedavg", "random real"), "lines": LINES, "axes": AXES,
         "tables": ("data",), "settings": SETTINGS, "paper": published, "central": ("central",),
         "against": {"collabdm": "random real", "localdm": "random real"}, "bytes_at": {"beta": "0.1"},
+        "pictures_at": {"beta": "0.1"},
     }  # fmt: skip
     return Grid(**fields | changes)
 
@@ -67,11 +71,14 @@ def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("results") / "grids"
     write(place, grid())
     write(place, grid("cpu", settings=SETTINGS | {"per_class": 7}))
+    path = picture_of(place, pictured(grid())["collabdm", "Digits", "0.1"])
+    path.parent.mkdir()
+    Image.new("RGB", (20, 30), "red").save(path, format="WEBP", lossless=True)
     axes = {"panel": {"5 sites": {"sites": 5}}}
     lines = {"collabdm": {"method": "collabdm", "curve": 2}, "central": {"method": "central", "sites": 1}}
     paper = (Published(place="Text", row="collabdm", accuracy=57.0, bytes=1500.0),)
     write(place, grid(name="figure9", title="Figure 9", kind="curve", axes=axes, lines=lines, tables=("panel",),
-                      rows=("collabdm", "central"), paper=paper, bytes_at=None))  # fmt: skip
+                      rows=("collabdm", "central"), paper=paper, bytes_at=None, pictures_at=None))  # fmt: skip
     return place
 
 
@@ -108,6 +115,15 @@ def test_what_was_not_run_or_failed_says_so_and_is_not_filled_in(html) -> None:
         '<span class="absent">not run</span><br><small>paper 40.0</small>',
     ]
     assert "DataError: &lt;none&gt;" in html
+
+
+def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:
+    (picture,) = re.findall(r'<figure><img src="data:image/webp;base64,([^"]*)" alt="([^"]*)">', html)
+    with Image.open(io.BytesIO(base64.b64decode(picture[0]))) as image:
+        assert image.size == (20, 30)
+        assert image.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
+    assert picture[1] == "collabdm"
+    assert "up to ten of it (beta 0.1, seed 0)" in html
 
 
 def test_a_small_scale_is_marked_and_has_no_colours(html) -> None:

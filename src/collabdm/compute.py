@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 import torch._dynamo
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from collabdm.errors import PlanError
@@ -80,6 +81,19 @@ class Compute:
     def faster(self, function: Forward, multiplications: float) -> Forward:
         """The function, compiled if that pays. It should be called with few shapes."""
         return _compiled(function) if self.compiles(multiplications) else function
+
+
+def _logits(network: Network, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    return network(x)
+
+
+def _logits_bfloat16(network: Network, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return network(x)
+
+
+#: a network's outputs in a precision: what training compiles
+LOGITS: dict[Precision, Forward] = {"float32": _logits, "bfloat16": _logits_bfloat16}
 
 
 def whole_pass(forward: Forward, network: Network, x: Tensor, size: int) -> Tensor:

@@ -264,6 +264,11 @@ def _reset_norms(network: nn.Module) -> None:
             layer.reset_parameters()
 
 
+def mixes_images(network: nn.Module) -> bool:
+    """Whether, in training, what a network says of an image depends on the others of its batch."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
 def seed_weights(network: nn.Module, stream: Stream) -> None:
     """Fill the parameters in place: the same stream gives the same float32 weights on any machine.
 

@@ -18,17 +18,17 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float32, Int64
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from collabdm.augment import augment, cutmix, draw, expand
-from collabdm.compute import Compute, whole_pass
+from collabdm.compute import LOGITS, Compute, whole_pass
 from collabdm.confusion import Confusion
 from collabdm.embedding import Geometry, activations, multiplications
 from collabdm.images import ImageSet, Normalisation, Pixels, as_float
-from collabdm.networks import Network, NetworkSpec, build, seed_weights
+from collabdm.networks import Network, NetworkSpec, build, mixes_images, seed_weights
 from collabdm.protocol import DistilledSet, Part
 from collabdm.seeds import Purpose, Stream, derive
 
@@ -73,18 +73,6 @@ def training_set(distilled: DistilledSet) -> ImageSet:
     return ImageSet(images, labels, distilled.images.classes)
 
 
-def _logits(network: Network, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-    return network(x)
-
-
-def _logits_bfloat16(network: Network, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-    with torch.autocast(x.device.type, torch.bfloat16):
-        return network(x)
-
-
-_LOGITS = {"float32": _logits, "bfloat16": _logits_bfloat16}
-
-
 class Trainer:
     """Trains one resident network again and again, each time from new weights; several at once where that is faster."""
 
@@ -93,12 +81,12 @@ class Trainer:
         geometry, recipe = task.geometry, task.recipe
         self.network = build(task.spec, geometry.shape, geometry.classes).to(compute.device)
         work = 3.0 * runs * recipe.epochs * len(task.data) * multiplications(self.network, geometry.shape)
-        self._forward, self._whole_passes = compute.faster(_LOGITS[compute.precision], work), compute.compiles(work)
+        self._forward, self._whole_passes = compute.faster(LOGITS[compute.precision], work), compute.compiles(work)
         if self._whole_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         numbers = activations(self.network, geometry.shape)
         self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
-        self._mixes = any(isinstance(layer, nn.BatchNorm2d) for layer in self.network.modules())
+        self._mixes = mixes_images(self.network)
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
 

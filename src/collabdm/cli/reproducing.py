@@ -9,7 +9,7 @@ import typer
 from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
 from collabdm.compute import Compute
 from collabdm.errors import PlanError
-from collabdm.reproduce.grids import SCALES, in_turn, read_grid
+from collabdm.reproduce.grids import SCALES, in_turn, picture_of, pictured, read_grid
 from collabdm.reproduce.records import failed, read_records
 from collabdm.reproduce.running import Done, Pace, Workshop, missing, run_cells, share_out
 from collabdm.screen import Bars
@@ -56,7 +56,8 @@ def reproduce(
         chosen = compute_of(device, precision, threads)
         compute = Compute(chosen.device, chosen.precision, compiled=True if len(left) > COMPILE_FROM_CELLS else None)
         with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
-            workshop = Workshop(Path(folder), compute, bars)
+            shown = {c.experiment.digest: picture_of(output, c) for grid in read for c in pictured(grid).values()}
+            workshop = Workshop(Path(folder), compute, bars, shown)
             for done in run_cells(left, lines, workshop, float("inf") if minutes is None else minutes):
                 tell(done)
     console.print(f"{output}: collabdm report {output}")

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from collabdm.augment import Operation, augment, draw
-from collabdm.compute import Compute
+from collabdm.compute import LOGITS, Compute, whole_pass
+from collabdm.embedding import multiplications
 from collabdm.images import ImageSet
 from collabdm.matching import State
-from collabdm.networks import Network
+from collabdm.networks import Network, mixes_images
 from collabdm.protocol import ImageSpec, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream
 from collabdm.weights import Weights, load_weights, weights_of
@@ -54,6 +55,7 @@ def train_locally(
 ) -> Network:
     """SGD from the network's own weights, or from a kept state; returns the network, in evaluation mode."""
     network, device = pupil.network.to(compute.device).train(), compute.device
+    forward = training_pass(network, pupil.plan, local.epochs * len(pupil.data), local.batch, compute)
     images, labels = pupil.data.images.to(device), pupil.data.labels.to(device)
     optimiser = torch.optim.SGD(
         network.parameters(), local.learning_rate, local.momentum, weight_decay=local.weight_decay
@@ -65,13 +67,27 @@ def train_locally(
         stream = Stream.of(pupil.seed, Purpose.TRAINING, pupil.first + epoch)
         for index in stream.permutation(len(labels)).split(local.batch):
             x = moved(image.normalisation.apply(images[index.to(device)]), moves, image, stream)
-            with compute.autocast():
-                logits = network(x)
             optimiser.zero_grad()
-            F.cross_entropy(logits.float(), labels[index.to(device)]).backward()
+            F.cross_entropy(forward(x), labels[index.to(device)]).backward()
             optimiser.step()
         keep(State(epoch + 1, torch.zeros(0, *image.shape), kept_of_sgd(network, optimiser)))
     return network.eval()
+
+
+def training_pass(
+    network: Network, plan: Plan, images: int, batch: int, compute: Compute
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A network's logits, in float32, of batches of at most `batch` images, for a training that sees `images` in all.
+
+    Compiled where that pays. Not where images of a batch depend on each other: a batch that is not full is filled up.
+    """
+    work = 3.0 * images * multiplications(network, plan.image.shape)
+    function = LOGITS[compute.precision]
+    if mixes_images(network) or not compute.compiles(work):
+        return lambda x: function(network, x).float()
+    compiled = compute.faster(function, work)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return lambda x: whole_pass(compiled, network, x, batch)
 
 
 def moved(x: torch.Tensor, moves: tuple[Operation, ...], image: ImageSpec, stream: Stream) -> torch.Tensor:

@@ -154,6 +154,12 @@ def picture(pixels: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def image(webp: bytes, told: str) -> str:
+    """A WebP picture inside the page, with its caption."""
+    address = "data:image/webp;base64," + base64.b64encode(webp).decode()
+    return f'<figure><img src="{address}" alt="{escape(told)}"><figcaption>{escape(told)}</figcaption></figure>'
+
+
 def plot(svg: bytes, told: str) -> str:
     """A plot inside the page, in the page's own ink."""
     text = svg.decode()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from collabdm.errors import DocumentError
 from collabdm.report import grid_plots, page, plots
 from collabdm.reproduce.findings import Findings, Found
-from collabdm.reproduce.grids import Grid, told
+from collabdm.reproduce.grids import Grid, picture_of, pictured, told
 from collabdm.reproduce.records import Record, failed, read_records
 from collabdm.whole import write_whole
 
@@ -62,7 +62,8 @@ def write_results(folder: Path, output: Path) -> list[Path]:
             written.append(output.with_suffix("") / f"{name}.{kind}")
             write_whole(written[-1], content)
             svgs[name] = content if kind == "svg" else svgs[name]
-    sections = [summary(found), *(grid_section(one, svgs) for one in found), provenance(found)]
+    shown = [(one, pictures(folder, one.grid)) for one in found]
+    sections = [summary(found), *(grid_section(one, svgs, sets) for one, sets in shown), provenance(found)]
     write_whole(output, page.page("Results beside the paper's", filter(None, sections)).encode())
     return written
 
@@ -97,7 +98,27 @@ def _anchor(grid: Grid) -> str:
     return f"{grid.name}-{grid.scale}"
 
 
-def grid_section(found: Findings, svgs: Mapping[str, bytes]) -> str:
+def pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], bytes]:
+    """The pictures of sets that the folder holds, by line and values on the axes."""
+    paths = {place: picture_of(folder, cell) for place, cell in pictured(grid).items()}
+    return {place: path.read_bytes() for place, path in paths.items() if path.exists()}
+
+
+def gallery(grid: Grid, sheet: Mapping[str, str], shown: Mapping[tuple[str, ...], bytes]) -> str:
+    """The sets of one table beside each other."""
+    at = dict(sheet) | (grid.pictures_at or {})
+    places = {line: (line, *(at[axis] for axis in grid.axes)) for line in grid.rows if set(at) == set(grid.axes)}
+    sets = [page.image(shown[place], line) for line, place in places.items() if place in shown]
+    if not sets:
+        return ""
+    told_at = f"{told(grid.pictures_at or {})}, seed {grid.seeds[0]}"
+    said = f"Distilled images, a row for each class, up to ten of it ({told_at}). pae: four small ones in each."
+    return f'<p>{escape(said)}</p><div class="gallery">{"".join(sets)}</div>'
+
+
+def grid_section(
+    found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tuple[str, ...], bytes] | None = None
+) -> str:
     """One table or figure."""
     grid = found.grid
     scale = f'<p class="scale {escape(grid.scale)}">{escape(SCALE_TOLD[grid.scale])}: {escape(scale_of(grid))}</p>'
@@ -112,6 +133,7 @@ def grid_section(found: Findings, svgs: Mapping[str, bytes]) -> str:
             at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
             said = f"{title or grid.title}{at}: accuracy against the bytes that a site sends at most"
             parts.append(page.plot(svgs[name], said))
+        parts.append(gallery(grid, sheet, shown or {}))
     return page.section(f"{grid.title} ({grid.scale} scale)", *parts)
 
 

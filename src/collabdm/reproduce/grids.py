@@ -46,7 +46,8 @@ class Grid(BaseModel):
     `rows` are what it shows, in order: lines, and further scores of their cells such as `random real`. A table is made
     for each value of the axes in `tables`; the other axes are its columns. `stages` say which cells come first.
     `against` names for a row the random real images of the same storage; `central` are lines that pool the data, for
-    which nothing is sent; `bytes_at` says where on the axes accuracy is drawn against bytes.
+    which nothing is sent; `bytes_at` says where on the axes accuracy is drawn against bytes, `pictures_at` where the
+    sets of the first seed are shown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,7 @@ class Grid(BaseModel):
     against: dict[str, str] = Field(default_factory=dict)
     central: tuple[str, ...] = ()
     bytes_at: dict[str, str] | None = None
+    pictures_at: dict[str, str] | None = None
     paper: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -76,8 +78,10 @@ class Grid(BaseModel):
             raise ValueError(f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}")
         known: dict[str, tuple[str | int, ...]] = {"line": tuple(self.lines), "seed": self.seeds}
         known |= {axis: tuple(values) for axis, values in self.axes.items()}
-        places: dict[str, tuple[str | int, ...]] = {axis: (value,) for axis, value in (self.bytes_at or {}).items()}
-        for chosen in (*self.stages, places):
+        places: list[dict[str, tuple[str | int, ...]]] = [
+            {axis: (value,) for axis, value in (at or {}).items()} for at in (self.bytes_at, self.pictures_at)
+        ]
+        for chosen in (*self.stages, *places):
             for name, values in chosen.items():
                 if wrong := [value for value in values if value not in known.get(name, ())]:
                     raise ValueError(f"`{name}` should be of {known.get(name, tuple(known))}; found {wrong}")
@@ -138,7 +142,10 @@ def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], .
 
 
 def read_grid(path: Path, scale: str) -> Grid:
-    """A grid at one scale, from its TOML file and the files that it names. Raises PlanError."""
+    """A grid at one scale, from its TOML file and the files that it names. Raises PlanError.
+
+    A value of an axis that the scale sets to false is not there.
+    """
     if scale not in SCALES:
         raise PlanError(f"`--scale` should be one of {', '.join(SCALES)}; found {scale!r}")
     said = _with_shared(path)
@@ -151,9 +158,13 @@ def read_grid(path: Path, scale: str) -> Grid:
     if unknown := [name for name in chosen if name not in said.get("lines", {})]:
         raise PlanError(f"{path}: `chosen` should be of {', '.join(said.get('lines', {}))}; found {', '.join(unknown)}")
     said["lines"] = {name: said["lines"][name] for name in chosen}
+    dropped = [(axis, value) for axis, of in said.get("axes", {}).items() for value in of if of[value] is False]
+    for axis, value in dropped:
+        del said["axes"][axis][value]
     said = {"rows": tuple(chosen)} | said | {"name": path.stem, "scale": scale}
     if published is not None:
-        said["paper"] = published_of(path.parent / published, path.stem)
+        numbers = published_of(path.parent / published, path.stem)
+        said["paper"] = tuple(p for p in numbers if not any(p.at.get(axis) == value for axis, value in dropped))
     try:
         return Grid(**said)
     except ValidationError as error:
@@ -181,6 +192,19 @@ def published_of(path: Path, name: str) -> tuple[Published, ...]:
 def cells_of(grid: Grid) -> list[Cell]:
     """All cells, those of the stages first: by seed, then by the axes, the lines of one split side by side."""
     return in_turn([grid])
+
+
+def pictured(grid: Grid) -> dict[tuple[str, ...], Cell]:
+    """The cells whose sets are shown, by line and values on the axes; none where the grid shows none."""
+    if grid.pictures_at is None:
+        return {}
+    stage = {axis: (value,) for axis, value in grid.pictures_at.items()} | {"seed": grid.seeds[:1]}
+    return {(cell.line, *cell.at.values()): cell for cell in _cells_of(grid, stage)}
+
+
+def picture_of(folder: Path, cell: Cell) -> Path:
+    """Where the picture of a cell's set is, in a folder of results."""
+    return folder / "pictures" / f"{cell.experiment.digest[:16]}.webp"
 
 
 def in_turn(grids: Sequence[Grid]) -> list[Cell]:

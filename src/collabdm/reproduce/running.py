@@ -8,7 +8,7 @@ take over the answers, or the set, of a cell that was run just before.
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ from collabdm.compute import Compute
 from collabdm.experiment import Bench, Experiment, Progress, simulate
 from collabdm.files import read_contribution, read_plan, write_contribution
 from collabdm.methods import METHODS
+from collabdm.outcomes import kind_of, read_kept
 from collabdm.planning import bytes_per_step, with_rates
 from collabdm.protocol import Plan, canonical_json
 from collabdm.reproduce.grids import Cell
 from collabdm.reproduce.records import Record, append, commit, failed, machine, read_records
+from collabdm.screen import contact_sheet
 from collabdm.version import versions
+from collabdm.whole import replace_whole
 
+IMAGES_SHOWN = 10  # of each class
 FOLDERS_KEPT = 12  # of cells run before, to take over from
 AFTER_THE_SITES = ("networks", "trials", "recipe", "epochs", "compare", "curve", "test_per_class")  # of an Experiment
 OF_THE_SERVER = ("merging", "refinement")  # of a Plan
@@ -97,11 +101,12 @@ def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
 
 @dataclass
 class Workshop:
-    """A folder for the folders of cells, where they compute, and who watches."""
+    """A folder for the folders of cells, where they compute, who watches, and which sets are shown where, by digest."""
 
     folder: Path
     compute: Compute = Compute()
     progress: Progress = lambda what, done, total: None
+    pictures: Mapping[str, Path] = field(default_factory=dict)
     kept: dict[str, tuple[Experiment, Path]] = field(default_factory=dict)
 
     def run(self, experiment: Experiment) -> Record:
@@ -115,8 +120,10 @@ class Workshop:
         except Exception as error:  # whatever it was: it is recorded, and the other cells go on
             about["error"] = f"{type(error).__name__}: {error}"
         else:
-            per_step = bytes_per_step(read_plan(place / "plan.json"))
+            plan = read_plan(place / "plan.json")
+            per_step = bytes_per_step(plan)
             about |= found_in(results) | {"bytes_per_step": per_step, "taken_over": source}
+            self._show(experiment, plan, place)
             self._keep(experiment, place)
         return about | {
             "seconds": clock.seconds(),
@@ -126,6 +133,15 @@ class Workshop:
             "versions": versions(),
             "commit": commit(),
         }
+
+    def _show(self, experiment: Experiment, plan: Plan, place: Path) -> None:
+        if experiment.digest not in self.pictures:
+            return
+        made = read_kept(METHODS[experiment.method], plan, place)
+        images = None if made is None else kind_of(made).images(made)
+        if images is not None:
+            sheet = contact_sheet(images, IMAGES_SHOWN, 1)
+            replace_whole(self.pictures[experiment.digest], lambda f: sheet.save(f, format="WEBP", quality=90))
 
     def _keep(self, experiment: Experiment, place: Path) -> None:
         self.kept[experiment.digest] = (experiment, place)
