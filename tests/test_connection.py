@@ -114,7 +114,7 @@ def test_a_key_is_private_and_readable_by_its_owner_alone(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "fits"), [("1.26.1", False), ("1.27.0", True), ("1.42.0", True), ("1.43.0", False)]
+    ("version", "fits"), [("1.39.0", False), ("1.40.0", True), ("1.42.0", True), ("1.43.0", False)]
 )
 def test_flower_is_of_a_version_that_was_measured(version, fits, monkeypatch) -> None:
     monkeypatch.setattr(connection.importlib.metadata, "version", lambda name: version)

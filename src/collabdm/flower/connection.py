@@ -14,7 +14,7 @@ from pathlib import Path
 from collabdm.errors import CollabDMError
 
 TIMEOUT = 10.0  # seconds
-FLOWER = ((1, 27), (1, 43))  # from, and below
+FLOWER = ((1, 40), (1, 43))  # from, and below
 
 
 class DeploymentError(CollabDMError):
