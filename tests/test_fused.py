@@ -14,10 +14,12 @@ from collabdm.compute import CHUNKS, Compute
 from collabdm.embedding import Sampling
 from collabdm.fused import fused
 from collabdm.images import ImageSet
+from collabdm.methods.local_training import LocalTraining, Pupil, train_locally
 from collabdm.networks import NetworkSpec, build, seed_weights
 from collabdm.planning import make_plan, plan_embedding
 from collabdm.protocol import ImageSpec
 from collabdm.seeds import Purpose, Stream
+from tiny import tiny_data, tiny_plan
 
 BFLOAT16_BOUND = 5e-3  # of a class mean over some tens of images, relative to its norm
 SPECS = [
@@ -74,9 +76,23 @@ def compare_compiled_means() -> None:
     assert float((low - plain).norm() / plain.norm()) < BFLOAT16_BOUND
 
 
-def test_compiled_means_are_the_means() -> None:
+def trained_weights(compute: Compute) -> torch.Tensor:
+    plan, local = tiny_plan(), LocalTraining(epochs=3, batch=4)
+    network = build(plan.network, plan.image.shape, len(plan.classes))
+    seed_weights(network, Stream.of(1, Purpose.NETWORK))
+    train_locally(Pupil(network, tiny_data((4, 3, 3)), plan, seed=2), local, compute)  # two images in the last batch
+    return torch.cat([value.detach().flatten() for value in network.parameters()])
+
+
+def compare_compiled_training() -> None:
+    plain = trained_weights(Compute(compiled=False))
+    torch.testing.assert_close(trained_weights(Compute(compiled=True)), plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("compare", ["compare_compiled_means", "compare_compiled_training"])
+def test_compiled_is_what_is_not_compiled(compare) -> None:
     """In a process of its own: what checks the signatures in the tests cannot itself be compiled."""
-    command = [sys.executable, "-c", "import test_fused; test_fused.compare_compiled_means()"]
+    command = [sys.executable, "-c", f"import test_fused; test_fused.{compare}()"]
     ran = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
 
