@@ -17,7 +17,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "unsw": unsw,
     "nidd-random": lambda folder: nidd(folder, split="random"),
     "nidd-leaking": lambda folder: nidd(folder, keep_leaking=True, side=20),
+    "nidd-long": lambda folder: replace(nidd(folder), settings=SETTINGS | {"steps": 240, "batch": 256}),
     "nidd-stream": lambda folder: nidd(folder, grouping="stream"),
     "nidd-packed": lambda folder: nidd(folder, layout="packed"),
     "gtp-leaking": lambda folder: gtp(folder, keep_leaking=True),
