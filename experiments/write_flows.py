@@ -21,7 +21,6 @@ TITLES = {
     "nidd": "5G-NIDD, the real subset: two base stations, blocks of time held out",
     "gtp": "5G core capture (GTP): two site files, blocks of time held out",
     "unsw": "UNSW-NB15, 10 classes: five sites, beta = 0.1",
-    "nidd-long": "5G-NIDD, the subset, T = 240 and batches of 256 (the whole of a class)",
     "nidd-leaking": "5G-NIDD, the subset, with the leaking columns (as the paper)",
     "nidd-random": "5G-NIDD, the subset, images split at random (as the paper)",
     "nidd-three": "5G-NIDD, the subset, rows of unknown station as a third site",
@@ -45,7 +44,8 @@ def main() -> None:
     PAGE.write_text(made, encoding="utf-8")
     for name, title in FIGURES.items():
         if cells := cells_of(name):
-            drawn = figure(lambda axes, cells=cells, title=title: draw(axes, cells, title))
+            short = title.partition(":")[0]  # the whole title stands below the plot
+            drawn = figure(lambda axes, cells=cells, short=short: draw(axes, cells, short))
             for kind in ("png", "svg"):
                 write_whole(PICTURES / f"{name}.{kind}", rendered(drawn, kind))
 
