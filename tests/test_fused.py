@@ -76,6 +76,14 @@ def compare_compiled_means() -> None:
     assert float((low - plain).norm() / plain.norm()) < BFLOAT16_BOUND
 
 
+def test_running_statistics_of_local_training_are_of_its_batches_alone() -> None:
+    plan = tiny_plan()
+    network = build(NetworkSpec(width=8, depth=1, norm="batch"), plan.image.shape, len(plan.classes))
+    seed_weights(network, Stream.of(1, Purpose.NETWORK))
+    train_locally(Pupil(network, tiny_data((4, 3, 3)), plan, seed=2), LocalTraining(epochs=3, batch=4), Compute())
+    assert network.get_buffer("features.1.num_batches_tracked") == 3 * 3
+
+
 def trained_weights(compute: Compute) -> torch.Tensor:
     plan, local = tiny_plan(), LocalTraining(epochs=3, batch=4)
     network = build(plan.network, plan.image.shape, len(plan.classes))

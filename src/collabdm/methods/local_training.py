@@ -81,9 +81,10 @@ def training_pass(
 
     Compiled where that pays. Not where images of a batch depend on each other: a batch that is not full is filled up.
     """
-    work = 3.0 * images * multiplications(network, plan.image.shape)
     function = LOGITS[compute.precision]
-    if mixes_images(network) or not compute.compiles(work):
+    mixes = mixes_images(network)  # counting passes blank images through, which its running statistics would remember
+    work = 0.0 if mixes else 3.0 * images * multiplications(network, plan.image.shape)
+    if mixes or not compute.compiles(work):
         return lambda x: function(network, x).float()
     compiled = compute.faster(function, work)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
