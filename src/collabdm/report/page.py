@@ -151,12 +151,16 @@ def picture(pixels: Any) -> str:
     levels = pixels.transpose(1, 2, 0) if channels == 3 else pixels[0]
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _address("png", buffer.getvalue())
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def image(webp: bytes, told: str) -> str:
     """A WebP picture inside the page, with its caption."""
-    address = "data:image/webp;base64," + base64.b64encode(webp).decode()
+    address = _address("webp", webp)
     return f'<figure><img src="{address}" alt="{escape(told)}"><figcaption>{escape(told)}</figcaption></figure>'
 
 

@@ -105,20 +105,20 @@ def pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], bytes]:
 
 
 def gallery(grid: Grid, sheet: Mapping[str, str], shown: Mapping[tuple[str, ...], bytes]) -> str:
-    """The sets of one table beside each other."""
+    """The sets of one table beside each other; nothing where the grid says of no place that it shows them."""
     at = dict(sheet) | (grid.pictures_at or {})
-    places = {line: (line, *(at[axis] for axis in grid.axes)) for line in grid.rows if set(at) == set(grid.axes)}
+    if grid.pictures_at is None or set(at) != set(grid.axes):
+        return ""
+    places = {line: (line, *(at[axis] for axis in grid.axes)) for line in grid.rows}
     sets = [page.image(shown[place], line) for line, place in places.items() if place in shown]
     if not sets:
         return ""
-    told_at = f"{told(grid.pictures_at or {})}, seed {grid.seeds[0]}"
+    told_at = f"{told(grid.pictures_at)}, seed {grid.seeds[0]}"
     said = f"Distilled images, a row for each class, up to ten of it ({told_at}). pae: four small ones in each."
     return f'<p>{escape(said)}</p><div class="gallery">{"".join(sets)}</div>'
 
 
-def grid_section(
-    found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tuple[str, ...], bytes] | None = None
-) -> str:
+def grid_section(found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tuple[str, ...], bytes]) -> str:
     """One table or figure."""
     grid = found.grid
     scale = f'<p class="scale {escape(grid.scale)}">{escape(SCALE_TOLD[grid.scale])}: {escape(scale_of(grid))}</p>'
@@ -133,7 +133,7 @@ def grid_section(
             at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
             said = f"{title or grid.title}{at}: accuracy against the bytes that a site sends at most"
             parts.append(page.plot(svgs[name], said))
-        parts.append(gallery(grid, sheet, shown or {}))
+        parts.append(gallery(grid, sheet, shown))
     return page.section(f"{grid.title} ({grid.scale} scale)", *parts)
 
 
