@@ -29,7 +29,7 @@ from command import cells as table_cells
 from command import done, run
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml") if path.stem not in ("scales", "paper"))
+GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml") if path.stem not in ("scales", "traffic", "paper"))
 PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
 TINY = """
 shared = "tiny-scales.toml"
@@ -135,6 +135,14 @@ def test_every_grid_of_the_paper_is_whole_at_both_scales(name, scale) -> None:
         assert published.row in grid.rows
         assert all(value in grid.axes[axis] for axis, value in published.at.items())
     assert set(grid.against) >= {row for row in grid.rows if row in grid.lines and row.startswith("collabdm")}
+
+
+def test_the_paper_has_all_sixteen_numbers_of_table_3() -> None:
+    grid = read_grid(EXPERIMENTS / "table3.toml", "paper")
+    trained = [{"trained": name} for name in grid.axes["trained"]]
+    numbers = [[grid.published(line, at) for at in trained] for line in grid.lines]
+    assert [p.accuracy for p in numbers[0] if p] == [98.84, 96.49, 98.18, 97.60]
+    assert sum(p is not None for row in numbers for p in row) == 16
 
 
 def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> None:
@@ -353,6 +361,12 @@ def test_cells_that_can_take_over_from_each_other_are_in_one_part(grid) -> None:
             if other is not part:
                 mine, theirs = ([before_the_server(cell.experiment) for cell in cells] for cells in (part, other))
                 assert not [settings for settings in mine if settings in theirs]
+
+
+def test_what_one_set_is_for_is_in_one_part_and_other_sets_are_in_others() -> None:
+    parts = share_out(cells_of(read_grid(EXPERIMENTS / "table3.toml", "cpu")), 4)
+    assert [len(part) for part in parts] == [12] * 4
+    assert all({cell.line for cell in part} == {part[0].line} for part in parts)
 
 
 # --- records -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from PIL import Image
 
 from browser import state_of
 from collabdm.errors import DocumentError
-from collabdm.report.results import holds_results, read_findings, scale_of, standing, write_results
+from collabdm.report.results import figures, holds_results, read_findings, scale_of, standing, write_results
 from collabdm.reproduce.findings import Found
 from collabdm.reproduce.grids import Grid, Published, cells_of, picture_of, pictured
 from collabdm.reproduce.records import append
@@ -115,6 +115,30 @@ def test_what_was_not_run_or_failed_says_so_and_is_not_filled_in(html) -> None:
         '<span class="absent">not run</span><br><small>paper 40.0</small>',
     ]
     assert "DataError: &lt;none&gt;" in html
+
+
+def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_path) -> None:
+    axes = {"images per class": {ipc: {"plan": {"ipc": int(ipc)}} for ipc in ("1", "10")}}
+    paper = (Published(place="Text", row="collabdm", at={"images per class": "10"}, accuracy=99.0),)
+    made = grid(name="figure8", along="images per class", axes=axes, tables=(), paper=paper, bytes_at=None,
+                pictures_at=None)  # fmt: skip
+    write(tmp_path, made)
+    (drawn,) = figures(read_findings(tmp_path)[0]).values()
+    (axis,) = drawn.axes
+    lines = {line.get_label(): line for line in drawn.axes[0].containers}
+    assert list(lines) == ["central", "collabdm", "fedavg", "random real"]  # localdm failed
+    assert lines["collabdm"].lines[0].get_xydata().tolist() == [[1.0, 60.5], [10.0, 60.5]]
+    star = next(line for line in axis.lines if line.get_marker() == "*")
+    assert (list(star.get_xdata()), list(star.get_ydata())) == ([10.0], [99.0])
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "10"]
+    (written, *_) = write_results(tmp_path, tmp_path / "report.html")
+    assert "accuracy against images per class" in written.read_text(encoding="utf-8")
+
+
+def test_what_is_drawn_along_an_axis_needs_an_axis_of_numbers() -> None:
+    for along in ("data", "nothing"):
+        with pytest.raises(ValueError, match="`along` should be an axis of numbers"):
+            grid(along=along)
 
 
 def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:

@@ -20,7 +20,7 @@ from collabdm.flows.tables import Reading
 from collabdm.images import pool
 from collabdm.methods import METHODS
 from collabdm.planning import with_rates
-from collabdm.settings import new_plan, simulation
+from collabdm.settings import experiment_of, new_plan, simulation
 from traffic import row, tiny_schema, write_csv
 
 SCHEMA = tiny_schema(split="time", block=2, held_out=3)
@@ -68,6 +68,28 @@ def test_the_values_of_a_column_are_sites_and_no_window_mixes_them(tmp_path) -> 
         assert torch.equal(held.images, alone.images)
 
 
+def test_only_the_values_that_are_named_are_sites_and_the_other_rows_are_nowhere(tmp_path, caplog) -> None:
+    path = write_csv(tmp_path / "three.csv", [*rows_of("1", 0), *rows_of("2", 7), *rows_of("3", 9)])
+    chosen, whole = stations(str(path), SCHEMA, "station=3, 1"), stations(str(path), SCHEMA, "station")
+    assert chosen.split is not None
+    assert whole.split is not None
+    assert chosen.split.names == ("1", "3")
+    held, all_held = chosen.split.sites(chosen.train), whole.split.sites(whole.train)
+    for name in ("1", "3"):
+        assert torch.equal(held[name].images, all_held[name].images)
+    assert len(chosen.test) < len(whole.test)
+    assert not caplog.text
+
+
+def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_data(tmp_path, monkeypatch) -> None:
+    (tmp_path / "data" / "flows").mkdir(parents=True)
+    write_csv(tmp_path / "data" / "flows" / "a.csv", rows_of("a", 0))
+    monkeypatch.setenv("COLLABDM_DATA", str(tmp_path / "data"))
+    assert len(stations("flows/a.csv", SCHEMA).train)
+    with pytest.raises(DataError, match=r"flows/b\.csv"):
+        stations("flows/b.csv", SCHEMA)
+
+
 def test_files_of_one_name_are_named_after_their_folders(tmp_path) -> None:
     for name in ("east", "west"):
         (tmp_path / name).mkdir()
@@ -94,6 +116,7 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
         ("", None, "files or folders differ in name"),
         ("{0},{1}", "station", "should stand with one table; found 2"),
         ("{0}", "place", "`place` missing"),
+        ("{0}", "station=north,west", "should hold north, west; no west there"),
         ("{0}", "seq", "at most 5 sites; found `0`, `1`"),
         ("{2}", None, "images of 2 rows for training and for the test; found 3 and 0"),
     ],
@@ -142,6 +165,15 @@ def test_a_simulation_takes_a_schema_by_name_and_then_the_method_without_pae(two
     made = simulation(None, None, {"data": two_files, "flows": "5gnidd"}, {})
     assert (made.flows, made.method) == (FIVE_G_NIDD, "collabdm")
     assert Experiment.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_a_schema_in_settings_may_be_another_with_changes(two_files) -> None:
+    flows = {"schema": "5gnidd", "flows": 5, "side": 16, "layout": "rows"}
+    made = experiment_of({"data": two_files, "flows": flows})
+    assert made.flows == FIVE_G_NIDD.model_copy(update={"flows": 5, "side": 16, "layout": "rows"})
+    assert experiment_of(made.model_dump(mode="json")) == made
+    with pytest.raises(PlanError, match="`flows` should be at most 1"):
+        experiment_of({"data": two_files, "flows": {"schema": "5gnidd", "side": 8}})
 
 
 def test_the_demonstration_writes_synthetic_traffic_that_differs_between_stations(tmp_path) -> None:

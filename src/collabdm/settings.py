@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from collabdm.augment import OPERATIONS
 from collabdm.errors import PlanError
 from collabdm.experiment import Experiment
-from collabdm.flows.draft import schema_of
+from collabdm.flows.draft import schema_of, with_changes
 from collabdm.flows.schema import FlowSchema
 from collabdm.methods import METHODS
 from collabdm.planning import describe, make_plan, network_settings, plan_for, plan_for_flows, with_rates
@@ -205,8 +205,7 @@ def simulation(config: Path | None, preset: str | None, options: Settings, plan:
         raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
     filled = dict(preset_settings(str(preset or written_preset)))
     method = given(method=filled.pop("method", None))
-    if isinstance(said.get("flows"), str):
-        said["flows"] = schema_of(said["flows"])
+    if "flows" in said:
         method = method or {"method": "collabdm"}  # a quarter of an image of traffic shows too little
     return experiment_of(method | said | {"plan": merge_settings(merge_settings(filled, written), plan)})
 
@@ -226,6 +225,8 @@ def said_of_plan(config: Path | None, preset: str | None, options: Settings) -> 
 def experiment_of(settings: Settings) -> Experiment:
     """An Experiment from settings. Raises PlanError, naming what should change."""
     settings = settings | {"plan": plan_settings(settings.get("plan", {}))}
+    if "flows" in settings:
+        settings["flows"] = flows_of(settings["flows"])
     if settings.get("beta") == 0:  # TOML has no word for nothing
         settings["beta"] = None
     for key, split in (("networks", network_list), ("compare", list_of)):
@@ -235,6 +236,15 @@ def experiment_of(settings: Settings) -> Experiment:
         return Experiment(**settings)
     except ValidationError as error:
         raise PlanError(describe(error)) from error
+
+
+def flows_of(said: Any) -> Any:
+    """A schema from its name or file, or from a table with that as `schema` and what is to be different."""
+    if isinstance(said, str):
+        return schema_of(said)
+    if isinstance(said, dict) and isinstance(said.get("schema"), str):
+        return with_changes(schema_of(said["schema"]), {k: v for k, v in said.items() if k != "schema"})
+    return said
 
 
 def read_toml(path: Path | None) -> Settings:

@@ -129,7 +129,10 @@ def simulate_command(
         float | None, typer.Option(help="Skew of the Dirichlet split; 0 for IID.", show_default="0.1")
     ] = None,
     class_floor: Annotated[int | None, typer.Option(help="Images of every class that each site gets first.")] = None,
-    site_column: Annotated[str | None, typer.Option(help="The column that names the site, instead of a split.")] = None,
+    site_column: Annotated[
+        str | None,
+        typer.Option(help="The column that names the site, instead of a split; of a table of flows also NAME=1,2."),
+    ] = None,
     partition: Annotated[str | None, typer.Option(help="A saved partition.json to replay.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Use only so many images of each class.")] = None,
     test_per_class: Annotated[int | None, typer.Option(help="Test on only so many of each class.")] = None,

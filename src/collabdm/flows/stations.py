@@ -2,10 +2,13 @@
 
     tables  ->  windows of each station's rows by themselves  ->  training images, each of a station; test images
 
+A table that is not where its path says is looked for in the folder COLLABDM_DATA.
+
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (two base stations).
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import NamedTuple
 from collabdm.errors import DataError
 from collabdm.flows.chunks import check_columns, chunks, header, some
 from collabdm.flows.schema import FlowSchema
-from collabdm.flows.tables import Reading, read_flows
+from collabdm.flows.tables import LEFT_TO_OTHERS, Reading, read_flows
 from collabdm.flows.windows import windows
 from collabdm.images import ImageSet, pool
 from collabdm.partition import Partition, by_column
@@ -35,14 +38,16 @@ class Stations(NamedTuple):
 def stations(data: str, schema: FlowSchema, column: str | None = None) -> Stations:
     """The images of one table, or of several by commas: then each is a site, named after its file or folder.
 
-    `column` names a column of the one table whose values are the sites. What is wrong in a table is counted and
-    logged. Raises DataError where the tables are not of the schema, or give no image for training or for the test.
+    `column` names a column of the one table whose values are the sites; NAME=1,2 takes the rows of these values only.
+    What is wrong in a table is counted and logged. Raises DataError where the tables are not of the schema, or give
+    no image for training or for the test.
     """
     trains, tests = {}, []
     for site, path, where in _tables(data, schema, column):
         flows, tally = read_flows(path, schema, Reading(where))
         for line in tally.lines():
-            logger.warning("%s, %s", path, line)
+            if not line.startswith(LEFT_TO_OTHERS):  # that is as it should be
+                logger.warning("%s, %s", path, line)
         trains[site] = windows(flows, schema, "train").labelled(schema.classes)
         tests.append(windows(flows, schema, "test").labelled(schema.classes))
     train, test = pool(list(trains.values())), pool(tests)
@@ -57,7 +62,7 @@ def stations(data: str, schema: FlowSchema, column: str | None = None) -> Statio
 
 def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[tuple[str, Path, tuple[str, str] | None]]:
     """The name of each site, its table, and the rows in it that are the site's."""
-    paths = [Path(text.strip()) for text in data.split(",") if text.strip()]
+    paths = [table_path(text.strip()) for text in data.split(",") if text.strip()]
     if column is None:
         names = _names(paths)
         if len(set(names)) != len(names) or not names:
@@ -66,8 +71,18 @@ def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[tuple
         return
     if len(paths) != 1:
         raise DataError(f"`site_column` should stand with one table; found {len(paths)}")
-    for value in values_of(paths[0], column, schema.missing):
-        yield value, paths[0], (column, value)
+    name, _, chosen = column.partition("=")
+    values = values_of(paths[0], name, schema.missing)
+    wanted = [text.strip() for text in chosen.split(",") if text.strip()] or values
+    if unknown := sorted(set(wanted) - set(values)):
+        raise DataError(f"column `{name}` of {paths[0]} should hold {', '.join(wanted)}; no {', '.join(unknown)} there")
+    yield from ((value, paths[0], (name, value)) for value in values if value in wanted)
+
+
+def table_path(text: str) -> Path:
+    """The path of a table: as it is said, or else in the folder COLLABDM_DATA."""
+    path, folder = Path(text), os.environ.get("COLLABDM_DATA")
+    return Path(folder) / text if folder and not path.exists() and (Path(folder) / text).exists() else path
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -92,7 +92,7 @@ def _of_place(chunk: Any, where: tuple[str, str] | None, counts: Counter[str]) -
 
     text = pc.utf8_trim_whitespace(chunk.column(where[0]).cast(pa.string()))
     kept = chunk.filter(pc.fill_null(pc.equal(text, where[1]), False))
-    counts[f"rows left to others, with another {where[0]} than {where[1]}"] += chunk.num_rows - kept.num_rows
+    counts[f"{LEFT_TO_OTHERS}, with another {where[0]} than {where[1]}"] += chunk.num_rows - kept.num_rows
     return kept
 
 
@@ -158,6 +158,7 @@ def _labels(cells: Any, schema: FlowSchema, counts: Counter[str]) -> np.ndarray:
 
 
 NOT_NUMBERS = "that are not numbers, taken as missing"
+LEFT_TO_OTHERS = "rows left to others"
 NO_CLASS = "with a label that is no class of the schema,"
 
 

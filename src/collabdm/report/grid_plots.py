@@ -1,4 +1,5 @@
-"""The plots of grids: accuracy along the refinement and of all methods, against the bytes that a site sends.
+"""The plots of grids: accuracy against the bytes that a site sends, along the refinement and of all methods; or
+accuracy along an axis of numbers.
 
 Bars are one standard deviation over seeds; stars are the paper's numbers.
 """
@@ -42,6 +43,33 @@ def refinement(found: Findings, at: Mapping[str, str]) -> Any | None:
         legend_below(axes)
 
     return figure(draw, 3.4)
+
+
+def along_axis(found: Findings, at: Mapping[str, str]) -> Any | None:
+    """Accuracy along an axis of numbers, such as the images per class; None where nothing was run."""
+    grid, axis = found.grid, found.grid.along or ""
+    values = sorted(grid.axes[axis], key=float)
+    rows = {row: [(float(v), found.at(row, {**at, axis: v})) for v in values] for row in grid.rows}
+    lines = {row: [(x, own) for x, own in points if own.n] for row, points in rows.items()}
+    if not any(lines.values()):
+        return None
+
+    def draw(axes: Any) -> None:
+        for i, (row, points) in enumerate((row, points) for row, points in lines.items() if points):
+            axes.errorbar(
+                [x for x, _ in points], [own.mean for _, own in points], [own.std for _, own in points],
+                color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
+            )  # fmt: skip
+        for p in (p for p in grid.paper if all(at.get(k) == v for k, v in p.at.items() if k != axis)):
+            axes.plot(float(p.at[axis]), p.accuracy, ls="", marker="*", ms=11, color="#000000", mfc="none")
+        axes.set_xscale("log")
+        axes.set_xticks([float(v) for v in values], values)
+        axes.minorticks_off()
+        axes.set(xlabel=f"{axis} (log)", ylabel="accuracy, %")
+        axes.grid(alpha=0.25)
+        legend_below(axes)
+
+    return figure(draw, 3.3 + 0.13 * len(lines))
 
 
 def all_methods(found: Findings, at: Mapping[str, str]) -> Any | None:

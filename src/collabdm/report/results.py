@@ -75,6 +75,8 @@ def figures(found: Findings) -> dict[str, Any]:
         name = f"{grid.name}-{grid.scale}-{i + 1}"
         if grid.kind == "curve":
             drawn[name] = grid_plots.refinement(found, sheet)
+        elif grid.along is not None:
+            drawn[name] = grid_plots.along_axis(found, sheet)
         elif grid.bytes_at is not None:
             drawn[name] = grid_plots.all_methods(found, sheet | grid.bytes_at)
     return {name: made for name, made in drawn.items() if made is not None}
@@ -131,7 +133,8 @@ def grid_section(found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tupl
         name = f"{grid.name}-{grid.scale}-{i + 1}"
         if name in svgs:
             at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
-            said = f"{title or grid.title}{at}: accuracy against the bytes that a site sends at most"
+            against = f"{grid.along}" if grid.along else "the bytes that a site sends at most"
+            said = f"{title or grid.title}{at}: accuracy against {against}"
             parts.append(page.plot(svgs[name], said))
         parts.append(gallery(grid, sheet, shown))
     return page.section(f"{grid.title} ({grid.scale} scale)", *parts)

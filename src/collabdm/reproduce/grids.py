@@ -10,6 +10,7 @@ common are run once, and what a line settles by itself (the pooled data have no 
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Grid(BaseModel):
     for each value of the axes in `tables`; the other axes are its columns. `stages` say which cells come first.
     `against` names for a row the random real images of the same storage; `central` are lines that pool the data, for
     which nothing is sent; `bytes_at` says where on the axes accuracy is drawn against bytes, `pictures_at` where the
-    sets of the first seed are shown.
+    sets of the first seed are shown; `along` is an axis of numbers that accuracy is drawn against.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +69,7 @@ class Grid(BaseModel):
     central: tuple[str, ...] = ()
     bytes_at: dict[str, str] | None = None
     pictures_at: dict[str, str] | None = None
+    along: str | None = None
     paper: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -76,6 +78,8 @@ class Grid(BaseModel):
             raise ValueError("a grid should have at least one of `lines` and one of `seeds`")
         if unknown := sorted(set(self.tables) - set(self.axes)):
             raise ValueError(f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}")
+        if self.along is not None and not all(_is_number(value) for value in self.axes.get(self.along, ("",))):
+            raise ValueError(f"`along` should be an axis of numbers; found {self.along!r}")
         known: dict[str, tuple[str | int, ...]] = {"line": tuple(self.lines), "seed": self.seeds}
         known |= {axis: tuple(values) for axis, values in self.axes.items()}
         places: list[dict[str, tuple[str | int, ...]]] = [
@@ -121,6 +125,10 @@ class Cell:
     def name(self) -> str:
         """As people see it."""
         return f"{self.line}, {told(self.at)}, seed {self.seed}"
+
+
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) is not None
 
 
 def told(at: Mapping[str, str]) -> str:

@@ -221,14 +221,15 @@ def missing(cells: Sequence[Cell], records: dict[str, Record], retry: bool = Fal
 
 
 def share_out(cells: Sequence[Cell], shares: int) -> list[list[Cell]]:
-    """The cells for several machines: those of one split stay together, since they have much to take over.
+    """The cells for several machines: those of one split, network and IPC stay together, to take over from each other.
 
     A cell is in one share only, and the shares do not depend on what is done.
     """
     splits: dict[str, list[Cell]] = {}
     for cell in cells:
         found = cell.experiment
-        split = canonical_json([found.data, found.sites, found.beta, found.class_floor, found.seed])
+        network, ipc = found.plan.get("network"), found.plan.get("ipc")
+        split = canonical_json([found.data, found.sites, found.beta, found.class_floor, found.seed, network, ipc])
         splits.setdefault(split, []).append(cell)
     dealt = list(splits.values())
     return [[cell for split in dealt[i::shares] for cell in split] for i in range(shares)]
