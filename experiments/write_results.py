@@ -27,6 +27,11 @@ from collabdm.settings import read_toml
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, README = ROOT / "results", ROOT / "docs" / "results.md", ROOT / "README.md"
 MARK = ("<!-- results -->", "<!-- end of results -->")
+SHOWN_AT = {"split": "pure", "beta": "0.1"}  # in the README: the hardest place of the table of all methods
+SHOWN_ROWS = (
+    *("central-pae", "collabdm-pae", "localdm-pae", "central", "collabdm", "localdm", "fedd3", "dosfl", "dense"),
+    *("fedd3, equal bytes", "fedavg", "random real, pae", "random real"),
+)
 
 Cell = dict[str, Any]
 
@@ -38,8 +43,9 @@ def main() -> None:
     check = parser.parse_args().check
     rounds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("rounds/*.json"))]
     cells = [json.loads(line) for path in sorted(RESULTS.glob("bytes/*.jsonl")) for line in path.open()]
-    wanted = {PAGE: page(rounds, cells), README: readme(README.read_text(), rounds)}
-    stale = [f.grid.name for f in read_findings(RESULTS / "grids") if f.grid != grid_of(f)]
+    found = read_findings(RESULTS / "grids")
+    wanted = {PAGE: page(rounds, cells, found), README: readme(README.read_text(), found)}
+    stale = [f.grid.name for f in found if f.grid != grid_of(f)]
     if check and stale:
         sys.exit(f"results/grids should hold the grids of experiments/: `collabdm reproduce … --minutes 0` ({stale})")
     differ = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
@@ -54,7 +60,7 @@ def grid_of(found: Findings) -> Grid:
     return read_grid(ROOT / "experiments" / f"{found.grid.name}.toml", found.grid.scale)
 
 
-def page(rounds: list[Cell], cells: list[Cell]) -> str:
+def page(rounds: list[Cell], cells: list[Cell], found: list[Findings]) -> str:
     """docs/results.md."""
     parts = [
         "# Measured results\n",
@@ -69,18 +75,30 @@ def page(rounds: list[Cell], cells: list[Cell]) -> str:
         "The same bytes of statistics as few wide means or many narrow ones, each seed used once or four "
         "times (replay). `python experiments/bytes.py --data NAME --seed N -o FILE` makes each row.\n",
         *(bytes_table(data, cells) for data in sorted({cell["data"] for cell in cells})),
-        *grid_pages(read_findings(RESULTS / "grids")),
+        *grid_pages(found),
         *uses(),
         *table1(),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def readme(text: str, rounds: list[Cell]) -> str:
+def readme(text: str, found: list[Findings]) -> str:
     """The README with its table between the marks renewed."""
+    (methods,) = (f for f in found if (f.grid.name, f.grid.scale) == ("comparison", "cpu"))
     before, _, rest = text.partition(MARK[0])
     _, _, after = rest.partition(MARK[1])
-    return f"{before}{MARK[0]}\n{round_table(rounds)}\n{MARK[1]}{after}"
+    return f"{before}{MARK[0]}\n{methods_table(methods)}\n{MARK[1]}{after}"
+
+
+def methods_table(found: Findings) -> str:
+    """A row per method, a column per data set, in one place of the table of all methods."""
+    places = [dict(sheet) | SHOWN_AT for sheet in found.grid.sheets]
+    heads = " | ".join(f"{', '.join(sheet.values())}, %" for sheet in found.grid.sheets)
+    lines = [f"| set | {heads} | bytes per site, at most | rounds |", "|---|" + "---:|" * (len(places) + 2)]
+    for row in SHOWN_ROWS:
+        sent, rounds, _ = costs(found, row, places)
+        lines.append(f"| {row} | {' | '.join(str(found.at(row, at)) for at in places)} | {sent} | {rounds} |")
+    return "\n".join(lines) + "\n"
 
 
 def round_table(rounds: list[Cell]) -> str:
