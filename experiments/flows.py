@@ -1,14 +1,12 @@
 """Attack detection from tables of flows: the distilled set against LocalDM, sites alone, random images, all the data.
 
     python experiments/flows.py gtp --data DATA/flows --seeds 5 -o results/flows/gtp.json
-    python experiments/flows.py nidd --what figure3 --data DATA/flows --seeds 3 -o results/flows/nidd-figure3.json
-    python experiments/flows.py nidd --what table3 --data DATA/flows --seeds 1 -o results/flows/nidd-table3.json
     python experiments/flows.py 5gnidd --data FOLDER -o 5gnidd.json        BTS_1.csv and BTS_2.csv, the whole table
 
-The paper's Figure 3 is accuracy against images per class, its Table 3 embedding networks by trained networks. A seed
-is a whole round: plan, sites, server, random draws and trained network are its own. The round of seed 0 of a table goes
+A seed is a whole round: plan, sites, server, random draws and trained network are its own. The round of seed 0 goes
 through the command line, every step a process that reads files. Every network is tested on the flows held out in
-blocks of time, grouped by class and as they come. Cells that the output already holds are not repeated.
+blocks of time, grouped by class and as they come. Cells that the output already holds are not repeated. The paper's
+Figure 3 and Table 3 are grids of their own: experiments/figure3.toml and table3.toml.
 """
 
 import argparse
@@ -48,8 +46,6 @@ from collabdm.version import versions
 from collabdm.whole import write_whole
 
 NETWORK = {"name": "ConvNet", "width": 32, "depth": 3}
-ARCHITECTURES = ("ConvNet", "AlexNet", "VGG11", "ResNet18")  # of Table 3
-STORED = (1, 2, 5, 10, 20, 50)  # images per class of Figure 3
 RECIPE = RECIPES["short"].model_copy(update={"batch": 64})  # small sets: several steps an epoch
 MOST_IMAGES, FEWEST_EPOCHS = 20_000, 5  # a larger set is trained on for fewer epochs
 FEWEST_STEPS = 400  # a smaller one for more: every network takes so many steps
@@ -175,9 +171,9 @@ def together(parts: list[Windows], schema: FlowSchema) -> tuple[ImageSet, int]:
     return pool([part.labelled(schema.classes) for part in parts]), sum(part.mixed for part in parts)
 
 
-def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int, **changes: Any) -> Plan:
+def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int) -> Plan:
     """The plan of one set."""
-    own = {"seed": seed, "sites": len(ground.sites), "ipc": ipc} | changes
+    own = {"seed": seed, "sites": len(ground.sites), "ipc": ipc}
     settings = merge_settings(preset_settings("best"), case.settings | own)
     return plan_for_flows(case.schema, **METHODS[method].adapt(settings))
 
@@ -213,7 +209,6 @@ class Cell:
 
     line: str
     make: Callable[[], tuple[ImageSet, dict[str, Any]]]
-    network: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -227,11 +222,11 @@ class Rounds:
     work: Path
     compute: Compute
 
-    def distilled(self, method: str, ipc: int, **changes: Any) -> tuple[ImageSet, dict[str, Any]]:
+    def distilled(self, method: str, ipc: int) -> tuple[ImageSet, dict[str, Any]]:
         """The set of a method, and the bytes that sites sent."""
-        plan = plan_with(self.case, self.ground, self.seed, method, ipc, **changes)
+        plan = plan_with(self.case, self.ground, self.seed, method, ipc)
         folder = self.work / f"{self.seed}-{method}-{ipc}-{plan.digest[:8]}"
-        walks = self.seed == 0 and method == "collabdm" and not changes and self.case.split_over is None
+        walks = self.seed == 0 and method == "collabdm" and self.case.split_over is None
         path = folder / "distilled.safetensors"
         if not path.exists() and walks:
             made_by_processes(plan, self.case, self.data, folder, self.compute.precision)
@@ -253,45 +248,19 @@ class Rounds:
 
 def table_of(rounds: Rounds) -> Iterator[Cell]:
     """The set against LocalDM, random images, sites alone and all the data."""
-    network = rounds.case.network
     for ipc in (10, 1):
-        yield Cell(f"collabdm, ipc {ipc}", lambda ipc=ipc: rounds.distilled("collabdm", ipc), network)
-    yield Cell("localdm, ipc 10", lambda: rounds.distilled("localdm", 10), network)
+        yield Cell(f"collabdm, ipc {ipc}", lambda ipc=ipc: rounds.distilled("collabdm", ipc))
+    yield Cell("localdm, ipc 10", lambda: rounds.distilled("localdm", 10))
     for ipc in (10, 1):
-        yield Cell(f"random real, ipc {ipc}", lambda ipc=ipc: rounds.random(ipc), network)
+        yield Cell(f"random real, ipc {ipc}", lambda ipc=ipc: rounds.random(ipc))
     for name, held in rounds.ground.sites.items():
-        yield Cell(f"{name} alone", lambda held=held: (held, {}), network)
-    yield Cell("all the data", lambda: (rounds.everything, {}), network)
-
-
-def figure3_of(rounds: Rounds) -> Iterator[Cell]:
-    """Accuracy against images per class, and all the data."""
-    network = rounds.case.network
-    for ipc in STORED:
-        for method in ("collabdm", "localdm"):
-            yield Cell(f"{method}, ipc {ipc}", lambda m=method, ipc=ipc: rounds.distilled(m, ipc), network)
-        yield Cell(f"random real, ipc {ipc}", lambda ipc=ipc: rounds.random(ipc), network)
-    yield Cell("all the data", lambda: (rounds.everything, {}), network)
-
-
-def table3_of(rounds: Rounds) -> Iterator[Cell]:
-    """IPC 10: embedded by each architecture, trained with each."""
-    specs = {name: rounds.case.network if name == "ConvNet" else {"name": name} for name in ARCHITECTURES}
-    for embedded, network in specs.items():
-        for trained, spec in specs.items():
-            yield Cell(
-                f"{embedded} to {trained}",
-                lambda network=network: rounds.distilled("collabdm", 10, network=network),
-                spec,
-            )
-
-
-WHAT = {"table": table_of, "figure3": figure3_of, "table3": table3_of}
+        yield Cell(f"{name} alone", lambda held=held: (held, {}))
+    yield Cell("all the data", lambda: (rounds.everything, {}))
 
 
 def scored(cell: Cell, data: ImageSet, plan: Plan, rounds: Rounds) -> dict[str, Any]:
     """One network trained on a set and tested."""
-    spec = NetworkSpec.model_validate(cell.network)
+    spec = NetworkSpec.model_validate(rounds.case.network)
     least = math.ceil(FEWEST_STEPS / math.ceil(len(data) / RECIPE.batch))
     epochs = max(least, FEWEST_EPOCHS, min(RECIPE.epochs, MOST_IMAGES // len(data)))
     recipe = RECIPE.model_copy(update={"epochs": epochs})
@@ -313,7 +282,6 @@ def main() -> None:
     """Run the cells that are missing; the output is whole after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
-    parser.add_argument("--what", choices=WHAT, default="table")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", help="lines to run, by semicolons; all if not said")
@@ -328,7 +296,7 @@ def main() -> None:
         done = {cell["line"] for cell in cells if cell["seed"] == seed}
         rounds = Rounds(case, ground_of(case, options.data, seed), seed, options.data, work, compute)
         plan = plan_with(case, rounds.ground, seed, "collabdm", 10)
-        for cell in WHAT[options.what](rounds):
+        for cell in table_of(rounds):
             if cell.line in done or (options.only and cell.line not in options.only.split(";")):
                 continue
             data, more = cell.make()
@@ -342,11 +310,9 @@ def main() -> None:
 def report(options: argparse.Namespace, rounds: Rounds, plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """What the output holds: where the numbers come from, and the numbers."""
     fields = {k: v for k, v in plan.model_dump(mode="json").items() if k not in ("probe", "flows", "seed")}
-    what = "" if options.what == "table" else f" --what {options.what}"
-    name = f"{options.case}{what.replace(' --what ', '-')}"
     return {
-        "command": f"python experiments/flows.py {options.case}{what} --data DATA/flows --seeds N "
-        f"--precision {options.precision} -o results/flows/{name}.json",
+        "command": f"python experiments/flows.py {options.case} --data DATA/flows --seeds N "
+        f"--precision {options.precision} -o results/flows/{options.case}.json",
         "machine": f"2-core CPU, one thread, {rounds.compute.precision}",
         "versions": versions(),
         "schema": rounds.case.schema.model_dump(mode="json"),

@@ -21,7 +21,7 @@ from collabdm.flows.built_in import FIVE_G_NIDD
 from collabdm.flows.synthetic import PUBLISHED_COUNTS
 from collabdm.report.results import commands, costs, provenance_rows, read_findings, scale_of
 from collabdm.reproduce.findings import Findings
-from collabdm.reproduce.grids import Grid, read_grid, told
+from collabdm.reproduce.grids import SCALES, Grid, read_grid, told
 from collabdm.settings import read_toml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,9 @@ def main() -> None:
     cells = [json.loads(line) for path in sorted(RESULTS.glob("bytes/*.jsonl")) for line in path.open()]
     found = read_findings(RESULTS / "grids")
     wanted = {PAGE: page(rounds, cells, found), README: readme(README.read_text(), found)}
-    stale = [f.grid.name for f in found if f.grid != grid_of(f)]
+    missing = {(path.stem, scale) for path in ROOT.glob("experiments/*.toml") for scale in SCALES}
+    missing -= {(f.grid.name, f.grid.scale) for f in found}
+    stale = sorted(missing) + [f.grid.name for f in found if f.grid != grid_of(f)]
     if check and stale:
         sys.exit(f"results/grids should hold the grids of experiments/: `collabdm reproduce … --minutes 0` ({stale})")
     differ = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
@@ -167,16 +169,19 @@ def grid_pages(grids: list[Findings]) -> Iterator[str]:
     yield (
         "Ours ± the standard deviation over seeds (number of seeds), then the paper's number and the difference. "
         "The small scale for a CPU is another measurement than the paper's: its order of rows can be compared, its "
-        "numbers cannot. `collabdm report results/grids` shows the same with plots. What is missing is run by\n"
+        "numbers cannot. “Over random” is how far a row is above random real images of the same storage, over its "
+        "columns; “seconds” are those of all sites one after the other, then of the server, on one core. `collabdm "
+        "report results/grids` shows the same with plots. What is missing is run by\n"
     )
     yield "<!-- not run: needs published data sets and some hours -->"
     yield "\n".join(["```console", *(f"$ {command.replace('FOLDER', 'results/grids')}" for command in commands(grids))])
     yield "```\n"
     for found in grids:
         yield f"\n### {found.grid.title} ({found.grid.scale} scale)\n"
-        yield f"{found.done:,} of {found.all:,} cells are run. {' '.join(found.grid.text.split())}\n"
+        text = f" {' '.join(found.grid.text.split())}" if found.done else ""
+        yield f"{found.done:,} of {found.all:,} cells are run.{text}\n"
         if found.done:
-            yield f"Every cell: {scale_of(found.grid)}.\n"
+            yield f"Where a row or column says nothing else: {scale_of(found.grid)}.\n"
             for sheet in found.grid.sheets:
                 yield from grid_table(found, sheet)
     yield "| machine | computed in | versions | commit | cells |\n|---|---|---|---|---:|"
@@ -216,11 +221,11 @@ def table1() -> Iterator[str]:
     yield (
         f"Rows of each label in the published table, {FIVE_G_NIDD.flows} of them in an image of side "
         f"{FIVE_G_NIDD.side}; arithmetic, not a measurement. The paper joins the small classes as “Anomalous”. How "
-        "well a distilled set detects attacks (the paper's Figure 3 and Table 3) is in [flows.md](flows.md).\n"
+        "well a distilled set detects attacks: Figure 3 and Table 3 above, and [flows.md](flows.md).\n"
     )
     yield "| class | rows | images | the paper's |\n|---|---:|---:|---:|"
     images: dict[str, list[int]] = defaultdict(list)
-    published = read_toml(ROOT / "experiments" / "paper.toml")["table1"]
+    published = read_toml(ROOT / "experiments" / "shared" / "paper.toml")["table1"]
     for name, rows in PUBLISHED_COUNTS.items():
         images[name if name in published["images"] else "Anomalous"].append(rows)
     for name, counts in images.items():

@@ -9,6 +9,8 @@ from PIL import Image
 
 from collabdm.errors import DocumentError, PlanError
 from collabdm.experiment import Bench, Experiment, simulate
+from collabdm.methods import METHODS
+from collabdm.planning import cost, plan_for_flows
 from collabdm.reproduce import running
 from collabdm.reproduce.findings import Findings, Found
 from collabdm.reproduce.grids import (
@@ -29,7 +31,7 @@ from command import cells as table_cells
 from command import done, run
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml") if path.stem not in ("scales", "traffic", "paper"))
+GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
 PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
 TINY = """
 shared = "tiny-scales.toml"
@@ -137,6 +139,26 @@ def test_every_grid_of_the_paper_is_whole_at_both_scales(name, scale) -> None:
     assert set(grid.against) >= {row for row in grid.rows if row in grid.lines and row.startswith("collabdm")}
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", GRIDS)
+def test_no_two_lines_of_a_grid_are_the_same_cell_in_one_place(name, scale) -> None:
+    places: dict[tuple[Any, ...], dict[str, str]] = {}
+    for cell in cells_of(read_grid(EXPERIMENTS / f"{name}.toml", scale)):
+        lines = places.setdefault((*cell.at.values(), cell.seed), {})
+        assert cell.experiment.digest not in lines, (cell.name, lines[cell.experiment.digest])
+        lines[cell.experiment.digest] = cell.line
+
+
+@pytest.mark.parametrize("name", ["figure3", "table3"])
+def test_no_station_sends_more_than_the_papers_nine_megabytes(name) -> None:
+    for cell in cells_of(read_grid(EXPERIMENTS / f"{name}.toml", "paper")):
+        schema = cell.experiment.flows
+        assert schema is not None
+        method = METHODS[cell.experiment.method]
+        plan = plan_for_flows(schema, **method.adapt({"sites": 2} | cell.experiment.plan))
+        assert cost(plan).bytes <= 9.42e6, cell.name
+
+
 def test_the_paper_has_all_sixteen_numbers_of_table_3() -> None:
     grid = read_grid(EXPERIMENTS / "table3.toml", "paper")
     trained = [{"trained": name} for name in grid.axes["trained"]]
@@ -146,7 +168,7 @@ def test_the_paper_has_all_sixteen_numbers_of_table_3() -> None:
 
 
 def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> None:
-    numbers = published_of(EXPERIMENTS / "paper.toml", "table2")
+    numbers = published_of(EXPERIMENTS / "shared" / "paper.toml", "table2")
     assert len({(p.row, p.at["data"], p.at["beta"]) for p in numbers}) == 6 * 4 * 3
     grid = read_grid(EXPERIMENTS / "table2.toml", "paper")
     found = grid.published("collabdm-pae, uniform", {"data": "CIFAR-10", "split": "pure", "beta": "0.3"})
@@ -317,7 +339,7 @@ def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch
     cells = cells_of(grid)
     ran = list(run_cells(cells, tmp_path / "cpu.jsonl", Workshop(tmp_path), 100 / 60))
     assert [one.cell.name for one in ran] == [cells[0].name, cells[1].name]
-    assert (ran[-1].cells_left, ran[-1].seconds_left) == (14, 14 * 40)
+    assert (ran[-1].cells_left, ran[-1].time_left) == (14, (14 * 40, 0))
     assert len(read_records(tmp_path)) == 2
 
 
@@ -329,7 +351,7 @@ def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
         return {"digest": name, "experiment": experiment.model_dump(mode="json"), "seconds": {"sites": seconds}}
 
     pace = Pace({})
-    assert pace.of_all(list(cells.values())) is None
+    assert pace.of_all(list(cells.values())) == (0.0, len(cells))
     pace = Pace({"a": record("collabdm, beta 0.5, seed 0", 10.0), "b": record("ours, beta 0.5, seed 0", 2.0)})
     assert pace.expected(cells["collabdm, beta 1.0, seed 1"]) == 10
     assert pace.expected(cells["ours, beta 1.0, seed 1"]) == 2
@@ -339,7 +361,8 @@ def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
 def test_the_time_of_a_cell_is_not_told_from_another_scale(place, grid) -> None:
     (cell,) = (cell for cell in cells_of(grid) if cell.name == "collabdm, beta 0.5, seed 0")
     known = {"digest": "a", "experiment": cell.experiment.model_dump(mode="json"), "seconds": {"sites": 10.0}}
-    assert Pace({"a": known}).of_all(cells_of(read_grid(place / "tiny.toml", "paper"))) is None
+    others = cells_of(read_grid(place / "tiny.toml", "paper"))
+    assert Pace({"a": known}).of_all([*others, cell]) == (10.0, len(others))
 
 
 def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_path) -> None:
@@ -367,6 +390,14 @@ def test_what_one_set_is_for_is_in_one_part_and_other_sets_are_in_others() -> No
     parts = share_out(cells_of(read_grid(EXPERIMENTS / "table3.toml", "cpu")), 4)
     assert [len(part) for part in parts] == [12] * 4
     assert all({cell.line for cell in part} == {part[0].line} for part in parts)
+
+
+def test_one_machine_takes_the_cells_of_the_stages_first(place, tmp_path) -> None:
+    out = done("reproduce", EXPERIMENTS / "comparison.toml", "-o", tmp_path, "--minutes", "0").out
+    assert "time not known before the first" in out
+    grid = read_grid(EXPERIMENTS / "comparison.toml", "cpu")
+    (share,) = share_out(cells_of(grid), 1)
+    assert [cell.line for cell in share].index("rounds-gradients") > 80
 
 
 # --- records -------------------------------------------------------------------------------------

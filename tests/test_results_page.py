@@ -136,9 +136,30 @@ def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_p
 
 
 def test_what_is_drawn_along_an_axis_needs_an_axis_of_numbers() -> None:
-    for along in ("data", "nothing"):
-        with pytest.raises(ValueError, match="`along` should be an axis of numbers"):
-            grid(along=along)
+    axes = AXES | {"from zero": {"0": {}, "1": {}}}
+    for along in ("data", "nothing", "from zero"):
+        with pytest.raises(ValueError, match="`along` should be an axis of numbers above 0"):
+            grid(along=along, axes=axes)
+
+
+def test_the_papers_points_beyond_a_curve_stand_at_its_edge_with_their_bytes(folder) -> None:
+    found = next(one for one in read_findings(folder) if one.grid.name == "figure9")
+    (drawn,) = figures(found).values()
+    (axis,) = drawn.axes
+    star = next(line for line in axis.lines if line.get_marker() == "*")
+    assert list(star.get_ydata()) == [57.0]
+    assert [text.get_text() for text in axis.texts] == ["paper 57"]
+    beyond = found.grid.model_copy(update={"paper": (found.grid.paper[0].model_copy(update={"bytes": 5000.0}),)})
+    found.grid = beyond
+    (drawn,) = figures(found).values()
+    assert [text.get_text() for text in drawn.axes[0].texts] == ["paper 57 at 5 kB"]
+
+
+def test_a_number_with_bytes_is_not_that_of_the_end_of_a_curve() -> None:
+    point = Published(place="Text", row="collabdm", accuracy=57.0, bytes=1500.0)
+    end = Published(place="Text", row="collabdm", accuracy=59.0)
+    assert grid(kind="curve", paper=(point, end)).published("collabdm", {}) == end
+    assert grid(paper=(point, end)).published("collabdm", {}) == point
 
 
 def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:

@@ -14,7 +14,7 @@ from collabdm.experiment import Bench, Experiment, data_of, plan_of, simulate
 from collabdm.files import read_distilled
 from collabdm.flows import load_flows
 from collabdm.flows.built_in import FIVE_G_NIDD
-from collabdm.flows.stations import stations, values_of
+from collabdm.flows.stations import stations, table_path, values_of
 from collabdm.flows.synthetic import PUBLISHED_COUNTS
 from collabdm.flows.tables import Reading
 from collabdm.images import pool
@@ -86,8 +86,24 @@ def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_dat
     write_csv(tmp_path / "data" / "flows" / "a.csv", rows_of("a", 0))
     monkeypatch.setenv("COLLABDM_DATA", str(tmp_path / "data"))
     assert len(stations("flows/a.csv", SCHEMA).train)
-    with pytest.raises(DataError, match=r"flows/b\.csv"):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flows").mkdir()
+    write_csv(tmp_path / "flows" / "a.csv", rows_of("a", 0)[:60])
+    assert table_path("flows/a.csv") == Path("flows/a.csv")  # what is there as it is said goes first
+    with pytest.raises(
+        DataError, match=r"flows/b\.csv should be a table of flows; nothing is there, nor in COLLABDM_DATA"
+    ):
         stations("flows/b.csv", SCHEMA)
+    monkeypatch.delenv("COLLABDM_DATA")
+    with pytest.raises(DataError, match="COLLABDM_DATA names no folder"):
+        stations("flows/b.csv", SCHEMA)
+
+
+def test_a_random_split_is_another_for_every_seed(two_files) -> None:
+    schema = SCHEMA.model_copy(update={"split": "random"})
+    first, again, other = (stations(two_files, schema, seed=seed).train.images for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_files_of_one_name_are_named_after_their_folders(tmp_path) -> None:
@@ -116,6 +132,7 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
         ("", None, "files or folders differ in name"),
         ("{0},{1}", "station", "should stand with one table; found 2"),
         ("{0}", "place", "`place` missing"),
+        ("{0}", "station=", "should be NAME, or NAME=VALUE,VALUE; found 'station='"),
         ("{0}", "station=north,west", "should hold north, west; no west there"),
         ("{0}", "seq", "at most 5 sites; found `0`, `1`"),
         ("{2}", None, "images of 2 rows for training and for the test; found 3 and 0"),

@@ -186,7 +186,7 @@ def data_of(experiment: Experiment) -> Stations:
         train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
         found = Stations(train, fit_classes(test, train.classes), None)
     else:
-        found = stations(experiment.data, experiment.flows, experiment.site_column)
+        found = stations(experiment.data, experiment.flows, experiment.site_column, experiment.seed)
         if found.split is not None and (experiment.per_class is not None or experiment.partition is not None):
             raise PlanError("tables of several sites should stand without `per_class` and `partition`; found both")
     return found._replace(train=limit(found.train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA)))

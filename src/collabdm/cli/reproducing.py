@@ -46,12 +46,13 @@ def reproduce(
     records = read_records(output)
     cells = in_turn(read)
     left = missing(share_out(cells, shares)[share - 1], records, retry)
-    told = Pace(records).of_all(left)
     alone = len({cell.experiment.digest for cell in cells})
     console.print(
         f"{alone - len(missing(cells, records, retry))} of {alone} cells are done; {len(left)} to run here, "
-        f"{'time not known before the first' if told is None else duration(told)}"
+        f"{told(*Pace(records).of_all(left), len(left))}"
     )
+    if not retry and (wrong := sum(failed(records.get(cell.experiment.digest, {})) for cell in cells)):
+        console.print(f"{wrong} failed before: `--retry` runs them again")
     if left and minutes != 0:
         chosen = compute_of(device, precision, threads)
         compute = Compute(chosen.device, chosen.precision, compiled=True if len(left) > COMPILE_FROM_CELLS else None)
@@ -76,9 +77,9 @@ def tell(done: Done) -> None:
     """One line for a cell that was run."""
     seconds = sum(done.record["seconds"].values())
     said = done.record["error"] if failed(done.record) else f"{100 * main_accuracy(done):.1f} %"
-    left = "" if done.seconds_left is None else f", {duration(done.seconds_left)}"
+    left = told(*done.time_left, done.cells_left)
     console.print(
-        f"{done.cell.name}: {said} ({seconds:.0f} s); {done.cells_left} left{left}", markup=False, highlight=False,
+        f"{done.cell.name}: {said} ({seconds:.0f} s); {done.cells_left} left, {left}", markup=False, highlight=False,
         soft_wrap=True,
     )  # fmt: skip
 
@@ -87,6 +88,18 @@ def main_accuracy(done: Done) -> float:
     """The mean accuracy of the cell's own set."""
     found = done.record["scores"][0]["accuracies"]
     return sum(found) / len(found)
+
+
+def told(seconds: float, unknown: int, cells: int) -> str:
+    """How long cells will take, and of how many that is not known.
+
+    >>> told(600.0, 2, 9)
+    'about 10 min, and 2 whose time is not known before the first like them'
+    """
+    if unknown == cells and cells:
+        return "time not known before the first"
+    rest = f", and {unknown} whose time is not known before the first like them" if unknown else ""
+    return duration(seconds) + rest
 
 
 def duration(seconds: float) -> str:

@@ -130,8 +130,7 @@ def simulate_command(
     ] = None,
     class_floor: Annotated[int | None, typer.Option(help="Images of every class that each site gets first.")] = None,
     site_column: Annotated[
-        str | None,
-        typer.Option(help="The column that names the site, instead of a split; of a table of flows also NAME=1,2."),
+        str | None, typer.Option(help="The column that names the site; of flows, NAME=1,2 too.")
     ] = None,
     partition: Annotated[str | None, typer.Option(help="A saved partition.json to replay.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Use only so many images of each class.")] = None,

@@ -35,12 +35,12 @@ class Stations(NamedTuple):
     split: Partition | None
 
 
-def stations(data: str, schema: FlowSchema, column: str | None = None) -> Stations:
+def stations(data: str, schema: FlowSchema, column: str | None = None, seed: int = 0) -> Stations:
     """The images of one table, or of several by commas: then each is a site, named after its file or folder.
 
     `column` names a column of the one table whose values are the sites; NAME=1,2 takes the rows of these values only.
-    What is wrong in a table is counted and logged. Raises DataError where the tables are not of the schema, or give
-    no image for training or for the test.
+    `seed` draws a random split. What is wrong in a table is counted and logged. Raises DataError where the tables are
+    not of the schema, or give no image for training or for the test.
     """
     trains, tests = {}, []
     for site, path, where in _tables(data, schema, column):
@@ -48,8 +48,8 @@ def stations(data: str, schema: FlowSchema, column: str | None = None) -> Statio
         for line in tally.lines():
             if not line.startswith(LEFT_TO_OTHERS):  # that is as it should be
                 logger.warning("%s, %s", path, line)
-        trains[site] = windows(flows, schema, "train").labelled(schema.classes)
-        tests.append(windows(flows, schema, "test").labelled(schema.classes))
+        trains[site] = windows(flows, schema, "train", seed).labelled(schema.classes)
+        tests.append(windows(flows, schema, "test", seed).labelled(schema.classes))
     train, test = pool(list(trains.values())), pool(tests)
     if not len(train) or not len(test):
         raise DataError(
@@ -71,18 +71,24 @@ def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[tuple
         return
     if len(paths) != 1:
         raise DataError(f"`site_column` should stand with one table; found {len(paths)}")
-    name, _, chosen = column.partition("=")
+    name, equals, chosen = column.partition("=")
     values = values_of(paths[0], name, schema.missing)
-    wanted = [text.strip() for text in chosen.split(",") if text.strip()] or values
+    wanted = [text.strip() for text in chosen.split(",") if text.strip()] if equals else values
+    if not wanted:
+        raise DataError(f"`site_column` should be NAME, or NAME=VALUE,VALUE; found {column!r}")
     if unknown := sorted(set(wanted) - set(values)):
         raise DataError(f"column `{name}` of {paths[0]} should hold {', '.join(wanted)}; no {', '.join(unknown)} there")
     yield from ((value, paths[0], (name, value)) for value in values if value in wanted)
 
 
 def table_path(text: str) -> Path:
-    """The path of a table: as it is said, or else in the folder COLLABDM_DATA."""
-    path, folder = Path(text), os.environ.get("COLLABDM_DATA")
-    return Path(folder) / text if folder and not path.exists() and (Path(folder) / text).exists() else path
+    """The path of a table: as it is said, or else in the folder COLLABDM_DATA. Raises DataError where neither is."""
+    folder = os.environ.get("COLLABDM_DATA")
+    for path in (Path(text), *([Path(folder) / text] if folder else [])):
+        if path.exists():
+            return path
+    looked = f"nor in COLLABDM_DATA, {folder}" if folder else "and COLLABDM_DATA names no folder to look in"
+    raise DataError(f"{text} should be a table of flows; nothing is there, {looked}")
 
 
 def _names(paths: list[Path]) -> list[str]:

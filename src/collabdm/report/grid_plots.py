@@ -10,6 +10,7 @@ from typing import Any
 from collabdm.report.plots import COLOURS, MARKERS, figure, legend_below, plain_logarithm, unit_of
 from collabdm.reproduce.findings import Findings
 
+STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # a number of the paper
 GREY, DASHES = "#777777", ("--", ":", "-.", (0, (5, 1)))
 
 
@@ -20,25 +21,26 @@ def refinement(found: Findings, at: Mapping[str, str]) -> Any | None:
     if not curves:
         return None
     published = [p for p in grid.paper if all(at.get(k) == v for k, v in p.at.items())]
-    ends = [points[-1][0] for points in curves.values()] + [p.bytes for p in published if p.bytes]
-    unit, size = unit_of(int(max(ends)))
+    most = max(points[-1][0] for points in curves.values())
+    unit, size = unit_of(most)
 
     def draw(axes: Any) -> None:
         for i, (row, points) in enumerate(curves.items()):
             sent, means, spreads, _ = zip(*points, strict=True)
             axes.errorbar(
-                [b / size for b in sent], means, spreads, color=COLOURS[i], marker=MARKERS[i], capsize=3, label=row
-            )
+                [b / size for b in sent], means, spreads, color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
+            )  # fmt: skip
         for i, row in enumerate(row for row in grid.rows if row not in curves and found.at(row, at).n):
             axes.axhline(found.at(row, at).mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
-        for p in published:
-            place = p.bytes / size if p.bytes else max(ends) / size
-            axes.plot(place, p.accuracy, ls="", marker="*", ms=11, color="#000000", mfc="none")
-            axes.annotate(
-                f"paper {p.accuracy:.0f}", (place, p.accuracy), (-6, 0), textcoords="offset points", ha="right"
-            )
         axes.set(xlabel=f"{unit} per site, at most", ylabel="accuracy, %")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.05 * most / size)
+        for p in published:  # what it sends for more bytes, or for bytes that it does not say, stands at the edge
+            within = p.bytes is not None and p.bytes <= most
+            said = f"paper {p.accuracy:.0f}" + (f" at {p.bytes / size:,.0f} {unit}" if p.bytes and not within else "")
+            place = (p.bytes or 0) / size if within else 1.05 * most / size
+            axes.plot(place, p.accuracy, clip_on=False, **STAR)
+            axes.annotate(said, (place, p.accuracy), (-8, 0), textcoords="offset points", ha="right", va="center")
         axes.grid(alpha=0.25)
         legend_below(axes)
 
@@ -60,8 +62,10 @@ def along_axis(found: Findings, at: Mapping[str, str]) -> Any | None:
                 [x for x, _ in points], [own.mean for _, own in points], [own.std for _, own in points],
                 color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
             )  # fmt: skip
-        for p in (p for p in grid.paper if all(at.get(k) == v for k, v in p.at.items() if k != axis)):
-            axes.plot(float(p.at[axis]), p.accuracy, ls="", marker="*", ms=11, color="#000000", mfc="none")
+        here = [p for p in grid.paper if axis in p.at and all(at.get(k) == v for k, v in p.at.items() if k != axis)]
+        for row in dict.fromkeys(p.row for p in here):
+            stars = [(float(p.at[axis]), p.accuracy) for p in here if p.row == row]
+            axes.plot(*zip(*stars, strict=True), label=f"the paper's {row}", **STAR)
         axes.set_xscale("log")
         axes.set_xticks([float(v) for v in values], values)
         axes.minorticks_off()

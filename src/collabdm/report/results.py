@@ -123,7 +123,8 @@ def gallery(grid: Grid, sheet: Mapping[str, str], shown: Mapping[tuple[str, ...]
 def grid_section(found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tuple[str, ...], bytes]) -> str:
     """One table or figure."""
     grid = found.grid
-    scale = f'<p class="scale {escape(grid.scale)}">{escape(SCALE_TOLD[grid.scale])}: {escape(scale_of(grid))}</p>'
+    said = f"{SCALE_TOLD[grid.scale]}. Where a row or column says nothing else: {scale_of(grid)}"
+    scale = f'<p class="scale {escape(grid.scale)}">{escape(said)}</p>'
     about = f"<p>{escape(grid.text.strip())}</p>" if grid.text else ""
     parts = [f'<a id="{_anchor(grid)}"></a>{scale}', about]
     for i, sheet in enumerate(grid.sheets):
@@ -141,9 +142,11 @@ def grid_section(found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tupl
 
 
 def scale_of(grid: Grid) -> str:
-    """The settings that make the scale, in words: those that all lines of the grid share."""
-    plan = {k: v for k, v in grid.settings.get("plan", {}).items() if k != "augment"}
-    said = {k: v for k, v in grid.settings.items() if k not in ("plan", "compare", "preset")}
+    """The settings that make the scale, in words: those that hold where no axis and no line says otherwise."""
+    axes = [[set(at) | set(at.get("plan", {})) for at in values.values()] for values in grid.axes.values()]
+    left_out = {"plan", "compare", "augment", "curve"}.union(*(set.intersection(*keys) for keys in axes))
+    plan = {k: v for k, v in grid.settings.get("plan", {}).items() if k not in left_out}
+    said = {k: v for k, v in grid.settings.items() if k not in left_out}
     tests = said.pop("test_per_class", None)
     words = [_words(k, v) for k, v in (said | plan).items()]
     words.append("all test images" if tests is None else f"the same {tests} test images of each class for all cells")
@@ -151,9 +154,10 @@ def scale_of(grid: Grid) -> str:
 
 
 def _words(name: str, value: Any) -> str:
+    name = name.replace("_", " ")
     if isinstance(value, dict):
         return f"{name} ({', '.join(_words(k, v) for k, v in value.items())})"
-    return f"{name} {value}".replace("_", " ")
+    return f"{name} {value}"
 
 
 def sheet_table(found: Findings, sheet: dict[str, str]) -> str:

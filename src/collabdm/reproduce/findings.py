@@ -129,15 +129,17 @@ def _rows(cell: Cell, record: Record) -> Iterator[tuple[str, list[float]]]:
     """Names of rows, and the accuracies of a cell that belong to them."""
     method, first = cell.experiment.method, record["scores"][0]["network"]
     scores: list[dict[str, Any]] = [score for score in record["scores"] if score["network"] == first]
-    sites = [score["accuracies"] for score in scores if score["what"].startswith(f"{method}, site-")]
+    sites = []
     for score in scores:
         if score["what"] == method:
             yield cell.line, score["accuracies"]
-        elif score["accuracies"] not in sites:
+        elif score["what"].startswith(f"{method}, site-"):
+            sites.append(score["accuracies"])
+        else:
             yield score["what"], score["accuracies"]
     if sites:
-        yield f"{cell.line}, best site", max(sites)
-        yield f"{cell.line}, worst site", min(sites)
+        yield f"{cell.line}, best site", max(sites, key=statistics.fmean)
+        yield f"{cell.line}, worst site", min(sites, key=statistics.fmean)
 
 
 def _points(cell: Cell, record: Record) -> dict[int, tuple[int, float]]:

@@ -79,7 +79,7 @@ class Grid(BaseModel):
         if unknown := sorted(set(self.tables) - set(self.axes)):
             raise ValueError(f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}")
         if self.along is not None and not all(_is_number(value) for value in self.axes.get(self.along, ("",))):
-            raise ValueError(f"`along` should be an axis of numbers; found {self.along!r}")
+            raise ValueError(f"`along` should be an axis of numbers above 0; found {self.along!r}")
         known: dict[str, tuple[str | int, ...]] = {"line": tuple(self.lines), "seed": self.seeds}
         known |= {axis: tuple(values) for axis, values in self.axes.items()}
         places: list[dict[str, tuple[str | int, ...]]] = [
@@ -107,9 +107,12 @@ class Grid(BaseModel):
         return tuple(line for line in self.lines if line not in self.central)
 
     def published(self, row: str, at: Mapping[str, str]) -> Published | None:
-        """The paper's number for a row at given values of all axes; None where it has none."""
+        """The paper's number for a row at given values of all axes; None where it has none.
+
+        Of a curve it is that of its end, which is told without bytes.
+        """
         fits = (p for p in self.paper if p.row == row and all(at.get(k) == v for k, v in p.at.items()))
-        return next(fits, None)
+        return next((p for p in fits if self.kind != "curve" or p.bytes is None), None)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class Cell:
 
 
 def _is_number(value: str) -> bool:
-    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) is not None
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) is not None and float(value) > 0
 
 
 def told(at: Mapping[str, str]) -> str:

@@ -79,10 +79,10 @@ class Pace:
                 return found[len(found) // 2]
         return None
 
-    def of_all(self, cells: Sequence[Cell]) -> float | None:
-        """Seconds of all these cells."""
+    def of_all(self, cells: Sequence[Cell]) -> tuple[float, int]:
+        """Seconds of these cells as far as they can be told, and of how many they cannot."""
         expected = [self.expected(cell) for cell in cells]
-        return None if None in expected else sum((s for s in expected if s is not None), 0.0)
+        return sum((s for s in expected if s is not None), 0.0), expected.count(None)
 
 
 def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
@@ -202,12 +202,12 @@ def found_in(results: dict[str, Any]) -> Record:
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that was run, its record, and what is left: cells, and seconds where they can be told."""
+    """A cell that was run, its record, and what is left: cells, and seconds with the cells that cannot be told."""
 
     cell: Cell
     record: Record
     cells_left: int
-    seconds_left: float | None
+    time_left: tuple[float, int]
 
 
 def missing(cells: Sequence[Cell], records: dict[str, Record], retry: bool = False) -> list[Cell]:
@@ -223,8 +223,10 @@ def missing(cells: Sequence[Cell], records: dict[str, Record], retry: bool = Fal
 def share_out(cells: Sequence[Cell], shares: int) -> list[list[Cell]]:
     """The cells for several machines: those of one split, network and IPC stay together, to take over from each other.
 
-    A cell is in one share only, and the shares do not depend on what is done.
+    A cell is in one share only, and the shares do not depend on what is done. One share keeps the order of the cells.
     """
+    if shares == 1:
+        return [list(cells)]
     splits: dict[str, list[Cell]] = {}
     for cell in cells:
         found = cell.experiment
