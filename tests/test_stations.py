@@ -20,6 +20,7 @@ from collabdm.flows.tables import Reading
 from collabdm.images import pool
 from collabdm.methods import METHODS
 from collabdm.planning import with_rates
+from collabdm.reproduce.running import before_the_server
 from collabdm.settings import experiment_of, new_plan, simulation
 from traffic import row, tiny_schema, write_csv
 
@@ -176,6 +177,14 @@ def test_settings_that_do_not_go_with_tables_are_refused(two_files) -> None:
 
 def test_an_experiment_without_tables_keeps_its_digest() -> None:
     assert "flows" not in Experiment(data="digits").model_dump(mode="json")
+
+
+def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps_its_digest() -> None:
+    plain, own = Experiment(data="digits", recipe="short"), Experiment(data="digits", recipe="short", learning_rate=0.5)
+    assert (plain.protocol().recipe.learning_rate, own.protocol().recipe.learning_rate) == (0.02, 0.5)
+    assert "learning_rate" not in plain.model_dump(mode="json")
+    assert plain.digest != own.digest
+    assert before_the_server(plain) == before_the_server(own)
 
 
 def test_a_simulation_takes_a_schema_by_name_and_then_the_method_without_pae(two_files) -> None:

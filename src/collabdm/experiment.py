@@ -76,6 +76,7 @@ class Experiment(Part):
     `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
     along the refinement are scored too, by the first network. With `flows`, `data` is a table of that schema, or the
     tables of the sites by commas. `test_per_class` takes so many test images of each class, the same for every seed.
+    `epochs` and `learning_rate` replace the recipe's own.
     """
 
     data: str
@@ -97,10 +98,11 @@ class Experiment(Part):
     curve: Annotated[int, Field(ge=0, le=1000)] = 0
     flows: FlowSchema | None = None
     test_per_class: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=100)] | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        later = ("curve", "flows", "test_per_class")  # older digests stay
+        later = ("curve", "flows", "test_per_class", "learning_rate")  # older digests stay
         return {k: v for k, v in handler(self).items() if v or k not in later}
 
     @field_validator("plan")
@@ -133,9 +135,8 @@ class Experiment(Part):
 
     def protocol(self) -> Protocol:
         """How its sets are scored."""
-        recipe = RECIPES[self.recipe]
-        if self.epochs is not None:
-            recipe = recipe.model_copy(update={"epochs": self.epochs})
+        own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        recipe = RECIPES[self.recipe].model_copy(update={k: v for k, v in own.items() if v is not None})
         specs = networks_of(self.networks, network_of(self.plan.get("network", {})))
         return Protocol(specs, self.trials, recipe, self.seed)
 
