@@ -25,7 +25,7 @@ def reproduce(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of results.")],
     scale: Annotated[str, typer.Option(help=f"How large: {', '.join(SCALES)}.")] = "cpu",
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop between cells before so many are over.")] = None,
-    part: Annotated[str | None, typer.Option(help="This machine's share of the cells, such as 1/3.")] = None,
+    part: Annotated[str | None, typer.Option(help="This machine's share, such as 1/3, of the same grids.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run cells that failed again.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
