@@ -67,10 +67,9 @@ def page(rounds: list[Cell], cells: list[Cell], found: list[Findings]) -> str:
     parts = [
         "# Measured results\n",
         "Written by `python experiments/write_results.py` from the files in `results/`; every file carries its "
-        "settings, seed, device and versions. Accuracies are shares of the real test set, in percent, of "
-        "ConvNets trained on the set with hard labels (DENSE and FedAvg give a network of their own); ± is the standard "
-        "deviation over seeds (each seed is "
-        "another split, other networks, other images).\n",
+        "settings, seed, device and versions. Accuracies are shares of the real test set, in percent, of ConvNets "
+        "trained on the set with hard labels (DENSE and FedAvg give a network of their own); ± is the standard "
+        "deviation over seeds (each seed is another split, other networks, other images).\n",
         "## One round, five skewed sites\n",
         round_table(rounds),
         _command(rounds),
