@@ -134,7 +134,7 @@ def grid_section(found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tupl
         name = f"{grid.name}-{grid.scale}-{i + 1}"
         if name in svgs:
             at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
-            against = f"{grid.along}" if grid.along else "the bytes that a site sends at most"
+            against = grid.along or "the bytes that a site sends at most"
             said = f"{title or grid.title}{at}: accuracy against {against}"
             parts.append(page.plot(svgs[name], said))
         parts.append(gallery(grid, sheet, shown))

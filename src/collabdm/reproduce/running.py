@@ -31,16 +31,9 @@ from collabdm.whole import replace_whole
 
 IMAGES_SHOWN = 10  # of each class
 FOLDERS_KEPT = 12  # of cells run before, to take over from
-AFTER_THE_SITES = (
-    "networks",
-    "trials",
-    "recipe",
-    "epochs",
-    "learning_rate",
-    "compare",
-    "curve",
-    "test_per_class",
-)  # of an Experiment
+AFTER_THE_SITES = (  # of an Experiment
+    *("networks", "trials", "recipe", "epochs", "learning_rate", "compare", "curve", "test_per_class"),
+)
 OF_THE_SERVER = ("merging", "refinement")  # of a Plan
 
 
