@@ -129,9 +129,7 @@ def simulate_command(
         float | None, typer.Option(help="Skew of the Dirichlet split; 0 for IID.", show_default="0.1")
     ] = None,
     class_floor: Annotated[int | None, typer.Option(help="Images of every class that each site gets first.")] = None,
-    site_column: Annotated[
-        str | None, typer.Option(help="The column that names the site; of flows, NAME=1,2 too.")
-    ] = None,
+    site_column: Annotated[str | None, typer.Option(help="The column that names the site; of flows NAME=1,2.")] = None,
     partition: Annotated[str | None, typer.Option(help="A saved partition.json to replay.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Use only so many images of each class.")] = None,
     test_per_class: Annotated[int | None, typer.Option(help="Test on only so many of each class.")] = None,
@@ -148,6 +146,7 @@ def simulate_command(
     trials: Annotated[int | None, typer.Option(help="Networks trained of each kind.", show_default="5")] = None,
     recipe: Annotated[str | None, typer.Option(help=", ".join(RECIPES), show_default="paper")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate in training; else the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of everything.", show_default="0")] = None,
     curve: Annotated[
         int | None, typer.Option(help="Score so many points along the refinement as well.", show_default="0")
@@ -170,7 +169,8 @@ def simulate_command(
     options = given(
         data=data, flows=flows, method=method, sites=sites, beta=beta, class_floor=class_floor, site_column=site_column,
         partition=partition, per_class=per_class, test_per_class=test_per_class, side=side, trials=trials,
-        recipe=recipe, epochs=epochs, seed=seed, networks=networks, compare=compare, curve=curve,
+        recipe=recipe, epochs=epochs, learning_rate=learning_rate, seed=seed, networks=networks, compare=compare,
+        curve=curve,
     )  # fmt: skip
     run_simulation(simulation(config, preset, options, settings), output, compute_of(device, precision, threads), quiet)
 
