@@ -306,7 +306,7 @@ def test_every_setting_moves_the_digest() -> None:
         "data": "mnist", "method": "localdm", "sites": 4, "beta": 0.6, "class_floor": 1, "site_column": "x",
         "partition": "x", "per_class": 11, "side": 16, "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
         "trials": 2, "recipe": "paper", "epochs": 2, "seed": 3, "compare": ("random",),
-        "curve": 2, "test_per_class": 5, "flows": FIVE_G_NIDD,
+        "curve": 2, "test_per_class": 5, "learning_rate": 0.5, "flows": FIVE_G_NIDD,
     }  # fmt: skip
     assert set(changes) == set(Experiment.model_fields)
     changes["site_column"] = None  # stands beside none of the others
