@@ -27,7 +27,7 @@ from collabdm.confusion import Confusion
 from collabdm.evaluation import random_baselines
 from collabdm.files import read_distilled, write_contribution, write_distilled, write_plan
 from collabdm.flows.built_in import FIVE_G_NIDD
-from collabdm.flows.draft import draft
+from collabdm.flows.draft import draft, with_changes
 from collabdm.flows.schema import FlowSchema, Number
 from collabdm.flows.tables import Reading, read_flows
 from collabdm.flows.windows import Flows, Windows, windows
@@ -74,15 +74,10 @@ class Case:
         return self.settings["network"]
 
 
-def changed(schema: FlowSchema, **changes: Any) -> FlowSchema:
-    """The schema with other fields, checked."""
-    return FlowSchema.model_validate(schema.model_dump() | changes)
-
-
 def gtp(folder: Path, **changes: Any) -> Case:
     """Two site files of a 5G core capture; packets in order of their time."""
     drafted = draft(folder / "5g_gtp_site1.csv.gz", side=16).schema
-    schema = changed(drafted, **{"time": "frame.time_relative", "flows": 5, "block": 20} | changes)
+    schema = with_changes(drafted, {"time": "frame.time_relative", "flows": 5, "block": 20} | changes)
     sites = {"site-1": ("5g_gtp_site1.csv.gz", None), "site-2": ("5g_gtp_site2.csv.gz", None)}
     return Case(schema, sites, {"published test file": "5g_gtp_test.csv.gz"})
 
@@ -92,7 +87,7 @@ def nidd(folder: Path, **changes: Any) -> Case:
     small = {"flows": 5, "side": 16, "layout": "rows", "block": 4, "held_out": 4}
     row = Number(name="row_in_bts_csv", low=0.0, high=1e7)
     named = {"columns": (row, *FIVE_G_NIDD.columns[1:]), "leaking": (row.name, *FIVE_G_NIDD.leaking[1:])}
-    schema = changed(FIVE_G_NIDD, **named | small | changes)
+    schema = with_changes(FIVE_G_NIDD, named | small | changes)
     table = "5gnidd_subset.parquet"
     return Case(schema, {f"station-{k}": (table, ("BaseStation", str(k))) for k in (1, 2)})
 
@@ -112,7 +107,7 @@ def nidd_three(folder: Path) -> Case:
 def unsw(folder: Path) -> Case:
     """UNSW-NB15: rows in no order of time, so their blocks are as good as random; five sites, Dirichlet 0.1."""
     path = folder / "unsw_nb15_zscored.parquet"
-    schema = changed(draft(path, "class", 16, ("label",)).schema, flows=5)
+    schema = with_changes(draft(path, "class", 16, ("label",)).schema, {"flows": 5})
     return Case(schema, {"all": (path.name, None)}, split_over=5, per_class=200)
 
 
@@ -148,7 +143,7 @@ def ground_of(case: Case, folder: Path, seed: int) -> Ground:
     }
     tests = {}
     for grouping in ("class", "stream"):
-        grouped = changed(case.schema, grouping=grouping)
+        grouped = with_changes(case.schema, {"grouping": grouping})
         tests[f"held out, {grouping}"] = together([windows(flows, grouped, "test", seed) for flows in tables], grouped)
         for what, name in case.tests.items():
             flows = flows_of(folder / name, case.schema)

@@ -392,6 +392,12 @@ def test_what_one_set_is_for_is_in_one_part_and_other_sets_are_in_others() -> No
     assert all({cell.line for cell in part} == {part[0].line} for part in parts)
 
 
+def test_cells_that_failed_are_told_with_what_runs_them_again(place, results) -> None:
+    command = ("reproduce", place / "tiny.toml", "-o", results, "--minutes", 0)
+    assert "4 failed before: `--retry` runs them again" in done(*command).out
+    assert "failed before" not in done(*command, "--retry").out
+
+
 def test_one_machine_takes_the_cells_of_the_stages_first(place, tmp_path) -> None:
     out = done("reproduce", EXPERIMENTS / "comparison.toml", "-o", tmp_path, "--minutes", "0").out
     assert "time not known before the first" in out

@@ -198,6 +198,7 @@ def test_a_schema_in_settings_may_be_another_with_changes(two_files) -> None:
     made = experiment_of({"data": two_files, "flows": flows})
     assert made.flows == FIVE_G_NIDD.model_copy(update={"flows": 5, "side": 16, "layout": "rows"})
     assert experiment_of(made.model_dump(mode="json")) == made
+    assert new_plan(None, None, None, {"flows": flows}).flows == made.flows
     with pytest.raises(PlanError, match="`flows` should be at most 1"):
         experiment_of({"data": two_files, "flows": {"schema": "5gnidd", "side": 8}})
 

@@ -170,8 +170,8 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
     method = METHODS.get(settings.get("method", ""))
     if method is not None and method.options is not None:
         settings = method.adapt(settings)
-    if isinstance(settings.get("flows"), str):
-        settings["flows"] = schema_of(settings["flows"])
+    if "flows" in settings:
+        settings["flows"] = flows_of(settings["flows"])
     if isinstance(settings.get("flows"), FlowSchema):
         if classes is not None or image_size is not None:
             raise PlanError("`--flows` says the classes and the image size; found them given as well")

@@ -46,12 +46,12 @@ def reproduce(
     records = read_records(output)
     cells = in_turn(read)
     left = missing(share_out(cells, shares)[share - 1], records, retry)
-    alone = len({cell.experiment.digest for cell in cells})
+    alone, undone = len({cell.experiment.digest for cell in cells}), len(missing(cells, records, retry))
     console.print(
-        f"{alone - len(missing(cells, records, retry))} of {alone} cells are done; {len(left)} to run here, "
+        f"{alone - undone} of {alone} cells are done; {len(left)} to run here, "
         f"{told(*Pace(records).of_all(left), len(left))}"
     )
-    if not retry and (wrong := sum(failed(records.get(cell.experiment.digest, {})) for cell in cells)):
+    if wrong := len(missing(cells, records, retry=True)) - undone:
         console.print(f"{wrong} failed before: `--retry` runs them again")
     if left and minutes != 0:
         chosen = compute_of(device, precision, threads)

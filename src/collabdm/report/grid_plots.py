@@ -62,10 +62,10 @@ def along_axis(found: Findings, at: Mapping[str, str]) -> Any | None:
                 [x for x, _ in points], [own.mean for _, own in points], [own.std for _, own in points],
                 color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
             )  # fmt: skip
-        here = [p for p in grid.paper if axis in p.at and all(at.get(k) == v for k, v in p.at.items() if k != axis)]
-        for row in dict.fromkeys(p.row for p in here):
-            stars = [(float(p.at[axis]), p.accuracy) for p in here if p.row == row]
-            axes.plot(*zip(*stars, strict=True), label=f"the paper's {row}", **STAR)
+        for row in grid.rows:
+            stars = [(float(v), p.accuracy) for v in values if (p := grid.published(row, {**at, axis: v}))]
+            if stars:
+                axes.plot(*zip(*stars, strict=True), label=f"the paper's {row}", **STAR)
         axes.set_xscale("log")
         axes.set_xticks([float(v) for v in values], values)
         axes.minorticks_off()
