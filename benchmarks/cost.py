@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from speed import machine
 
-from collabdm.compute import Compute, choose_compute
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.images import ImageSet
-from collabdm.methods.collabdm import Run, contribute, distill
-from collabdm.planning import make_plan
-from collabdm.protocol import Contribution, ImageSpec, Plan
+from collabdm.matching.compute import Compute, choose_compute
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import contribute, distill
+from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
 

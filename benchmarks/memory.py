@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from speed import machine
 
-from collabdm.compute import choose_compute
-from collabdm.files import write_contribution
-from collabdm.methods.collabdm import Run, contribute
-from collabdm.planning import plan_for
-from collabdm.sources import load
+from collabdm.data.sources import load
+from collabdm.documents.contribution_file import write_contribution
+from collabdm.matching.compute import choose_compute
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import contribute
+from collabdm.planning.make import plan_for
 from collabdm.version import versions
 
 

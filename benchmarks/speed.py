@@ -25,19 +25,22 @@ import torch
 import torch.nn.functional as F
 import twin
 
-from collabdm.augment import expand
-from collabdm.compute import Compute, choose_compute
-from collabdm.embedding import Sampling, multiplications
-from collabdm.experiment import Bench, Experiment, simulate
+from collabdm.checkpoint import State
+from collabdm.data.partition import dirichlet
+from collabdm.data.sources import load
+from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.images import ImageSet
-from collabdm.matching import Problem, State, Target, match
-from collabdm.networks import build, seed_weights
-from collabdm.partition import dirichlet
-from collabdm.planning import geometry, make_plan, plan_embedding, plan_for
-from collabdm.protocol import ImageSpec, Plan
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.simulate import simulate
+from collabdm.matching.augment import expand
+from collabdm.matching.compute import Compute, choose_compute
+from collabdm.matching.embedding import Sampling, geometry, multiplications, plan_embedding
+from collabdm.matching.loop import Problem, Target, match
+from collabdm.matching.networks import build, seed_weights, statistics_width
+from collabdm.planning.make import make_plan, plan_for
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.training import RECIPES, Task, Trainer
 from collabdm.seeds import Purpose, Stream
-from collabdm.sources import load
-from collabdm.training import RECIPES, Task, Trainer
 from collabdm.version import versions
 
 SIDE, BATCH, STEPS, IPC, PAE = 32, 64, 3, 10, 2
@@ -141,7 +144,7 @@ def statistics_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
 def matching_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
     """The refinement of ten images per class, four small ones in each."""
     images, labels = synthetic(plan)
-    means = torch.zeros(STEPS, 10, plan.width)
+    means = torch.zeros(STEPS, 10, statistics_width(plan))
     present = torch.ones(10, dtype=torch.bool)
     embedding = plan_embedding(plan, compute, work=LONG)
     problem = Problem(embedding, labels, lambda i: Target(means[i], present), lambda i: i, PAE)

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from collabdm.augment import augment, draw, expand
-from collabdm.embedding import Sampling
+from collabdm.documents.plan import Matching, Plan
 from collabdm.images import ImageSet, as_float
-from collabdm.networks import Network, build, seed_weights
-from collabdm.protocol import Matching, Plan
+from collabdm.matching.augment import augment, draw, expand
+from collabdm.matching.embedding import Sampling
+from collabdm.matching.networks import Network, build, seed_weights, statistics_width
+from collabdm.scoring.training import Recipe
 from collabdm.seeds import Purpose, Stream
-from collabdm.training import Recipe
 
 
 def network_of(plan: Plan, step: int, weights: Purpose = Purpose.WEIGHTS) -> Network:
@@ -40,7 +40,7 @@ def statistics(plan: Plan, data: ImageSet, index: list[Tensor], step: int) -> Te
     for y in range(len(plan.classes)):
         chosen = index[step][data.labels[index[step]] == y]
         if len(chosen) == 0:
-            means.append(torch.zeros(plan.width))
+            means.append(torch.zeros(statistics_width(plan)))
             continue
         x = plan.image.normalisation.apply(data.images[chosen])
         with torch.no_grad():
@@ -86,7 +86,7 @@ def training(plan: Plan, data: ImageSet, recipe: Recipe, seed: int) -> Network:
 
 def round_and_score(plan: Plan, sites: list[ImageSet], test: ImageSet, recipe: Recipe) -> float:
     """A whole round, every site in turn, and the accuracy of one network."""
-    start, sums, total = [], torch.zeros(plan.steps, len(plan.classes), plan.width), torch.zeros(len(plan.classes))
+    start, sums, total = [], torch.zeros(plan.steps, len(plan.classes), statistics_width(plan)), torch.zeros(len(plan.classes))
     for data in sites:
         local = Sampling(plan.seed, Purpose.LOCAL_BATCH, plan.local.batch)
         index = [local.picks(data, i) for i in range(plan.local.steps)]

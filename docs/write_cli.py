@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from collabdm.cli import app
+from collabdm.cli.main import app
 
 PLACE = Path(__file__).with_name("cli.md")
 VALUES = {str: "text", int: "whole number", float: "number", Path: "path", bool: ""}

@@ -18,13 +18,12 @@ from over_seeds import agreed, arguments_of, compute_of, over_seeds, with_spread
 from scipy.stats import spearmanr
 
 from collabdm import ImageSet, NetworkSpec, Recipe, contribute, distill, load
-from collabdm.embedding import Geometry
-from collabdm.evaluation import random_baselines
-from collabdm.methods.collabdm import Run
-from collabdm.planning import geometry
+from collabdm.data.sources import limit
+from collabdm.matching.embedding import Geometry, geometry
+from collabdm.methods.base import Run
+from collabdm.scoring.evaluation import random_baselines
+from collabdm.scoring.training import Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.sources import limit
-from collabdm.training import Task, Trainer, training_set
 
 SIZES = {
     "variants": 20, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100, "width": 32, "widest": 24,

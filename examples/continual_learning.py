@@ -17,13 +17,13 @@ import torch
 from over_seeds import agreed, arguments_of, compute_of, over_seeds, with_spread
 
 from collabdm import ImageSet, Plan, Recipe, contribute, distill, load, training_set
-from collabdm.evaluation import random_baselines
+from collabdm.data.sources import limit
 from collabdm.images import as_float, pool
-from collabdm.methods.collabdm import Run
-from collabdm.planning import geometry
+from collabdm.matching.embedding import geometry
+from collabdm.methods.base import Run
+from collabdm.scoring.evaluation import random_baselines
+from collabdm.scoring.training import Task, Trainer
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.sources import limit
-from collabdm.training import Task, Trainer
 
 SIZES = {"groups": 5, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100, "epochs": 20, "width": 32}
 

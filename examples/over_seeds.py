@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collabdm import ImageSet, Plan, plan_for
-from collabdm.compute import Compute, choose_compute
+from collabdm.matching.compute import Compute, choose_compute
 from collabdm.version import versions
 
 Run = Callable[[argparse.Namespace, int], dict[str, Any]]

@@ -14,17 +14,22 @@ from pathlib import Path
 
 import torch
 
-from collabdm.compute import choose_compute
-from collabdm.embedding import sketch_matrix
-from collabdm.evaluation import Protocol, evaluate
-from collabdm.files import read_contribution, write_contribution
-from collabdm.methods.collabdm import Run, contribute, distill
-from collabdm.partition import dirichlet
-from collabdm.planning import check_probe, cost, make_plan, plan_for
-from collabdm.protocol import Contribution, Plan
-from collabdm.sources import load
-from collabdm.statistics import Statistics, encode
-from collabdm.training import RECIPES
+from collabdm.data.partition import dirichlet
+from collabdm.data.sources import load
+from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.plan import Plan
+from collabdm.matching.class_statistics import encode
+from collabdm.matching.compute import choose_compute
+from collabdm.matching.embedding import sketch_matrix
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import contribute, distill
+from collabdm.planning.cost import cost
+from collabdm.planning.make import make_plan, plan_for
+from collabdm.planning.probe import check_probe
+from collabdm.rounds.contributions import read_contribution
+from collabdm.scoring.evaluation import Protocol, evaluate
+from collabdm.scoring.training import RECIPES
 from collabdm.version import versions
 
 WIDTHS = (None, 512, 128)

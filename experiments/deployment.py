@@ -21,14 +21,16 @@ from typing import Any
 
 import torch
 
-from collabdm.arrows import Site, contribute_file
-from collabdm.compute import Compute
-from collabdm.experiment import Bench
-from collabdm.files import ContributionFiles, contribution_bytes, read_contribution
+from collabdm.data.sources import load
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.plan import Plan
 from collabdm.flower.collecting import collect, contribution_path
-from collabdm.protocol import Plan
-from collabdm.sources import load
-from collabdm.statistics import merge_in_order
+from collabdm.matching.class_statistics import merge_in_order
+from collabdm.matching.compute import Compute
+from collabdm.matching.networks import statistics_width
+from collabdm.rounds.contributions import ContributionFiles, read_contribution
+from collabdm.rounds.exchange import Site, contribute_file
+from collabdm.rounds.resumable import Bench
 from collabdm.version import versions
 from deployed import Deployment, Namespaces, deployment, peaks, wait_for
 from fashion import COMPUTE, a_plan, private_data, sent, write_given
@@ -118,7 +120,7 @@ def merge(plan: Plan, folder: Path) -> None:
     """Check and merge what is in a folder, as `distill` does before it refines."""
     files = ContributionFiles(plan, [contribution_path(folder, name) for name in plan.site_names or ()])
     statistics = (contribution.statistics for contribution in files.values())
-    merge_in_order(statistics, plan.width, plan.steps, len(plan.classes), plan.merging)
+    merge_in_order(statistics, statistics_width(plan), plan.steps, len(plan.classes), plan.merging)
 
 
 def timed(do: Callable[[], object]) -> tuple[float, float]:

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from collabdm.arrows import Site, contribute_file, distill_files
-from collabdm.compute import Compute
-from collabdm.experiment import Bench
-from collabdm.files import ContributionFiles, contribution_limit, read_contribution
+from collabdm.data.sources import load
+from collabdm.documents.plan import Plan
 from collabdm.flower.collecting import contribution_path
 from collabdm.flower.server import outcome_path
-from collabdm.protocol import Plan
-from collabdm.sources import load
+from collabdm.matching.compute import Compute
+from collabdm.rounds.contributions import ContributionFiles, contribution_limit, read_contribution
+from collabdm.rounds.exchange import Site, contribute_file, distill_files
+from collabdm.rounds.resumable import Bench
 from collabdm.version import versions
 from deployed import Deployment, Namespaces, deployment, peaks, wait_for
 from fashion import COMPUTE, a_plan, private_data, sent, write_given

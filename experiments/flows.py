@@ -22,28 +22,32 @@ from typing import Any
 
 import torch
 
-from collabdm.compute import Compute, choose_compute
-from collabdm.confusion import Confusion
-from collabdm.evaluation import random_baselines
-from collabdm.files import read_distilled, write_contribution, write_distilled, write_plan
-from collabdm.flows.built_in import FIVE_G_NIDD
-from collabdm.flows.draft import draft, with_changes
-from collabdm.flows.schema import FlowSchema, Number
-from collabdm.flows.tables import Reading, read_flows
-from collabdm.flows.windows import Flows, Windows, windows
+from collabdm.data.flows.built_in import FIVE_G_NIDD
+from collabdm.data.flows.draft import draft, with_changes
+from collabdm.data.flows.tables import Reading, read_flows
+from collabdm.data.flows.windows import Flows, Windows, windows
+from collabdm.data.partition import dirichlet
+from collabdm.data.sources import limit
+from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.flow_schema import FlowSchema, Number
+from collabdm.documents.outcome_files import read_distilled, write_distilled
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import write_plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet, pool
-from collabdm.methods import METHODS
-from collabdm.methods.collabdm import Run
-from collabdm.networks import NetworkSpec
-from collabdm.partition import dirichlet
-from collabdm.planning import geometry, plan_for_flows
-from collabdm.protocol import Plan
+from collabdm.matching.compute import Compute, choose_compute
+from collabdm.matching.embedding import geometry
+from collabdm.methods.base import Run
+from collabdm.methods.registry import METHODS
+from collabdm.planning.make import plan_for_flows
+from collabdm.planning.presets import preset_settings
+from collabdm.planning.settings import merge_settings
+from collabdm.scoring.confusion import Confusion
+from collabdm.scoring.evaluation import random_baselines
+from collabdm.scoring.training import RECIPES, Task, Trainer, network_seed, training_set
 from collabdm.seeds import Purpose, Stream
-from collabdm.settings import merge_settings, preset_settings
-from collabdm.sources import limit
-from collabdm.training import RECIPES, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
-from collabdm.whole import write_whole
 
 NETWORK = {"name": "ConvNet", "width": 32, "depth": 3}
 RECIPE = RECIPES["short"].model_copy(update={"batch": 64})  # small sets: several steps an epoch
@@ -187,7 +191,7 @@ def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path, precisio
     how = ("--precision", precision, "--threads", "1", "--quiet")
 
     def process(*arguments: object) -> None:
-        subprocess.run([sys.executable, "-m", "collabdm.cli", *map(str, arguments), *how], check=True)
+        subprocess.run([sys.executable, "-m", "collabdm", *map(str, arguments), *how], check=True)
 
     write_plan(plan, folder / "plan.json")
     sent = []

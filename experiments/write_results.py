@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from collabdm.flows.built_in import FIVE_G_NIDD
-from collabdm.flows.synthetic import PUBLISHED_COUNTS
+from collabdm.data.flows.built_in import FIVE_G_NIDD
+from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
+from collabdm.lab.reproduce.findings import Findings
+from collabdm.lab.reproduce.grids import SCALES, Grid, read_grid, told
+from collabdm.planning.settings import read_toml
 from collabdm.report.results import commands, costs, provenance_rows, read_findings, scale_of
-from collabdm.reproduce.findings import Findings
-from collabdm.reproduce.grids import SCALES, Grid, read_grid, told
-from collabdm.settings import read_toml
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, README = ROOT / "results", ROOT / "docs" / "results.md", ROOT / "README.md"

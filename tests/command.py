@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from collabdm import cli, screen
+from collabdm.cli import console as screen
+from collabdm.cli import main as cli
 from pictures import draw, pixels
 
 NETWORK = "ConvNet:width=8,depth=1"

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from collabdm.files import write_plan
+from collabdm.data.sources import limit, load
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import write_plan
 from collabdm.images import ImageSet
-from collabdm.planning import plan_for
-from collabdm.protocol import Plan
+from collabdm.planning.make import plan_for
 from collabdm.seeds import Purpose, Stream
-from collabdm.sources import limit, load
 
 COMPUTE = {"device": "cpu", "precision": "float32", "threads": 1}
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from collabdm.augment import augment, draw
-from collabdm.embedding import Seeds
+from collabdm.documents.plan import Matching, Plan
 from collabdm.images import ImageSet
-from collabdm.networks import build, seed_weights
-from collabdm.protocol import Matching, Plan
+from collabdm.matching.augment import augment, draw
+from collabdm.matching.embedding import Seeds
+from collabdm.matching.networks import build, seed_weights
 from collabdm.seeds import Purpose, Stream, derive, participants
 
 Means = dict[tuple[int, int], Tensor]  # (t, y) -> L_t^y

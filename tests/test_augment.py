@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from collabdm.augment import OPERATIONS, Draws, augment, draw, expand, identity, mosaic
+from collabdm.documents.specs import OPERATIONS
+from collabdm.matching.augment import Draws, augment, draw, expand, identity, mosaic
 from collabdm.seeds import Purpose, Stream
 from tiny import ramp
 

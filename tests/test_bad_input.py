@@ -13,11 +13,14 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from collabdm import files
-from collabdm.files import write_contribution, write_distilled, write_plan
+from collabdm.data.partition import Partition
+from collabdm.documents import outcome_files
+from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.outcome_files import read_distilled, write_distilled
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import write_plan
 from collabdm.methods.collabdm import contribute, distill
-from collabdm.partition import Partition
-from collabdm.protocol import Plan
+from collabdm.rounds.contributions import read_contribution
 from command import NETWORK, Result, done, picture_folder, run, watched
 from pictures import draw, parquet, pixels
 from tiny import COLOUR, answers, tiny_data, tiny_plan
@@ -262,7 +265,7 @@ def test_a_class_at_no_site_is_named_and_may_be_done_without(here) -> None:
     command = ("distill", "plan.json", "north.st", "-o", "made.st")
     refused(*command, said=("every class should be at some site; no contribution has owl", "wait for a site"))
     done(*command, "--allow-missing")
-    made = files.read_distilled("made.st")
+    made = read_distilled("made.st")
     assert made.images.counts().tolist() == [2, 2, 0]
 
 
@@ -311,7 +314,7 @@ def test_a_damaged_set_is_refused(damage, here) -> None:
 
 
 def test_a_set_that_is_too_large_is_refused_before_it_is_read(here, monkeypatch) -> None:
-    monkeypatch.setattr(files, "DISTILLED_LIMIT", 1000)
+    monkeypatch.setattr(outcome_files, "DISTILLED_LIMIT", 1000)
     refused(*EVALUATE, said=("set.st should have at most 1,000 bytes; found",))
 
 
@@ -415,7 +418,7 @@ def test_pictures_of_another_size_or_colour_are_refused_and_resize_mends_it(side
     command = with_option(CONTRIBUTE, "--data", "held")
     refused(*command, said=(f"(3, 8, 8), as the plan says; found ({channels}, {side}, {side})", "`--resize` brings"))
     done(*command, "--resize")
-    assert files.read_contribution("answer.st", plan).statistics.totals.tolist() == [2, 1]
+    assert read_contribution("answer.st", plan).statistics.totals.tolist() == [2, 1]
 
 
 def test_pictures_of_two_sizes_are_mended_by_resize_too(here) -> None:

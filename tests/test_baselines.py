@@ -9,36 +9,37 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from collabdm.arrows import Site, contribute_file, distill_files, picture_of
-from collabdm.augment import identity
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.extra_tensors import declared_bytes
+from collabdm.documents.plan import Plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
-from collabdm.experiment import Bench
-from collabdm.files import (
-    ContributionFiles,
-    contribution_bytes,
-    contribution_limit,
-    parse_contribution,
-    read_contribution,
-)
 from collabdm.images import ImageSet
-from collabdm.matching import State
-from collabdm.methods import METHODS, coreset, declared_parts, method_of
+from collabdm.lab.settings import simulation
+from collabdm.matching.augment import identity
+from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.weights import load_weights, network_of, weights_of
 from collabdm.methods import collabdm as collab
-from collabdm.methods.collabdm import Run
+from collabdm.methods import coreset
+from collabdm.methods.base import Run, options_of
 from collabdm.methods.dense import Dense, Imagination, ensemble_of, new_generator, softened
 from collabdm.methods.dosfl import Dosfl, Steps, unroll
 from collabdm.methods.fedd3 import FedD3, Inducing, centred, induce, loss_of, ntk, predict
+from collabdm.methods.registry import METHODS, contribution_spec, method_of
 from collabdm.methods.rounds import class_gradients, gradient_distance
-from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.outcomes import KINDS
-from collabdm.parts import declared_bytes
-from collabdm.planning import cost, make_plan, options_of
-from collabdm.policy import Policy, PolicyError, foretell
-from collabdm.protocol import Contribution, Plan
+from collabdm.planning.cost import cost
+from collabdm.planning.make import make_plan
+from collabdm.planning.presets import preset_settings
+from collabdm.planning.settings import merge_settings, new_plan
 from collabdm.report.gathering import OWN, parts_of
+from collabdm.rounds.contributions import ContributionFiles, contribution_limit, parse_contribution, read_contribution
+from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_of
+from collabdm.rounds.policy import Policy, PolicyError, foretell
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.outcomes import KINDS
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.settings import merge_settings, new_plan, preset_settings, simulation
-from collabdm.weights import load_weights, weights_of
 from tiny import CLASSES, GREY, NETWORK, tiny_data, tiny_plan
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -150,11 +151,11 @@ def test_the_presets_of_the_other_systems_make_the_plans_that_their_authors_publ
     ten = ",".join(f"class {y}" for y in range(10))
     plans = {name: new_plan(None, ten, "3x32", dict(preset_settings(name))) for name in ("fedd3", "dosfl", "dense")}
     assert all(plan.method == name for name, plan in plans.items())
-    assert declared_parts(plans["fedd3"])["images"].shape == (100, 3, 32, 32)  # IPC 50 from 5 sites
-    assert declared_parts(plans["dosfl"])["images"].shape == (10, 10, 3, 32, 32)
+    assert contribution_spec(plans["fedd3"]).extra["images"].shape == (100, 3, 32, 32)  # IPC 50 from 5 sites
+    assert contribution_spec(plans["dosfl"]).extra["images"].shape == (10, 10, 3, 32, 32)
     options = options_of(plans["dosfl"].options, Dosfl)
     assert (options.passes * 10, options.window) == (200, 60)  # T and W of Feng et al.
-    assert sum(part.nbytes for part in declared_parts(plans["dense"]).values()) == 1_276_968  # 1.28 MB
+    assert sum(part.nbytes for part in contribution_spec(plans["dense"]).extra.values()) == 1_276_968  # 1.28 MB
     for name, plan in plans.items():
         settings = options_of(plan.options, METHODS[name].options or Dense).model_dump(mode="json")
         assert merge_settings(settings, preset_settings(name)["options"]) == settings
@@ -221,7 +222,7 @@ def test_a_policy_counts_the_parts_of_a_method_and_what_they_begin_from(method: 
     plan, data = plan_of(method), tiny_data(HOLDINGS[0], 0)
     whole = len(contribution_bytes(method_of(plan).contribute(plan, data, "site-0", Run())))
     assert ("in all", f"{whole:,} bytes") in foretell(plan, data, "site-0")
-    assert cost(plan).file_bytes + declared_bytes(declared_parts(plan)) >= whole
+    assert cost(plan).file_bytes + declared_bytes(contribution_spec(plan).extra) >= whole
     with pytest.raises(PolicyError, match="largest_bytes"):
         Policy(largest_bytes=whole // 2).check(plan, data)
     with pytest.raises(PolicyError, match="is not foretold"):
@@ -421,7 +422,7 @@ def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_ima
     seed_weights(fresh, Stream.of(derive(plan.seed, "dense"), Purpose.NETWORK))
     with torch.no_grad():
         wanted = ensemble(x)
-        before, after = (softened(f(x), wanted, 20.0) for f in (fresh, made.network()))
+        before, after = (softened(f(x), wanted, 20.0) for f in (fresh, network_of(made)))
     assert float(after) < 0.2 * float(before)
     assert set(seen) == {"site-0", "site-1", "ensemble", "counted ensemble", "epoch"}
 

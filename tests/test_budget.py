@@ -5,14 +5,16 @@ import re
 import pytest
 import torch
 
-from collabdm.budget import FEWEST_STEPS, ITERATIONS, MOST_STEPS, choose, read_bytes
+from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.errors import PlanError
-from collabdm.files import contribution_bytes
 from collabdm.images import ImageSet
+from collabdm.matching.class_statistics import encode
 from collabdm.methods.collabdm import contribute
-from collabdm.planning import cost, make_plan, most_bytes
-from collabdm.protocol import Contribution, ImageSpec, Plan
-from collabdm.statistics import Statistics, encode
+from collabdm.planning.budget import FEWEST_STEPS, ITERATIONS, MOST_STEPS, choose, read_bytes
+from collabdm.planning.cost import cost, most_bytes
+from collabdm.planning.make import make_plan
 
 SMALL = {"width": 8, "depth": 1}
 SHAPES = [(1, 8), (3, 32), (3, 64)]  # channels, side

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabdm import files
-from collabdm.confusion import Confusion
+from collabdm.data.flows.windows import Flows, windows
+from collabdm.documents.flow_schema import FlowSchema
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.plan import ImageSpec
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, PlanError
-from collabdm.flows.classifier import Verdicts, classify, rows_of, schema_for
-from collabdm.flows.schema import FlowSchema
-from collabdm.flows.windows import Flows, windows
-from collabdm.models import TrainedModel, read_model, weights_of, write_model
-from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.protocol import ImageSpec
+from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
+from collabdm.matching.networks import build, seed_weights
+from collabdm.scoring.confusion import Confusion
+from collabdm.scoring.trained_model import TrainedModel, read_model, weights_of, write_model
 from collabdm.seeds import Purpose, Stream
 from command import cells, done, run
 from traffic import row, tiny_schema, write_csv
@@ -138,7 +139,7 @@ def test_two_stations_of_one_table_make_a_set_and_a_model_tells_the_classes(tmp_
         result = done("contribute", tmp_path / "plan.json", *sent, "-q")
         assert ("not numbers, taken as missing: 1" in result.err) == (site == "b")
     done("distill", tmp_path / "plan.json", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "set", "-q")
-    made = files.read_distilled(tmp_path / "set")
+    made = read_distilled(tmp_path / "set")
     assert made.sites == {"a": [66, 71], "b": [66, 71]}
     evaluated = done("evaluate", tmp_path / "set", "--data", table, "--recipe", "short", "--epochs", "20",
                      "--trials", "1", "--no-random", "-q")  # fmt: skip

@@ -14,10 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from collabdm import demo, experiment
-from collabdm.experiment import Bench, simulate
-from collabdm.files import read_contribution, read_distilled, read_plan
-from collabdm.protocol import Plan
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import read_plan
+from collabdm.lab import demo
+from collabdm.lab import simulate as experiment
+from collabdm.lab.simulate import simulate
+from collabdm.rounds import resumable
+from collabdm.rounds.contributions import read_contribution
+from collabdm.rounds.resumable import Bench
 from collabdm.version import __version__
 from command import NETWORK, SCORED, SPLIT, TINY, Result, cells, done, picture_folder, run, watched
 
@@ -354,11 +359,12 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments, said, monkeypatch, tmp
 
 SLOWLY = """
 import signal, sys, time
-from collabdm import cli, experiment, screen
+from collabdm.cli import console, main
+from collabdm.rounds import resumable
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it
-experiment.STATE_EVERY_SECONDS = 0.0
-screen.Bars.__call__ = lambda *step: time.sleep(0.05)
-cli.main()
+resumable.STATE_EVERY_SECONDS = 0.0
+console.Bars.__call__ = lambda *step: time.sleep(0.05)
+main.main()
 """
 
 
@@ -420,7 +426,7 @@ def test_a_server_stopped_by_ctrl_c_goes_on_to_the_same_bytes(a_round, tmp_path)
 
 
 def test_the_state_of_other_data_is_not_taken_up(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(experiment, "STATE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(resumable, "STATE_EVERY_SECONDS", -1.0)
     done("plan", "--classes", "cat,dog", "--image-size", "3x8", *TINY, "-o", tmp_path / "plan.json")
     command = ("contribute", tmp_path / "plan.json", "--site", "a", "-o", tmp_path / "a.safetensors", "--data")
     first, second = (picture_folder(tmp_path / str(n), cat=n, dog=n) for n in (3, 4))
@@ -444,7 +450,7 @@ def stopper(after: int) -> object:
 
 
 def test_an_error_is_one_message_in_a_process_of_its_own_too(tmp_path) -> None:
-    command = [sys.executable, "-m", "collabdm.cli", "inspect", str(tmp_path / "nothing")]
+    command = [sys.executable, "-m", "collabdm", "inspect", str(tmp_path / "nothing")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"error: {tmp_path / 'nothing'} should be a readable file; No such file or directory\n"

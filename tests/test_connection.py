@@ -9,7 +9,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 import numpy as np
 import pytest
 
-from collabdm.files import write_plan
+from collabdm.documents.plan_file import write_plan
 from collabdm.flower import connection
 from collabdm.flower.connection import DeploymentError, check_flower, check_key, check_server
 from command import cells, run
@@ -134,7 +134,7 @@ def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> No
     good = run(*words)
     assert good.code == 0
     assert {row[0]: row[1] for row in cells(good.out)}["would send: classes"] == "cat: 4, dog: 3, owl: 2"
-    monkeypatch.setattr("collabdm.cli.deployment.check_flower", lambda: "flwr")
+    monkeypatch.setattr("collabdm.cli.check.check_flower", lambda: "flwr")
     Path("site.toml").write_text("raw_images = false\n")
     bad = run(*words, "--policy", "site.toml", "--key", "none", "--server", f"127.0.0.1:{free_port()}")
     assert bad.code == 2

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from collabdm import sources
+from collabdm.data import sources
+from collabdm.data.sources import load
 from collabdm.errors import DataError
-from collabdm.sources import load
 from pictures import draw, image_folder, pixels, planes
 
 

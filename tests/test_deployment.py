@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'collabdm[flower]'")
 
+from collabdm.documents.plan import Plan
 from collabdm.flower.collecting import contribution_path
 from collabdm.flower.connection import check_key, check_server
 from collabdm.flower.server import outcome_path
-from collabdm.protocol import Plan
 from command import done
 from deployed import Deployment, Loopback, Namespaces, deployment, forbidden, wait_for
 from fashion import COMPUTE, a_plan, private_data, sent, write_given

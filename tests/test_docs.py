@@ -17,16 +17,23 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from collabdm import cli, files, outcome_files
+from collabdm.cli import main as cli
+from collabdm.documents.canonical_json import canonical_json
+from collabdm.documents.contribution_file import ContributionHeader, contribution_bytes
+from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import PLAN_LIMIT, read_plan, write_plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
-from collabdm.methods import METHODS
+from collabdm.lab.settings import experiment_of
+from collabdm.matching.networks import build, seed_weights
 from collabdm.methods.collabdm import contribute
-from collabdm.models import ModelHeader
-from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.planning import check_probe
-from collabdm.protocol import Plan, canonical_json
+from collabdm.methods.registry import METHODS
+from collabdm.planning.probe import check_probe
+from collabdm.planning.settings import read_toml
+from collabdm.scoring.distilled_model_file import ModelHeader as ModelHeader2
+from collabdm.scoring.trained_model import ModelHeader
 from collabdm.seeds import Purpose, Stream, derive, participants
-from collabdm.settings import experiment_of, read_toml
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -181,9 +188,9 @@ def test_settings_files_are_experiments(page: Path, tmp_path: Path) -> None:
 def test_example_plan_is_read_and_its_probe_is_found(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(golden("plan"), encoding="utf-8")
-    plan = files.read_plan(path)
+    plan = read_plan(path)
     check_probe(plan)
-    files.write_plan(plan, tmp_path / "again.json")
+    write_plan(plan, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text(encoding="utf-8") == golden("plan")
     canonical = canonical_json(plan.model_dump(mode="json"))
     count, begin = re.search(r"canonical JSON has ([\d,]+) bytes and begins\n`(.*?)`", FORMAT).groups()  # type: ignore[union-attr]
@@ -259,12 +266,12 @@ def test_every_field_of_a_plan_is_described_with_its_default() -> None:
 
 
 def test_header_keys_and_tensors_of_the_page_are_those_of_the_files() -> None:
-    for model in (files.ContributionHeader, files.DistilledHeader, ModelHeader):
+    for model in (ContributionHeader, DistilledHeader, ModelHeader):
         assert all(f"| `{name}` |" in FORMAT for name in model.model_fields)
     for name in ("steps", "classes", "codes", "scales", "batch_counts", "totals"):
         assert f"| `statistics.{name}` |" in FORMAT
-    assert f"{files.PLAN_LIMIT:,} bytes" in FORMAT
-    assert f"{files.DISTILLED_LIMIT:,} bytes" in FORMAT
+    assert f"{PLAN_LIMIT:,} bytes" in FORMAT
+    assert f"{DISTILLED_LIMIT:,} bytes" in FORMAT
 
 
 def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
@@ -272,7 +279,7 @@ def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
         assert f"`{kind}`" in FORMAT
     numbers = sum(value.numel() for value in build(NetworkSpec(), (3, 32, 32), 10).parameters())
     assert f"has {numbers:,} numbers, {4 * numbers:,} bytes" in FORMAT
-    assert all(f"| `{name}` |" in FORMAT for name in outcome_files.ModelHeader.model_fields)
+    assert all(f"| `{name}` |" in FORMAT for name in ModelHeader2.model_fields)
     with_parts = [name for name, method in METHODS.items() if method.options is not None and method.converse is None]
     assert all(f"| `{name}` |" in FORMAT for name in with_parts)
 
@@ -281,7 +288,7 @@ def test_formula_of_bytes_holds() -> None:
     plan = Plan.model_validate({k: v for k, v in json.loads(golden("plan")).items() if k not in FRAME})
     pixels = (torch.arange(6 * 64) % 256).to(torch.uint8).view(6, 1, 8, 8)
     data = ImageSet(pixels, torch.tensor([0, 1, 0, 1, 0, 0]), plan.classes)
-    content = files.contribution_bytes(contribute(plan, data, "site-1"))
+    content = contribution_bytes(contribute(plan, data, "site-1"))
     steps, held, width, images = 2, 2, 16, 2
     tensors = steps * held * width * 2 + images * 64 + 8 * (steps + 3 * held + images)
     assert len(content) == 8 + int.from_bytes(content[:8], "little") + tensors

@@ -8,19 +8,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from collabdm import compute
-from collabdm.augment import cutmix
-from collabdm.compute import Compute
-from collabdm.confusion import Confusion
-from collabdm.curves import Curve, chosen_steps
-from collabdm.evaluation import Protocol, Score, evaluate
-from collabdm.experiment import Bench, Experiment, simulate
-from collabdm.files import read_distilled
-from collabdm.methods.collabdm import Run, distill
-from collabdm.planning import geometry
-from collabdm.robustness import augmentation_robust_score, from_accuracies, label_robust_score, robustness
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.lab.curves import Curve, chosen_steps
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.simulate import simulate
+from collabdm.matching import compute
+from collabdm.matching.augment import cutmix
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import geometry
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import distill
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.confusion import Confusion
+from collabdm.scoring.dd_ranking import (
+    augmentation_robust_score,
+    from_accuracies,
+    label_robust_score,
+    robustness,
+)
+from collabdm.scoring.evaluation import Protocol, Score, evaluate
+from collabdm.scoring.training import RECIPES, Recipe, Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream
-from collabdm.training import RECIPES, Recipe, Task, Trainer, training_set
 from tiny import NETWORK, answers, tiny_data, tiny_plan
 
 SHORT = Recipe(epochs=2)

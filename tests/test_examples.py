@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from collabdm.files import write_distilled
+from collabdm.data.sources import limit, load
+from collabdm.documents.outcome_files import write_distilled
 from collabdm.methods.collabdm import contribute, distill
-from collabdm.planning import plan_for
+from collabdm.planning.make import plan_for
 from collabdm.seeds import Purpose, Stream
-from collabdm.sources import limit, load
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES, RESULTS = ROOT / "examples", ROOT / "results" / "examples"

@@ -10,24 +10,30 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from collabdm import experiment as module
-from collabdm.compute import Compute
+from collabdm.checkpoint import State
+from collabdm.data.flows.built_in import FIVE_G_NIDD
+from collabdm.data.partition import Partition
+from collabdm.data.sources import limit, load
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import read_plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
-from collabdm.evaluation import Protocol, Score, for_as_many_steps, random_baselines
-from collabdm.experiment import Bench, Experiment, Stopping, simulate, split_of
-from collabdm.files import read_contribution, read_distilled, read_plan
-from collabdm.flows.built_in import FIVE_G_NIDD
 from collabdm.images import ImageSet
-from collabdm.matching import State
-from collabdm.networks import NetworkSpec
-from collabdm.outcomes import KINDS
-from collabdm.partition import Partition
-from collabdm.planning import networks_of, plan_for
-from collabdm.protocol import DistilledSet, Plan
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.simulate import simulate, split_of
+from collabdm.matching.compute import Compute
+from collabdm.planning.make import plan_for
+from collabdm.planning.presets import PRESETS
+from collabdm.planning.settings import merge_settings, network_list, networks_of, plan_settings
+from collabdm.rounds import resumable as module
+from collabdm.rounds.contributions import read_contribution
+from collabdm.rounds.resumable import Bench, Stopping
+from collabdm.scoring.evaluation import Protocol, Score, for_as_many_steps, random_baselines
+from collabdm.scoring.outcomes import KINDS
+from collabdm.scoring.training import RECIPES
 from collabdm.seeds import Purpose, Stream
-from collabdm.settings import PRESETS, merge_settings, network_list, plan_settings
-from collabdm.sources import limit, load
-from collabdm.training import RECIPES
 from collabdm.version import versions
 from command import picture_folder
 from pictures import parquet

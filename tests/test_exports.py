@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from collabdm.errors import DataError, PlanError
-from collabdm.exports import Card, export
-from collabdm.files import write_distilled
+from collabdm.data.sources import load
+from collabdm.documents.outcome_files import write_distilled
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.errors import DataError, OutputError, PlanError
+from collabdm.export.dataset import Card, export
+from collabdm.export.onnx import onnx_bytes
 from collabdm.images import ImageSet
-from collabdm.models import read_model, weights_of, write_model
-from collabdm.portable import onnx_bytes
-from collabdm.protocol import DistilledSet
+from collabdm.scoring.trained_model import read_model, weights_of, write_model
+from collabdm.scoring.training import training_set
 from collabdm.seeds import Purpose, Stream
-from collabdm.sources import load
-from collabdm.training import training_set
-from collabdm.whole import OutputError
 from command import cells, done, run
 from pictures import draw
 from test_models import pictures, tiny_model

@@ -15,28 +15,21 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings, strategies
 
-from collabdm.errors import DocumentError
-from collabdm.files import (
-    contribution_bytes,
-    contribution_limit,
-    parse_contribution,
-    read_contribution,
-    read_distilled,
-    read_plan,
-    read_state,
-    write_contribution,
-    write_distilled,
-    write_plan,
-    write_state,
-)
+from collabdm.checkpoint import State
+from collabdm.documents.atomic_write import check_writable
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import contribution_bytes, write_contribution
+from collabdm.documents.outcome_files import read_distilled, read_steps, write_distilled, write_steps
+from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import read_plan, write_plan
+from collabdm.errors import DocumentError, OutputError
 from collabdm.images import ImageSet
-from collabdm.matching import State
 from collabdm.methods.collabdm import contribute, distill
-from collabdm.outcome_files import read_model, read_steps, write_model, write_steps
-from collabdm.planning import cost
-from collabdm.protocol import Contribution, DistilledSet, DistilledSteps, Plan
-from collabdm.weights import DistilledModel
-from collabdm.whole import OutputError, check_writable
+from collabdm.planning.cost import cost
+from collabdm.rounds.contributions import contribution_limit, parse_contribution, read_contribution
+from collabdm.rounds.resumable import read_state, write_state
+from collabdm.scoring.distilled_model_file import read_model, write_model
 from tiny import (
     CLASSES,
     COLOUR,

@@ -14,26 +14,31 @@ pytest.importorskip("flwr", reason="flwr is not installed: pip install 'collabdm
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from collabdm.arrows import Site, contribute_file, distill_files
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import plan_bytes, write_plan
 from collabdm.errors import DocumentError, PlanError
-from collabdm.experiment import Bench
-from collabdm.files import (
-    ContributionFiles,
-    contribution_bytes,
-    plan_bytes,
-    read_contribution,
-    read_distilled,
-    write_plan,
-)
 from collabdm.flower import collecting
 from collabdm.flower.collecting import CollectionError, Outcome, collect, contribution_path
 from collabdm.flower.server import outcome_path, serve
-from collabdm.flower.wire import BYTES, DOCUMENT, SAID, Answer, answer_content, plan_content, read_answer, read_question
+from collabdm.flower.wire import (
+    BYTES,
+    DOCUMENT,
+    SAID,
+    Answer,
+    answer_content,
+    plan_content,
+    read_answer,
+    read_question,
+)
 from collabdm.images import ImageSet
-from collabdm.methods import METHODS
 from collabdm.methods.collabdm import contribute
-from collabdm.outcome_files import read_model
-from collabdm.protocol import Plan
+from collabdm.methods.registry import METHODS
+from collabdm.rounds.contributions import ContributionFiles, read_contribution
+from collabdm.rounds.exchange import Site, contribute_file, distill_files
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.distilled_model_file import read_model
 from in_process import Hours, InProcess, Node, data_node, failing, saying, site_node
 from tiny import GREY, tiny_data, tiny_plan
 from traffic import row, tiny_schema, write_csv

@@ -14,18 +14,24 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from collabdm.data.flows.built_in import FIVE_G_NIDD, LEAKING
+from collabdm.data.flows.draft import draft, schema_of
+from collabdm.data.flows.images import load_flows
+from collabdm.data.flows.synthetic import (
+    NAMES,
+    PROFILES,
+    PUBLISHED_COUNTS,
+    sessions,
+    write_synthetic,
+)
+from collabdm.data.flows.tables import Reading, read_flows
+from collabdm.data.flows.windows import Flows, lay_out, windows
+from collabdm.documents.flow_schema import Category, FlowSchema, Number
+from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.errors import DataError, PlanError
-from collabdm.flows import load_flows
-from collabdm.flows.built_in import FIVE_G_NIDD, LEAKING
-from collabdm.flows.draft import draft, schema_of
-from collabdm.flows.schema import Category, FlowSchema, Number
-from collabdm.flows.synthetic import NAMES, PROFILES, PUBLISHED_COUNTS, sessions, write_synthetic
-from collabdm.flows.tables import Reading, read_flows
-from collabdm.flows.windows import Flows, lay_out, windows
-from collabdm.planning import make_plan
-from collabdm.protocol import ImageSpec, Plan
+from collabdm.planning.make import make_plan
+from collabdm.planning.settings import new_plan
 from collabdm.seeds import Purpose, Stream
-from collabdm.settings import new_plan
 from traffic import row, tiny_schema, write_csv
 
 ROWS = [row(i, "bad" if i % 3 == 0 else "ok") for i in range(30)]
@@ -322,7 +328,7 @@ def test_a_class_without_an_image_is_told(tmp_path) -> None:
 def test_a_table_is_read_in_chunks(tmp_path, monkeypatch) -> None:
     path = write_csv(tmp_path / "a.csv", ROWS * 40)
     whole, _ = read_flows(path, tiny_schema())
-    monkeypatch.setattr("collabdm.flows.chunks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("collabdm.data.flows.chunks.CHUNK_BYTES", 1000)
     steps: list[tuple[int, int]] = []
     parts, _ = read_flows(path, tiny_schema(), Reading(progress=lambda what, done, total: steps.append((done, total))))
     assert torch.equal(whole.levels, parts.levels)
@@ -460,9 +466,9 @@ def test_memory_grows_by_the_pixels_of_a_table_and_not_by_its_text(tmp_path) -> 
     program = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from collabdm.flows.built_in import FIVE_G_NIDD\n"
-        "from collabdm.flows import chunks\n"
-        "from collabdm.flows.tables import read_flows\n"
+        "from collabdm.data.flows.built_in import FIVE_G_NIDD\n"
+        "from collabdm.data.flows import chunks\n"
+        "from collabdm.data.flows.tables import read_flows\n"
         "chunks.CHUNK_BYTES = 2**18\n"
         "for path in sys.argv[1:]:\n"
         "    flows, _ = read_flows(Path(path), FIVE_G_NIDD)\n"

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from collabdm import compute
-from collabdm.compute import CHUNKS, Compute
-from collabdm.embedding import Sampling
-from collabdm.fused import fused
+from collabdm.documents.plan import ImageSpec
+from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
+from collabdm.matching import compute
+from collabdm.matching.compiled_layers import fused
+from collabdm.matching.compute import CHUNKS, Compute
+from collabdm.matching.embedding import Sampling, plan_embedding
+from collabdm.matching.networks import build, seed_weights
 from collabdm.methods.local_training import LocalTraining, Pupil, train_locally
-from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.planning import make_plan, plan_embedding
-from collabdm.protocol import ImageSpec
+from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
 from tiny import tiny_data, tiny_plan
 

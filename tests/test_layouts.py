@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from collabdm.data.sources import column_values, load
 from collabdm.errors import DataError
-from collabdm.sources import column_values, load
 from pictures import image_folder, parquet, pixels, planes
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import contribution_bytes, write_contribution
+from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
-from collabdm.files import ContributionFiles, contribution_bytes, write_contribution
 from collabdm.images import ImageSet
+from collabdm.matching.networks import statistics_width
 from collabdm.methods.collabdm import distill
-from collabdm.protocol import Contribution, Plan
+from collabdm.rounds.contributions import ContributionFiles
 from collabdm.seeds import Purpose, Stream
 from tiny import CLASSES, VERSIONS, fixed_plan, fixed_statistics
 
@@ -21,7 +24,7 @@ def small(plan: Plan, k: int) -> Contribution:
     stream = Stream.of(k, Purpose.DATA)
     labels = torch.tensor(held)
     pixels = (stream.uniforms(2, 1, 8, 8) * 255).to(torch.uint8)
-    codes = stream.uniforms(plan.steps, 2, plan.width).to(torch.float16)
+    codes = stream.uniforms(plan.steps, 2, statistics_width(plan)).to(torch.float16)
     totals = stream.integers(40, 2).add(1).tolist()
     statistics = fixed_statistics(codes, held, totals)
     return Contribution(f"site-{k}", plan.digest, statistics, ImageSet(pixels, labels, CLASSES), VERSIONS)

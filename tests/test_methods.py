@@ -9,22 +9,27 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies
 
-from collabdm import compute
-from collabdm.augment import expand
-from collabdm.compute import CHUNKS, Compute
-from collabdm.embedding import class_means
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.files import contribution_bytes, read_state, write_state
 from collabdm.images import ImageSet, as_float
-from collabdm.matching import State, Target, learning_rate, matching_loss
-from collabdm.methods import METHODS, method_of
-from collabdm.methods.collabdm import Run, apportion, contribute, distill
+from collabdm.matching import compute
+from collabdm.matching.augment import expand
+from collabdm.matching.class_statistics import merge
+from collabdm.matching.compute import CHUNKS, Compute
+from collabdm.matching.embedding import class_means, plan_embedding
+from collabdm.matching.loop import Target, learning_rate, matching_loss
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import apportion, contribute, distill
 from collabdm.methods.localdm import random_images
-from collabdm.networks import NetworkSpec
-from collabdm.planning import make_plan, plan_embedding
-from collabdm.protocol import Contribution, DistilledSet, Matching, Plan
+from collabdm.methods.registry import METHODS, method_of
+from collabdm.planning.make import make_plan
+from collabdm.rounds.resumable import read_state, write_state
 from collabdm.seeds import Purpose, Stream
-from collabdm.statistics import merge
 from tiny import CLASSES, COLOUR, GREY, NETWORK, answers, tiny_data, tiny_plan
 
 SITES = ("site-1", "site-2", "site-3")

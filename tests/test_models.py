@@ -8,14 +8,15 @@ import pytest
 import safetensors.torch
 import torch
 
+from collabdm.documents.codec import HEADER_KEY
+from collabdm.documents.outcomes import DistilledModel
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, DocumentError
-from collabdm.files import HEADER_KEY
-from collabdm.models import TrainedModel, read_model, weights_of, write_model
-from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.outcome_files import write_model as write_outcome
+from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.weights import weights_of as outcome_weights
+from collabdm.scoring.distilled_model_file import write_model as write_outcome
+from collabdm.scoring.trained_model import TrainedModel, read_model, weights_of, write_model
 from collabdm.seeds import Purpose, Stream
-from collabdm.weights import DistilledModel
-from collabdm.weights import weights_of as outcome_weights
 from tiny import CLASSES, COLOUR, NETWORK, tiny_plan
 
 

@@ -6,8 +6,9 @@ import torch
 from pydantic import ValidationError
 from torch.func import functional_call, stack_module_state, vmap
 
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
-from collabdm.networks import Network, NetworkSpec, build, seed_weights
+from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.seeds import Purpose, Stream
 
 NAMES = ["ConvNet", "AlexNet", "VGG11", "ResNet18"]

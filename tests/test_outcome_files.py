@@ -10,13 +10,14 @@ import jaxtyping
 import pytest
 import torch
 
+from collabdm.documents.outcome_files import read_steps, write_steps
+from collabdm.documents.outcomes import DistilledModel, DistilledSteps
+from collabdm.documents.plan import Plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError
-from collabdm.methods import METHODS
-from collabdm.networks import NetworkSpec
-from collabdm.outcome_files import read_model, read_steps, write_model, write_steps
-from collabdm.outcomes import KINDS, read_kept
-from collabdm.protocol import DistilledSteps, Plan
-from collabdm.weights import DistilledModel
+from collabdm.methods.registry import METHODS
+from collabdm.scoring.distilled_model_file import read_model, write_model
+from collabdm.scoring.outcomes import KINDS, read_kept
 from test_files import changed, from_bytes
 from tiny import fixed_model, fixed_plan, fixed_steps
 

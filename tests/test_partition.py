@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.images import ImageSet
-from collabdm.partition import (
+from collabdm.data.partition import (
     Partition,
     by_column,
     dirichlet,
@@ -15,6 +13,8 @@ from collabdm.partition import (
     iid,
     site_names,
 )
+from collabdm.errors import DataError, DocumentError, PlanError
+from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
 
 LABELS = torch.arange(1000) % 10

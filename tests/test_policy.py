@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from collabdm.arrows import Site, admit, contribute_file
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import write_plan
 from collabdm.errors import DataError, PlanError
-from collabdm.experiment import Bench
-from collabdm.files import contribution_bytes, read_contribution, write_plan
 from collabdm.methods.collabdm import contribute
-from collabdm.planning import cost
-from collabdm.policy import Policy, PolicyError, foretell, read_policy
-from collabdm.protocol import Plan
+from collabdm.planning.cost import cost
+from collabdm.rounds.contributions import read_contribution
+from collabdm.rounds.exchange import Site, admit, contribute_file
+from collabdm.rounds.policy import Policy, PolicyError, foretell, read_policy
+from collabdm.rounds.resumable import Bench
 from command import cells, done, run
 from tiny import tiny_data, tiny_plan
 

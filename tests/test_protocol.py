@@ -9,24 +9,21 @@ import torch
 from hypothesis import given, settings, strategies
 from pydantic import ValidationError
 
+from collabdm.documents.canonical_json import canonical_json
+from collabdm.documents.contribution import Contribution, Statistics, check_contribution, check_contributions
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.flow_schema import FlowSchema, Number
+from collabdm.documents.frozen_model import describe
+from collabdm.documents.plan import Collection, Plan, Probe
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError, ProbeError
-from collabdm.files import contribution_bytes
-from collabdm.flows.schema import FlowSchema, Number
 from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute
-from collabdm.networks import NetworkSpec
-from collabdm.planning import check_probe, cost, describe, make_plan, plan_for, probe
-from collabdm.protocol import (
-    Collection,
-    Contribution,
-    Plan,
-    Probe,
-    canonical_json,
-    check_contribution,
-    check_contributions,
-)
+from collabdm.methods.registry import contribution_spec
+from collabdm.planning.cost import cost
+from collabdm.planning.make import make_plan, plan_for
+from collabdm.planning.probe import check_probe, probe
 from collabdm.seeds import participants
-from collabdm.statistics import Statistics
 from tiny import (
     CLASSES,
     COLOUR,
@@ -375,7 +372,7 @@ def test_an_answer_that_fits_is_accepted() -> None:
     for plan in (PLAN, INT8, fixed_plan(images="float32"), fixed_plan(local={"method": "none", "images": 1})):
         images = image_set(images=torch.zeros(2, 1, 8, 8)) if plan.images == "float32" else image_set()
         images = images.subset(torch.arange(0)) if plan.local.method == "none" else images
-        check_contribution(plan, fixed_contribution(plan, images=images))
+        check_contribution(contribution_spec(plan), fixed_contribution(plan, images=images))
 
 
 @pytest.mark.parametrize(
@@ -406,7 +403,7 @@ def test_an_answer_that_fits_is_accepted() -> None:
 )
 def test_an_answer_that_does_not_fit_is_refused_by_name(message: str, bad: dict) -> None:
     with pytest.raises(DocumentError, match=rf"contribution of '.*': .*{message}"):
-        check_contribution(PLAN, fixed_contribution(PLAN, **bad))
+        check_contribution(contribution_spec(PLAN), fixed_contribution(PLAN, **bad))
 
 
 def test_steps_of_another_site_are_refused() -> None:
@@ -414,9 +411,9 @@ def test_steps_of_another_site_are_refused() -> None:
     wrong = plan.steps_of("b")
     codes = ramp(len(wrong), 2, 4).half()
     statistics = replace(fixed_statistics(codes, [0, 2]), steps=torch.tensor(wrong))
-    check_contribution(plan, fixed_contribution(plan, site="b", statistics=statistics))
+    check_contribution(contribution_spec(plan), fixed_contribution(plan, site="b", statistics=statistics))
     with pytest.raises(DocumentError, match="contribution of 'a': steps should be the"):
-        check_contribution(plan, fixed_contribution(plan, site="a", statistics=statistics))
+        check_contribution(contribution_spec(plan), fixed_contribution(plan, site="a", statistics=statistics))
 
 
 @pytest.mark.parametrize(

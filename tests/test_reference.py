@@ -2,17 +2,19 @@ import pytest
 import torch
 
 import reference
-from collabdm.augment import expand
-from collabdm.compute import Compute
-from collabdm.embedding import class_means
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
-from collabdm.matching import State, Target, matching_loss
-from collabdm.methods.collabdm import Run, contribute, refine
+from collabdm.matching.augment import expand
+from collabdm.matching.class_statistics import Merged, merge
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import class_means, plan_embedding
+from collabdm.matching.loop import Target, matching_loss
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import contribute, refine
 from collabdm.methods.localdm import local_images
-from collabdm.planning import plan_embedding
-from collabdm.protocol import Contribution, Plan
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.statistics import Merged, merge
 from tiny import CLASSES, COLOUR, GREY, tiny_data, tiny_plan
 
 SITES = ("site-1", "site-2", "site-3")

@@ -12,14 +12,16 @@ import pytest
 from PIL import Image
 
 from browser import state_of
+from collabdm.documents.outcome_files import read_distilled
 from collabdm.errors import DocumentError
-from collabdm.evaluation import Score
-from collabdm.experiment import Bench, Experiment, simulate
-from collabdm.files import read_distilled
-from collabdm.report import settings_toml, write_report
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.settings import simulation
+from collabdm.lab.simulate import simulate
 from collabdm.report.gathering import OWN, PARTS, Round, gather, parts_of
 from collabdm.report.page import network_table, result_table, robust_scores
-from collabdm.settings import simulation
+from collabdm.report.write import settings_toml, write_report
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.evaluation import Score
 from command import done, run
 
 PLAN = {

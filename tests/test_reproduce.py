@@ -8,12 +8,10 @@ import pytest
 from PIL import Image
 
 from collabdm.errors import DocumentError, PlanError
-from collabdm.experiment import Bench, Experiment, simulate
-from collabdm.methods import METHODS
-from collabdm.planning import cost, plan_for_flows
-from collabdm.reproduce import running
-from collabdm.reproduce.findings import Findings, Found
-from collabdm.reproduce.grids import (
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.reproduce import running
+from collabdm.lab.reproduce.findings import Findings, Found
+from collabdm.lab.reproduce.grids import (
     SCALES,
     Grid,
     cells_of,
@@ -24,9 +22,22 @@ from collabdm.reproduce.grids import (
     published_of,
     read_grid,
 )
-from collabdm.reproduce.records import append, failed, read_records
-from collabdm.reproduce.running import Pace, Workshop, before_the_server, missing, run_cells, share_out, take_over
-from collabdm.settings import read_toml
+from collabdm.lab.reproduce.records import append, failed, read_records
+from collabdm.lab.reproduce.running import (
+    Pace,
+    Workshop,
+    before_the_server,
+    missing,
+    run_cells,
+    share_out,
+    take_over,
+)
+from collabdm.lab.simulate import simulate
+from collabdm.methods.registry import METHODS
+from collabdm.planning.cost import cost
+from collabdm.planning.make import plan_for_flows
+from collabdm.planning.settings import read_toml
+from collabdm.rounds.resumable import Bench
 from command import cells as table_cells
 from command import done, run
 

@@ -12,10 +12,17 @@ from PIL import Image
 
 from browser import state_of
 from collabdm.errors import DocumentError
-from collabdm.report.results import figures, holds_results, read_findings, scale_of, standing, write_results
-from collabdm.reproduce.findings import Found
-from collabdm.reproduce.grids import Grid, Published, cells_of, picture_of, pictured
-from collabdm.reproduce.records import append
+from collabdm.lab.reproduce.findings import Found
+from collabdm.lab.reproduce.grids import Grid, Published, cells_of, picture_of, pictured
+from collabdm.lab.reproduce.records import append
+from collabdm.report.results import (
+    figures,
+    holds_results,
+    read_findings,
+    scale_of,
+    standing,
+    write_results,
+)
 from command import done
 
 SETTINGS = {"data": "digits", "sites": 2, "compare": (), "test_per_class": 3, "plan": {"steps": 4, "ipc": 1}}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from collabdm.files import read_distilled
+from collabdm.data.sources import limit, load
+from collabdm.documents.outcome_files import read_distilled
 from collabdm.seeds import Purpose, Stream
-from collabdm.sources import limit, load
 
 HELD = {"north": (0, 1, 2, 3, 4, 5), "south": (4, 5, 6, 7), "west": (0, 7, 8, 9)}
 SMALL = ("--network", "ConvNet:width=16", "--steps", "4", "--batch", "16", "--local-steps", "3", "--passes", "2")
@@ -19,7 +19,7 @@ SMALL = ("--network", "ConvNet:width=16", "--steps", "4", "--batch", "16", "--lo
 
 def collabdm(folder: Path, *words: str) -> str:
     """Run a command in a folder, in a process of its own."""
-    command = [sys.executable, "-m", "collabdm.cli", *words]
+    command = [sys.executable, "-m", "collabdm", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from collabdm.data.sources import column_values, fit_classes, limit, load
 from collabdm.errors import DataError
 from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
-from collabdm.sources import column_values, fit_classes, limit, load
 from pictures import image_folder, parquet, pixels, planes
 
 needs_data = pytest.mark.skipif(not os.environ.get("COLLABDM_DATA"), reason="COLLABDM_DATA is not set")

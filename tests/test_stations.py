@@ -8,20 +8,23 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from collabdm import demo
+from collabdm.data.flows.built_in import FIVE_G_NIDD
+from collabdm.data.flows.images import load_flows
+from collabdm.data.flows.stations import stations, table_path, values_of
+from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
+from collabdm.data.flows.tables import Reading
+from collabdm.documents.outcome_files import read_distilled
 from collabdm.errors import DataError, PlanError
-from collabdm.experiment import Bench, Experiment, data_of, plan_of, simulate
-from collabdm.files import read_distilled
-from collabdm.flows import load_flows
-from collabdm.flows.built_in import FIVE_G_NIDD
-from collabdm.flows.stations import stations, table_path, values_of
-from collabdm.flows.synthetic import PUBLISHED_COUNTS
-from collabdm.flows.tables import Reading
 from collabdm.images import pool
-from collabdm.methods import METHODS
-from collabdm.planning import with_rates
-from collabdm.reproduce.running import before_the_server
-from collabdm.settings import experiment_of, new_plan, simulation
+from collabdm.lab import demo
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.reproduce.running import before_the_server
+from collabdm.lab.settings import experiment_of, simulation
+from collabdm.lab.simulate import data_of, plan_of, simulate
+from collabdm.methods.registry import METHODS
+from collabdm.planning.make import with_rates
+from collabdm.planning.settings import new_plan
+from collabdm.rounds.resumable import Bench
 from traffic import row, tiny_schema, write_csv
 
 SCHEMA = tiny_schema(split="time", block=2, held_out=3)
@@ -140,7 +143,7 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
     ],
 )
 def test_tables_that_are_no_sites_are_refused(tmp_path, two_files, monkeypatch, data, column, message) -> None:
-    monkeypatch.setattr("collabdm.flows.stations.MOST_STATIONS", 5)
+    monkeypatch.setattr("collabdm.data.flows.stations.MOST_STATIONS", 5)
     short = write_csv(tmp_path / "short.csv", rows_of("s", 0)[:6])
     with pytest.raises(DataError, match=message):
         stations(data.format(*(path.strip() for path in two_files.split(",")), short), SCHEMA, column)

@@ -7,16 +7,16 @@ import jaxtyping
 import pytest
 import torch
 
-from collabdm.compute import Compute
-from collabdm.embedding import Sampling, class_means, sketch_matrix
+from collabdm.data.partition import dirichlet, iid
+from collabdm.documents.contribution import Statistics
+from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet, pool
-from collabdm.matching import Target, matching_loss
-from collabdm.partition import dirichlet, iid
-from collabdm.planning import plan_embedding
-from collabdm.protocol import Plan
+from collabdm.matching.class_statistics import Merged, class_statistics, encode, merge
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import Sampling, class_means, plan_embedding, sketch_matrix
+from collabdm.matching.loop import Target, matching_loss
 from collabdm.seeds import Purpose, Stream, participants
-from collabdm.statistics import Merged, Statistics, class_statistics, encode, merge
 from tiny import CLASSES, WIDTH, fixed_statistics, split, tiny_data, tiny_plan
 
 PLAN = tiny_plan(steps=2)

@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 
+from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
+from collabdm.documents.plan import ImageSpec, Plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
+from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.weights import weights_of
 from collabdm.methods.collabdm import contribute
-from collabdm.networks import NetworkSpec, build, seed_weights
-from collabdm.planning import make_plan
-from collabdm.protocol import Contribution, DistilledSet, DistilledSteps, ImageSpec, Plan
+from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
-from collabdm.statistics import Statistics
-from collabdm.weights import DistilledModel, weights_of
 
 CLASSES = ("cat", "dog", "owl")
 GREY = ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,))

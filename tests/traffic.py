@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from collabdm.flows.schema import Category, FlowSchema, Number
+from collabdm.documents.flow_schema import Category, FlowSchema, Number
 
 COLUMNS = (
     Number(name="dur", low=0, high=10, unit=0.1),

@@ -19,26 +19,26 @@ Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot 
 distillation", 2024.
 """
 
-from collabdm.compute import Compute, choose_compute
+from collabdm.data.sources import load
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.outcome_files import read_distilled, write_distilled
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import ImageSpec, Plan
+from collabdm.documents.plan_file import read_plan, write_plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import CollabDMError, DataError, DocumentError, PlanError, ProbeError
-from collabdm.evaluation import Protocol, Score, evaluate
-from collabdm.files import (
-    read_contribution,
-    read_distilled,
-    read_plan,
-    write_contribution,
-    write_distilled,
-    write_plan,
-)
 from collabdm.images import ImageSet
-from collabdm.methods import METHODS
-from collabdm.methods.collabdm import Run, contribute, distill
-from collabdm.models import TrainedModel, read_model, write_model
-from collabdm.networks import NetworkSpec
-from collabdm.planning import check_probe, make_plan, plan_for
-from collabdm.protocol import Contribution, DistilledSet, ImageSpec, Plan
-from collabdm.sources import load
-from collabdm.training import RECIPES, Recipe, training_set
+from collabdm.matching.compute import Compute, choose_compute
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import contribute, distill
+from collabdm.methods.registry import METHODS
+from collabdm.planning.make import make_plan, plan_for
+from collabdm.planning.probe import check_probe
+from collabdm.rounds.contributions import read_contribution
+from collabdm.scoring.evaluation import Protocol, Score, evaluate
+from collabdm.scoring.trained_model import TrainedModel, read_model, write_model
+from collabdm.scoring.training import RECIPES, Recipe, training_set
 from collabdm.version import __version__
 
 __all__ = [

@@ -19,3 +19,7 @@ class DataError(CollabDMError):
 
 class ProbeError(CollabDMError):
     """This machine computes other numbers than the Plan's author did."""
+
+
+class OutputError(CollabDMError):
+    """A place cannot be written."""

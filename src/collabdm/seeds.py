@@ -27,6 +27,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 SEED_LIMIT = 2**63
+
+
 STEP_LIMIT = 2**32
 
 

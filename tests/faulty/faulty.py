@@ -10,9 +10,10 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from collabdm.files import contribution_limit, parse_plan
+from collabdm.documents.plan_file import parse_plan
 from collabdm.flower import site
 from collabdm.flower.wire import Answer, answer_content, read_question
+from collabdm.rounds.contributions import contribution_limit
 
 app = ClientApp()
 

@@ -7,20 +7,20 @@ from typing import Annotated
 import torch
 import typer
 
-from collabdm.arrows import place_of
+from collabdm.cli.console import Bars, table
 from collabdm.cli.options import Quiet, Rows, Threads, app, check_output, compute_of, console, notes
+from collabdm.data.flows.built_in import SCHEMAS
+from collabdm.data.flows.chunks import some
+from collabdm.data.flows.draft import DRAFT_SIDE, Draft, draft, schema_of, with_changes
+from collabdm.data.flows.synthetic import PUBLISHED_COUNTS, write_synthetic
+from collabdm.data.flows.tables import Reading, read_flows
+from collabdm.data.flows.windows import windows
+from collabdm.documents.atomic_write import write_whole
 from collabdm.errors import PlanError
-from collabdm.flows.built_in import SCHEMAS
-from collabdm.flows.chunks import some
-from collabdm.flows.classifier import Verdicts, classify, rows_of, schema_for
-from collabdm.flows.draft import DRAFT_SIDE, Draft, draft, schema_of, with_changes
-from collabdm.flows.synthetic import PUBLISHED_COUNTS, write_synthetic
-from collabdm.flows.tables import Reading, read_flows
-from collabdm.flows.windows import windows
-from collabdm.models import read_model
-from collabdm.screen import Bars, table
-from collabdm.settings import given
-from collabdm.whole import write_whole
+from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
+from collabdm.planning.settings import given
+from collabdm.rounds.exchange import place_of
+from collabdm.scoring.trained_model import read_model
 
 
 @app.command("schema")

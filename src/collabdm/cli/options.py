@@ -8,12 +8,13 @@ import torch
 import typer
 from rich.console import Console
 
-from collabdm import arrows
-from collabdm.compute import Compute, choose_compute
-from collabdm.experiment import Bench
-from collabdm.inspection import describe_file
-from collabdm.screen import Bars, table
-from collabdm.whole import OutputError, check_writable
+from collabdm.cli.console import Bars, table
+from collabdm.documents.atomic_write import check_writable
+from collabdm.errors import OutputError
+from collabdm.matching.compute import Compute, choose_compute
+from collabdm.rounds import exchange as arrows
+from collabdm.rounds.inspect import describe_file
+from collabdm.rounds.resumable import Bench
 
 app = typer.Typer(
     name="collabdm",
@@ -22,28 +23,55 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
 console = Console()
+
+
 notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
+
 held_as_planned = partial(arrows.held_as_planned, say=notes.print)
+
 
 DATA_HELP = (
     "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) or of "
     "parquet files, an .npz file, or a Hugging Face id"
 )
+
+
 Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
+
+
 PRESET = typer.Option(
     help="Settings not given: `best` (ours), `paper` (the published ones), or those of `fedd3`, `dosfl`, `dense`.",
     show_default="best",
 )
+
+
 Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
+
+
 Rows = Annotated[str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE.")]
+
+
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
+
+
 Precision = Annotated[
     str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")
 ]
+
+
 Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes all.")]
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]
+
+
 DistilledPath = Annotated[Path, typer.Argument(metavar="SET", help="The distilled set, a safetensors file.")]
 
 

@@ -19,8 +19,8 @@ def report(
     ] = None,
 ) -> None:
     """Show rounds, or tables beside the paper's, on one HTML page that needs no network, with plots as SVG and PNG."""
-    from collabdm.report import write_report  # draws: takes a second to import
     from collabdm.report.results import holds_results, write_results
+    from collabdm.report.write import write_report
 
     place = output or folders[0] / "report.html"
     if folders[0].is_dir() or output is not None:

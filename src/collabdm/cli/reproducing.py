@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
+from collabdm.cli.console import Bars
 from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
-from collabdm.compute import Compute
+from collabdm.documents.atomic_write import write_whole
 from collabdm.errors import PlanError
-from collabdm.reproduce.grids import SCALES, in_turn, picture_of, pictured, read_grid
-from collabdm.reproduce.records import failed, read_records
-from collabdm.reproduce.running import Done, Pace, Workshop, missing, run_cells, share_out
-from collabdm.screen import Bars
-from collabdm.settings import number_of
-from collabdm.whole import write_whole
+from collabdm.lab.reproduce.grids import SCALES, in_turn, picture_of, pictured, read_grid
+from collabdm.lab.reproduce.records import failed, read_records
+from collabdm.lab.reproduce.running import Done, Pace, Workshop, missing, run_cells, share_out
+from collabdm.matching.compute import Compute
+from collabdm.planning.settings import number_of
 
 COMPILE_FROM_CELLS = 20  # compiling once serves them all
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from collabdm import files
-from collabdm.arrows import picture_of
+from collabdm.cli.console import SCORE_COLUMNS, Bars, score_rows, table
 from collabdm.cli.options import (
     DATA_HELP,
     PRESET,
@@ -26,21 +25,26 @@ from collabdm.cli.options import (
     console,
     held_as_planned,
 )
-from collabdm.compute import Compute
+from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
-from collabdm.evaluation import Protocol, evaluate, random_baselines, score
-from collabdm.experiment import Bench, Experiment, simulate
+from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
-from collabdm.methods import METHODS
-from collabdm.outcomes import KINDS
-from collabdm.planning import geometry, networks_of
-from collabdm.protocol import DistilledSet
-from collabdm.robustness import robustness
-from collabdm.screen import SCORE_COLUMNS, Bars, score_rows, table, write_picture
-from collabdm.settings import batch_of, given, network_list, recipe_of, simulation, sketch_of
-from collabdm.training import RECIPES
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.settings import simulation
+from collabdm.lab.simulate import simulate
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import geometry
+from collabdm.methods.registry import METHODS
+from collabdm.planning.settings import batch_of, given, network_list, networks_of, sketch_of
+from collabdm.rounds.exchange import picture_of
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.dd_ranking import robustness
+from collabdm.scoring.evaluation import Protocol, evaluate, random_baselines, score
+from collabdm.scoring.outcomes import KINDS
+from collabdm.scoring.training import RECIPES, recipe_of
 from collabdm.version import versions
-from collabdm.whole import write_whole
 
 
 @app.command("evaluate")
@@ -68,7 +72,7 @@ def evaluate_command(
     quiet: Quiet = False,
 ) -> None:
     """Train networks on a distilled set and test them on real images."""
-    made = files.read_distilled(distilled)
+    made = read_distilled(distilled)
     if json_file is not None:
         check_output(json_file, distilled)
     specs = networks_of(network_list(networks), made.plan.network)
@@ -186,7 +190,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """A whole round in a minute, with data that is built in: handwritten digits at five skewed sites."""
-    from collabdm import demo as built_in  # needed here only
+    from collabdm.lab import demo as built_in
 
     experiment = built_in.traffic(output) if flows else built_in.DEMO
     run_simulation(experiment, output, compute_of(device, "float32", threads), quiet)

@@ -21,21 +21,34 @@ from typing import Literal, TypeVar
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.plan import Collection, Plan
+from collabdm.documents.plan_file import plan_bytes, read_plan, write_plan
 from collabdm.errors import CollabDMError, DocumentError
-from collabdm.files import contribution_limit, parse_contribution, plan_bytes, read_contribution, read_plan, write_plan
 from collabdm.flower.wire import QUESTION, plan_content, read_answer
-from collabdm.protocol import Collection, Plan
-from collabdm.whole import write_whole
+from collabdm.rounds.contributions import contribution_limit, parse_contribution, read_contribution
 
 logger = logging.getLogger("flwr.collabdm")
 
+
 ASKED_AT_ONCE = 64  # messages in one request
+
+
 PULLED_AT_ONCE = 4  # answers in memory at once
+
+
 ATTEMPTS = 3  # at a node whose program was killed
+
+
 GRACE = 60.0  # seconds that a message lives beyond the deadline
+
+
 PAUSE = 0.5  # seconds between two looks
 
+
 Item = TypeVar("Item")
+
+
 State = Literal["complete", "enough", "too few"]
 
 

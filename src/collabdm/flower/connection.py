@@ -14,6 +14,8 @@ from pathlib import Path
 from collabdm.errors import CollabDMError
 
 TIMEOUT = 10.0  # seconds
+
+
 FLOWER = ((1, 40), (1, 43))  # from, and below
 
 

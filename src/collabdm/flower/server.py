@@ -23,18 +23,21 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from collabdm.arrows import distill_files
-from collabdm.compute import choose_compute
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import read_plan
 from collabdm.errors import PlanError
-from collabdm.experiment import Bench
-from collabdm.files import ContributionFiles, read_plan
 from collabdm.flower.collecting import Clock, CollectionError, Outcome, collect, contribution_path
-from collabdm.methods import method_of, one_round
-from collabdm.outcomes import KINDS, read_kept
-from collabdm.planning import check_probe
-from collabdm.protocol import Plan
+from collabdm.matching.compute import choose_compute
+from collabdm.methods.registry import method_of, one_round
+from collabdm.planning.probe import check_probe
+from collabdm.rounds.contributions import ContributionFiles
+from collabdm.rounds.exchange import distill_files
+from collabdm.rounds.resumable import Bench
+from collabdm.scoring.outcomes import KINDS, read_kept
 
 logger = logging.getLogger("flwr.collabdm")
+
+
 app = ServerApp()
 
 

@@ -25,17 +25,20 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from collabdm.arrows import Site, admit, contribute_file, held_as_planned
-from collabdm.compute import choose_compute
-from collabdm.errors import DataError, DocumentError, PlanError, ProbeError
-from collabdm.experiment import Bench, data_digest
-from collabdm.files import parse_plan, read_contribution
+from collabdm.documents.plan_file import parse_plan
+from collabdm.errors import DataError, DocumentError, OutputError, PlanError, ProbeError
 from collabdm.flower.wire import Answer, answer_content, read_question
-from collabdm.policy import PolicyError, read_policy
-from collabdm.whole import OutputError
+from collabdm.matching.compute import choose_compute
+from collabdm.rounds.contributions import read_contribution
+from collabdm.rounds.exchange import Site, admit, contribute_file, data_digest, held_as_planned
+from collabdm.rounds.policy import PolicyError, read_policy
+from collabdm.rounds.resumable import Bench
 
 logger = logging.getLogger("flwr.collabdm")
+
+
 app = ClientApp()
+
 
 #: what the server is told, the first that fits
 REFUSALS: tuple[tuple[type[BaseException], str], ...] = (

@@ -12,7 +12,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from collabdm.errors import DocumentError
 
 QUESTION = "query.contribute"
+
+
 DOCUMENT, SAID = "document", "said"  # records
+
+
 BYTES = "bytes"  # the one array of a document
 
 

@@ -10,73 +10,28 @@ Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot 
 distillation", 2024.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.compute import Compute
-from collabdm.embedding import Sampling
-from collabdm.errors import DataError, DocumentError
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float, as_uint8
-from collabdm.matching import Problem, State, Target, match
+from collabdm.matching.class_statistics import Merged, class_statistics, merge_in_order
+from collabdm.matching.embedding import Sampling, plan_embedding
+from collabdm.matching.loop import Problem, Target, match
+from collabdm.matching.networks import statistics_width
+from collabdm.methods.base import Contributions, Run, by_site, check_classes, check_data, checked, class_counts
 from collabdm.methods.localdm import jitter_stored, local_images, noise_images
-from collabdm.parts import Declared, check_parts
-from collabdm.planning import plan_embedding
-from collabdm.protocol import (
-    Contribution,
-    DistilledSet,
-    Plan,
-    check_contribution,
-    check_contributions,
-)
 from collabdm.seeds import Purpose, Stream, derive
-from collabdm.statistics import Merged, Statistics, class_statistics, merge_in_order
 from collabdm.version import versions
 
 SITES_KEPT = 32  # whose images are in memory at once while the server chooses where to start
-
-Contributions = Sequence[Contribution] | Mapping[str, Contribution]  # a mapping may read each when it is asked for
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
-Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
-Watch = Callable[[str, int, Predictor], None]  # what it is, when (an epoch, or 0), and the predictor as it stands now
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
-def unwatched(what: str, when: int, predictor: Predictor) -> None:
-    """A predictor on the way that nobody looks at."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a long part runs: where it computes, who watches, how it resumes and who keeps its states.
-
-    `watch` is shown predictors on the way (an ensemble, a network after each epoch), to score what is not the outcome.
-    """
-
-    compute: Compute = Compute()
-    progress: Progress = silent
-    resume: State | None = None
-    keep: Callable[[State], None] = lambda state: None
-    watch: Watch = unwatched
-
-
-def check_data(plan: Plan, data: ImageSet) -> None:
-    """Refuse data that does not fit the plan, before any work. Raises DataError."""
-    if data.classes != plan.classes:
-        raise DataError(f"classes should be those of the plan, {plan.classes}; found {data.classes}")
-    if len(data) == 0:
-        raise DataError("a site should hold at least one image of the plan's classes; found none")
-    if data.shape != plan.image.shape:
-        raise DataError(
-            f"images should be (channels, height, width) = {plan.image.shape}, as the plan says; found {data.shape}"
-        )
 
 
 def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
@@ -134,42 +89,12 @@ def distill(
             held[contribution.site] = class_counts(plan, contribution)
             yield contribution.statistics
 
-    merged = merge_in_order(statistics(), plan.width, plan.steps, len(plan.classes), plan.merging)
+    merged = merge_in_order(statistics(), statistics_width(plan), plan.steps, len(plan.classes), plan.merging)
     check_classes(plan, merged.totals, allow_missing)
     pixels, labels = start_images(plan, sent, held)
     pixels = refine(plan, pixels, labels, merged, run)
     images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
     return DistilledSet(images, plan, {site: n.tolist() for site, n in held.items()}, plan.method, versions())
-
-
-def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contribution]:
-    """The contributions of a round by site. Raises DocumentError where it is empty, or where two are of one site."""
-    if isinstance(contributions, Mapping):
-        check_contributions(plan, list(contributions))
-        return contributions
-    check_contributions(plan, [c.site for c in contributions])
-    return {c.site: c for c in contributions}
-
-
-def checked(plan: Plan, sent: Mapping[str, Contribution], declared: Declared) -> Iterator[Contribution]:
-    """The contributions one by one, in the order of the sites' names. Raises DocumentError at one that does not answer
-    the plan, or has other parts than those declared.
-    """
-    for site in sorted(sent):
-        contribution = sent[site]
-        check_contribution(plan, contribution)
-        check_parts(declared, contribution.parts, f"contribution of {site!r}")
-        yield contribution
-
-
-def check_classes(plan: Plan, totals: Int64[Tensor, " classes"], allow_missing: bool) -> None:
-    """Refuse a round where no site has one of the classes, unless `allow_missing`. Raises DocumentError."""
-    missing = [name for name, total in zip(plan.classes, totals.tolist(), strict=True) if not total]
-    if missing and not allow_missing:
-        raise DocumentError(
-            f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a site "
-            "that has it, or allow the set to go without"
-        )
 
 
 def start_images(
@@ -258,10 +183,3 @@ def refine(
 
     problem = Problem(embedding, labels, target, lambda i: i % plan.steps, plan.pae, plan.refinement.batch)
     return normalisation.invert(match(state, problem, plan.refinement.matching, iterations, refined))
-
-
-def class_counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
-    """n_k^y: how many images of each class the site holds."""
-    counts = torch.zeros(len(plan.classes), dtype=torch.int64)
-    counts[contribution.statistics.classes] = contribution.statistics.totals
-    return counts

@@ -20,23 +20,26 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.extra_tensors import Declared
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float
-from collabdm.methods.answers import (
+from collabdm.matching.networks import Network, build, seed_weights
+from collabdm.methods.base import (
+    Contributions,
     OwnImages,
+    Run,
     answer,
     as_sent,
     balanced,
     check_answer,
     images_declared,
     images_sent,
+    options_of,
     union,
 )
-from collabdm.methods.collabdm import Contributions, Run
 from collabdm.methods.localdm import jitter, random_images
-from collabdm.networks import Network, build, seed_weights
-from collabdm.parts import Declared
-from collabdm.planning import options_of
-from collabdm.protocol import Contribution, DistilledSet, Plan
 from collabdm.seeds import Purpose, Stream, derive
 
 

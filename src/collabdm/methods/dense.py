@@ -29,13 +29,20 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from collabdm.compute import LOGITS, Compute, Forward
-from collabdm.embedding import multiplications
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.extra_tensors import Declared
+from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.outcomes import DistilledModel
+from collabdm.documents.plan import Plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, as_uint8
-from collabdm.matching import State
-from collabdm.methods.answers import answer, check_answer, holdings, in_order
-from collabdm.methods.collabdm import Contributions, Run, class_counts
+from collabdm.matching.compute import LOGITS, Compute, Forward
+from collabdm.matching.embedding import multiplications
+from collabdm.matching.networks import Network, build, mixes_images, seed_weights
+from collabdm.matching.weights import load_weights, weights_declared, weights_of
+from collabdm.methods.base import Contributions, Run, answer, check_answer, class_counts, holdings, in_order, options_of
 from collabdm.methods.local_training import (
     LocalTraining,
     Pupil,
@@ -46,18 +53,18 @@ from collabdm.methods.local_training import (
     train_locally,
     training_pass,
 )
-from collabdm.networks import Network, NetworkSpec, build, mixes_images, seed_weights
-from collabdm.parts import Declared
-from collabdm.planning import options_of
-from collabdm.protocol import Contribution, Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
-from collabdm.weights import DistilledModel, load_weights, weights_declared, weights_of
 
 MOST_BYTES = 2**33  # of the pool
+
+
 LOOKS = 20  # at the student on its way, at most twice as many
 
+
 Weight = Annotated[float, Field(ge=0, le=1000)]
+
+
 Rate = Annotated[float, Field(gt=0, le=100)]
 
 

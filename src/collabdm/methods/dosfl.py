@@ -32,23 +32,27 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.func import functional_call, grad
 
-from collabdm.compute import Compute
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.extra_tensors import Declared, PartSpec
+from collabdm.documents.frozen_model import Part, Positive, Rate
+from collabdm.documents.outcomes import DistilledSteps
+from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
 from collabdm.images import ImageSet, as_float, as_uint8
-from collabdm.matching import State
-from collabdm.methods.answers import answer, balanced, check_answer, holdings, in_order
-from collabdm.methods.collabdm import Contributions, Run
+from collabdm.matching.compute import Compute
+from collabdm.matching.networks import Network, build, seed_weights
+from collabdm.methods.base import Contributions, Run, answer, balanced, check_answer, holdings, in_order, options_of
 from collabdm.methods.localdm import noise_images, random_images
-from collabdm.networks import Network, build, seed_weights
-from collabdm.parts import Declared, PartSpec
-from collabdm.planning import options_of
-from collabdm.protocol import Contribution, DistilledSteps, Part, Plan, Positive, Rate
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
 LABEL_START = 4.0  # logit of the class that an image begins with, the others are 0
 
+
 Parameters = dict[str, Tensor]
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

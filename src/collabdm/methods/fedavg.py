@@ -12,18 +12,18 @@ deep networks from decentralized data", AISTATS 2017.
 
 import torch
 
+from collabdm.checkpoint import State
+from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.outcomes import DistilledModel, Weights
+from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
-from collabdm.matching import State
-from collabdm.methods.answers import Traffic, check_answer
-from collabdm.methods.collabdm import Run
+from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.weights import load_weights, weights_of
+from collabdm.methods.base import Run, Traffic, check_answer, options_of
 from collabdm.methods.local_training import LocalTraining, Pupil, train_locally
-from collabdm.networks import build, seed_weights
-from collabdm.planning import options_of
-from collabdm.protocol import Part, Plan, Positive
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
-from collabdm.weights import DistilledModel, Weights, load_weights, weights_of
 
 
 class FedAvg(Part):

@@ -32,29 +32,39 @@ from jaxtyping import Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.extra_tensors import Declared
+from collabdm.documents.frozen_model import Positive, Rate
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, measure_normalisation
-from collabdm.matching import State
-from collabdm.methods.answers import (
+from collabdm.methods.base import (
+    Contributions,
     OwnImages,
+    Run,
     answer,
     as_sent,
     balanced,
     check_answer,
     images_declared,
     images_sent,
+    options_of,
     union,
 )
-from collabdm.methods.collabdm import Contributions, Run
 from collabdm.methods.localdm import random_images
-from collabdm.parts import Declared
-from collabdm.planning import options_of
-from collabdm.protocol import Contribution, DistilledSet, Plan, Positive, Rate
 from collabdm.seeds import Purpose, Stream, derive
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
+
+
 RIDGE = 1e-6
+
+
 MOST_IMAGES = 10_000  # of a site: a kernel of so many has 800 MB
+
+
 NEARLY_PARALLEL = 1 - 1e-12  # of rho: the slope of K' is infinite at 1, where it does not matter
 
 

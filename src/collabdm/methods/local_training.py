@@ -12,15 +12,18 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from collabdm.augment import Operation, augment, draw
-from collabdm.compute import LOGITS, Compute, whole_pass
-from collabdm.embedding import multiplications
+from collabdm.checkpoint import State
+from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.outcomes import Weights
+from collabdm.documents.plan import ImageSpec, Plan
+from collabdm.documents.specs import Operation
 from collabdm.images import ImageSet
-from collabdm.matching import State
-from collabdm.networks import Network, mixes_images
-from collabdm.protocol import ImageSpec, Part, Plan, Positive
+from collabdm.matching.augment import augment, draw
+from collabdm.matching.compute import LOGITS, Compute, whole_pass
+from collabdm.matching.embedding import multiplications
+from collabdm.matching.networks import Network, mixes_images
+from collabdm.matching.weights import load_weights, weights_of
 from collabdm.seeds import Purpose, Stream
-from collabdm.weights import Weights, load_weights, weights_of
 
 MOVES: tuple[Operation, ...] = ("crop", "flip")  # what local training augments with, as far as the plan allows
 

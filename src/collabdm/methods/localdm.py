@@ -14,16 +14,19 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.augment import Operation, augment, draw, expand, mosaic
-from collabdm.compute import Compute
-from collabdm.embedding import Embedding, Sampling, Seeds
+from collabdm.checkpoint import State
+from collabdm.documents.plan import Plan
+from collabdm.documents.specs import Operation
 from collabdm.images import ImageSet, as_float, as_uint8
-from collabdm.matching import Problem, State, Target, match
-from collabdm.planning import geometry
-from collabdm.protocol import Plan
+from collabdm.matching.augment import augment, draw, expand, mosaic
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import Embedding, Sampling, Seeds, geometry
+from collabdm.matching.loop import Problem, Target, match
 from collabdm.seeds import Purpose, Stream
 
 _JITTER: tuple[Operation, ...] = ("scale", "rotate")  # they always move an image; a flip or a shift may not
+
+
 _NOISE = 0.02  # of the range of pixels, where the plan allows neither
 
 

@@ -26,22 +26,25 @@ from jaxtyping import Float, Float32, Int64
 from pydantic import Field
 from torch import Tensor
 
-from collabdm.augment import Draws, augment, draw, expand
-from collabdm.embedding import Sampling
+from collabdm.checkpoint import State
+from collabdm.documents.extra_tensors import PartSpec
+from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Matching, Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, as_uint8
-from collabdm.matching import Problem, State, Target, match
-from collabdm.methods.answers import Settings, Traffic
-from collabdm.methods.collabdm import Run, check_data, contribute, start_images
-from collabdm.networks import Network, build, seed_weights
-from collabdm.parts import PartSpec
-from collabdm.planning import options_of, plan_embedding
-from collabdm.protocol import DistilledSet, Matching, Part, Plan, Positive
+from collabdm.matching.augment import Draws, augment, draw, expand
+from collabdm.matching.embedding import Sampling, plan_embedding
+from collabdm.matching.loop import Problem, Target, match
+from collabdm.matching.networks import Network, build, seed_weights
+from collabdm.matching.weights import load_weights, weights_of
+from collabdm.methods.base import Run, Settings, Traffic, check_data, options_of
+from collabdm.methods.collabdm import contribute, start_images
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
-from collabdm.weights import load_weights, weights_of
 
 COUNT_BYTES, NUMBER_BYTES = 8, 4
+
 
 Gradient = list[Tensor]
 

@@ -9,15 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collabdm.documents.codec import HEADER_KEY, format_of
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DocumentError
-from collabdm.evaluation import Score
-from collabdm.files import HEADER_KEY, format_of, read_distilled
-from collabdm.ledger import read_json
-from collabdm.protocol import DistilledSet
+from collabdm.lab.results import read_json
+from collabdm.scoring.evaluation import Score
 
 MEANS, IMAGES, FRAME, OWN = "class means", "local images", "labels, counts and header", "parts of the method"
+
+
 PARTS = (MEANS, IMAGES, FRAME, OWN)
+
+
 KINDS = {"statistics.codes": MEANS, "statistics.scales": MEANS, "local.images": IMAGES}
+
+
 LARGEST_HEADER = 2**24
 
 

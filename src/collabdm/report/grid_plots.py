@@ -7,10 +7,12 @@ Bars are one standard deviation over seeds; stars are the paper's numbers.
 from collections.abc import Mapping
 from typing import Any
 
+from collabdm.lab.reproduce.findings import Findings
 from collabdm.report.plots import COLOURS, MARKERS, figure, legend_below, plain_logarithm, unit_of
-from collabdm.reproduce.findings import Findings
 
 STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # a number of the paper
+
+
 GREY, DASHES = "#777777", ("--", ":", "-.", (0, (5, 1)))
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from PIL import Image
 
-from collabdm.evaluation import Score
+from collabdm.documents.outcomes import DistilledSet
 from collabdm.images import as_uint8
-from collabdm.protocol import DistilledSet
 from collabdm.report.gathering import Round
 from collabdm.report.plots import INK
+from collabdm.scoring.evaluation import Score
 
 MOST_SHOWN = 50  # images of a class
+
+
 ZOOM_SCRIPT = """
 const view = document.querySelector("dialog"), big = view.querySelector("img"), text = view.querySelector("p");
 document.addEventListener("click", event => {

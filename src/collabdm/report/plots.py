@@ -8,19 +8,28 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from collabdm.evaluation import Score
 from collabdm.report.gathering import OWN, PARTS, Round
+from collabdm.scoring.evaluation import Score
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+
+
 MARKERS = "osD^vPX"
+
+
 INK = "#1b1f24"  # of text and axes; the page replaces it by its own
+
+
 SIZE = (5.0, 3.2)  # inches; a phone shows it at about its own size
+
+
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "collabdm", "font.size": 10, "axes.spines.top": False,
     "axes.spines.right": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 9,
     "font.family": "sans-serif", "axes.axisbelow": True,
 }  # fmt: skip
+
 
 Draw = Callable[[Any], None]
 

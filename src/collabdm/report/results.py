@@ -15,14 +15,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from collabdm.documents.atomic_write import write_whole
 from collabdm.errors import DocumentError
+from collabdm.lab.reproduce.findings import Findings, Found
+from collabdm.lab.reproduce.grids import Grid, picture_of, pictured, told
+from collabdm.lab.reproduce.records import Record, failed, read_records
 from collabdm.report import grid_plots, page, plots
-from collabdm.reproduce.findings import Findings, Found
-from collabdm.reproduce.grids import Grid, picture_of, pictured, told
-from collabdm.reproduce.records import Record, failed, read_records
-from collabdm.whole import write_whole
 
 WITHIN = 1.5  # points below the paper's number that still count as its number, and never less than two deviations
+
+
 SCALE_TOLD = {
     "paper": "the paper's scale",
     "cpu": "a small scale for a CPU: fewer and other steps, images, networks and epochs, so not the paper's numbers",

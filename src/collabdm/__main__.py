@@ -1,0 +1,6 @@
+"""`python -m collabdm`."""
+
+from collabdm.cli.main import main
+
+if __name__ == "__main__":
+    main()

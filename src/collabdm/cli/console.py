@@ -1,0 +1,91 @@
+"""What the command line shows: progress with time left, tables, pictures of a set."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
+
+
+class Bars:
+    """Progress bars by name, on standard error; silent if asked."""
+
+    def __init__(self, quiet: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False)
+        self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tasks and not self._progress.disable:
+            self._progress.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of `what` are made."""
+        self._progress.start()  # at the first step: an error before it has no empty line above
+        if what not in self._tasks:
+            for old in [task.id for task in self._progress.tasks if task.finished][:-FINISHED_SHOWN]:
+                self._progress.update(old, visible=False)
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        elif done < self._done[what]:  # the same again, such as another network
+            self._progress.reset(self._tasks[what], total=total)
+        self._done[what] = done
+        self._progress.update(self._tasks[what], completed=done)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True) -> Group:
+    """A table, below its title, whose first column is text and whose others are figures, or text as well."""
+    result = Table()
+    for number, column in enumerate(columns):
+        result.add_column(column, justify="right" if figures and number else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*map(Text, row))
+    return Group(Text(title, style="italic"), result)
+
+
+def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a results table: set, network, accuracy, spread, number of networks, images trained on, bytes."""
+    rows: list[tuple[str, ...]] = []
+    for item in results["scores"]:
+        sent = results["sets"].get(item["what"], {}).get("bytes_per_site", {})
+        largest = f"{max(sent.values()):,}" if sent else "-"
+        rows.append(
+            (
+                item["what"],
+                item["network"],
+                f"{100 * item['mean']:.2f}",
+                f"{100 * item['std']:.2f}",
+                str(item["n"]),
+                f"{item['images']:,}",
+                largest,
+            )
+        )
+    return rows
+
+
+SCORE_COLUMNS = ("set", "network", "accuracy %", "std", "n", "images", "bytes per site, at most")

@@ -1,0 +1,74 @@
+"""Schemas that need no file: that of 5G-NIDD.
+
+Bounds are wide enough for any capture of the kind: durations in seconds, argus' limits of a counter. Left out as
+leaking are what counts within a capture (the unnamed row number, Seq, Offset, the TCP base numbers) and what
+names the place of the capture (the VLAN numbers). 94 flows x 42 features fill 3,948 of 64 x 64 pixels; images of a
+class are then those of the paper's Table 1, its number of flows divided by 94.
+
+Reference: S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection dataset generated over
+5G wireless network", 2022.
+"""
+
+from collabdm.documents.flow_schema import Category, Column, FlowSchema, Number
+
+_CODE_POINTS = (
+    *("?", "cs0", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6", "cs7", "ef", "va", "le", "4"),
+    *("af11", "af12", "af13", "af21", "af22", "af23", "af31", "af32", "af33", "af41", "af42", "af43"),
+)
+
+
+_STATES = (
+    *("REQ", "INT", "CON", "RST", "FIN", "ECO", "ACC", "URP", "ECR", "URH", "URN", "URO", "URF", "NRS", "RSP"),
+    *("TST", "TXD", "PAR", "MAS", "CLO", "NNS", "RTA", "RTS"),
+)
+
+
+LEAKING = ("", "Seq", "Offset", "sVid", "dVid", "SrcTCPBase", "DstTCPBase")
+
+
+_COUNT, _BYTES = 1e7, 1e10
+
+
+def _numbers(names: str, high: float, unit: float = 1.0) -> list[Column]:
+    return [Number(name=name, low=0.0, high=high, unit=unit) for name in names.split()]
+
+
+def _even(names: str, high: float) -> list[Column]:
+    return [Number(name=name, low=0.0, high=high, scale="linear") for name in names.split()]
+
+
+FIVE_G_NIDD = FlowSchema(
+    columns=(
+        Number(name="", low=0.0, high=1e7),
+        *_numbers("Seq", high=1e7),
+        *_numbers("Dur RunTime Mean Sum Min Max", high=1e4, unit=1e-4),
+        Category(name="Proto", values=("tcp", "udp", "icmp", "sctp", "lldp", "arp", "ipv6-icmp", "igmp", "llc", "gre")),
+        *_even("sTos dTos", 255.0),
+        *(Category(name=name, values=_CODE_POINTS) for name in ("sDSb", "dDSb")),
+        *_even("sTtl dTtl", 255.0),
+        *_even("sHops dHops", 64.0),
+        Category(name="Cause", values=("Start", "Status", "Shutdown")),
+        *_numbers("TotPkts SrcPkts DstPkts", high=_COUNT),
+        *_numbers("TotBytes SrcBytes DstBytes Offset", high=_BYTES),
+        *_numbers("sMeanPktSz dMeanPktSz", high=1e5),
+        *_numbers("Load SrcLoad DstLoad", high=1e10, unit=0.1),
+        *_numbers("Loss SrcLoss DstLoss", high=_COUNT),
+        *_even("pLoss", 100.0),
+        *_numbers("SrcGap DstGap", high=_BYTES),
+        *_numbers("Rate SrcRate DstRate", high=1e7, unit=0.1),
+        Category(name="State", values=_STATES),
+        *_numbers("SrcWin DstWin", high=1e8),
+        *_even("sVid dVid", 4096.0),
+        *_numbers("SrcTCPBase DstTCPBase", high=2.0**32),
+        *_numbers("TcpRtt SynAck AckDat", high=100.0, unit=1e-4),
+    ),
+    leaking=LEAKING,
+    label="Attack Type",
+    classes=("Benign", "HTTPFlood", "SlowrateDoS", "UDPFlood", "Anomalous"),
+    merge=tuple((v, "Anomalous") for v in ("ICMPFlood", "SYNFlood", "SYNScan", "TCPConnectScan", "UDPScan")),
+    flows=94,
+    side=64,
+)
+
+
+SCHEMAS: dict[str, FlowSchema] = {"5gnidd": FIVE_G_NIDD}

@@ -1,0 +1,222 @@
+"""A whole round simulated on one machine: split, every site, the server, the scores.
+
+    data -> partition -> {site: Contribution} -> outcome -> scores
+
+Everything lies in one folder: experiment.json, partition.json, and for each method plan.json,
+contributions/ and the outcome (most often distilled.safetensors), the files that real sites would exchange;
+results.json holds the scores. What is already there and belongs to the same experiment is not made again, so a stopped
+simulation goes on where it stood. Settings and data are checked first, before anything is written.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from collabdm.data.flows.stations import Stations, stations
+from collabdm.data.partition import Partition, by_column, dirichlet, iid
+from collabdm.data.sources import column_values, fit_classes, limit, load
+from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.canonical_json import canonical_json
+from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.frozen_model import describe
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import ImageSpec, Plan
+from collabdm.documents.plan_file import write_plan
+from collabdm.errors import DataError, DocumentError, PlanError
+from collabdm.images import ImageSet, pool
+from collabdm.lab.curves import Curve
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import Ledger, read_json
+from collabdm.lab.watched import Watched, describe_outcome, write_traffic
+from collabdm.matching.embedding import geometry
+from collabdm.methods.base import Method, Outcome
+from collabdm.methods.registry import METHODS
+from collabdm.planning.make import plan_for, plan_for_flows, with_rates
+from collabdm.rounds.contributions import read_contribution
+from collabdm.rounds.exchange import data_digest
+from collabdm.rounds.resumable import Bench, Onlookers, Stopping
+from collabdm.scoring.evaluation import evaluate, for_as_many_steps, random_baselines, score
+from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
+from collabdm.seeds import Purpose, Stream
+
+Progress = Callable[[str, int, int], None]
+
+
+def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
+    """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
+    protocol = experiment.protocol()
+    train, test, split = data_of(experiment)
+    test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
+    _check(experiment, train, test)
+    split = split or split_of(experiment, train)
+    sites = {name: held for name, held in split.sites(train).items() if len(held)}
+    chosen = dict.fromkeys([experiment.method, *(name for name in experiment.compare if name in METHODS)])
+    plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in chosen}
+    _check_sites(plans[experiment.method], split, train)
+    _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
+    split.save(bench.folder / "partition.json")
+    ledger = Ledger(bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute)
+    first = replace(protocol, networks=protocol.networks[:1])
+    for name, plan in plans.items():
+        folder = bench.folder if name == experiment.method else bench.folder / name
+        held = {"all": train} if METHODS[name].pooled else sites
+        curve = Curve(plan, folder / "curve", experiment.curve if name == experiment.method else 0)
+        watched = Watched(folder / "watched.json", plan, test, bench.compute)
+        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), Onlookers(curve.keep, watched))
+        ledger.sets[name] = describe_outcome(made, folder)
+        ledger.score(name, partial(kind_of(made).score, made, test, protocol, bench.compute, bench.progress))
+        for line in watched.scores(name):
+            ledger.score(line.what, partial(list, [line]))
+        if isinstance(made, DistilledSet):
+            ledger.draw(curve, made, lambda earlier: evaluate(earlier, test, first, bench.compute, bench.progress))
+    _score_baselines(experiment, plans[experiment.method], sites, test, ledger, bench)
+    return ledger.write(complete=True)
+
+
+def data_of(experiment: Experiment) -> Stations:
+    """Training and test images, and their split where tables of flows say it."""
+    if experiment.flows is None:
+        train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
+        found = Stations(train, fit_classes(test, train.classes), None)
+    else:
+        found = stations(experiment.data, experiment.flows, experiment.site_column, experiment.seed)
+        if found.split is not None and (experiment.per_class is not None or experiment.partition is not None):
+            raise PlanError("tables of several sites should stand without `per_class` and `partition`; found both")
+    return found._replace(train=limit(found.train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA)))
+
+
+def split_of(experiment: Experiment, train: ImageSet) -> Partition:
+    """The split that the experiment asks for."""
+    if experiment.partition is not None:
+        return Partition.load(Path(experiment.partition))
+    if experiment.site_column is not None:
+        return by_column(column_values(experiment.data, experiment.site_column))
+    if experiment.beta is None:
+        return iid(len(train), experiment.sites, experiment.seed)
+    return dirichlet(
+        train.labels, len(train.classes), experiment.sites, experiment.beta, experiment.seed, experiment.class_floor
+    )
+
+
+def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], train: ImageSet) -> Plan:
+    """The plan of one method: the experiment's settings as the method adapts them; `options` are its first method's."""
+    settings: dict[str, Any] = {"seed": experiment.seed, "sites": len(sites)}
+    if experiment.plan.get("fraction", 1) != 1:
+        settings["site_names"] = tuple(sites)
+    said = {k: v for k, v in experiment.plan.items() if k != "options" or method.name == experiment.method}
+    settings = method.adapt(settings | said)
+    if experiment.flows is not None:
+        return plan_for_flows(experiment.flows, **settings)
+    return plan_for(train, **with_rates(settings, train.shape[-1]))
+
+
+def make_outcome(
+    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, onlookers: Onlookers = Onlookers()
+) -> Outcome:
+    """One method's outcome, through the files that sites would send; finished files are not made again."""
+    kind = KINDS[method.outcome]
+    path = bench.folder / kind.file
+    write_plan(plan, bench.folder / "plan.json")
+    kept = read_kept(method, plan, bench.folder)
+    if kept is not None:
+        return kept
+    made: Outcome
+    if method.converse is not None:
+        with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
+            made, traffic = method.converse(plan, held, run)
+            write_traffic(traffic, bench.folder)
+            kind.write(made, path)
+        return made
+    contributions = []
+    for number, (name, data) in enumerate(held.items()):
+        file = bench.folder / "contributions" / f"{name}.safetensors"
+        with Stopping(file, plan.digest + name, bench, f"site {number + 1} of {len(held)}: ") as run:
+            if not _answers(file, plan):
+                write_contribution(method.contribute(plan, data, name, run), file)
+        contributions.append(read_contribution(file, plan))
+    with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
+        made = replace(method.distill(plan, contributions, run), method=method.name)
+        kind.write(made, path)
+    return made
+
+
+def _score_baselines(
+    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: Ledger, bench: Bench
+) -> None:
+    seen, protocol = geometry(plan), experiment.protocol()
+    everything = pool(list(sites.values()))
+    stored = int(torch.count_nonzero(everything.counts())) * plan.ipc * plan.pae**2
+
+    def trained(what: str, data: ImageSet) -> None:
+        rule = for_as_many_steps(protocol, stored, len(data))
+        ledger.score(what, lambda: score(what, data, test, seen, rule, bench.compute, bench.progress))
+
+    if "random" in experiment.compare:
+        for what, data in random_baselines(plan, everything, experiment.seed).items():
+            trained(what, data)
+    if "sites" in experiment.compare:
+        for name, data in sites.items():
+            trained(f"{name} alone", data)
+    if "all" in experiment.compare:
+        trained("all the data", everything)
+
+
+def _digest_of(split: Partition) -> str:
+    content = [[name, index.tolist()] for name, index in zip(split.names, split.index, strict=True)]
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _check(experiment: Experiment, train: ImageSet, test: ImageSet) -> None:
+    """Refuse settings and data that do not go together, before any work."""
+    if train.shape != test.shape:
+        raise DataError(f"training and test images should have one shape; found {train.shape} and {test.shape}")
+    channels, side, _ = train.shape
+    try:
+        image = ImageSpec(channels=channels, side=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+        rest = {"classes": train.classes, "image": image, "sites": 1, "site_names": ("all",)}
+        Plan.model_validate(experiment.plan | rest)
+    except ValidationError as error:
+        raise PlanError(f"in the plan: {describe(error)}") from error
+
+
+def _check_sites(plan: Plan, split: Partition, train: ImageSet) -> None:
+    """Refuse a split with a site that may not be named so, or with a class that no site has."""
+    counts = split.counts(train)
+    for name, held in zip(split.names, counts.sum(1).tolist(), strict=True):
+        if held and plan.site_names is None:
+            plan.check_site(name)
+    missing = [name for name, held in zip(plan.classes, counts.sum(0).tolist(), strict=True) if not held]
+    if missing:
+        raise DataError(
+            f"every class should be at some site; no site has {', '.join(missing)}: leave those classes out"
+        )
+
+
+def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> None:
+    """Take a folder for an experiment, or refuse one that holds the results of another, or of other data."""
+    path = folder / "experiment.json"
+    identity = {"digest": experiment.digest} | found_in
+    kept = read_json(path)
+    changed = [name for name in identity if name in kept and kept[name] != identity[name]]
+    if path.exists() and ("digest" not in kept or changed):
+        what = "another one" if "digest" not in kept or "digest" in changed else f"one with another {changed[0]}"
+        raise DocumentError(
+            f"{folder} should be empty or hold this experiment; found {what}: choose another folder, or empty this one"
+        )
+    content = identity | {"experiment": experiment.model_dump(mode="json")}
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _answers(path: Path, plan: Plan) -> bool:
+    try:
+        read_contribution(path, plan)
+    except DocumentError:
+        return False
+    return True

@@ -1,0 +1,274 @@
+"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images, one definition each.
+
+A network is `logits = classifier(embed(x))`. The embedding is all that the statistics see; the linear
+classifier comes on top when a network is trained. `k x k, c` is a convolution with c filters of side k that
+keeps the side, P a pooling that halves it; every convolution is followed by a normalisation (none in
+AlexNet) and an activation:
+
+    ConvNet   [3x3, width   P] x depth                                                           linear
+    AlexNet   5x5, 128  P   5x5, 192  P   3x3, 256   3x3, 192   3x3, 192  P                      linear
+    VGG11     3x3: 64 P   128 P   256 256 P   512 512 P   512 512 P                              linear
+    ResNet18  3x3, 64   [3x3, c   3x3, c] x 2 for c = 64, 128, 256, 512   mean over the pixels   linear
+
+Instance normalisation maps each channel of each image to
+
+    gamma (x - mean) / sqrt(variance + 1e-5) + beta,   mean and variance (biased) over its pixels
+
+so a channel of one pixel would carry nothing. Hence the one departure from the tables: a pooling or stride
+before another convolution halves the side only while at least 2 remains, which matters below side 32.
+Images of side 28 are padded to 32 by the first convolution, as is usual for MNIST (not in ResNet18).
+
+References:
+    B. Zhao, H. Bilen, "Dataset condensation with differentiable Siamese augmentation", ICML 2021.
+    B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023: ConvNet and these
+        variants for small images.
+    A. Krizhevsky, I. Sutskever, G. E. Hinton, "ImageNet classification with deep convolutional neural
+        networks", NeurIPS 2012.
+    K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR
+        2015.
+    K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance normalization: the missing ingredient for fast
+        stylization", 2016.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from collabdm.documents.plan import Plan
+from collabdm.documents.specs import GROUPS, Activation, NetworkName, NetworkSpec, Norm, Pooling
+from collabdm.errors import PlanError
+from collabdm.matching.compiled_layers import fused
+from collabdm.seeds import Stream
+
+SMALLEST_SIDE, LARGEST_SIDE = 8, 128
+
+
+Image = tuple[int, int, int]
+
+
+Rows = tuple[tuple[int, int] | Literal["P"], ...]
+
+
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "batch": nn.BatchNorm2d,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "group": lambda channels: nn.GroupNorm(GROUPS, channels),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leakyrelu": nn.LeakyReLU,  # slope 0.01
+    "sigmoid": nn.Sigmoid,
+}
+
+
+POOLINGS: dict[Pooling, Callable[[], nn.Module]] = {
+    "average": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),  # "none" adds no layer
+}
+
+
+#: (filters, side of the filter) of a convolution, or "P" for a pooling
+ALEXNET: Rows = ((128, 5), "P", (192, 5), "P", (256, 3), (192, 3), (192, 3), "P")
+
+
+VGG11: Rows = (
+    *((64, 3), "P", (128, 3), "P", (256, 3), (256, 3), "P"),
+    *((512, 3), (512, 3), "P", (512, 3), (512, 3), "P"),
+)
+
+
+RESNET18 = (64, 128, 256, 512)
+
+
+class Network(nn.Module):
+    """Features, flattened to the embedding, and a linear classifier on top of them."""
+
+    embedding_width: int  #: numbers in an embedding
+
+    def __init__(self, features: nn.Sequential, embedding_width: int, classes: int) -> None:
+        super().__init__()
+        self.embedding_width = embedding_width
+        self.features = features
+        self.classifier = nn.Linear(embedding_width, classes)
+
+    def embed(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n d"]:
+        """The features before the classifier, d = `embedding_width`; x in network units (Normalisation)."""
+        if torch.compiler.is_compiling():
+            return fused(list(self.features), x).flatten(1)
+        return self.features(x).flatten(1)
+
+    def forward(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n classes"]:
+        """The logits."""
+        return self.classifier(self.embed(x))
+
+
+class BasicBlock(nn.Module):
+    """`relu(body(x) + shortcut(x))` with a body of two normalised 3x3 convolutions (He et al., figure 5)."""
+
+    def __init__(self, before: int, channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, channels, 3, stride, padding=1, bias=False),
+            NORMS[norm](channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            NORMS[norm](channels),
+        )
+        self.shortcut = nn.Sequential()  # the identity, where the shape allows it
+        if before != channels:
+            self.shortcut.append(nn.Conv2d(before, channels, 1, stride, bias=False))
+            self.shortcut.append(NORMS[norm](channels))
+
+    def forward(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n c2 side2 side2"]:
+        """The block; side2 is side / stride, rounded up."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def _padded(side: int) -> int:
+    """The side after the first convolution."""
+    return 32 if side == 28 else side
+
+
+def _chain(rows: Rows, image: Image, norm: Norm, activation: Activation, pooling: Pooling) -> tuple[nn.Sequential, int]:
+    """The features that a table of convolutions and poolings describes, and their width."""
+    channels, found, _ = image
+    side = _padded(found)
+    border = (side - found) // 2  # the first convolution pads this much more
+    layers: list[nn.Module] = []
+    for i, row in enumerate(rows):
+        if row != "P":
+            filters, kernel = row
+            layers += [nn.Conv2d(channels, filters, kernel, padding=kernel // 2 + border)]
+            layers += [NORMS[norm](filters), ACTIVATIONS[activation]()]
+            channels, border = filters, 0
+        elif pooling in POOLINGS and side // 2 >= (2 if i + 1 < len(rows) else 1):
+            layers.append(POOLINGS[pooling]())
+            side //= 2
+    return nn.Sequential(*layers), channels * side * side
+
+
+def _convnet(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
+    deepest = int(math.log2(_padded(image[1])))
+    if spec.pooling != "none" and spec.depth > deepest:
+        raise PlanError(f"`depth` should be at most {deepest} for images of side {image[1]}; found {spec.depth}")
+    block: Rows = ((spec.width, 3), "P")
+    return _chain(block * spec.depth, image, spec.norm, spec.activation, spec.pooling)
+
+
+def _alexnet(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
+    return _chain(ALEXNET, image, norm="none", activation="relu", pooling="max")
+
+
+def _vgg11(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
+    return _chain(VGG11, image, spec.norm, activation="relu", pooling="max")
+
+
+def _resnet18(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
+    channels, side, _ = image
+    stem = [nn.Conv2d(channels, RESNET18[0], 3, padding=1, bias=False), NORMS[spec.norm](RESNET18[0])]
+    features = nn.Sequential(*stem, nn.ReLU())
+    for before, stage in pairwise((RESNET18[0], *RESNET18)):
+        stride = 2 if before != stage and side > 2 else 1
+        side = -(-side // stride)
+        features.append(BasicBlock(before, stage, stride, spec.norm))
+        features.append(BasicBlock(stage, stage, 1, spec.norm))
+    return features.append(nn.AdaptiveAvgPool2d(1)), RESNET18[-1]
+
+
+NETWORKS: dict[NetworkName, Callable[[NetworkSpec, Image], tuple[nn.Sequential, int]]] = {
+    "ConvNet": _convnet,
+    "AlexNet": _alexnet,
+    "VGG11": _vgg11,
+    "ResNet18": _resnet18,
+}
+
+
+def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Network:
+    """The network for images of shape (channels, height, width), on the CPU, in training mode.
+
+    Its weights are zero until `seed_weights` fills them: torch's global generator is neither read nor moved.
+
+    Raises:
+        PlanError: the images are not square, their side is not in 8 .. 128, or it is too small for the depth.
+
+    >>> build(NetworkSpec(), (3, 32, 32), 10).embedding_width
+    2048
+    """
+    channels, height, width = image
+    if channels < 1 or classes < 1:
+        raise PlanError(f"channels and classes should be at least 1; found {channels} and {classes}")
+    if height != width:
+        raise PlanError(f"images should be square; found {height} x {width}")
+    if not SMALLEST_SIDE <= height <= LARGEST_SIDE:
+        raise PlanError(f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}")
+    with torch.device("meta"):  # no memory, so the layers' own initialisation draws nothing
+        network = Network(*NETWORKS[spec.name](spec, image), classes)
+    network.to_empty(device="cpu")
+    with torch.no_grad():
+        for layer in _drawn(network):
+            for parameter in layer.parameters(recurse=False):
+                parameter.zero_()
+    _reset_norms(network)
+    return network
+
+
+def _drawn(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    """The layers whose parameters are random, in declared order."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+def _reset_norms(network: nn.Module) -> None:
+    """Scales 1, shifts 0; running statistics of batch normalisation as new."""
+    for layer in network.modules():
+        if isinstance(layer, nn.InstanceNorm2d | nn.BatchNorm2d | nn.GroupNorm):
+            layer.reset_parameters()
+
+
+def mixes_images(network: nn.Module) -> bool:
+    """Whether, in training, what a network says of an image depends on the others of its batch."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
+def seed_weights(network: nn.Module, stream: Stream) -> None:
+    """Fill the parameters in place: the same stream gives the same float32 weights on any machine.
+
+    With u the stream's next uniforms, taken in the order of `named_parameters` (so a layer's weight, row by
+    row, then its bias), every weight and bias of a convolution or linear layer becomes
+
+        (2u - 1) / sqrt(fan_in),   fan_in = inputs of one output of the layer
+
+    (what PyTorch's own layers start from: He et al., "Delving deep into rectifiers", 2015, with a = sqrt 5).
+    Scales of normalisations become 1 and their shifts 0, and use up nothing. The arithmetic is float32 on the
+    CPU; the values are then copied to each parameter's device and type. No tensor is replaced, so compiled
+    graphs stay valid.
+    """
+    drawn = [(p, layer.weight[0].numel()) for layer in _drawn(network) for p in layer.parameters(recurse=False)]
+    sizes = [p.numel() for p, _ in drawn]
+    values = stream.uniforms(sum(sizes)).mul_(2).sub_(1)  # exact: multiples of 2^-23
+    with torch.no_grad():
+        for (parameter, fan_in), part in zip(drawn, values.split(sizes), strict=True):
+            bound = torch.tensor(1 / math.sqrt(fan_in), dtype=torch.float32)
+            parameter.copy_((part * bound).view(parameter.shape))
+    _reset_norms(network)
+
+
+def statistics_width(plan: Plan) -> int:
+    """r: the number of values in the mean of a class, min(sketch, embedding width)."""
+    width = _embedding_width(plan.network, plan.image.shape, len(plan.classes))
+    return width if plan.sketch is None else min(plan.sketch, width)
+
+
+@lru_cache
+def _embedding_width(network: NetworkSpec, shape: tuple[int, int, int], classes: int) -> int:
+    return build(network, shape, classes).embedding_width

@@ -1,0 +1,49 @@
+"""TODO planning.presets."""
+
+from collabdm.errors import PlanError
+from collabdm.planning.settings import Settings
+
+PRESETS: dict[str, Settings] = {
+    "best": {
+        "refinement": {"passes": 4},  # learning rates are those of the image size
+    },
+    "paper": {
+        "steps": 200,
+        "batch": 512,
+        "merging": "uniform",
+        "images": "float32",
+        "local": {"steps": 1000},
+        "refinement": {"passes": 1, "matching": {"learning_rate": 10.0, "momentum": 0.5}},
+    },
+    "fedd3": {
+        "method": "fedd3",
+        "ipc": 50,
+        "options": {"iterations": 3000, "learning_rate": 0.004, "batch": 10, "stop": 0.999},
+    },
+    "dosfl": {
+        "method": "dosfl",
+        "ipc": 50,
+        "options": {
+            "images": 10, "passes": 20, "window": 60, "iterations": 3000, "learning_rate": 1e-3, "clip": 2.0,
+        },
+    },
+    "dense": {
+        "method": "dense",
+        "options": {
+            "network": {"name": "ConvNet", "norm": "none", "pooling": "max"},
+            "local": {"epochs": 200, "batch": 128, "learning_rate": 0.01, "momentum": 0.9},
+            "epochs": 200, "batch": 256, "learning_rate": 0.005, "momentum": 0.9, "temperature": 20.0,
+            "generator": {
+                "noise": 256, "width": 128, "batch": 256, "steps": 30, "learning_rate": 1e-3,
+                "normalisation": 1.0, "adversarial": 1.0,
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def preset_settings(name: str) -> Settings:
+    """The settings of a preset."""
+    if name not in PRESETS:
+        raise PlanError(f"`preset` should be one of {', '.join(PRESETS)}; found {name!r}")
+    return PRESETS[name]
