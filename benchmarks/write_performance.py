@@ -14,61 +14,71 @@ PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "results" / "speed"
 INTRODUCTION = """\
 # How fast it is
 
-Written by `python benchmarks/write_performance.py` from the files in `results/speed/`; each carries its command,
-machine and versions.
+Written by `python benchmarks/write_performance.py` from the files in `results/speed/`; each file
+records its command, machine and versions.
 
-Three loops take nearly all the time: a site's pass over the T networks (*statistics*), the refinement of
-synthetic images at site and server (*matching*), and the networks that a set is judged by (*training*). The *twin*
-(`benchmarks/twin.py`) is the same algorithm as a first program would have it: float32, not compiled, a
-new network object for each step, one forward pass for each class, a DataLoader. Before anything is timed, both must
-give the same means, images and outputs in float32. Then they run in turn; the figures are medians of wall seconds
-(least .. most), the ratio is taken pair by pair. Shapes are CIFAR-10's: ten classes, 64 real images a class,
-ten synthetic ones of four small images each, ConvNet of three blocks of 128 filters. *simulate* is a whole round with
-its files and one scored network.
+Three loops take nearly all the time: a site's pass over the T networks (*statistics*), the
+refinement of synthetic images at sites and server (*matching*), and the training of the networks
+that evaluate a set (*training*). The *twin* (`benchmarks/twin.py`) is a straightforward
+implementation of the same algorithm: float32, not compiled, a new network object for each step, one
+forward pass for each class, a DataLoader. Before anything is timed, both must produce the same
+means, images and outputs in float32. Then they run alternately. The figures are medians of
+wall-clock seconds (minimum .. maximum); the ratio is computed pair by pair. Shapes are those of
+CIFAR-10: ten classes, 64 real images per class, ten synthetic images of four small images each,
+ConvNet of three blocks of 128 filters. *simulate* is a complete round with its files and one scored
+network.
 """
 PLOT, PICTURED = (
     "pictures/cost.png",
-    "Seconds against each setting; bars from the least to the most, and a straight line",
+    "Seconds against each setting; bars from minimum to maximum, and a straight line",
 )
 COST = """\
-The lines are straight. Five images of a class (20 small ones) do not fill a pass, so the smallest ipc costs a little
-more than its share; merging the answers of sites takes milliseconds, where the measurement itself is rough.
+The lines are straight. Five images of a class (20 small ones) do not fill a pass, so the smallest
+ipc costs slightly more than its share. Merging the sites' contributions takes milliseconds, where
+the measurement itself is imprecise.
 """
 WHY = """\
 ## What made it fast
 
-The figures in this list and the next are single measurements of one loop on an otherwise idle machine (2 cores, AMX,
-torch 2.13), made while it was written.
+The figures in this list and the next are single measurements of one loop on an otherwise idle
+machine (2 cores, AMX, torch 2.13), made during development.
 
-- **Few images at a time.** What one pass touches should stay in the processor's cache: 64 images forward and 32 with
-  gradients take less than half the time per image of 256 at once. Groups of whole classes let a pass's memory be
-  used again by the next.
-- **Normalise and pool without writing between** (`collabdm.fused`): instance normalisation becomes one scale and shift
-  per channel of each image, and a pooled pixel is computed from its four corners at once. On two cores with
-  AMX 256 images forward fell from 72 to 20 .. 30 ms, with gradients towards the images from 218 to about 70.
-- **bfloat16 where the processor multiplies it**; a class mean moves by less than 0.5 % of its norm, which a test
-  holds. Sums are float32.
-- **One compiled function for all seeds.** Networks are arguments, reseeded in place (2.4 ms for 320,010 weights), and
-  passes have one shape. A job that is too short to repay compilation is not compiled, and a machine without a C++
-  compiler goes on without, saying so once.
-- **Small images in larger passes** where starting an operation costs more than what it touches: training a network of
-  width 32 on 16 x 16 images fell from 111 to 70 us per image.
-- **All classes in one step**, images resident as bytes and normalised as they are used, nothing of size T in
-  memory but the result.
+- **Few images at a time.** The working set of one pass should stay in the processor's cache: 64
+  images forward and 32 with gradients take less than half the time per image of 256 at once.
+  Grouping whole classes lets the next pass reuse a pass's memory.
+- **Normalise and pool without intermediate writes** (`collabdm.fused`): instance normalisation
+  becomes one scale and shift per channel of each image, and a pooled pixel is computed directly
+  from its four corners. On two cores with AMX, the time for 256 images fell from 72 to 20 .. 30 ms
+  forward, and from 218 to about 70 with gradients with respect to the images.
+- **bfloat16 where the processor multiplies it natively**; a class mean changes by less than 0.5 %
+  of its norm, which a test verifies. Sums are float32.
+- **One compiled function for all seeds.** Networks are arguments, reseeded in place (2.4 ms for
+  320,010 weights), and all passes have the same shape. A job too short to repay compilation is not
+  compiled. A machine without a C++ compiler runs uncompiled and reports this once.
+- **Small images in larger passes** where launching an operation costs more than the data it
+  processes: training a network of width 32 on 16 x 16 images fell from 111 to 70 us per image.
+- **All classes in one step**, images in memory as bytes and normalised on use, nothing of size T in
+  memory except the result.
 
 ## What did not help
 
-- 16 images a pass: the cost of starting each operation shows. 128 and more: out of the cache, twice the time.
-- Compiling normalisation and augmentation of the pixels together with the network: 7.2 ms for 64 images against 6.9.
+- 16 images per pass: the cost of launching each operation dominates. 128 and more: out of the
+  cache, twice the time.
+- Compiling normalisation and augmentation of the pixels together with the network: 7.2 ms for 64
+  images against 6.9.
 - Larger thresholds of the C library's allocator: within the noise once passes are small.
-- Two sums instead of mean and variance for the normalisation: 6 % faster forward, not with gradients, less exact.
-- Pooling by corners with gradients: its backward pass scatters; 127 ms per 256 images against 73.
-- Augmenting two, four or ten passes at once before the network: 267 .. 318 ms for three steps against 292.
-- Uncompiled networks in channels-last order: pooling alone is some six times faster, but the normalisation then
-  copies; a step of training took 10.3 ms against 7.8 (width 32, 128 images of 16 x 16, bfloat16), 48.8 against 40.6
-  (width 128, 32 of 32 x 32).
-- Training R networks together on a CPU (one batched network by `torch.vmap`, or grouped convolutions): ms for each
-  network and step, two cores, float32, not compiled; only tiny batches of tiny images gain.
+- Two sums instead of mean and variance for the normalisation: 6 % faster forward, no faster with
+  gradients, less accurate.
+- Pooling by corners with gradients: its backward pass is a scatter; 127 ms per 256 images
+  against 73.
+- Augmenting two, four or ten passes at once before the network: 267 .. 318 ms for three steps
+  against 292.
+- Uncompiled networks in channels-last order: pooling alone is about six times faster, but the
+  normalisation then copies; a training step took 10.3 ms against 7.8 (width 32, 128 images of 16 x
+  16, bfloat16), 48.8 against 40.6 (width 128, 32 of 32 x 32).
+- Training R networks together on a CPU (one batched network by `torch.vmap`, or grouped
+  convolutions): ms for each network and step, two cores, float32, not compiled; only tiny batches
+  of tiny images gain.
 
   | network, batch | R | one after another | vmap | grouped |
   |---|---:|---:|---:|---:|
@@ -78,20 +88,26 @@ torch 2.13), made while it was written.
   | width 32, 100 of 3 x 32 x 32 | 3 | 43.0 | 83.0 | 49.4 |
   | width 128, 64 of 3 x 32 x 32 | 3 | 139 | 228 | 156 |
 
-## What it does not reach
+## Where it falls short
 
-Statistics should reach 60 % of the matrix peak; the table has what they reach, and not for want of fast convolutions.
-The peak is the best of several 4096 x 4096 products, which on processors with AMX varies between 1,600 and 2,400
-GFLOP/s from run to run. Of the 8.4 ms that one pass of 64 images took in a profile, the three convolutions took 3.1
-(2.7 when run alone: 100 % of the peak on average, the second 158 %, because its operands stay in the cache, the
-first, of three channels, 21 %); normalisation, activation and pooling 2.7, which read the first convolution's 17 MB
-twice; normalising and augmenting the pixels 1.7; reseeding the network, sums of classes and starting operations the
-rest. To reach 60 % everything but the convolutions would have to shrink to a third. What was tried for it stands in
-the lists above: fusing (the largest gain), other pass sizes, memory orders, the allocator, compiling or batching the
-augmentation.
+The target for statistics was 60 % of the matrix peak; the table shows the share achieved. The
+convolutions are not the bottleneck. The peak is the best of several 4096 x 4096 products, which on
+processors with AMX varies between 1,600 and 2,400 GFLOP/s from run to run. In a profile, one pass
+of 64 images took 8.4 ms:
 
-No GPU was at hand: the paths for one (larger passes, smaller ones when memory is short, eight networks trained
-together) are tested on the CPU as far as they go; nothing is said of their speed.
+- the three convolutions 3.1 (2.7 when run alone: 100 % of the peak on average; the second 158 %,
+  because its operands stay in the cache; the first, with three channels, 21 %);
+- normalisation, activation and pooling 2.7, which read the first convolution's 17 MB twice;
+- normalising and augmenting the pixels 1.7;
+- reseeding the network, class sums and launching operations the rest.
+
+To reach 60 %, everything except the convolutions would have to shrink to a third. The lists above
+record the attempts: fusing (the largest gain), other pass sizes, memory orders, the allocator,
+compiling or batching the augmentation.
+
+No GPU was available: the GPU code paths (larger passes, smaller ones when memory is short, eight
+networks trained together) are tested on the CPU as far as possible; no claim is made about their
+speed.
 """
 
 
@@ -149,9 +165,9 @@ def cost(result: dict[str, Any]) -> str:
     base = ", ".join(f"{name} {value}" for name, value in result["base"].items())
     lines = [
         "## Cost against T, batch, side, ipc and sites\n",
-        f"One setting varied at a time from {base}\n(ConvNet of width 32, pae 2): seconds, medians of n. The",
-        "straight line through them is fitted to relative errors; for the side, against its square.\n",
-        "| setting | loop | values | seconds | fixed part, s | off the line by at most |",
+        f"One setting is varied at a time, from {base}\n(ConvNet of width 32, pae 2): seconds, medians of n. The",
+        "straight line is fitted to the relative errors; for the side, against its square.\n",
+        "| setting | loop | values | seconds | fixed part, s | largest deviation from the line |",
         "|---|---|---|---|---:|---:|",
     ]
     for name, axis in result["axes"].items():

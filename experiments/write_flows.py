@@ -1,4 +1,4 @@
-"""Writes the tables of docs/flows.md from results/flows/*.json.
+"""Generate the tables of docs/flows.md from results/flows/*.json.
 
 python experiments/write_flows.py            write them
 python experiments/write_flows.py --check    exit with 1 if the page is not up to date
@@ -18,8 +18,8 @@ TITLES = {
     "nidd": "5G-NIDD, the real subset: two base stations, blocks of time held out",
     "gtp": "5G core capture (GTP): two site files, blocks of time held out",
     "unsw": "UNSW-NB15, 10 classes: five sites, beta = 0.1",
-    "nidd-leaking": "5G-NIDD, the subset, with the leaking columns (as the paper)",
-    "nidd-random": "5G-NIDD, the subset, images split at random (as the paper)",
+    "nidd-leaking": "5G-NIDD, the subset, with the leaking columns (as in the paper)",
+    "nidd-random": "5G-NIDD, the subset, images split at random (as in the paper)",
     "nidd-three": "5G-NIDD, the subset, rows of unknown station as a third site",
 }
 KINDS = ("accuracy", "macro_f1")

@@ -1,4 +1,4 @@
-"""docs/results.md and the README's table, written from the results that were measured: never typed by hand.
+"""Generate docs/results.md and the README's table from the measured results; never edit them by hand.
 
     python experiments/write_results.py            write them
     python experiments/write_results.py --check    exit 1 if they differ
@@ -65,16 +65,16 @@ def page(rounds: list[Cell], cells: list[Cell], found: list[Findings]) -> str:
     """docs/results.md."""
     parts = [
         "# Measured results\n",
-        "Written by `python experiments/write_results.py` from the files in `results/`; every file carries its "
-        "settings, seed, device and versions. Accuracies are shares of the real test set, in percent, of ConvNets "
-        "trained on the set with hard labels (DENSE and FedAvg give a network of their own); ± is the standard "
-        "deviation over seeds (each seed is another split, other networks, other images).\n",
+        "Written by `python experiments/write_results.py` from the files in `results/`; every file records its "
+        "settings, seed, device and versions. Accuracies are measured on the real test set, in percent, with ConvNets "
+        "trained on the set with hard labels (DENSE and FedAvg produce a network of their own); ± is the standard "
+        "deviation over seeds (each seed has a different split, different networks and different images).\n",
         "## One round, five skewed sites\n",
         round_table(rounds),
         _command(rounds),
         "\n## Accuracy against bytes per site\n",
-        "The same bytes of statistics as few wide means or many narrow ones, each seed used once or four "
-        "times (replay). `python experiments/bytes.py --data NAME --seed N -o FILE` makes each row.\n",
+        "The same number of bytes spent on a few wide means or on many narrow ones, with each seed used once or four "
+        "times (replay). Each row is produced by `python experiments/bytes.py --data NAME --seed N -o FILE`.\n",
         *(bytes_table(data, cells) for data in sorted({cell["data"] for cell in cells})),
         *grid_pages(found),
         *uses(),
@@ -166,11 +166,11 @@ def grid_pages(grids: list[Findings]) -> Iterator[str]:
     """The paper's tables and figures at the scales that were run."""
     yield "\n## The paper's tables and figures\n"
     yield (
-        "Ours ± the standard deviation over seeds (number of seeds), then the paper's number and the difference. "
-        "The small scale for a CPU is another measurement than the paper's: its order of rows can be compared, its "
-        "numbers cannot. “Over random” is how far a row is above random real images of the same storage, over its "
-        "columns; “seconds” are those of all sites one after the other, then of the server, on one core. `collabdm "
-        "report results/grids` shows the same with plots. What is missing is run by\n"
+        "Each cell shows our result ± the standard deviation over seeds (number of seeds), then the paper's number and "
+        "the difference. The small scale for a CPU is not the paper's measurement: the order of rows can be compared, "
+        "the numbers cannot. “Over random” is the mean gain of a row, over its columns, against random real images of "
+        "the same storage; “seconds” are the time of all sites one after the other, then of the server, on one core. "
+        "`collabdm report results/grids` shows the same results with plots. Missing cells are run by\n"
     )
     yield "<!-- not run: needs published data sets and some hours -->"
     yield "\n".join(["```console", *(f"$ {command.replace('FOLDER', 'results/grids')}" for command in commands(grids))])
@@ -178,9 +178,9 @@ def grid_pages(grids: list[Findings]) -> Iterator[str]:
     for found in grids:
         yield f"\n### {found.grid.title} ({found.grid.scale} scale)\n"
         text = f" {' '.join(found.grid.text.split())}" if found.done else ""
-        yield f"{found.done:,} of {found.all:,} cells are run.{text}\n"
+        yield f"{found.done:,} of {found.all:,} cells have been run.{text}\n"
         if found.done:
-            yield f"Where a row or column says nothing else: {scale_of(found.grid)}.\n"
+            yield f"Settings, unless a row or column states otherwise: {scale_of(found.grid)}.\n"
             for sheet in found.grid.sheets:
                 yield from grid_table(found, sheet)
     yield "| machine | computed in | versions | commit | cells |\n|---|---|---|---|---:|"
@@ -219,8 +219,9 @@ def table1() -> Iterator[str]:
     yield "\n## Table 1: images of 5G-NIDD\n"
     yield (
         f"Rows of each label in the published table, {FIVE_G_NIDD.flows} of them in an image of side "
-        f"{FIVE_G_NIDD.side}; arithmetic, not a measurement. The paper joins the small classes as “Anomalous”. How "
-        "well a distilled set detects attacks: Figure 3 and Table 3 above, and [flows.md](flows.md).\n"
+        f"{FIVE_G_NIDD.side}; arithmetic, not a measurement. The paper merges the small classes into “Anomalous”. For "
+        "the accuracy of attack detection with a distilled set, see Figure 3 and Table 3 above, and "
+        "[flows.md](flows.md).\n"
     )
     yield "| class | rows | images | the paper's |\n|---|---:|---:|---:|"
     images: dict[str, list[int]] = defaultdict(list)
@@ -236,10 +237,10 @@ def uses() -> Iterator[str]:
     """What a shared set is for beside training one network: architecture search, continual learning."""
     yield "\n## Uses of a shared set\n"
     yield (
-        "Continual learning: a network learns groups of classes one after another and keeps only the set of the groups "
-        "before; accuracy on all classes after the last. Architecture search: how well the order of networks trained "
-        "on the set agrees with their order on the data (rank correlation). `examples/continual_learning.py` and "
-        "`examples/architecture_search.py` make them.\n"
+        "Continual learning: a network learns groups of classes one after another and keeps only the set of the "
+        "previous groups; accuracy on all classes after the last group. Architecture search: agreement between the "
+        "ranking of networks trained on the set and their ranking on the data (rank correlation). These results come "
+        "from `examples/continual_learning.py` and `examples/architecture_search.py`.\n"
     )
     yield "| use | data | distilled | random real | n |\n|---|---|---:|---:|---:|"
     for path in sorted(RESULTS.glob("examples/*.json")):
