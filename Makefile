@@ -16,7 +16,7 @@ check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/rounds/test_docs.py
 
 docs: $(VENV)/test
 	$(BIN)/python docs/write_cli.py

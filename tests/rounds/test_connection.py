@@ -1,0 +1,142 @@
+"""What a site is told before a round: the way to the server, the key, the plan, the data and the policy."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+import numpy as np
+import pytest
+from command import cells, run
+from deployed import free_port, make_certificates, tool
+from tiny import tiny_data, tiny_plan
+
+from collabdm.documents.plan_file import write_plan
+from collabdm.flower import connection
+from collabdm.flower.connection import DeploymentError, check_flower, check_key, check_server
+
+
+class Silent(BaseRequestHandler):
+    """Takes a connection and waits for its end."""
+
+    def handle(self) -> None:
+        self.request.settimeout(5)
+        try:
+            self.request.recv(1)
+        except OSError:
+            return
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Path:
+    make_certificates(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def plain() -> Iterator[str]:
+    with ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+class OverTLS(ThreadingTCPServer):
+    """The same over TLS; a client that turns away is no error here."""
+
+    context: ssl.SSLContext
+
+    def get_request(self) -> tuple:
+        connection, address = super().get_request()
+        return self.context.wrap_socket(connection, server_side=True), address
+
+
+@pytest.fixture
+def secure(certified: Path) -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certified / "server.crt", certified / "server.key")
+    with OverTLS(("127.0.0.1", 0), Silent) as server:
+        server.context = context
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_server_with_the_certificate_is_found(secure, certified) -> None:
+    assert "no certificate was asked for" in check_server(secure, None)
+    said = check_server(secure, certified / "ca.crt")
+    assert said.startswith(f"{secure} answers, TLSv1.3, certificate until ")
+
+
+def test_a_server_with_another_certificate_or_name_is_told(secure, certified, tmp_path) -> None:
+    (tmp_path / "other").mkdir()
+    make_certificates(tmp_path / "other")
+    with pytest.raises(DeploymentError, match=r"should be for 127\.0\.0\.1 and signed by"):
+        check_server(secure, tmp_path / "other" / "ca.crt")
+
+
+def test_a_server_without_tls_is_told(plain, certified, monkeypatch) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.5)
+    assert "answers; no certificate was asked for" in check_server(plain, None)
+    with pytest.raises(DeploymentError, match=r"should answer|should speak TLS"):
+        check_server(plain, certified / "ca.crt")
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with pytest.raises(DeploymentError, match="should answer; found none"):
+        check_server(f"127.0.0.1:{free_port()}", None)
+
+
+@pytest.mark.parametrize("address", ["server", "server:", "server:0", "server:99999", ":1", "https://server:1:2:x"])
+def test_an_address_is_host_and_port(address) -> None:
+    with pytest.raises(DeploymentError, match="`--server` should be HOST:PORT"):
+        check_server(address, None)
+
+
+def test_a_root_that_is_no_certificate_is_told(plain, tmp_path) -> None:
+    (tmp_path / "ca.crt").write_text("nothing")
+    with pytest.raises(DeploymentError, match="should be a certificate, PEM"):
+        check_server(plain, tmp_path / "ca.crt")
+
+
+def test_a_key_is_private_and_readable_by_its_owner_alone(tmp_path) -> None:
+    key = tmp_path / "key"
+    tool("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", key)
+    assert check_key(key) == f"{key} is a private key"
+    with pytest.raises(DeploymentError, match="found another file"):
+        check_key(tmp_path / "key.pub")
+    key.chmod(0o644)
+    with pytest.raises(DeploymentError, match="readable by its owner alone; found 644: chmod 600"):
+        check_key(key)
+    with pytest.raises(DeploymentError, match="should be a readable private key"):
+        check_key(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("1.39.0", False), ("1.40.0", True), ("1.42.0", True), ("1.43.0", False)]
+)
+def test_flower_is_of_a_version_that_was_measured(version, fits, monkeypatch) -> None:
+    monkeypatch.setattr(connection.importlib.metadata, "version", lambda name: version)
+    if fits:
+        assert check_flower() == f"flwr {version}"
+    else:
+        with pytest.raises(DeploymentError, match=f"found {version}"):
+            check_flower()
+
+
+def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tiny_data((4, 3, 2))
+    write_plan(tiny_plan(), "plan.json")
+    np.savez("mine.npz", images=data.images.numpy(), labels=data.labels.numpy(), classes=data.classes)
+    words = ("check", "plan.json", "--data", "mine.npz", "--site", "north")
+    good = run(*words)
+    assert good.code == 0
+    assert {row[0]: row[1] for row in cells(good.out)}["would send: classes"] == "cat: 4, dog: 3, owl: 2"
+    monkeypatch.setattr("collabdm.cli.check.check_flower", lambda: "flwr")
+    Path("site.toml").write_text("raw_images = false\n")
+    bad = run(*words, "--policy", "site.toml", "--key", "none", "--server", f"127.0.0.1:{free_port()}")
+    assert bad.code == 2
+    assert bad.out.count("WRONG") == 3
+    assert "key, server, plan, data, policy should be mended before the round" in bad.err

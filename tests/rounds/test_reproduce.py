@@ -1,0 +1,497 @@
+"""Grids of published tables: cells, records, resuming, what is taken over, and what is found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import cells as table_cells
+from command import done, run
+from PIL import Image
+
+from collabdm.errors import DocumentError, PlanError
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.reproduce import running
+from collabdm.lab.reproduce.findings import Findings, Found
+from collabdm.lab.reproduce.grids import (
+    SCALES,
+    Grid,
+    cells_of,
+    combinations,
+    in_turn,
+    picture_of,
+    pictured,
+    published_of,
+    read_grid,
+)
+from collabdm.lab.reproduce.records import append, failed, read_records
+from collabdm.lab.reproduce.running import (
+    Pace,
+    Workshop,
+    before_the_server,
+    missing,
+    run_cells,
+    share_out,
+    take_over,
+)
+from collabdm.lab.simulate import simulate
+from collabdm.methods.registry import METHODS
+from collabdm.planning.cost import cost
+from collabdm.planning.make import plan_for_flows
+from collabdm.planning.settings import read_toml
+from collabdm.rounds.resumable import Bench
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
+PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
+TINY = """
+shared = "tiny-scales.toml"
+published = "tiny-paper.toml"
+title = "Tiny"
+chosen = ["collabdm", "ours", "central", "wrong"]
+rows = ["central", "ours", "collabdm", "wrong", "random real"]
+bytes_at = { beta = "0.5" }
+pictures_at = { beta = "0.5" }
+[axes.beta]
+"0.5" = { beta = 0.5 }
+"1.0" = { beta = 1.0 }
+[[stages]]
+beta = ["1.0"]
+seed = [1]
+[cpu]
+seeds = [0, 1]
+[paper]
+seeds = [1, 2]
+[paper.settings]
+trials = 2
+"""
+SHARED = """
+central = ["central"]
+[against]
+collabdm = "random real"
+[lines.collabdm]
+method = "collabdm"
+[lines.ours]
+method = "collabdm"
+plan = { merging = "uniform", refinement = { passes = 2 } }
+[lines.central]
+method = "central"
+sites = 1
+beta = 0
+compare = ["random"]
+[lines.wrong]
+method = "fedd3"
+plan = { options = { bytes = 1 } }
+[settings]
+data = "digits"
+sites = 2
+per_class = 10
+trials = 1
+recipe = "short"
+epochs = 1
+compare = []
+[settings.plan]
+ipc = 1
+steps = 2
+batch = 4
+network = { width = 8, depth = 1 }
+local = { steps = 2, batch = 4 }
+"""
+PAPER = """
+[[tiny]]
+place = "Table 9"
+row = "collabdm"
+at = { beta = ["0.5", "1.0"] }
+accuracy = [12.5, 50.0]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("grids")
+    for name, text in (("tiny", TINY), ("tiny-scales", SHARED), ("tiny-paper", PAPER)):
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grid(place) -> Grid:
+    return read_grid(place / "tiny.toml", "cpu")
+
+
+@pytest.fixture(scope="module")
+def results(place) -> Path:
+    """The tiny grid, run to the end by the command in two goes."""
+    folder = place / "results"
+    command = ("reproduce", place / "tiny.toml", "-o", folder, "--device", "cpu", "--precision", "float32", "-q")
+    first = done(*command, "--minutes", "0.0001")
+    assert "0 of 14 cells are done; 14 to run here, time not known before the first" in first.out
+    assert len(read_records(folder)) == 1
+    second = done(*command)
+    assert "1 of 14 cells are done; 13 to run here, about" in second.out
+    return folder
+
+
+# --- grids ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_grid_of_the_paper_is_whole_at_both_scales(name, scale) -> None:
+    grid = read_grid(EXPERIMENTS / f"{name}.toml", scale)
+    cells = cells_of(grid)
+    assert len(cells) == len(grid.lines) * len(combinations({a: tuple(v) for a, v in grid.axes.items()})) * len(
+        grid.seeds
+    )
+    assert len(grid.seeds) >= 3
+    for published in grid.paper:
+        assert published.row in grid.rows
+        assert all(value in grid.axes[axis] for axis, value in published.at.items())
+    assert set(grid.against) >= {row for row in grid.rows if row in grid.lines and row.startswith("collabdm")}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", GRIDS)
+def test_no_two_lines_of_a_grid_are_the_same_cell_in_one_place(name, scale) -> None:
+    places: dict[tuple[Any, ...], dict[str, str]] = {}
+    for cell in cells_of(read_grid(EXPERIMENTS / f"{name}.toml", scale)):
+        lines = places.setdefault((*cell.at.values(), cell.seed), {})
+        assert cell.experiment.digest not in lines, (cell.name, lines[cell.experiment.digest])
+        lines[cell.experiment.digest] = cell.line
+
+
+@pytest.mark.parametrize("name", ["figure3", "table3"])
+def test_no_station_sends_more_than_the_papers_nine_megabytes(name) -> None:
+    for cell in cells_of(read_grid(EXPERIMENTS / f"{name}.toml", "paper")):
+        schema = cell.experiment.flows
+        assert schema is not None
+        method = METHODS[cell.experiment.method]
+        plan = plan_for_flows(schema, **method.adapt({"sites": 2} | cell.experiment.plan))
+        assert cost(plan).bytes <= 9.42e6, cell.name
+
+
+def test_the_paper_has_all_sixteen_numbers_of_table_3() -> None:
+    grid = read_grid(EXPERIMENTS / "table3.toml", "paper")
+    trained = [{"trained": name} for name in grid.axes["trained"]]
+    numbers = [[grid.published(line, at) for at in trained] for line in grid.lines]
+    assert [p.accuracy for p in numbers[0] if p] == [98.84, 96.49, 98.18, 97.60]
+    assert sum(p is not None for row in numbers for p in row) == 16
+
+
+def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> None:
+    numbers = published_of(EXPERIMENTS / "shared" / "paper.toml", "table2")
+    assert len({(p.row, p.at["data"], p.at["beta"]) for p in numbers}) == 6 * 4 * 3
+    grid = read_grid(EXPERIMENTS / "table2.toml", "paper")
+    found = grid.published("collabdm-pae, uniform", {"data": "CIFAR-10", "split": "pure", "beta": "0.3"})
+    assert found is not None
+    assert (found.accuracy, found.place) == (64.67, "Table 2")
+
+
+def test_a_value_that_a_scale_sets_to_false_is_not_there() -> None:
+    paper, cpu = (read_grid(EXPERIMENTS / "table2.toml", scale) for scale in ("paper", "cpu"))
+    assert set(paper.axes["data"]) - set(cpu.axes["data"]) == {"SVHN"}
+    assert {p.at["data"] for p in cpu.paper} == set(cpu.axes["data"])
+
+
+def test_settings_of_a_line_win_over_those_of_the_axes_and_these_over_the_scale(grid) -> None:
+    by_name = {cell.name: cell.experiment for cell in cells_of(grid)}
+    assert by_name["collabdm, beta 0.5, seed 0"].beta == 0.5
+    assert by_name["central, beta 0.5, seed 0"].beta is None
+    assert by_name["ours, beta 1.0, seed 1"].plan["merging"] == "uniform"
+    assert by_name["ours, beta 1.0, seed 1"].plan["steps"] == 2
+
+
+def test_the_paper_scale_differs_in_what_it_says(place, grid) -> None:
+    paper = read_grid(place / "tiny.toml", "paper")
+    assert (paper.settings["trials"], grid.settings["trials"]) == (2, 1)
+    assert (paper.seeds, grid.seeds) == ((1, 2), (0, 1))
+    with pytest.raises(PlanError, match="`--scale` should be one of paper, cpu; found 'tpu'"):
+        read_grid(place / "tiny.toml", "tpu")
+
+
+def test_cells_of_a_stage_come_first_and_every_cell_once(grid) -> None:
+    cells = cells_of(grid)
+    assert [cell.name for cell in cells[:4]] == [f"{line}, beta 1.0, seed 1" for line in grid.lines]
+    assert len({cell.name for cell in cells}) == len(cells) == 16
+    assert len(in_turn([grid, grid])) == 16
+
+
+def test_what_pools_the_data_is_one_cell_in_all_columns(grid) -> None:
+    left = missing(cells_of(grid), {})
+    assert len(left) == 14
+    assert [cell.name for cell in left[:4]] == [f"{line}, beta 1.0, seed 1" for line in grid.lines]
+
+
+def test_a_digest_does_not_depend_on_the_grid_that_names_the_cell() -> None:
+    table, compared = (read_grid(EXPERIMENTS / f"{name}.toml", "cpu") for name in ("table2", "comparison"))
+    digests = [{cell.experiment.digest for cell in cells_of(grid)} for grid in (table, compared)]
+    assert len(digests[0] & digests[1]) > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('chosen = ["nobody"]', "`chosen` should be of collabdm, ours, central, wrong; found nobody"),
+        ('tables = ["moon"]', "`tables` should be of beta; found moon"),
+        ('bytes_at = { beta = "7" }', "`beta` should be of"),
+        ("moon = 3", "`moon` is not a setting"),
+        ("seeds = []\ncpu = {}", "at least one of `lines` and one of `seeds`"),
+    ],
+)
+def test_a_wrong_grid_is_refused(place, tmp_path, change, message) -> None:
+    for name in ("tiny-scales", "tiny-paper"):
+        (tmp_path / f"{name}.toml").write_bytes((place / f"{name}.toml").read_bytes())
+    key = change.partition(" = ")[0]
+    kept = [line for line in TINY.splitlines() if not line.startswith(key)]
+    if "cpu" in change:
+        kept = kept[: kept.index("[cpu]")]
+    (tmp_path / "tiny.toml").write_text(change + "\n" + "\n".join(kept), encoding="utf-8")
+    with pytest.raises(PlanError) as error:
+        read_grid(tmp_path / "tiny.toml", "cpu")
+    assert message in str(error.value)
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def test_cells_that_are_done_are_not_run_again(place, results) -> None:
+    before = (results / "cpu.jsonl").read_bytes()
+    again = done("reproduce", place / "tiny.toml", "-o", results, "-q")
+    assert "14 of 14 cells are done; 0 to run here, about 0 s" in again.out
+    assert (results / "cpu.jsonl").read_bytes() == before
+
+
+def test_a_record_says_all_that_makes_its_cell_again(results) -> None:
+    for digest, record in read_records(results).items():
+        assert Experiment(**record["experiment"]).digest == digest
+        assert {"seconds", "compute", "machine", "threads", "versions", "commit"} <= record.keys()
+
+
+def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
+    shown = pictured(grid)
+    assert sorted(shown) == [("central", "0.5"), ("collabdm", "0.5"), ("ours", "0.5"), ("wrong", "0.5")]
+    assert {cell.seed for cell in shown.values()} == {0}
+    kept = {place for place, cell in shown.items() if picture_of(results, cell).exists()}
+    assert kept == set(shown) - {("wrong", "0.5")}
+    assert len(list((results / "pictures").iterdir())) == len(kept)
+    with Image.open(picture_of(results, shown["collabdm", "0.5"])) as picture:
+        assert picture.size == (8 + 2 * 2, 10 * (8 + 2) + 2)  # one image of each of ten classes, 8 pixels wide
+
+
+def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(grid, results) -> None:
+    records = read_records(results)
+    errors = [record["error"] for record in records.values() if failed(record)]
+    assert len(records) == 14
+    assert len(errors) == 4
+    assert all(error.startswith("PlanError: `options.bytes` should be at least") for error in errors)
+    assert len(missing(cells_of(grid), records, retry=True)) == 4
+    assert missing(cells_of(grid), records) == []
+
+
+def test_a_cell_scores_what_a_simulation_of_its_settings_scores(grid, results, tmp_path) -> None:
+    for name in ("ours, beta 0.5, seed 0", "central, beta 0.5, seed 1"):
+        cell = next(cell for cell in cells_of(grid) if cell.name == name)
+        alone = simulate(cell.experiment, Bench(tmp_path / cell.line))
+        record = read_records(results)[cell.experiment.digest]
+        assert record["scores"] == json.loads(json.dumps(running.found_in(alone)["scores"]))
+        assert (
+            record["sets"][cell.experiment.method]["bytes_per_site"]
+            == (alone["sets"][cell.experiment.method]["bytes_per_site"])
+        )
+
+
+def test_answers_taken_over_give_the_set_that_answers_made_anew_give(grid, results, tmp_path) -> None:
+    plain, ours = (
+        next(cell.experiment for cell in cells_of(grid) if cell.name == f"{line}, beta 0.5, seed 0")
+        for line in ("collabdm", "ours")
+    )
+    simulate(plain, Bench(tmp_path / "plain"))
+    take_over(tmp_path / "plain", plain, tmp_path / "ours", ours)
+    taken = {p.name: p.read_bytes() for p in (tmp_path / "ours" / "contributions").iterdir()}
+    simulate(ours, Bench(tmp_path / "ours"))
+    simulate(ours, Bench(tmp_path / "anew"))
+    assert taken == {p.name: p.read_bytes() for p in (tmp_path / "anew" / "contributions").iterdir()}
+    sets = [(tmp_path / name / "distilled.safetensors").read_bytes() for name in ("ours", "anew")]
+    assert sets[0] == sets[1]
+    assert read_records(results)[ours.digest]["taken_over"] == plain.digest
+
+
+def test_another_recipe_takes_the_set_over(tmp_path) -> None:
+    common = Experiment(data="digits", method="collabdm", sites=2, per_class=10, trials=1, recipe="short", epochs=1,
+                        compare=(), plan=PLAN)  # fmt: skip
+    strong = common.model_copy(update={"recipe": "strong"})
+    workshop = Workshop(tmp_path)
+    first, second = workshop.run(common), workshop.run(strong)
+    assert second["taken_over"] == common.digest
+    assert first["sets"] == second["sets"]
+    places = [tmp_path / e.digest[:16] / "distilled.safetensors" for e in (common, strong)]
+    assert places[0].read_bytes() == places[1].read_bytes()
+
+
+def test_folders_of_cells_do_not_pile_up(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(running, "FOLDERS_KEPT", 2)
+    workshop = Workshop(tmp_path)
+    for seed in range(4):
+        workshop.run(Experiment(data="digits", method="localdm", sites=1, beta=None, per_class=3, trials=1,
+                                recipe="short", epochs=1, compare=(), plan=PLAN, seed=seed))  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
+
+    def slow(self: Workshop, experiment: Experiment) -> dict[str, Any]:
+        now[0] += 40
+        about = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
+        return about | {"error": "none"} if experiment.method == "fedd3" else about | {"seconds": {"sites": 40.0}}
+
+    monkeypatch.setattr(Workshop, "run", slow)
+    cells = cells_of(grid)
+    ran = list(run_cells(cells, tmp_path / "cpu.jsonl", Workshop(tmp_path), 100 / 60))
+    assert [one.cell.name for one in ran] == [cells[0].name, cells[1].name]
+    assert (ran[-1].cells_left, ran[-1].time_left) == (14, (14 * 40, 0))
+    assert len(read_records(tmp_path)) == 2
+
+
+def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
+    cells = {cell.name: cell for cell in cells_of(grid)}
+
+    def record(name: str, seconds: float) -> dict[str, Any]:
+        experiment = cells[name].experiment
+        return {"digest": name, "experiment": experiment.model_dump(mode="json"), "seconds": {"sites": seconds}}
+
+    pace = Pace({})
+    assert pace.of_all(list(cells.values())) == (0.0, len(cells))
+    pace = Pace({"a": record("collabdm, beta 0.5, seed 0", 10.0), "b": record("ours, beta 0.5, seed 0", 2.0)})
+    assert pace.expected(cells["collabdm, beta 1.0, seed 1"]) == 10
+    assert pace.expected(cells["ours, beta 1.0, seed 1"]) == 2
+    assert pace.expected(cells["central, beta 1.0, seed 1"]) in (2, 10)
+
+
+def test_the_time_of_a_cell_is_not_told_from_another_scale(place, grid) -> None:
+    (cell,) = (cell for cell in cells_of(grid) if cell.name == "collabdm, beta 0.5, seed 0")
+    known = {"digest": "a", "experiment": cell.experiment.model_dump(mode="json"), "seconds": {"sites": 10.0}}
+    others = cells_of(read_grid(place / "tiny.toml", "paper"))
+    assert Pace({"a": known}).of_all([*others, cell]) == (10.0, len(others))
+
+
+def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_path) -> None:
+    counts = [
+        int(done("reproduce", place / "tiny.toml", "-o", tmp_path, "--minutes", 0, "--part", part).out.split(";")[1]
+            .split()[0])
+        for part in ("1/3", "2/3", "3/3")
+    ]  # fmt: skip
+    assert sum(counts) == 14
+    assert min(counts) > 0
+    assert run("reproduce", place / "tiny.toml", "-o", tmp_path, "--part", "4/3").code == 2
+
+
+def test_cells_that_can_take_over_from_each_other_are_in_one_part(grid) -> None:
+    parts = share_out(cells_of(grid), 3)
+    assert sorted(cell.name for part in parts for cell in part) == sorted(cell.name for cell in cells_of(grid))
+    for part in parts:
+        for other in parts:
+            if other is not part:
+                mine, theirs = ([before_the_server(cell.experiment) for cell in cells] for cells in (part, other))
+                assert not [settings for settings in mine if settings in theirs]
+
+
+def test_what_one_set_is_for_is_in_one_part_and_other_sets_are_in_others() -> None:
+    parts = share_out(cells_of(read_grid(EXPERIMENTS / "table3.toml", "cpu")), 4)
+    assert [len(part) for part in parts] == [12] * 4
+    assert all({cell.line for cell in part} == {part[0].line} for part in parts)
+
+
+def test_cells_that_failed_are_told_with_what_runs_them_again(place, results) -> None:
+    command = ("reproduce", place / "tiny.toml", "-o", results, "--minutes", 0)
+    assert "4 failed before: `--retry` runs them again" in done(*command).out
+    assert "failed before" not in done(*command, "--retry").out
+
+
+def test_one_machine_takes_the_cells_of_the_stages_first(place, tmp_path) -> None:
+    out = done("reproduce", EXPERIMENTS / "comparison.toml", "-o", tmp_path, "--minutes", "0").out
+    assert "time not known before the first" in out
+    grid = read_grid(EXPERIMENTS / "comparison.toml", "cpu")
+    (share,) = share_out(cells_of(grid), 1)
+    assert [cell.line for cell in share].index("rounds-gradients") > 80
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def test_records_of_several_files_are_merged_and_success_wins(tmp_path) -> None:
+    append(tmp_path / "a.jsonl", {"digest": "1", "error": "no"})
+    append(tmp_path / "a.jsonl", {"digest": "2", "at": "a"})
+    append(tmp_path / "b.jsonl", {"digest": "1", "at": "b"})
+    append(tmp_path / "b.jsonl", {"digest": "2", "error": "no"})
+    assert {d: r.get("at") for d, r in read_records(tmp_path).items()} == {"1": "b", "2": "a"}
+
+
+def test_half_a_last_line_is_passed_over_and_cut_off(tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    append(path, {"digest": "1"})
+    with path.open("a") as file:
+        file.write('{"digest": "2", "sc')
+    assert read_records(tmp_path).keys() == {"1"}
+    append(path, {"digest": "3"})
+    assert read_records(tmp_path).keys() == {"1", "3"}
+    assert path.read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("line", ["[1]", "{}", "word"])
+def test_a_line_that_is_no_record_is_refused(tmp_path, line) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(DocumentError, match="line 1 should be the record of a cell"):
+        read_records(tmp_path)
+
+
+# --- findings ------------------------------------------------------------------------------------
+
+
+def test_findings_are_means_over_seeds_of_what_the_records_say(grid, results) -> None:
+    records = read_records(results)
+    found = Findings(grid, records)
+    assert (found.done, found.all) == (10, 14)
+    at = {"beta": "0.5"}
+    scores = [
+        100 * records[cell.experiment.digest]["scores"][0]["accuracies"][0]
+        for cell in cells_of(grid)
+        if cell.line == "collabdm" and cell.at == at
+    ]
+    own = found.at("collabdm", at)
+    assert sorted(own.accuracies.values()) == sorted(scores)
+    assert own.n == 2
+    assert own.bytes is not None
+    published, gap = found.difference("collabdm", at) or (None, 0.0)
+    assert published is not None
+    assert gap == pytest.approx(sum(scores) / 2 - 12.5)
+    random = found.at("random real", at)
+    assert random.accuracies == found.at("random real", {"beta": "1.0"}).accuracies
+    assert found.over_random("collabdm", at) == pytest.approx(own.mean - random.mean)
+    assert str(found.at("wrong", at)) == "failed"
+    assert str(Found()) == "not run"
+
+
+def test_points_along_the_refinement_end_at_what_a_site_sends(tmp_path) -> None:
+    settings = {"data": "digits", "sites": 2, "per_class": 10, "trials": 1, "recipe": "short", "epochs": 1, "curve": 2,
+                "compare": (), "plan": PLAN | {"steps": 4}}  # fmt: skip
+    grid = Grid(name="curve", scale="cpu", title="Curve", kind="curve", rows=("collabdm",), seeds=(0,),
+                lines={"collabdm": {"method": "collabdm"}}, axes={"split": {"even": {"beta": 0}}},
+                settings=settings)  # fmt: skip
+    (cell,) = cells_of(grid)
+    record = Workshop(tmp_path).run(cell.experiment)
+    found = Findings(grid, {record["digest"]: record})
+    points = found.curve("collabdm", {"split": "even"})
+    sent = max(record["sets"]["collabdm"]["bytes_per_site"].values())
+    assert [round(b) for b, *_ in points] == [sent - 3 * record["bytes_per_step"],
+                                              sent - 2 * record["bytes_per_step"], sent]  # fmt: skip
+    assert points[-1][1] == pytest.approx(found.at("collabdm", {"split": "even"}).mean)
+
+
+def test_the_command_names_what_is_wrong(place, tmp_path) -> None:
+    result = run("reproduce", tmp_path / "nowhere.toml", "-o", tmp_path / "results")
+    assert result.code == 2
+    assert "should be a readable TOML file" in result.err
+    assert table_cells(result.out) == []
+    assert read_toml(place / "tiny.toml")["title"] == "Tiny"

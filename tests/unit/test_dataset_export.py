@@ -1,0 +1,204 @@
+"""What is taken away is what the set holds: for the hub, as pictures, as arrays, and as a model that predicts."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from command import cells, done, run
+from pictures import draw
+from test_trained_model import pictures, tiny_model
+from tiny import COLOUR, fixed_plan, tiny_plan
+
+from collabdm.data.sources import load
+from collabdm.documents.outcome_files import write_distilled
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.errors import DataError, OutputError, PlanError
+from collabdm.export.dataset import Card, export
+from collabdm.export.onnx import onnx_bytes
+from collabdm.images import ImageSet
+from collabdm.scoring.trained_model import read_model, weights_of, write_model
+from collabdm.scoring.training import training_set
+from collabdm.seeds import Purpose, Stream
+
+
+def coloured(pae: int = 1, **settings: object) -> DistilledSet:
+    plan = tiny_plan(COLOUR, pae=pae, **settings)
+    labels = torch.arange(3).repeat_interleave(2)
+    pixels = (Stream.of(4, Purpose.DATA).uniforms(6, 3, 8, 8) * 256).to(torch.uint8)
+    return DistilledSet(
+        ImageSet(pixels, labels, plan.classes), plan, {"north": [3, 0, 5], "south": [0, 4, 0]}, "collabdm"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub-cache")
+
+
+def from_hub_folder(folder: Path, cache: Path) -> ImageSet:
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
+    pixels = [torch.tensor(np.asarray(row["image"])) for row in rows]
+    images = torch.stack([p[None] if p.ndim == 2 else p.permute(2, 0, 1) for p in pixels])
+    return ImageSet(images, torch.tensor(rows["label"][:]), tuple(rows.features["label"].names))
+
+
+def same(a: ImageSet, b: ImageSet) -> bool:
+    return a.classes == b.classes and torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("pae", [1, 2])
+def test_load_dataset_gives_the_tensors_of_the_set(tmp_path, pae) -> None:
+    made = coloured(pae)
+    export(made, tmp_path / "set")
+    assert same(from_hub_folder(tmp_path / "set", tmp_path / "c"), made.images)
+    assert same(load(str(tmp_path / "set" / "data")), made.images)
+
+
+def test_an_expanded_set_holds_what_networks_train_on(tmp_path) -> None:
+    made = coloured(2)
+    written = export(made, tmp_path / "set", expanded=True)
+    expected = training_set(made)
+    assert len(written) == 24
+    assert bool(((written.images.float() / 255 - expected.images).abs() <= 0.5 / 255 + 1e-6).all())
+    assert same(from_hub_folder(tmp_path / "set", tmp_path / "c"), written)
+    assert "enlarged here" in (tmp_path / "set" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("form", "place"), [("folder", ""), ("npz", "train.npz")])
+def test_pictures_and_arrays_give_the_tensors_of_the_set(tmp_path, form, place) -> None:
+    made = coloured()
+    export(made, tmp_path / "set", form)
+    assert same(load(str(tmp_path / "set" / place)), made.images)
+
+
+def test_a_torch_data_set_of_the_folder_gives_the_same_tensors(tmp_path) -> None:
+    made = coloured()
+    export(made, tmp_path / "set")
+    rows = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "c")).with_format(
+        "torch"
+    )
+    batches = list(torch.utils.data.DataLoader(rows, batch_size=4))
+    assert torch.equal(torch.cat([batch["image"] for batch in batches]), made.images.images)
+    assert torch.equal(torch.cat([batch["label"] for batch in batches]), made.images.labels)
+
+
+def test_the_card_says_what_may_be_said(tmp_path) -> None:
+    made = coloured(2)
+    results = {
+        "data": "digits",
+        "scores": [{"what": "collabdm", "network": "ConvNet", "mean": 0.5, "std": 0.01, "n": 3}],
+    }
+    export(made, tmp_path / "a", card=Card("cc-by-4.0", True, results))
+    export(made, tmp_path / "b")
+    full, bare = ((tmp_path / name / "README.md").read_text() for name in "ab")
+    assert "license: cc-by-4.0" in full
+    assert "accuracy 50.0 % on digits test images (std 1.0, n = 3)" in full
+    assert "| north | 3 | 0 | 5 |" in full
+    assert "north" not in bare
+    assert "license" not in bare
+    assert "No licence was named" in bare
+    for text in (full, bare):
+        assert "**Each image holds 4 small ones**" in text
+        plan = json.loads(text.split("```json\n")[1].split("```")[0])
+        assert type(made.plan).model_validate_json(json.dumps(plan)) == made.plan
+    assert (tmp_path / "a" / "preview.png").stat().st_size > 100
+
+
+def test_class_names_with_a_slash_become_folders_of_their_own(tmp_path) -> None:
+    plan = fixed_plan(classes=("T-shirt/top", "..", "owl"))
+    labels = torch.arange(3)
+    made = DistilledSet(
+        ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), labels, plan.classes), plan, {}, "collabdm"
+    )
+    export(made, tmp_path / "set", "folder")
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["-", "T-shirt-top", "owl"]
+    clash = replace(made, images=ImageSet(made.images.images, labels, ("a/b", "a-b", "c")))
+    with pytest.raises(DataError, match="distinct folders"):
+        export(clash, tmp_path / "clash", "folder")
+
+
+def test_a_folder_with_something_in_it_and_an_unknown_form_are_refused(tmp_path) -> None:
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(OutputError, match="new or empty folder"):
+        export(coloured(), tmp_path)
+    with pytest.raises(PlanError, match="hub, folder, npz"):
+        export(coloured(), tmp_path / "new", "zip")
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def test_the_exported_file_gives_the_model_s_probabilities_in_its_own_runtime() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = tiny_model()
+    session = onnxruntime.InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+    for n in (1, 7):
+        (found,) = session.run(None, {"images": pictures(n).numpy()})
+        np.testing.assert_allclose(found, model.probabilities(pictures(n)).numpy(), rtol=1e-4, atol=1e-6)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == list(model.classes)
+    assert json.loads(told["mean"]) == list(model.image.mean)
+    assert json.loads(told["provenance"]) == model.provenance
+
+
+def test_train_and_predict_agree_with_the_exported_file(tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    write_distilled(coloured(), tmp_path / "set.safetensors")
+    done("train", tmp_path / "set.safetensors", "--epochs", "3", "--onnx", "-o", tmp_path / "model.safetensors")
+    model = read_model(tmp_path / "model.safetensors")
+    assert model.classes == ("cat", "dog", "owl")
+    assert model.provenance["set"] == "set.safetensors"
+    for i, pixels in enumerate(pictures(3)):
+        draw(tmp_path / "shots" / f"{i}.png", pixels.permute(1, 2, 0).numpy())
+    out = done("predict", tmp_path / "model.safetensors", tmp_path / "shots", "--top", "2").out
+    rows = [row for row in cells(out) if row[0].endswith(".png")]
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": pictures(3).numpy()})
+    assert [row[1].split()[0] for row in rows] == [model.classes[y] for y in found.argmax(1)]
+    assert [row[1].count("%") for row in rows] == [2, 2, 2]
+
+
+def test_a_model_is_exported_as_onnx_and_a_set_is_not(tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    write_model(tiny_model(), tmp_path / "model.safetensors")
+    done("export", tmp_path / "model.safetensors", "--form", "onnx", "-o", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": pictures(3).numpy()})
+    np.testing.assert_allclose(found, tiny_model().probabilities(pictures(3)).numpy(), rtol=1e-4, atol=1e-6)
+    write_distilled(coloured(), tmp_path / "set.safetensors")
+    refused = run("export", tmp_path / "set.safetensors", "--form", "onnx", "-o", tmp_path / "set.onnx")
+    assert refused.code == 2
+    assert "format should be collabdm/model; found 'collabdm/distilled'" in " ".join(refused.err.split())
+
+
+def test_the_same_training_gives_the_same_model(tmp_path) -> None:
+    write_distilled(coloured(2), tmp_path / "set.safetensors")
+    for name in "ab":
+        done("train", tmp_path / "set.safetensors", "--epochs", "2", "--recipe", "strong", "-o", tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert set(weights_of(read_model(tmp_path / "a").network())) == set(read_model(tmp_path / "a").weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", "model", "empty"), "should hold pictures"),
+        (("predict", "model", "set.safetensors"), "should be a whole image file"),
+        (("train", "set.safetensors", "-o", "set.safetensors"), "should be a file of its own"),
+        (("train", "set.safetensors", "--network", "LeNet", "-o", "m"), "LeNet"),
+        (("export", "set.safetensors", "-o", "out", "--results", "set.safetensors"), "evaluate --json"),
+    ],
+)
+def test_bad_input_is_refused(tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_distilled(coloured(), tmp_path / "set.safetensors")
+    if arguments[0] == "predict":
+        done("train", "set.safetensors", "--epochs", "1", "-o", "model")
+    result = run(*arguments)
+    assert result.code == 2
+    assert message in result.err

@@ -1,0 +1,473 @@
+import copy
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies
+from tiny import CLASSES, COLOUR, GREY, NETWORK, answers, tiny_data, tiny_plan
+
+from collabdm.checkpoint import State
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.specs import NetworkSpec
+from collabdm.errors import DataError, DocumentError, PlanError
+from collabdm.images import ImageSet, as_float
+from collabdm.matching import compute
+from collabdm.matching.augment import expand
+from collabdm.matching.class_statistics import merge
+from collabdm.matching.compute import CHUNKS, Compute
+from collabdm.matching.embedding import class_means, plan_embedding
+from collabdm.matching.loop import Target, learning_rate, matching_loss
+from collabdm.methods.base import Run
+from collabdm.methods.collabdm import apportion, contribute, distill
+from collabdm.methods.localdm import random_images
+from collabdm.methods.registry import METHODS, method_of
+from collabdm.planning.make import make_plan
+from collabdm.rounds.resumable import read_state, write_state
+from collabdm.seeds import Purpose, Stream
+
+SITES = ("site-1", "site-2", "site-3")
+EVEN = [[3, 3, 3], [3, 3, 3], [3, 3, 3]]
+SKEWED = [[9, 0, 0], [0, 1, 0], [1, 0, 5]]
+ONE = [[1, 1, 1]]
+
+
+def same_set(a: DistilledSet, b: DistilledSet) -> bool:
+    same = torch.equal(a.images.images, b.images.images) and torch.equal(a.images.labels, b.images.labels)
+    return same and a.sites == b.sites
+
+
+def rows(images: torch.Tensor) -> set[tuple]:
+    return {tuple(image.flatten().tolist()) for image in images}
+
+
+# what comes out
+
+
+@pytest.mark.parametrize("holdings", [EVEN, SKEWED, ONE], ids=["even", "skewed", "one"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"local": {"steps": 1, "start": "noise"}, "merging": "uniform"},
+        {"local": {"method": "random"}, "pae": 2},
+        {"local": {"method": "none"}, "wire": "int8"},
+        {"local": {"method": "random", "images": 1, "start": "noise"}, "ipc": 3, "merging": "uniform"},
+        {"local": {"steps": 1, "images": 1}, "ipc": 5, "pae": 2, "images": "float32"},
+        {"fraction": 0.4, "site_names": SITES, "local": {"steps": 0}, "refinement": {"batch": 1, "passes": 2}},
+        {"augment": (), "sketch": 8, "image": COLOUR, "refinement": {"matching": {"optimiser": "adam"}}},
+    ],
+)
+def test_every_class_that_some_site_has_gets_exactly_ipc_images(changes: dict, holdings: list[list[int]]) -> None:
+    plan = tiny_plan(**changes)
+    distilled = distill(plan, answers(plan, holdings))
+    images = distilled.images
+    assert images.labels.tolist() == [y for y in range(len(CLASSES)) for _ in range(plan.ipc)]
+    assert images.shape == plan.image.shape
+    assert images.images.dtype == getattr(torch, plan.images)
+    assert distilled.sites == dict(zip(SITES, holdings, strict=False))
+    assert distilled.plan == plan
+
+
+def test_a_class_at_no_site_is_an_error_that_names_it() -> None:
+    plan = tiny_plan()
+    sent = answers(plan, [[2, 0, 0], [1, 0, 0]])
+    with pytest.raises(DocumentError, match="no contribution has dog, owl: wait for a site"):
+        distill(plan, sent)
+    assert distill(plan, sent, allow_missing=True).images.labels.tolist() == [0, 0]
+
+
+def test_contributions_that_do_not_fit_are_refused_before_the_work() -> None:
+    plan = tiny_plan()
+    (sent,) = answers(plan, ONE)
+    with pytest.raises(DocumentError, match="found site-1 more than once"):
+        distill(plan, [sent, sent])
+    with pytest.raises(DocumentError, match="plan digest should be"):
+        distill(tiny_plan(seed=8), [sent])
+    with pytest.raises(DocumentError, match="at least one contribution; found none"):
+        distill(plan, [])
+
+
+@pytest.mark.parametrize(
+    ("message", "data"),
+    [
+        (
+            "classes should be those of the plan, .*; found .*'cow'",
+            replace(tiny_data([1, 1, 1]), classes=("cow", "a", "b")),
+        ),
+        ("at least one image of the plan's classes; found none", tiny_data([1, 1, 1]).subset(torch.arange(0))),
+        (r"as the plan says; found \(3, 8, 8\)", tiny_data([1, 1, 1], plan=tiny_plan(image=COLOUR))),
+    ],
+)
+def test_data_that_do_not_fit_the_plan_are_refused(message: str, data: ImageSet) -> None:
+    with pytest.raises(DataError, match=message):
+        contribute(tiny_plan(), data)
+
+
+def test_a_site_that_the_plan_does_not_name_is_refused() -> None:
+    plan = tiny_plan(site_names=SITES)
+    with pytest.raises(PlanError, match="`site` should be one of site-1, site-2, site-3; found 'site-4'"):
+        contribute(plan, tiny_data([1, 1, 1]), "site-4")
+
+
+# repeatable
+
+
+@pytest.mark.parametrize("merging", ["weighted", "uniform"])
+def test_the_order_of_contributions_changes_nothing(merging: str) -> None:
+    plan = tiny_plan(merging=merging, ipc=3, images="float32", refinement={"batch": 2})
+    outcomes = [distill(plan, list(order)) for order in itertools.permutations(answers(plan, SKEWED))]
+    assert all(same_set(outcome, outcomes[0]) for outcome in outcomes)
+
+
+def test_the_same_plan_gives_the_same_bytes_and_another_seed_others() -> None:
+    data = tiny_data([4, 2, 3])
+    first, again, other = (contribute(tiny_plan(seed=seed, batch=2), data, "a") for seed in (7, 7, 8))
+    assert contribution_bytes(first) == contribution_bytes(again)
+    assert not torch.equal(first.statistics.codes, other.statistics.codes)
+    assert not torch.equal(first.images.images, other.images.images)
+
+
+def test_sites_draw_their_own_batches_and_their_own_networks_for_local_distillation() -> None:
+    plan, data = tiny_plan(batch=2), tiny_data([4, 4, 4])
+    a, b = (contribute(plan, data, site) for site in ("a", "b"))
+    assert not torch.equal(a.images.images, b.images.images)
+    assert not torch.equal(a.statistics.codes, b.statistics.codes)
+
+
+def test_progress_is_told_of_every_part() -> None:
+    told: list[tuple[str, int, int]] = []
+    run = Run(progress=lambda *part: told.append(part))
+    plan = tiny_plan(steps=2, refinement={"passes": 2})
+    distill(plan, [contribute(plan, tiny_data([2, 1, 1]), run=run)], run)
+    local, statistics = [("local distillation", i, 2) for i in (1, 2)], [("statistics", i, 2) for i in (1, 2)]
+    assert told == [*local, *statistics, *(("refinement", i, 4) for i in (1, 2, 3, 4))]
+
+
+# resuming
+
+
+MATCHINGS = [
+    {"momentum": 0.9},
+    {"momentum": 0.0, "schedule": "cosine"},
+    {"optimiser": "adam", "learning_rate": 0.1, "schedule": "cosine"},
+]
+
+
+def kept_states(work: Callable[[Run], Any]) -> tuple[Any, list[State]]:
+    states: list[State] = []
+    outcome = work(Run(keep=lambda state: states.append(copy.deepcopy(state))))
+    return outcome, states
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_a_resumed_refinement_is_the_uninterrupted_one_bit_for_bit(matching: dict) -> None:
+    plan = tiny_plan(images="float32", ipc=3, refinement={"passes": 2, "batch": 2, "matching": matching})
+    sent = answers(plan, SKEWED)
+    whole, states = kept_states(lambda run: distill(plan, sent, run))
+    assert [state.done for state in states] == [1, 2, 3, 4, 5, 6]
+    assert not torch.equal(states[0].images, states[-1].images)
+    for state in states:
+        assert same_set(distill(plan, sent, Run(resume=state)), whole)
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_a_resumed_local_distillation_is_the_uninterrupted_one_bit_for_bit(matching: dict) -> None:
+    local = {"steps": 4, "batch": 2, "images": 2, "matching": matching | {"spread": 0.1}}
+    plan, data = tiny_plan(images="float32", local=local), tiny_data([5, 3, 1])
+    whole, states = kept_states(lambda run: contribute(plan, data, run=run))
+    assert [state.done for state in states] == [1, 2, 3, 4]
+    for state in states:
+        resumed = contribute(plan, data, run=Run(resume=state))
+        assert torch.equal(resumed.images.images, whole.images.images)
+        assert contribution_bytes(resumed) == contribution_bytes(whole)
+
+
+def test_a_run_that_is_resumed_leaves_the_state_as_it_was() -> None:
+    plan = tiny_plan(images="float32")
+    sent = answers(plan, ONE)
+    _, states = kept_states(lambda run: distill(plan, sent, run))
+    before = copy.deepcopy(states[0])
+    distill(plan, sent, Run(resume=states[0]))
+    assert torch.equal(states[0].images, before.images)
+    assert all(torch.equal(states[0].optimiser[name], value) for name, value in before.optimiser.items())
+
+
+# the images that refinement starts from
+
+
+@pytest.mark.parametrize("merging", ["weighted", "uniform"])
+def test_without_passes_the_set_is_made_of_the_sites_own_images(merging: str) -> None:
+    plan = tiny_plan(ipc=4, merging=merging, refinement={"passes": 0}, local={"steps": 2, "images": 2})
+    sent = answers(plan, EVEN)
+    images = distill(plan, sent).images
+    for y in range(len(CLASSES)):
+        own = [image for c in sent for image in c.images.images[c.images.of_class(y)]]
+        assert rows(images.images[images.of_class(y)]) <= rows(torch.stack(own))
+        assert len(rows(images.images[images.of_class(y)])) == 4
+
+
+def test_local_dm_sends_no_statistics_and_refines_nothing() -> None:
+    adapted = METHODS["localdm"].adapt({"ipc": 2, "sites": 3, "network": NETWORK, "local": {"steps": 1}})
+    plan = make_plan(CLASSES, GREY, method="localdm", **adapted)
+    sent = answers(plan, SKEWED)
+    assert all(contribution.statistics.codes.numel() == 0 for contribution in sent)
+    images = distill(plan, sent).images.images
+    assert rows(images) <= rows(torch.cat([contribution.images.images for contribution in sent]))
+
+
+def test_sites_are_represented_by_the_images_that_they_hold() -> None:
+    plan = tiny_plan(ipc=4, refinement={"passes": 0}, local={"steps": 0, "images": 4})
+    sent = answers(plan, [[30, 1, 1], [10, 1, 1]])
+    start = rows(distill(plan, sent).images.images[:4])
+    shares = [len(start & rows(c.images.images[c.images.of_class(0)])) for c in sent]
+    assert shares == [3, 1]
+
+
+def test_too_few_images_are_used_again_a_little_moved() -> None:
+    plan = tiny_plan(ipc=3, refinement={"passes": 0}, local={"steps": 0, "images": 1}, images="float32")
+    (sent,) = answers(plan, ONE)
+    images = distill(plan, [sent]).images.images[:3]
+    torch.testing.assert_close(images[0], sent.images.images[0])
+    assert len(rows(images)) == 3
+    assert bool(torch.isfinite(images).all())
+
+
+def blank(counts: list[int], value: int) -> ImageSet:
+    data = tiny_data(counts)
+    return ImageSet(torch.full_like(data.images, value), data.labels, data.classes)
+
+
+@pytest.mark.parametrize("method", ["dm", "none"])
+@pytest.mark.parametrize("merging", ["weighted", "uniform"])
+@pytest.mark.parametrize("pae", [1, 2])
+def test_a_start_from_noise_holds_nothing_of_the_real_images(method: str, merging: str, pae: int) -> None:
+    local = {"method": method, "start": "noise", "steps": 0, "images": 1}
+    plan = tiny_plan(ipc=3, pae=pae, merging=merging, local=local, refinement={"passes": 0})
+    outcomes = [distill(plan, [contribute(plan, blank([4, 2, 1], value))]).images.images for value in (0, 200)]
+    assert torch.equal(*outcomes)
+    assert len(rows(outcomes[0])) == 9
+    assert 0.4 < float(as_float(outcomes[0]).mean()) < 0.6
+
+
+def test_random_images_are_real_ones_of_their_class_each_at_most_once() -> None:
+    plan, data = tiny_plan(image=COLOUR), tiny_data([6, 4, 3], plan=tiny_plan(image=COLOUR))
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    chosen = random_images(plan, data, labels, seed=3)
+    for y in range(3):
+        of_class = rows(chosen[labels == y])
+        assert of_class <= rows(as_float(data.images[data.of_class(y)]))
+        assert len(of_class) == int((labels == y).sum())
+
+
+def test_with_pae_a_random_image_packs_four_real_ones() -> None:
+    plan, data = tiny_plan(pae=2), tiny_data([9, 8, 0])
+    chosen = random_images(plan, data, torch.tensor([0, 0, 1]), seed=3)
+    quarters = rows(torch.nn.functional.avg_pool2d(as_float(data.images), 2))
+    found = [chosen[:, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
+    assert all(rows(quarter) <= quarters for quarter in found)
+    assert len(set().union(*(rows(quarter[:2]) for quarter in found))) == 8
+
+
+def test_images_that_must_be_used_again_follow_the_real_ones() -> None:
+    plan, data = tiny_plan(), tiny_data([2, 1, 1])
+    chosen = random_images(plan, data, torch.tensor([0] * 6), seed=3)
+    assert rows(chosen[:2]) == rows(as_float(data.images[data.of_class(0)]))
+    assert len(rows(chosen)) > 2
+
+
+def test_an_image_that_must_be_used_twice_is_always_moved() -> None:
+    plan, data = tiny_plan(), tiny_data([1, 1, 1])
+    for seed in range(30):
+        first, second = random_images(plan, data, torch.tensor([0, 0]), seed)
+        assert float((first - second).abs().max()) > 1e-3
+
+
+HELD_AND_AVAILABLE = strategies.tuples(strategies.integers(1, 500), strategies.integers(0, 6))
+
+
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
+@given(
+    sites=strategies.lists(HELD_AND_AVAILABLE, min_size=1, max_size=6),
+    seats=strategies.integers(0, 30),
+)
+def test_seats_are_apportioned_within_what_is_available(sites: list[tuple[int, int]], seats: int) -> None:
+    held, available = torch.tensor(sites).T
+    take = apportion(held, available, seats)
+    assert int(take.sum()) == min(seats, int(available.sum()))
+    assert bool((take >= 0).all())
+    assert bool((take <= available).all())
+    open_sites = take < available
+    for k, j in itertools.permutations(range(len(sites)), 2):
+        if open_sites[k] and take[j] > 0:  # nobody took a seat that another had the better claim to
+            assert int(held[k]) * int(take[j]) <= int(held[j]) * int(take[k] + 1)
+
+
+def test_seats_go_to_the_highest_averages_and_ties_to_the_first() -> None:
+    plenty = torch.tensor([9, 9, 9])
+    assert apportion(torch.tensor([53, 24, 23]), plenty, 7).tolist() == [4, 2, 1]
+    assert apportion(torch.tensor([5, 5, 5]), plenty, 4).tolist() == [2, 1, 1]
+    assert apportion(torch.tensor([100, 1, 1]), torch.tensor([2, 1, 9]), 4).tolist() == [2, 1, 1]
+
+
+# refinement
+
+
+def objective(plan: Plan, sent: list[Contribution], images: ImageSet) -> float:
+    """The sum of the matching losses of all steps."""
+    merged = merge([(c.site, c.statistics) for c in sent], plan.steps, len(plan.classes), plan.merging)
+    x = expand(plan.image.normalisation.apply(images.images), plan.pae)
+    labels = images.labels.repeat_interleave(plan.pae**2)
+    embedding, total = plan_embedding(plan, Compute()), 0.0
+    for t in range(plan.steps):
+        means = embedding.at(t).sketched(class_means(embedding.values(x, labels), labels, len(plan.classes)))
+        total += float(matching_loss(means, Target(merged.means[t], merged.present[t])))
+    return total
+
+
+def without_refinement(plan: Plan, sent: list[Contribution]) -> ImageSet:
+    """What refinement starts from."""
+    still = plan.model_copy(update={"refinement": plan.refinement.model_copy(update={"passes": 0})})
+    return distill(still, [replace(contribution, plan_digest=still.digest) for contribution in sent]).images
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pae": 2, "local": {"method": "none"}},
+        {"sketch": 16, "merging": "uniform"},
+        {"refinement": {"passes": 5, "batch": 1, "matching": {"optimiser": "adam", "learning_rate": 0.05}}},
+    ],
+)
+def test_refinement_lowers_the_matching_loss(changes: dict) -> None:
+    gentle = {"passes": 5, "matching": {"learning_rate": 0.5}}
+    plan = tiny_plan(**{"steps": 4, "local": {"steps": 0, "start": "noise"}, "refinement": gentle} | changes)
+    sent = answers(plan, EVEN)
+    before = objective(plan, sent, without_refinement(plan, sent))
+    assert objective(plan, sent, distill(plan, sent).images) < 0.9 * before
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+@pytest.mark.parametrize("changes", [{}, {"pae": 2, "ipc": 3, "refinement": {"batch": 2}}])
+def test_gradients_in_chunks_of_classes_are_the_gradient(
+    chunk: int, changes: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny_plan(images="float32", **changes)
+    sent = answers(plan, SKEWED)
+    whole = distill(plan, sent).images.images
+    monkeypatch.setitem(CHUNKS, "cpu", (5, chunk))
+    monkeypatch.setattr(compute, "SMALL", 1)
+    torch.testing.assert_close(distill(plan, sent).images.images, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_class_absent_from_every_step_is_not_moved() -> None:
+    plan = tiny_plan(steps=1, fraction=0.4, site_names=SITES, images="float32")
+    (taking_part,) = [site for site in SITES if plan.steps_of(site)]
+    sent = [contribute(plan, tiny_data([3, 0, 3] if site == taking_part else [2, 3, 0]), site) for site in SITES]
+    start = without_refinement(plan, sent).images
+    moved = (distill(plan, sent).images.images - start).abs().amax((1, 2, 3))
+    assert (moved > 1e-3).tolist() == [True, True, False, False, True, True]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_an_iteration_moves_the_images_drawn_for_it(done: int) -> None:
+    plan = tiny_plan(steps=done + 1, ipc=4, images="float32", refinement={"batch": 3})
+    sent = answers(plan, EVEN)
+    start = without_refinement(plan, sent).images
+    state = State(done, plan.image.normalisation.apply(start))
+    moved = (distill(plan, sent, Run(resume=state)).images.images - start).abs().amax((1, 2, 3)) > 1e-4
+    stream = Stream.of(plan.seed, Purpose.SERVER, done + 1)
+    drawn = [sorted(stream.permutation(4)[:3].tolist()) for _ in CLASSES]
+    assert [torch.nonzero(of_class).flatten().tolist() for of_class in moved.reshape(3, 4)] == drawn
+
+
+def test_the_learning_rate_is_constant_or_falls_by_half_a_cosine() -> None:
+    constant, cosine = Matching(learning_rate=2), Matching(learning_rate=2, schedule="cosine")
+    assert [learning_rate(constant, i, 4) for i in range(4)] == [2, 2, 2, 2]
+    expected = [2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5]
+    assert [learning_rate(cosine, i, 4) for i in range(4)] == pytest.approx(expected)
+
+
+def test_the_matching_loss_is_the_squared_distance_over_present_classes() -> None:
+    target = Target(torch.zeros(3, 2), torch.tensor([True, False, True]), torch.ones(3, 2))
+    means = torch.tensor([[1.0, 2], [100, 100], [0, 3]])
+    assert float(matching_loss(means, target)) == 14
+    assert float(matching_loss(means, target, torch.zeros(3, 2), spread=0.5)) == 14 + 0.5 * 4
+
+
+# where it computes
+
+
+def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm(dim=-1).div(exact.norm(dim=-1)).max())
+
+
+def test_class_means_in_bfloat16_are_within_one_in_a_hundred() -> None:
+    plan, data = tiny_plan(network=NetworkSpec(width=16, depth=2)), tiny_data([20, 20, 20])
+    exact = contribute(plan, data).statistics.means()
+    found = contribute(plan, data, run=Run(Compute(precision="bfloat16"))).statistics.means()
+    assert 0 < relative_error(found, exact) < 1e-2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_a_gpu_computes_what_the_cpu_computes() -> None:
+    plan, data = tiny_plan(images="float32"), tiny_data([5, 3, 4])
+    on_gpu = Run(Compute("cuda"))
+    sent = [contribute(plan, data, run=run) for run in (Run(), on_gpu)]
+    torch.testing.assert_close(sent[1].statistics.codes, sent[0].statistics.codes, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(sent[1].images.images, sent[0].images.images, rtol=1e-2, atol=1e-2)
+    made = [distill(plan, sent[:1], run).images.images for run in (Run(), on_gpu)]
+    torch.testing.assert_close(made[1], made[0], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_a_run_on_a_gpu_is_resumed_from_a_state_that_lay_on_the_disk(matching: dict, tmp_path: Path) -> None:
+    plan = tiny_plan(images="float32", refinement={"matching": matching})
+    sent, states = answers(plan, EVEN), []
+
+    def keep(state: State) -> None:
+        write_state(state, "run", tmp_path / "state")
+        states.append(read_state(tmp_path / "state", "run"))
+
+    whole = distill(plan, sent, Run(Compute("cuda"), keep=keep))
+    resumed = distill(plan, sent, Run(Compute("cuda"), resume=states[0]))
+    torch.testing.assert_close(resumed.images.images, whole.images.images, rtol=1e-4, atol=1e-4)
+
+
+# methods by name
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.options is None])
+def test_every_variant_of_collabdm_makes_a_set_of_its_own_plan(name: str) -> None:
+    method = METHODS[name]
+    small = {"ipc": 2, "sites": 3, "steps": 2, "network": NETWORK, "local": {"steps": 1, "batch": 2}}
+    plan = make_plan(CLASSES, GREY, method=name, **method.adapt(small))
+    holdings = [[4, 4, 4]] if method.pooled else EVEN
+    sites = SITES[: len(holdings)]
+    data = [tiny_data(counts, k) for k, counts in enumerate(holdings)]
+    sent = [method.contribute(plan, held, site) for site, held in zip(sites, data, strict=True)]
+    distilled = method.distill(plan, sent)
+    assert method_of(plan) is method
+    assert distilled.method == name
+    assert distilled.images.counts().tolist() == [2, 2, 2]
+    assert plan.pae == (2 if name.endswith("-pae") else 1)
+
+
+def test_central_makes_all_steps_at_the_one_site_that_holds_everything() -> None:
+    asked = {"sites": 9, "steps": 30, "fraction": 0.5, "site_names": SITES, "ipc": 3, "refinement": {"passes": 2}}
+    adapted = METHODS["central"].adapt(asked | {"local": {"steps": 5}})
+    assert adapted["local"] == {"steps": 5 + 2 * 30, "images": 3}
+    assert (adapted["sites"], adapted["steps"], adapted["fraction"], adapted["site_names"]) == (1, 0, 1.0, None)
+
+
+def test_a_method_that_this_version_does_not_know_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"`method` should be one of collabdm, .*; found 'magic' in the plan"):
+        method_of(tiny_plan(method="magic"))
