@@ -86,7 +86,11 @@ def training(plan: Plan, data: ImageSet, recipe: Recipe, seed: int) -> Network:
 
 def round_and_score(plan: Plan, sites: list[ImageSet], test: ImageSet, recipe: Recipe) -> float:
     """A whole round, every site in turn, and the accuracy of one network."""
-    start, sums, total = [], torch.zeros(plan.steps, len(plan.classes), statistics_width(plan)), torch.zeros(len(plan.classes))
+    start, sums, total = (
+        [],
+        torch.zeros(plan.steps, len(plan.classes), statistics_width(plan)),
+        torch.zeros(len(plan.classes)),
+    )
     for data in sites:
         local = Sampling(plan.seed, Purpose.LOCAL_BATCH, plan.local.batch)
         index = [local.picks(data, i) for i in range(plan.local.steps)]

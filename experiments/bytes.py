@@ -28,7 +28,7 @@ from collabdm.planning.cost import cost
 from collabdm.planning.make import make_plan, plan_for
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import read_contribution
-from collabdm.scoring.evaluation import Protocol, evaluate
+from collabdm.scoring.evaluation import EvaluationConfig, evaluate
 from collabdm.scoring.training import RECIPES
 from collabdm.version import versions
 
@@ -63,7 +63,7 @@ def main() -> None:
         if not path.exists():
             write_contribution(contribute(whole, data, name, Run(compute)), path)
         full.append(read_contribution(path, whole))
-    protocol = Protocol(trials=1, recipe=RECIPES["short"].model_copy(update={"epochs": options.epochs}))
+    protocol = EvaluationConfig(trials=1, recipe=RECIPES["short"].model_copy(update={"epochs": options.epochs}))
     for budget in BUDGETS:
         for width in WIDTHS:
             for passes in PASSES:

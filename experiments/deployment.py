@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from deployed import Deployment, Namespaces, deployment, peaks, wait_for
+from fashion import COMPUTE, a_plan, private_data, sent, write_given
+from in_process import InProcess, Node, saying
 
 from collabdm.data.sources import load
 from collabdm.documents.contribution_file import contribution_bytes
@@ -32,9 +35,6 @@ from collabdm.rounds.contributions import ContributionFiles, read_contribution
 from collabdm.rounds.exchange import Site, contribute_file
 from collabdm.rounds.resumable import Bench
 from collabdm.version import versions
-from deployed import Deployment, Namespaces, deployment, peaks, wait_for
-from fashion import COMPUTE, a_plan, private_data, sent, write_given
-from in_process import InProcess, Node, saying
 
 STEPS = (1, 10, 100)  # of 1 MB each
 MANY = ((2, 1), (10, 1), (50, 1), (2, 10), (2, 100))  # sites, steps

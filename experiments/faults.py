@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from deployed import Deployment, Namespaces, deployment, peaks, wait_for
+from fashion import COMPUTE, a_plan, private_data, sent, write_given
 
 from collabdm.data.sources import load
 from collabdm.documents.plan import Plan
@@ -29,8 +31,6 @@ from collabdm.rounds.contributions import ContributionFiles, contribution_limit,
 from collabdm.rounds.exchange import Site, contribute_file, distill_files
 from collabdm.rounds.resumable import Bench
 from collabdm.version import versions
-from deployed import Deployment, Namespaces, deployment, peaks, wait_for
-from fashion import COMPUTE, a_plan, private_data, sent, write_given
 
 FAULTY = Path(__file__).parents[1] / "tests" / "faulty"
 TOLD = (" came", "failed,", "that counts", "two nodes", "says that", "answered twice", "collection ", "is made")

@@ -28,7 +28,7 @@ from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import Flows, Windows, windows
 from collabdm.data.partition import dirichlet
 from collabdm.data.sources import limit
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.flow_schema import FlowSchema, Number
 from collabdm.documents.outcome_files import read_distilled, write_distilled
@@ -301,7 +301,7 @@ def main() -> None:
             data, more = cell.make()
             cells.append({"seed": seed, "line": cell.line} | more | scored(cell, data, plan, rounds))
             made = report(options, rounds, plan, cells)
-            write_whole(options.output, (json.dumps(made, indent=1) + "\n").encode())
+            atomic_write(options.output, (json.dumps(made, indent=1) + "\n").encode())
             found = {what: round(test["accuracy"], 4) for what, test in cells[-1]["tests"].items()}
             print(options.case, seed, cell.line, found, flush=True)
 

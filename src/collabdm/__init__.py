@@ -36,7 +36,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.make import make_plan, plan_for
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import read_contribution
-from collabdm.scoring.evaluation import Protocol, Score, evaluate
+from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate
 from collabdm.scoring.trained_model import TrainedModel, read_model, write_model
 from collabdm.scoring.training import RECIPES, Recipe, training_set
 from collabdm.version import __version__
@@ -50,13 +50,14 @@ __all__ = [
     "DataError",
     "DistilledSet",
     "DocumentError",
+    "EvaluationConfig",
     "ImageSet",
     "ImageSpec",
     "NetworkSpec",
     "Plan",
     "PlanError",
     "ProbeError",
-    "Protocol",
+    "EvaluationConfig",
     "Recipe",
     "Run",
     "Score",

@@ -31,7 +31,7 @@ from collabdm.methods.collabdm import contribute
 from collabdm.methods.registry import METHODS
 from collabdm.planning.probe import check_probe
 from collabdm.planning.settings import read_toml
-from collabdm.scoring.distilled_model_file import ModelHeader as ModelHeader2
+from collabdm.scoring.distilled_model_file import DistilledModelHeader
 from collabdm.scoring.trained_model import ModelHeader
 from collabdm.seeds import Purpose, Stream, derive, participants
 
@@ -279,7 +279,7 @@ def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
         assert f"`{kind}`" in FORMAT
     numbers = sum(value.numel() for value in build(NetworkSpec(), (3, 32, 32), 10).parameters())
     assert f"has {numbers:,} numbers, {4 * numbers:,} bytes" in FORMAT
-    assert all(f"| `{name}` |" in FORMAT for name in ModelHeader2.model_fields)
+    assert all(f"| `{name}` |" in FORMAT for name in DistilledModelHeader.model_fields)
     with_parts = [name for name, method in METHODS.items() if method.options is not None and method.converse is None]
     assert all(f"| `{name}` |" in FORMAT for name in with_parts)
 

@@ -23,7 +23,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import plan_bytes, write_plan
 from collabdm.errors import DocumentError, PlanError
 from collabdm.flower import collecting
-from collabdm.flower.collecting import CollectionError, Outcome, collect, contribution_path
+from collabdm.flower.collecting import Collected, CollectionError, collect, contribution_path
 from collabdm.flower.server import outcome_path, serve
 from collabdm.flower.wire import (
     BYTES,
@@ -41,7 +41,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.rounds.contributions import ContributionFiles, read_contribution
 from collabdm.rounds.exchange import Site, contribute_file, distill_files
 from collabdm.rounds.resumable import Bench
-from collabdm.scoring.distilled_model_file import read_model
+from collabdm.scoring.distilled_model_file import read_distilled_model
 
 SITES = ("east", "north", "south", "west")
 DEADLINE = 100.0
@@ -93,7 +93,7 @@ def content_of(site: str, plan: Plan = PLAN) -> bytes:
     return contribution_bytes(contribute(plan, held_by(site), site))
 
 
-def gather(grid: InProcess, folder: Path, plan: Plan = PLAN) -> Outcome:
+def gather(grid: InProcess, folder: Path, plan: Plan = PLAN) -> Collected:
     return collect(plan, folder, grid, grid.hours.clock)
 
 
@@ -365,7 +365,7 @@ def test_an_outcome_is_named_by_its_kind(data, tmp_path) -> None:
     serve(grid, settings(tmp_path, plan), grid.hours.clock)
     made = tmp_path / "round" / "model.safetensors"
     assert outcome_path(plan, tmp_path / "round") == made
-    assert set(read_model(made).sites) == {"east", "north"}
+    assert set(read_distilled_model(made).sites) == {"east", "north"}
     assert not (tmp_path / "round" / "distilled.safetensors").exists()
 
 

@@ -26,8 +26,8 @@ from collabdm.lab.reproduce.grids import (
 )
 from collabdm.lab.reproduce.records import append, failed, read_records
 from collabdm.lab.reproduce.running import (
+    CellRunner,
     Pace,
-    Workshop,
     before_the_server,
     missing,
     run_cells,
@@ -320,7 +320,7 @@ def test_another_recipe_takes_the_set_over(tmp_path) -> None:
     common = Experiment(data="digits", method="collabdm", sites=2, per_class=10, trials=1, recipe="short", epochs=1,
                         compare=(), plan=PLAN)  # fmt: skip
     strong = common.model_copy(update={"recipe": "strong"})
-    workshop = Workshop(tmp_path)
+    workshop = CellRunner(tmp_path)
     first, second = workshop.run(common), workshop.run(strong)
     assert second["taken_over"] == common.digest
     assert first["sets"] == second["sets"]
@@ -330,7 +330,7 @@ def test_another_recipe_takes_the_set_over(tmp_path) -> None:
 
 def test_folders_of_cells_do_not_pile_up(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(running, "FOLDERS_KEPT", 2)
-    workshop = Workshop(tmp_path)
+    workshop = CellRunner(tmp_path)
     for seed in range(4):
         workshop.run(Experiment(data="digits", method="localdm", sites=1, beta=None, per_class=3, trials=1,
                                 recipe="short", epochs=1, compare=(), plan=PLAN, seed=seed))  # fmt: skip
@@ -341,14 +341,14 @@ def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch
     now = [0.0]
     monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
 
-    def slow(self: Workshop, experiment: Experiment) -> dict[str, Any]:
+    def slow(self: CellRunner, experiment: Experiment) -> dict[str, Any]:
         now[0] += 40
         about = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
         return about | {"error": "none"} if experiment.method == "fedd3" else about | {"seconds": {"sites": 40.0}}
 
-    monkeypatch.setattr(Workshop, "run", slow)
+    monkeypatch.setattr(CellRunner, "run", slow)
     cells = cells_of(grid)
-    ran = list(run_cells(cells, tmp_path / "cpu.jsonl", Workshop(tmp_path), 100 / 60))
+    ran = list(run_cells(cells, tmp_path / "cpu.jsonl", CellRunner(tmp_path), 100 / 60))
     assert [one.cell.name for one in ran] == [cells[0].name, cells[1].name]
     assert (ran[-1].cells_left, ran[-1].time_left) == (14, (14 * 40, 0))
     assert len(read_records(tmp_path)) == 2
@@ -480,7 +480,7 @@ def test_points_along_the_refinement_end_at_what_a_site_sends(tmp_path) -> None:
                 lines={"collabdm": {"method": "collabdm"}}, axes={"split": {"even": {"beta": 0}}},
                 settings=settings)  # fmt: skip
     (cell,) = cells_of(grid)
-    record = Workshop(tmp_path).run(cell.experiment)
+    record = CellRunner(tmp_path).run(cell.experiment)
     found = Findings(grid, {record["digest"]: record})
     points = found.curve("collabdm", {"split": "even"})
     sent = max(record["sets"]["collabdm"]["bytes_per_site"].values())

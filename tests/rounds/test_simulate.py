@@ -31,8 +31,8 @@ from collabdm.planning.presets import PRESETS
 from collabdm.planning.settings import merge_settings, network_list, networks_of, plan_settings
 from collabdm.rounds import resumable as module
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.resumable import Bench, Stopping
-from collabdm.scoring.evaluation import Protocol, Score, for_as_many_steps, random_baselines
+from collabdm.rounds.resumable import Bench, ResumableRun
+from collabdm.scoring.evaluation import EvaluationConfig, Score, for_as_many_steps, random_baselines
 from collabdm.scoring.outcomes import KINDS
 from collabdm.scoring.training import RECIPES
 from collabdm.seeds import Purpose, Stream
@@ -367,7 +367,7 @@ def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_th
 
     def stopped_after(steps: int) -> int | None:
         """Keep so many states, then press Ctrl-C; how many steps were already made."""
-        with contextlib.suppress(KeyboardInterrupt), Stopping(output, "run", Bench(tmp_path)) as run:
+        with contextlib.suppress(KeyboardInterrupt), ResumableRun(output, "run", Bench(tmp_path)) as run:
             for step in range(1, steps + 1):
                 run.keep(State(step, torch.full((1, 1, 2, 2), float(step))))
                 assert state.exists() == (step > 1)  # after five seconds, after twenty-five, after thirty
@@ -376,7 +376,7 @@ def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_th
 
     assert stopped_after(3) is None
     assert stopped_after(0) == 2
-    with Stopping(output, "another run", Bench(tmp_path)) as run:
+    with ResumableRun(output, "another run", Bench(tmp_path)) as run:
         assert run.resume is None
     assert not list(tmp_path.iterdir())
 
@@ -384,14 +384,14 @@ def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_th
 def test_progress_of_a_part_says_which_part_it_is(tmp_path) -> None:
     seen = []
     bench = Bench(tmp_path, Compute(), lambda *step: seen.append(step))
-    with Stopping(tmp_path / "a", "run", bench, "site 1 of 2: ") as run:
+    with ResumableRun(tmp_path / "a", "run", bench, "site 1 of 2: ") as run:
         run.progress("statistics", 1, 3)
     assert seen == [("site 1 of 2: statistics", 1, 3)]
 
 
 def test_larger_sets_of_real_images_take_as_many_steps_but_each_image_thirty_times_at_least() -> None:
-    protocol = Protocol(recipe=RECIPES["paper"])  # 1,000 epochs of two batches
+    protocol = EvaluationConfig(recipe=RECIPES["paper"])  # 1,000 epochs of two batches
     epochs = [for_as_many_steps(protocol, 500, images).recipe.epochs for images in (50, 500, 1000, 50_000)]
     assert epochs == [1000, 1000, 500, 30]
-    short = Protocol(recipe=RECIPES["paper"].model_copy(update={"epochs": 3}))
+    short = EvaluationConfig(recipe=RECIPES["paper"].model_copy(update={"epochs": 3}))
     assert for_as_many_steps(short, 500, 50_000).recipe.epochs == 3

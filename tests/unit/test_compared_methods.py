@@ -25,7 +25,7 @@ from collabdm.matching.weights import load_weights, network_of, weights_of
 from collabdm.methods import collabdm as collab
 from collabdm.methods import coreset
 from collabdm.methods.base import Run, options_of
-from collabdm.methods.dense import Dense, Imagination, ensemble_of, new_generator, softened
+from collabdm.methods.dense import Dense, GeneratorTraining, ensemble_of, new_generator, softened
 from collabdm.methods.dosfl import Dosfl, Steps, unroll
 from collabdm.methods.fedd3 import FedD3, Inducing, centred, induce, loss_of, ntk, predict
 from collabdm.methods.registry import METHODS, contribution_spec, method_of
@@ -37,7 +37,7 @@ from collabdm.planning.settings import merge_settings, new_plan
 from collabdm.report.gathering import OWN, parts_of
 from collabdm.rounds.contributions import ContributionFiles, contribution_limit, parse_contribution, read_contribution
 from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_of
-from collabdm.rounds.policy import Policy, PolicyError, foretell
+from collabdm.rounds.policy import Policy, PolicyError, preview_contribution
 from collabdm.rounds.resumable import Bench
 from collabdm.scoring.outcomes import KINDS
 from collabdm.seeds import Purpose, Stream, derive
@@ -221,7 +221,7 @@ def test_a_plan_with_options_can_be_hashed_by_what_identifies_it() -> None:
 def test_a_policy_counts_the_parts_of_a_method_and_what_they_begin_from(method: str) -> None:
     plan, data = plan_of(method), tiny_data(HOLDINGS[0], 0)
     whole = len(contribution_bytes(method_of(plan).contribute(plan, data, "site-0", Run())))
-    assert ("in all", f"{whole:,} bytes") in foretell(plan, data, "site-0")
+    assert ("in all", f"{whole:,} bytes") in preview_contribution(plan, data, "site-0")
     assert cost(plan).file_bytes + declared_bytes(contribution_spec(plan).extra) >= whole
     with pytest.raises(PolicyError, match="largest_bytes"):
         Policy(largest_bytes=whole // 2).check(plan, data)
@@ -357,7 +357,7 @@ def test_the_gradient_through_the_unroll_is_that_of_finite_differences() -> None
 # DENSE
 
 
-def imagination(norm: str = "batch", **weights: float) -> Imagination:
+def imagination(norm: str = "batch", **weights: float) -> GeneratorTraining:
     spec = NetworkSpec(width=8, depth=1, norm=norm)  # type: ignore[arg-type]
     networks = []
     for seed in range(3):
@@ -365,7 +365,7 @@ def imagination(norm: str = "batch", **weights: float) -> Imagination:
         seed_weights(network, Stream.of(seed, Purpose.NETWORK))
         networks.append(network.eval().requires_grad_(False))
     options = Dense(generator={"batch": 16, "steps": 40, "noise": 8, "learning_rate": 0.01, **weights}).generator
-    return Imagination(tiny_plan(augment=()), options, ensemble_of(networks[:2]), networks[2])
+    return GeneratorTraining(tiny_plan(augment=()), options, ensemble_of(networks[:2]), networks[2])
 
 
 @pytest.mark.parametrize("term", ["class", "normalisation", "adversarial"])

@@ -19,7 +19,7 @@ from collabdm.matching.compiled_layers import fused
 from collabdm.matching.compute import CHUNKS, Compute
 from collabdm.matching.embedding import Sampling, plan_embedding
 from collabdm.matching.networks import build, seed_weights
-from collabdm.methods.local_training import LocalTraining, Pupil, train_locally
+from collabdm.methods.local_training import LocalTask, LocalTraining, train_locally
 from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
 
@@ -82,7 +82,7 @@ def test_running_statistics_of_local_training_are_of_its_batches_alone() -> None
     plan = tiny_plan()
     network = build(NetworkSpec(width=8, depth=1, norm="batch"), plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(1, Purpose.NETWORK))
-    train_locally(Pupil(network, tiny_data((4, 3, 3)), plan, seed=2), LocalTraining(epochs=3, batch=4), Compute())
+    train_locally(LocalTask(network, tiny_data((4, 3, 3)), plan, seed=2), LocalTraining(epochs=3, batch=4), Compute())
     assert network.get_buffer("features.1.num_batches_tracked") == 3 * 3
 
 
@@ -90,7 +90,9 @@ def trained_weights(compute: Compute) -> torch.Tensor:
     plan, local = tiny_plan(), LocalTraining(epochs=3, batch=4)
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(1, Purpose.NETWORK))
-    train_locally(Pupil(network, tiny_data((4, 3, 3)), plan, seed=2), local, compute)  # two images in the last batch
+    train_locally(
+        LocalTask(network, tiny_data((4, 3, 3)), plan, seed=2), local, compute
+    )  # two images in the last batch
     return torch.cat([value.detach().flatten() for value in network.parameters()])
 
 
@@ -141,8 +143,8 @@ def test_too_little_memory_makes_the_passes_smaller_and_is_said(
         return embedding.images_per_pass(gradients=True)
 
     with caplog.at_level(logging.WARNING, "collabdm"):
-        assert embedding.in_memory(work) == 8
+        assert embedding.retry_on_oom(work) == 8
     assert "8 images per pass" in caplog.text
     room = 0
     with pytest.raises(torch.OutOfMemoryError):
-        embedding.in_memory(work)
+        embedding.retry_on_oom(work)

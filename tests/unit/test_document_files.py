@@ -43,7 +43,7 @@ from collabdm.methods.collabdm import contribute, distill
 from collabdm.planning.cost import cost
 from collabdm.rounds.contributions import contribution_limit, parse_contribution, read_contribution
 from collabdm.rounds.resumable import read_state, write_state
-from collabdm.scoring.distilled_model_file import read_model, write_model
+from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
 
 PLAN = fixed_plan()
 INT8 = fixed_plan(wire="int8")
@@ -231,8 +231,8 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         write_steps(fixed_steps(PLAN), folder / "steps")
         return Document((folder / "steps").read_bytes(), lambda b: from_bytes(read_steps, b, folder))
     if request.param == "model":
-        write_model(fixed_model(PLAN), folder / "model")
-        return Document((folder / "model").read_bytes(), lambda b: from_bytes(read_model, b, folder))
+        write_distilled_model(fixed_model(PLAN), folder / "model")
+        return Document((folder / "model").read_bytes(), lambda b: from_bytes(read_distilled_model, b, folder))
     return Document(distilled_bytes(fixed_distilled(PLAN), folder), lambda b: from_bytes(read_distilled, b, folder))
 
 
@@ -575,7 +575,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "contribution": lambda path: write_contribution(fixed_contribution(PLAN), path),
     "distilled": lambda path: write_distilled(fixed_distilled(PLAN), path),
     "steps": lambda path: write_steps(fixed_steps(PLAN), path),
-    "model": lambda path: write_model(fixed_model(PLAN), path),
+    "model": lambda path: write_distilled_model(fixed_model(PLAN), path),
     "state": lambda path: write_state(State(1, ramp(1, 1, 8, 8)), "run", path),
 }
 

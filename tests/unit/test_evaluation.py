@@ -27,7 +27,7 @@ from collabdm.scoring.dd_ranking import (
     label_robust_score,
     robustness,
 )
-from collabdm.scoring.evaluation import Protocol, Score, evaluate
+from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate
 from collabdm.scoring.training import RECIPES, Recipe, Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream
 
@@ -42,7 +42,7 @@ def test_confusion_counts_every_test_image_once_for_each_network() -> None:
     plan = tiny_plan()
     made = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
     test = tiny_data((5, 6, 0), seed=9)
-    (found,) = evaluate(made, test, Protocol((NETWORK,), 3, SHORT))
+    (found,) = evaluate(made, test, EvaluationConfig((NETWORK,), 3, SHORT))
     assert [sum(row) for row in found.confusion] == [15, 18, 0]
     right = sum(row[y] for y, row in enumerate(found.confusion))
     assert right == pytest.approx(sum(found.accuracies) * 11)
@@ -188,7 +188,7 @@ def test_robust_scores_run_from_0_to_1_and_rise_with_the_set() -> None:
 def test_robustness_compares_with_random_images_with_and_without_augmentation() -> None:
     plan = tiny_plan()
     made = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
-    protocol = Protocol((NETWORK,), 2, SHORT)
+    protocol = EvaluationConfig((NETWORK,), 2, SHORT)
     found = robustness(made, tiny_data((8, 8, 8)), tiny_data((5, 5, 5), seed=9), protocol)
     a = found.accuracies
     (score,) = evaluate(made, tiny_data((5, 5, 5), seed=9), protocol)

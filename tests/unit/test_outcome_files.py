@@ -18,7 +18,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import METHODS
-from collabdm.scoring.distilled_model_file import read_model, write_model
+from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
 from collabdm.scoring.outcomes import KINDS, read_kept
 
 PLAN = fixed_plan()
@@ -39,7 +39,7 @@ def steps_bytes(folder: Path, plan: Plan = PLAN) -> bytes:
 
 
 def model_bytes(folder: Path, spec: NetworkSpec | None = None) -> bytes:
-    write_model(fixed_model(PLAN, spec or PLAN.network), folder / "model")
+    write_distilled_model(fixed_model(PLAN, spec or PLAN.network), folder / "model")
     return (folder / "model").read_bytes()
 
 
@@ -67,7 +67,7 @@ def test_steps_read_from_a_file_are_the_steps_and_have_the_bytes_of_the_page(tmp
 )
 def test_a_model_read_from_a_file_is_the_model_and_has_the_bytes_of_the_page(spec, tmp_path: Path) -> None:
     made, content = fixed_model(PLAN, spec), model_bytes(tmp_path, spec)
-    found = read_model(tmp_path / "model")
+    found = read_distilled_model(tmp_path / "model")
     assert found.spec == spec
     assert {n: w.tolist() for n, w in found.weights.items()} == {n: w.tolist() for n, w in made.weights.items()}
     assert replace(found, weights=made.weights) == made
@@ -75,7 +75,7 @@ def test_a_model_read_from_a_file_is_the_model_and_has_the_bytes_of_the_page(spe
     assert tensor_bytes(content) == 4 * sum(math.prod(w.shape) for w in made.weights.values())
 
 
-@pytest.mark.parametrize(("read", "write"), [(read_steps, steps_bytes), (read_model, model_bytes)])
+@pytest.mark.parametrize(("read", "write"), [(read_steps, steps_bytes), (read_distilled_model, model_bytes)])
 def test_a_file_cut_off_anywhere_or_of_another_kind_is_refused(
     read: Read, write: Callable[[Path], bytes], tmp_path: Path
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_file_cut_off_anywhere_or_of_another_kind_is_refused(
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, True])
 def test_another_version_is_refused_by_name(version: Any, tmp_path: Path) -> None:
-    for read, content in ((read_steps, steps_bytes(tmp_path)), (read_model, model_bytes(tmp_path))):
+    for read, content in ((read_steps, steps_bytes(tmp_path)), (read_distilled_model, model_bytes(tmp_path))):
         refuse(read, changed(content, lambda h: h | {"version": version}), "version should be 1; found", tmp_path)
 
 
@@ -108,7 +108,7 @@ WRONG_HEADERS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("message", "header"), WRONG_HEADERS)
 def test_wrong_headers_are_refused_by_name(message: str, header: dict[str, Any], tmp_path: Path) -> None:
-    for read, content in ((read_steps, steps_bytes(tmp_path)), (read_model, model_bytes(tmp_path))):
+    for read, content in ((read_steps, steps_bytes(tmp_path)), (read_distilled_model, model_bytes(tmp_path))):
         refuse(read, changed(content, lambda h: h | header), f"document: .*{message}", tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_wrong_parts_of_steps_are_refused_by_name(message: str, parts: dict[str,
     ],
 )
 def test_wrong_weights_of_a_model_are_refused_by_name(message: str, parts: dict[str, Any], tmp_path: Path) -> None:
-    refuse(read_model, changed(model_bytes(tmp_path), **parts), f"document: .*{message}", tmp_path)
+    refuse(read_distilled_model, changed(model_bytes(tmp_path), **parts), f"document: .*{message}", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +164,13 @@ def test_wrong_weights_of_a_model_are_refused_by_name(message: str, parts: dict[
 )
 def test_a_wrong_network_of_a_model_is_refused_by_name(message: str, network: dict[str, Any], tmp_path: Path) -> None:
     content = changed(model_bytes(tmp_path), lambda h: h | {"network": network})
-    refuse(read_model, content, f"document: .*{message}", tmp_path)
+    refuse(read_distilled_model, content, f"document: .*{message}", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["dosfl", "dense"])
 def test_what_a_folder_holds_for_another_plan_is_not_taken_for_this_one(name: str, tmp_path: Path) -> None:
     other = fixed_plan(seed=8)
     write_steps(fixed_steps(other), tmp_path / KINDS[DistilledSteps].file)
-    write_model(fixed_model(other), tmp_path / KINDS[DistilledModel].file)
+    write_distilled_model(fixed_model(other), tmp_path / KINDS[DistilledModel].file)
     assert read_kept(METHODS[name], other, tmp_path) is not None
     assert read_kept(METHODS[name], PLAN, tmp_path) is None

@@ -16,8 +16,8 @@ from collabdm.errors import DataError, PlanError
 from collabdm.methods.collabdm import contribute
 from collabdm.planning.cost import cost
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.exchange import Site, admit, contribute_file
-from collabdm.rounds.policy import Policy, PolicyError, foretell, read_policy
+from collabdm.rounds.exchange import Site, contribute_file, prepare_site_data
+from collabdm.rounds.policy import Policy, PolicyError, preview_contribution, read_policy
 from collabdm.rounds.resumable import Bench
 
 DATA = tiny_data((5, 2, 3))
@@ -93,7 +93,7 @@ def test_a_small_class_is_withheld_from_all_that_is_sent(tmp_path) -> None:
 
 def test_a_site_with_only_small_classes_sends_nothing() -> None:
     with pytest.raises(DataError, match=r"some class should have 6 images.*the largest has 5"):
-        admit(tiny_plan(), DATA, Site("north", Policy(smallest_class=6)))
+        prepare_site_data(tiny_plan(), DATA, Site("north", Policy(smallest_class=6)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_policy_is_read_as_people_write_it(tmp_path) -> None:
 def test_what_would_be_sent_is_foretold_to_the_byte(settings) -> None:
     plan = tiny_plan(**settings)
     sent = contribute(plan, DATA, "north")
-    rows = dict(foretell(plan, DATA, "north"))
+    rows = dict(preview_contribution(plan, DATA, "north"))
     assert rows["in all"] == f"{len(contribution_bytes(sent)):,} bytes"
     assert rows["images"].startswith(f"{sent.images.nbytes():,} bytes, {len(sent.images)} of 1 x 8 x 8")
     assert rows["classes"] == "cat: 5, dog: 2, owl: 3"

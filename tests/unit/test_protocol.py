@@ -25,7 +25,7 @@ from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.contribution import Contribution, Statistics, check_contribution, check_contributions
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.flow_schema import FlowSchema, Number
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import Collection, Plan, Probe
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError, ProbeError
@@ -201,7 +201,7 @@ def test_a_bad_value_is_refused_by_name(name: str, bad: Any) -> None:
 def test_parts_that_do_not_agree_are_refused(message: str, bad: dict) -> None:
     with pytest.raises(ValidationError) as refusal:
         fixed_plan(**bad)
-    assert re.search(message, describe(refusal.value))
+    assert re.search(message, validation_message(refusal.value))
 
 
 def test_every_wrong_field_is_told_at_once() -> None:

@@ -15,7 +15,7 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, DocumentError
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.weights import weights_of as outcome_weights
-from collabdm.scoring.distilled_model_file import write_model as write_outcome
+from collabdm.scoring.distilled_model_file import write_distilled_model
 from collabdm.scoring.trained_model import TrainedModel, read_model, weights_of, write_model
 from collabdm.seeds import Purpose, Stream
 
@@ -76,7 +76,7 @@ def test_the_network_that_a_method_gave_is_read_as_a_model(tmp_path, norm) -> No
     network = build(spec, COLOUR.shape, len(CLASSES))
     seed_weights(network, Stream.of(4, Purpose.NETWORK))
     made = DistilledModel(outcome_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"})
-    write_outcome(made, tmp_path / "model.safetensors")
+    write_distilled_model(made, tmp_path / "model.safetensors")
     model = read_model(tmp_path / "model.safetensors")
     expected = network.eval()(COLOUR.normalisation.apply(pictures(5))).softmax(1)
     torch.testing.assert_close(model.probabilities(pictures(5)), expected.detach())

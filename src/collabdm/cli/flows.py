@@ -15,7 +15,7 @@ from collabdm.data.flows.draft import DRAFT_SIDE, Draft, draft, schema_of, with_
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS, write_synthetic
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import windows
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
 from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
 from collabdm.planning.settings import given
@@ -45,7 +45,7 @@ def schema_command(
     drafted = Draft(known, ()) if known else draft(Path(sample), label, side or DRAFT_SIDE, leave_out or ())
     wanted = given(flows=flows, side=side, layout=layout, grouping=grouping, split=split, block=block)
     made = with_changes(drafted.schema, wanted, keep_leaking)
-    write_whole(output, (made.model_dump_json(indent=2) + "\n").encode())
+    atomic_write(output, (made.model_dump_json(indent=2) + "\n").encode())
     console.print(
         f"{output}: {len(made.features)} features, {made.flows} rows an image of side {made.side}\n"
         f"classes: {', '.join(made.classes)}\n"
@@ -101,7 +101,7 @@ def classify_command(
     for line in tally.lines():
         notes.print(line)
     if output is not None:
-        write_whole(output, verdicts.csv(schema.flows).encode())
+        atomic_write(output, verdicts.csv(schema.flows).encode())
     print_verdicts(data, verdicts, found.mixed)
     speed = f"{len(read) / seconds:,.0f} a second on {torch.get_num_threads()} thread(s)"
     console.print(f"{len(read):,} flows in {seconds:.2f} s, {speed}")

@@ -19,7 +19,7 @@ from collabdm.cli.options import (
     console,
 )
 from collabdm.data.decoding import read_image
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.errors import DataError
 from collabdm.export.dataset import FORMS, Card, export
@@ -66,7 +66,7 @@ def train(
     model = TrainedModel(spec, made.plan.image, made.plan.classes, weights_of(trained), told, versions())
     write_model(model, output)
     if onnx:
-        write_whole(portable, onnx_bytes(model))
+        atomic_write(portable, onnx_bytes(model))
     console.print(f"{output}: {spec.name} for {len(model.classes)} classes" + (f"; {portable}" if onnx else ""))
 
 
@@ -107,7 +107,7 @@ def export_command(
     """Write a distilled set for others: a data set folder of the hub, pictures, or NumPy arrays; or a model as ONNX."""
     if form == "onnx":
         check_output(output, distilled)
-        write_whole(output, onnx_bytes(read_model(distilled)))
+        atomic_write(output, onnx_bytes(read_model(distilled)))
         console.print(f"{output}: runs without collabdm, from pixels to probabilities")
         return
     made = read_distilled(distilled)

@@ -31,7 +31,7 @@ console = Console()
 notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
-held_as_planned = partial(arrows.held_as_planned, say=notes.print)
+load_for_plan = partial(arrows.load_for_plan, say=notes.print)
 
 
 DATA_HELP = (

@@ -8,11 +8,11 @@ import typer
 
 from collabdm.cli.console import Bars
 from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
 from collabdm.lab.reproduce.grids import SCALES, in_turn, picture_of, pictured, read_grid
 from collabdm.lab.reproduce.records import failed, read_records
-from collabdm.lab.reproduce.running import Done, Pace, Workshop, missing, run_cells, share_out
+from collabdm.lab.reproduce.running import CellRunner, Done, Pace, missing, run_cells, share_out
 from collabdm.matching.compute import Compute
 from collabdm.planning.settings import number_of
 
@@ -42,7 +42,7 @@ def reproduce(
     lines = output / f"{scale}.jsonl" if shares == 1 else output / f"{scale}-{share}-of-{shares}.jsonl"
     check_output(output / f"{read[0].name}.{scale}.json")
     for grid in read:
-        write_whole(output / f"{grid.name}.{scale}.json", (grid.model_dump_json(indent=1) + "\n").encode())
+        atomic_write(output / f"{grid.name}.{scale}.json", (grid.model_dump_json(indent=1) + "\n").encode())
     records = read_records(output)
     cells = in_turn(read)
     left = missing(share_out(cells, shares)[share - 1], records, retry)
@@ -58,7 +58,7 @@ def reproduce(
         compute = Compute(chosen.device, chosen.precision, compiled=True if len(left) > COMPILE_FROM_CELLS else None)
         with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
             shown = {c.experiment.digest: picture_of(output, c) for grid in read for c in pictured(grid).values()}
-            workshop = Workshop(Path(folder), compute, bars, shown)
+            workshop = CellRunner(Path(folder), compute, bars, shown)
             for done in run_cells(left, lines, workshop, float("inf") if minutes is None else minutes):
                 tell(done)
     console.print(f"{output}: collabdm report {output}")

@@ -21,7 +21,7 @@ from collabdm.cli.options import (
     bench_of,
     check_output,
     console,
-    held_as_planned,
+    load_for_plan,
     print_document,
 )
 from collabdm.documents.atomic_write import check_writable
@@ -40,9 +40,9 @@ from collabdm.planning.settings import (
     sketch_of,
 )
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.exchange import Site, admit, contribute_file, distill_files, picture_of
+from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_of, prepare_site_data
 from collabdm.rounds.inspect import summary
-from collabdm.rounds.policy import foretell, read_policy
+from collabdm.rounds.policy import preview_contribution, read_policy
 
 
 @app.command()
@@ -133,9 +133,9 @@ def contribute(
     agreed.check_site(site)
     who = Site(site, read_policy(policy))
     check_output(output, plan)
-    held = held_as_planned(agreed, data, resize, rows=rows)
+    held = load_for_plan(agreed, data, resize, rows=rows)
     if dry_run:
-        foretold = foretell(agreed, admit(agreed, held, who), site)
+        foretold = preview_contribution(agreed, prepare_site_data(agreed, held, who), site)
         console.print(table(f"{site} would send", ("part", "value"), foretold, figures=False))
         return
     with Bars(quiet) as bars:

@@ -23,9 +23,9 @@ from collabdm.cli.options import (
     check_output,
     compute_of,
     console,
-    held_as_planned,
+    load_for_plan,
 )
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
@@ -41,7 +41,7 @@ from collabdm.planning.settings import batch_of, given, network_list, networks_o
 from collabdm.rounds.exchange import picture_of
 from collabdm.rounds.resumable import Bench
 from collabdm.scoring.dd_ranking import robustness
-from collabdm.scoring.evaluation import Protocol, evaluate, random_baselines, score
+from collabdm.scoring.evaluation import EvaluationConfig, evaluate, random_baselines, score
 from collabdm.scoring.outcomes import KINDS
 from collabdm.scoring.training import RECIPES, recipe_of
 from collabdm.version import versions
@@ -76,9 +76,9 @@ def evaluate_command(
     if json_file is not None:
         check_output(json_file, distilled)
     specs = networks_of(network_list(networks), made.plan.network)
-    protocol = Protocol(specs, trials, recipe_of(recipe, epochs), seed)
+    protocol = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
-    test = held_as_planned(made.plan, data, resize, "test", rows)
+    test = load_for_plan(made.plan, data, resize, "test", rows)
     real = _training_split(made, data, resize, rows) if random or robust else None
     with Bars(quiet) as bars:
         scores = evaluate(made, test, protocol, compute, bars)
@@ -93,7 +93,7 @@ def evaluate_command(
         "scores": [s.document() for s in scores],
     } | ({"robustness": asdict(found)} if found else {})  # fmt: skip
     if json_file is not None:
-        write_whole(json_file, (json.dumps(results, indent=2) + "\n").encode())
+        atomic_write(json_file, (json.dumps(results, indent=2) + "\n").encode())
     console.print(
         table(
             f"Accuracy on {data}, {len(test):,} test images",
@@ -111,7 +111,7 @@ def evaluate_command(
 
 def _training_split(made: DistilledSet, data: str, resize: bool, rows: str | None) -> ImageSet:
     try:
-        return held_as_planned(made.plan, data, resize, rows=rows)
+        return load_for_plan(made.plan, data, resize, rows=rows)
     except DataError as error:
         raise DataError(f"{error}. Random real images are drawn from it; `--no-random` goes without") from error
 

@@ -28,7 +28,7 @@ from jaxtyping import Int64, Shaped, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from collabdm.documents.atomic_write import replace_whole
+from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.errors import DataError, OutputError
 from collabdm.images import ImageSet
 
@@ -217,6 +217,10 @@ def remember(folder: Path, key: str, data: ImageSet) -> None:
     """Keep a decoded set for `recall`. A folder that cannot be written to is no error: nothing is kept."""
     with suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a site's images are private
-        replace_whole(folder / f"{key}.images.npy", lambda file: np.save(file, data.images.numpy(), allow_pickle=False))
-        replace_whole(folder / f"{key}.labels.npy", lambda file: np.save(file, data.labels.numpy(), allow_pickle=False))
-        replace_whole(folder / f"{key}.json", lambda file: file.write(json.dumps(data.classes).encode()))
+        atomic_write_with(
+            folder / f"{key}.images.npy", lambda file: np.save(file, data.images.numpy(), allow_pickle=False)
+        )
+        atomic_write_with(
+            folder / f"{key}.labels.npy", lambda file: np.save(file, data.labels.numpy(), allow_pickle=False)
+        )
+        atomic_write_with(folder / f"{key}.json", lambda file: file.write(json.dumps(data.classes).encode()))

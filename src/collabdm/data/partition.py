@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import gammaincinv, gammaln
 from torch import Tensor
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
@@ -81,7 +81,7 @@ class Partition:
         """Write the partition as JSON, so that it can be replayed. The file appears whole or not at all."""
         sites = [_Site(name=name, index=index.tolist()) for name, index in zip(self.names, self.index, strict=True)]
         text = _Document(format="collabdm-partition", version=1, size=self.size, sites=sites).model_dump_json()
-        write_whole(path, f"{text}\n".encode())
+        atomic_write(path, f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> "Partition":

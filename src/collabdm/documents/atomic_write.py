@@ -10,12 +10,12 @@ from pathlib import Path
 from collabdm.errors import OutputError
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write bytes to `path`. Raises OutputError where it cannot be written; no part is left behind."""
-    replace_whole(path, lambda file: file.write(content))
+    atomic_write_with(path, lambda file: file.write(content))
 
 
-def replace_whole(path: Path, fill: Callable[[io.BufferedWriter], object]) -> None:
+def atomic_write_with(path: Path, fill: Callable[[io.BufferedWriter], object]) -> None:
     """Let `fill` write a file beside `path`, flush it to the disk, and move it there."""
     temporary = None
     try:
@@ -43,7 +43,7 @@ def check_writable(path: Path) -> None:
     new_folders = [folder for folder in path.parents if not folder.exists()]  # innermost first
     trial = path.parent / f".{path.name[:64]}.{os.getpid()}.part"
     try:
-        write_whole(trial, b"")
+        atomic_write(trial, b"")
         trial.unlink()
     except OutputError as error:
         raise OutputError(str(error).replace(str(trial), str(path))) from error

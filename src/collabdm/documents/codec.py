@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.errors import DocumentError
 
 HEADER_KEY = "collabdm"  # one metadata key: safetensors does not order several
@@ -70,7 +70,7 @@ def decode_document(
     try:
         return model.model_validate(text), tensors
     except ValidationError as error:
-        raise DocumentError(f"{where}: header: {describe(error)}") from error
+        raise DocumentError(f"{where}: header: {validation_message(error)}") from error
 
 
 def format_of(path: Path) -> str:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.documents.extra_tensors import Declared, check_parts
+from collabdm.documents.extra_tensors import DeclaredTensors, check_extra_tensors
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES, Wire
 from collabdm.errors import DocumentError, PlanError
@@ -99,7 +99,7 @@ class ContributionSpec:
 
     plan: Plan
     width: int
-    extra: Declared
+    extra: DeclaredTensors
 
 
 def check_contribution(spec: ContributionSpec, contribution: Contribution) -> None:
@@ -117,7 +117,7 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
         raise DocumentError(f"{name}: {error}") from error
     _check_statistics(spec, contribution, name)
     _check_images(plan, contribution, name)
-    check_parts(spec.extra, contribution.parts, name)
+    check_extra_tensors(spec.extra, contribution.parts, name)
 
 
 def _check_statistics(spec: ContributionSpec, contribution: Contribution, name: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import DocumentHeader, decode_document, encode_document, expect_names
 from collabdm.documents.contribution import (
     CONTRIBUTION_VERSION,
@@ -32,7 +32,7 @@ class ContributionHeader(DocumentHeader):
 
 def write_contribution(contribution: Contribution, path: Path | str) -> None:
     """Write a Contribution as safetensors."""
-    write_whole(Path(path), contribution_bytes(contribution))
+    atomic_write(Path(path), contribution_bytes(contribution))
 
 
 def contribution_bytes(contribution: Contribution) -> bytes:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from collabdm.errors import DocumentError
 
-HEADER_BYTES = 256  # of a part in the header of a file: its name, dtype, shape and place
+TENSOR_HEADER_BYTES = 256  # of a part in the header of a file: its name, dtype, shape and place
 
 
 @dataclass(frozen=True)
-class PartSpec:
+class TensorSpec:
     """What a part should be."""
 
     dtype: torch.dtype
@@ -30,15 +30,15 @@ class PartSpec:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-Declared = dict[str, PartSpec]
+DeclaredTensors = dict[str, TensorSpec]
 
 
-def declared_bytes(declared: Declared) -> int:
+def declared_bytes(declared: DeclaredTensors) -> int:
     """The most bytes that the parts add to a file."""
-    return sum(spec.nbytes + len(name) + HEADER_BYTES for name, spec in declared.items())
+    return sum(spec.nbytes + len(name) + TENSOR_HEADER_BYTES for name, spec in declared.items())
 
 
-def check_parts(declared: Declared, parts: Mapping[str, Tensor], name: str) -> None:
+def check_extra_tensors(declared: DeclaredTensors, parts: Mapping[str, Tensor], name: str) -> None:
     """Refuse parts that are not those declared. Raises DocumentError."""
     if set(parts) != set(declared):
         missing, unknown = sorted(set(declared) - set(parts)), sorted(set(parts) - set(declared))

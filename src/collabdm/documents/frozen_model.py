@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Positive = Annotated[int, Field(ge=1, le=10**6)]
 
 
-Rate = Annotated[float, Field(gt=0, le=10**4)]
+LearningRate = Annotated[float, Field(gt=0, le=10**4)]
 
 
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -16,13 +16,13 @@ SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME}$")]
 
 
-class Part(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen part of a Plan; unknown keys, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def describe(error: ValidationError) -> str:
+def validation_message(error: ValidationError) -> str:
     """A validation error in the house's form, one line per field."""
     lines = []
     for item in error.errors():

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import DocumentHeader, decode_document, encode_document, expect_names, read_limited
-from collabdm.documents.extra_tensors import PartSpec, check_parts
+from collabdm.documents.extra_tensors import TensorSpec, check_extra_tensors
 from collabdm.documents.outcomes import (
     DISTILLED_VERSION,
     STEPS_VERSION,
@@ -49,7 +49,7 @@ def write_steps(made: DistilledSteps, path: Path | str) -> None:
         **what_made(made),
     )
     tensors = {"images": made.images, "labels": made.labels, "rates": made.rates}
-    write_whole(Path(path), encode_document(tensors, header))
+    atomic_write(Path(path), encode_document(tensors, header))
 
 
 def read_steps(path: Path | str) -> DistilledSteps:
@@ -63,11 +63,11 @@ def read_steps(path: Path | str) -> DistilledSteps:
     images = tensors.get("images", torch.zeros(0))
     count, each = (*images.shape, 0, 0)[:2]
     declared = {
-        "images": PartSpec(getattr(torch, plan.images), (count, each, *plan.image.shape)),
-        "labels": PartSpec(torch.float32, (count, each, len(plan.classes))),
-        "rates": PartSpec(torch.float32, (count,)),
+        "images": TensorSpec(getattr(torch, plan.images), (count, each, *plan.image.shape)),
+        "labels": TensorSpec(torch.float32, (count, each, len(plan.classes))),
+        "rates": TensorSpec(torch.float32, (count,)),
     }
-    check_parts(declared, tensors, where)
+    check_extra_tensors(declared, tensors, where)
     if not count * each or bool((tensors["rates"] <= 0).any()):
         raise DocumentError(f"{where}: there should be at least one step, with rates above 0")
     return DistilledSteps(**tensors, plan=plan, sites=header.sites, method=header.method, versions=header.versions)
@@ -97,7 +97,7 @@ def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
         **what_made(distilled),
     )
     tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
-    write_whole(Path(path), encode_document(tensors, header))
+    atomic_write(Path(path), encode_document(tensors, header))
 
 
 def read_distilled(path: Path | str) -> DistilledSet:

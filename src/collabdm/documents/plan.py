@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, field_validator, model_serializer, model_
 
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
-from collabdm.documents.frozen_model import SITE_NAME, Part, Positive, Rate, SiteName
+from collabdm.documents.frozen_model import SITE_NAME, FrozenModel, LearningRate, Positive, SiteName
 from collabdm.documents.specs import OPERATIONS, Merging, NetworkSpec, Operation, Wire
 from collabdm.errors import PlanError
 from collabdm.images import Normalisation
@@ -32,7 +32,7 @@ PLAN_VERSION = 1
 JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
 
 
-class ImageSpec(Part):
+class ImageSpec(FrozenModel):
     """The images of all sites: square, `channels` x `side` x `side`, normalised with these constants."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
@@ -57,7 +57,7 @@ class ImageSpec(Part):
         return Normalisation(self.mean, self.std)
 
 
-class Matching(Part):
+class Matching(FrozenModel):
     """A run of distribution matching: how the synthetic images follow the gradient of the loss.
 
     `spread` weighs a further term that matches the standard deviation of every dimension of the
@@ -65,13 +65,13 @@ class Matching(Part):
     """
 
     optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: Rate = 10.0
+    learning_rate: LearningRate = 10.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     schedule: Literal["constant", "cosine"] = "constant"
     spread: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
-class Local(Part):
+class Local(FrozenModel):
     """What a site sends beside its statistics: `images` per class that it holds.
 
     `dm`: distilled by distribution matching from its own data; `random`: real images as they are;
@@ -87,7 +87,7 @@ class Local(Part):
     matching: Matching = Matching(learning_rate=1.0)
 
 
-class Refinement(Part):
+class Refinement(FrozenModel):
     """The server's part: `passes` over the T seeds; `batch` synthetic images per class and step (all if None)."""
 
     passes: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -95,14 +95,14 @@ class Refinement(Part):
     matching: Matching = Matching()
 
 
-class Probe(Part):
+class Probe(FrozenModel):
     """What the Plan's author computed at step 0, for a site to compare with (see `probe`)."""
 
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     embedding: tuple[float, ...]
 
 
-class Collection(Part):
+class Collection(FrozenModel):
     """When the server stops waiting: `quorum` sites have answered, and `deadline` seconds are over or all have."""
 
     quorum: Positive = 1
@@ -113,7 +113,7 @@ class Collection(Part):
 EXTENSIONS = ("collection", "flows", "options")
 
 
-class Plan(Part):
+class Plan(FrozenModel):
     """All that sites and server must agree on before the round; its seeds stand for T random networks."""
 
     classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import check_format, distinct_keys, read_limited
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import PLAN_VERSION, Plan
 from collabdm.errors import DocumentError
 
@@ -17,7 +17,7 @@ PLAN_LIMIT = 4 * 2**20
 
 def write_plan(plan: Plan, path: Path | str) -> None:
     """Write a Plan as indented JSON, its digest beside its fields."""
-    write_whole(Path(path), plan_bytes(plan))
+    atomic_write(Path(path), plan_bytes(plan))
 
 
 def plan_bytes(plan: Plan) -> bytes:
@@ -57,4 +57,4 @@ def plan_within(where: str, document: dict[str, Any]) -> Plan:
     try:
         return Plan.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        raise DocumentError(f"{where}: {describe(error)}") from error
+        raise DocumentError(f"{where}: {validation_message(error)}") from error

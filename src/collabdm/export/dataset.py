@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from collabdm.documents.atomic_write import replace_whole, write_whole
+from collabdm.documents.atomic_write import atomic_write, atomic_write_with
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError, OutputError, PlanError
 from collabdm.export.pictures import contact_sheet
@@ -69,10 +69,10 @@ def _hub(made: DistilledSet, images: ImageSet, output: Path, card: Card) -> None
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(pictures, kind), "label": pa.array(images.labels.tolist(), pa.int64())})
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    replace_whole(output / "data" / "train-00000-of-00001.parquet", lambda file: pq.write_table(table, file))
+    atomic_write_with(output / "data" / "train-00000-of-00001.parquet", lambda file: pq.write_table(table, file))
     sheet = contact_sheet(images, 10, max(1, 64 // images.shape[1]))
-    replace_whole(output / "preview.png", lambda file: sheet.save(file, format="PNG"))
-    write_whole(output / "README.md", card_text(made, images, card).encode())
+    atomic_write_with(output / "preview.png", lambda file: sheet.save(file, format="PNG"))
+    atomic_write(output / "README.md", card_text(made, images, card).encode())
 
 
 def _folder(made: DistilledSet, images: ImageSet, output: Path, card: Card) -> None:
@@ -81,12 +81,12 @@ def _folder(made: DistilledSet, images: ImageSet, output: Path, card: Card) -> N
         raise DataError(f"class names should give distinct folders; found {sorted(names)}: export another form")
     for y, name in enumerate(names):
         for i, index in enumerate(images.of_class(y).tolist()):
-            write_whole(output / name / f"{i:05d}.png", _png(images.images[index].numpy()))
+            atomic_write(output / name / f"{i:05d}.png", _png(images.images[index].numpy()))
 
 
 def _npz(made: DistilledSet, images: ImageSet, output: Path, card: Card) -> None:
     arrays = {"images": images.images.numpy(), "labels": images.labels.numpy(), "classes": np.array(images.classes)}
-    replace_whole(output / "train.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    atomic_write_with(output / "train.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 FORMS: dict[str, Callable[[DistilledSet, ImageSet, Path, Card], None]] = {"hub": _hub, "folder": _folder, "npz": _npz}

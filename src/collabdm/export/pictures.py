@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from collabdm.documents.atomic_write import replace_whole
+from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.images import ImageSet, as_uint8
 
 
@@ -13,7 +13,7 @@ def write_picture(images: ImageSet, path: Path, columns: int = 10) -> None:
     """A PNG of a set: a row per class, up to `columns` images of each, every image some 64 pixels wide."""
     zoom = max(1, 64 // images.shape[-1])
     picture = contact_sheet(images, columns, zoom)
-    replace_whole(path, lambda file: picture.save(file, format="PNG"))
+    atomic_write_with(path, lambda file: picture.save(file, format="PNG"))
 
 
 def contact_sheet(images: ImageSet, columns: int, zoom: int, gap: int = 2) -> Image.Image:

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.plan import Collection, Plan
 from collabdm.documents.plan_file import plan_bytes, read_plan, write_plan
 from collabdm.errors import CollabDMError, DocumentError
@@ -49,7 +49,7 @@ PAUSE = 0.5  # seconds between two looks
 Item = TypeVar("Item")
 
 
-State = Literal["complete", "enough", "too few"]
+CollectionState = Literal["complete", "enough", "too few"]
 
 
 class CollectionError(CollabDMError):
@@ -65,14 +65,14 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Collected:
     """How a collection ended: who came, who would not and why, who is missing, and what else was seen.
 
     `nodes` are those from which the contributions of this run came, by site.
     """
 
     plan: str
-    state: State
+    state: CollectionState
     came: tuple[str, ...]
     nodes: dict[str, int]
     refused: dict[str, str]
@@ -130,7 +130,7 @@ class _Round:
         return not self.waiting and len(self.came) + len(self.refused) + given_up >= self.plan.sites
 
 
-def collect(plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[str, int] | None = None) -> Outcome:
+def collect(plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[str, int] | None = None) -> Collected:
     """Collect the contributions to a plan into a folder, or go on. A site that is `bound` to a node can answer from
     there alone. Raises DocumentError where the folder is of another plan.
     """
@@ -145,7 +145,7 @@ def collect(plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[s
         if not round_.settled:
             clock.sleep(min(PAUSE, left))
     outcome = _outcome(round_)
-    write_whole(folder / "collection.json", (json.dumps(asdict(outcome), indent=2) + "\n").encode())
+    atomic_write(folder / "collection.json", (json.dumps(asdict(outcome), indent=2) + "\n").encode())
     return outcome
 
 
@@ -234,21 +234,21 @@ def _keep(round_: _Round, reply: Message, node: int) -> None:
             who = f"two nodes say that they are {site!r}, {first} and then {node}"
         round_.note(f"{who}, {'the same' if same else 'something else'}: the first answer stays")
         return
-    write_whole(round_.path(site), answer.content)
+    atomic_write(round_.path(site), answer.content)
     round_.came.add(site)
     round_.nodes[site] = node
     round_.refused.pop(site, None)
     logger.info("%s came, %s bytes; %d of %d", site, f"{len(answer.content):,}", len(round_.came), plan.sites)
 
 
-def _outcome(round_: _Round) -> Outcome:
+def _outcome(round_: _Round) -> Collected:
     plan, came = round_.plan, tuple(sorted(round_.came))
     quorum = (plan.collection or Collection()).quorum
-    state: State = "complete" if len(came) >= plan.sites else "enough" if len(came) >= quorum else "too few"
+    state: CollectionState = "complete" if len(came) >= plan.sites else "enough" if len(came) >= quorum else "too few"
     missing = tuple(name for name in plan.site_names or () if name not in round_.came)
     if plan.site_names is None and len(came) < plan.sites:
         missing = (f"{plan.sites - len(came)} of {plan.sites} sites, which the plan does not name",)
-    return Outcome(plan.digest, state, came, round_.nodes, round_.refused, missing, tuple(round_.notes))
+    return Collected(plan.digest, state, came, round_.nodes, round_.refused, missing, tuple(round_.notes))
 
 
 def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

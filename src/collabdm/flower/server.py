@@ -26,7 +26,7 @@ from flwr.serverapp import Grid, ServerApp
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import PlanError
-from collabdm.flower.collecting import Clock, CollectionError, Outcome, collect, contribution_path
+from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
 from collabdm.matching.compute import choose_compute
 from collabdm.methods.registry import method_of, one_round
 from collabdm.planning.probe import check_probe
@@ -47,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     serve(grid, context.run_config, Clock(time.monotonic, time.sleep))
 
 
-def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Outcome:
+def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
     """One round, by its settings. Raises CollabDMError."""
     plan, folder = read_plan(_place(config, "plan")), _place(config, "folder")
     one_round(plan)
@@ -73,7 +73,7 @@ def outcome_path(plan: Plan, folder: Path) -> Path:
     return folder / KINDS[method_of(plan).outcome].file
 
 
-def _is_made(plan: Plan, folder: Path, outcome: Outcome) -> bool:
+def _is_made(plan: Plan, folder: Path, outcome: Collected) -> bool:
     """Whether the outcome of just these sites is there already."""
     made = read_kept(method_of(plan), plan, folder)
     return made is not None and set(made.sites) == set(outcome.came)

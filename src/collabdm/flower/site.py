@@ -30,7 +30,7 @@ from collabdm.errors import DataError, DocumentError, OutputError, PlanError, Pr
 from collabdm.flower.wire import Answer, answer_content, read_question
 from collabdm.matching.compute import choose_compute
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.exchange import Site, admit, contribute_file, data_digest, held_as_planned
+from collabdm.rounds.exchange import Site, contribute_file, data_digest, load_for_plan, prepare_site_data
 from collabdm.rounds.policy import PolicyError, read_policy
 from collabdm.rounds.resumable import Bench
 
@@ -86,10 +86,10 @@ def answer(content: bytes, name: str, config: Mapping[str, Any]) -> bytes:
         torch.set_num_threads(threads)
     compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
     rows = str(config["rows"]) if "rows" in config else None
-    held = held_as_planned(plan, _source(name, config), bool(config.get("resize", False)), rows=rows)
+    held = load_for_plan(plan, _source(name, config), bool(config.get("resize", False)), rows=rows)
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(config.get("folder", passing))
-        path = folder / f"{name}-{plan.digest[:16]}-{data_digest(admit(plan, held, site))[:16]}.safetensors"
+        path = folder / f"{name}-{plan.digest[:16]}-{data_digest(prepare_site_data(plan, held, site))[:16]}.safetensors"
         try:
             read_contribution(path, plan)
         except DocumentError:  # there is none yet

@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
-from collabdm.documents.frozen_model import Part
+from collabdm.documents.frozen_model import FrozenModel
 from collabdm.methods.registry import METHODS
 from collabdm.planning.settings import network_of, networks_of
-from collabdm.scoring.evaluation import Protocol
+from collabdm.scoring.evaluation import EvaluationConfig
 from collabdm.scoring.training import RECIPES
 from collabdm.seeds import SEED_LIMIT
 
@@ -29,7 +29,7 @@ OF_THE_SIMULATION = {
 LINES = ("random", "sites", "all")  # of the table of results, beside the methods
 
 
-class Experiment(Part):
+class Experiment(FrozenModel):
     """One simulated round and how it is scored. `plan` holds settings of `Plan`; `beta=None` splits IID;
     `side` resizes the images first.
 
@@ -93,12 +93,12 @@ class Experiment(Part):
         """SHA-256 of the canonical JSON: what the results of the experiment are filed under."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
-    def protocol(self) -> Protocol:
+    def protocol(self) -> EvaluationConfig:
         """How its sets are scored."""
         own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         recipe = RECIPES[self.recipe].model_copy(update={k: v for k, v in own.items() if v is not None})
         specs = networks_of(self.networks, network_of(self.plan.get("network", {})))
-        return Protocol(specs, self.trials, recipe, self.seed)
+        return EvaluationConfig(specs, self.trials, recipe, self.seed)
 
 
 def _sorted(settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.lab.curves import Curve
 from collabdm.matching.compute import Compute
@@ -17,7 +17,7 @@ from collabdm.scoring.evaluation import Score
 from collabdm.version import versions
 
 
-class Ledger:
+class ResultsFile:
     """The scores made so far of one experiment, which is known by its settings and their digest."""
 
     def __init__(self, path: Path, experiment: dict[str, Any], digest: str, compute: Compute) -> None:
@@ -55,7 +55,7 @@ class Ledger:
             "scores": [score.document() for group in self.scores.values() for score in group],
         }
         results |= {"curve": self.curve} if self.curve else {}
-        write_whole(self.path, (json.dumps(results, indent=2) + "\n").encode())
+        atomic_write(self.path, (json.dumps(results, indent=2) + "\n").encode())
         return results
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.errors import PlanError
 from collabdm.lab.experiment import Experiment
 from collabdm.planning.presets import preset_settings
@@ -54,4 +54,4 @@ def experiment_of(settings: Settings) -> Experiment:
     try:
         return Experiment(**settings)
     except ValidationError as error:
-        raise PlanError(describe(error)) from error
+        raise PlanError(validation_message(error)) from error

@@ -22,10 +22,10 @@ from pydantic import ValidationError
 from collabdm.data.flows.stations import Stations, stations
 from collabdm.data.partition import Partition, by_column, dirichlet, iid
 from collabdm.data.sources import column_values, fit_classes, limit, load
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.contribution_file import write_contribution
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.plan_file import write_plan
@@ -33,7 +33,7 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, pool
 from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.results import Ledger, read_json
+from collabdm.lab.results import ResultsFile, read_json
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
 from collabdm.matching.embedding import geometry
 from collabdm.methods.base import Method, Outcome
@@ -41,7 +41,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.exchange import data_digest
-from collabdm.rounds.resumable import Bench, Onlookers, Stopping
+from collabdm.rounds.resumable import Bench, Callbacks, ResumableRun
 from collabdm.scoring.evaluation import evaluate, for_as_many_steps, random_baselines, score
 from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
 from collabdm.seeds import Purpose, Stream
@@ -62,14 +62,16 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     _check_sites(plans[experiment.method], split, train)
     _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
     split.save(bench.folder / "partition.json")
-    ledger = Ledger(bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute)
+    ledger = ResultsFile(
+        bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute
+    )
     first = replace(protocol, networks=protocol.networks[:1])
     for name, plan in plans.items():
         folder = bench.folder if name == experiment.method else bench.folder / name
         held = {"all": train} if METHODS[name].pooled else sites
         curve = Curve(plan, folder / "curve", experiment.curve if name == experiment.method else 0)
         watched = Watched(folder / "watched.json", plan, test, bench.compute)
-        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), Onlookers(curve.keep, watched))
+        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), Callbacks(curve.keep, watched))
         ledger.sets[name] = describe_outcome(made, folder)
         ledger.score(name, partial(kind_of(made).score, made, test, protocol, bench.compute, bench.progress))
         for line in watched.scores(name):
@@ -118,7 +120,7 @@ def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], 
 
 
 def make_outcome(
-    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, onlookers: Onlookers = Onlookers()
+    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, onlookers: Callbacks = Callbacks()
 ) -> Outcome:
     """One method's outcome, through the files that sites would send; finished files are not made again."""
     kind = KINDS[method.outcome]
@@ -129,7 +131,7 @@ def make_outcome(
         return kept
     made: Outcome
     if method.converse is not None:
-        with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
+        with ResumableRun(path, plan.digest, bench, onlookers=onlookers) as run:
             made, traffic = method.converse(plan, held, run)
             write_traffic(traffic, bench.folder)
             kind.write(made, path)
@@ -137,18 +139,18 @@ def make_outcome(
     contributions = []
     for number, (name, data) in enumerate(held.items()):
         file = bench.folder / "contributions" / f"{name}.safetensors"
-        with Stopping(file, plan.digest + name, bench, f"site {number + 1} of {len(held)}: ") as run:
+        with ResumableRun(file, plan.digest + name, bench, f"site {number + 1} of {len(held)}: ") as run:
             if not _answers(file, plan):
                 write_contribution(method.contribute(plan, data, name, run), file)
         contributions.append(read_contribution(file, plan))
-    with Stopping(path, plan.digest, bench, onlookers=onlookers) as run:
+    with ResumableRun(path, plan.digest, bench, onlookers=onlookers) as run:
         made = replace(method.distill(plan, contributions, run), method=method.name)
         kind.write(made, path)
     return made
 
 
 def _score_baselines(
-    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: Ledger, bench: Bench
+    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: ResultsFile, bench: Bench
 ) -> None:
     seen, protocol = geometry(plan), experiment.protocol()
     everything = pool(list(sites.values()))
@@ -183,7 +185,7 @@ def _check(experiment: Experiment, train: ImageSet, test: ImageSet) -> None:
         rest = {"classes": train.classes, "image": image, "sites": 1, "site_names": ("all",)}
         Plan.model_validate(experiment.plan | rest)
     except ValidationError as error:
-        raise PlanError(f"in the plan: {describe(error)}") from error
+        raise PlanError(f"in the plan: {validation_message(error)}") from error
 
 
 def _check_sites(plan: Plan, split: Partition, train: ImageSet) -> None:
@@ -211,7 +213,7 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
             f"{folder} should be empty or hold this experiment; found {what}: choose another folder, or empty this one"
         )
     content = identity | {"experiment": experiment.model_dump(mode="json")}
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _answers(path: Path, plan: Plan) -> bool:

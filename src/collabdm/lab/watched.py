@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
 from collabdm.lab.results import read_json
@@ -35,7 +35,7 @@ class Watched:
         accuracy = accuracy_of(predictor, self.test, self.plan.image.normalisation, self.compute)
         self.found.setdefault(what, {})[str(when)] = accuracy
         content = {"plan": self.plan.digest, "found": self.found}
-        write_whole(self.path, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
     def scores(self, name: str) -> list[Score]:
         """A line for each: of what was seen more than once, the best, which nobody could have picked beforehand."""
@@ -49,7 +49,7 @@ class Watched:
 def write_traffic(traffic: Traffic, folder: Path) -> None:
     """Keep what a conversation sent."""
     content = {"rounds": traffic.rounds, "up": traffic.up, "down": traffic.down}
-    write_whole(folder / "traffic.json", (json.dumps(content, indent=2) + "\n").encode())
+    atomic_write(folder / "traffic.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
 def describe_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _logits_bfloat16(network: Network, x: Float32[Tensor, "n c h w"]) -> Float[T
 LOGITS: dict[Precision, Forward] = {"float32": _logits, "bfloat16": _logits_bfloat16}
 
 
-def whole_pass(forward: Forward, network: Network, x: Tensor, size: int) -> Tensor:
+def padded_pass(forward: Forward, network: Network, x: Tensor, size: int) -> Tensor:
     """`forward` of at most `size` images, in float32; it sees `size` always, so that it is compiled once."""
     lack = size - len(x)
     filled = torch.cat([x, x[:1].detach().expand(lack, -1, -1, -1)]) if lack else x

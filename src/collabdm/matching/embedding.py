@@ -23,7 +23,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec, Operation
 from collabdm.images import ImageSet, Normalisation, Pixels
 from collabdm.matching.augment import Draws, augment, draw
-from collabdm.matching.compute import Compute, whole_pass
+from collabdm.matching.compute import Compute, padded_pass
 from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.seeds import Purpose, Stream
 
@@ -97,8 +97,8 @@ class Embedding:
         self.network.to(device=compute.device, dtype=compute.dtype).requires_grad_(False)
         self.width = self.network.embedding_width
         amount = work * multiplications(self.network, geometry.shape)
-        self._psi, self._whole_passes = compute.faster(embed, amount), compute.compiles(amount)
-        if self._whole_passes:
+        self._psi, self._padded_passes = compute.faster(embed, amount), compute.compiles(amount)
+        if self._padded_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         numbers = activations(self.network, geometry.shape)
         self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
@@ -135,9 +135,9 @@ class Embedding:
         return self._chunks[gradients]
 
     def _pass(self, x: Float[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n D"]:
-        return whole_pass(self._psi, self.network, x, size if self._whole_passes else len(x))
+        return padded_pass(self._psi, self.network, x, size if self._padded_passes else len(x))
 
-    def in_memory(self, work: Callable[[], Result]) -> Result:
+    def retry_on_oom(self, work: Callable[[], Result]) -> Result:
         """What `work` returns; where the device's memory does not suffice, again in smaller passes."""
         while True:
             try:
@@ -157,7 +157,7 @@ class Embedding:
         self, data: ImageSet, index: Int64[Tensor, " m"]
     ) -> tuple[Float32[Tensor, "classes D"], Float32[Tensor, "classes D"]]:
         """Mean and standard deviation of the embedding of the chosen real images, per class, not sketched."""
-        sums = self.in_memory(lambda: self._sums(data, index))
+        sums = self.retry_on_oom(lambda: self._sums(data, index))
         counts = torch.bincount(data.labels[index], minlength=self.geometry.classes).clamp_min(1)
         mean, square = sums / counts[:, None].to(sums.device)
         return mean, (square - mean.square()).clamp_min(0).sqrt()

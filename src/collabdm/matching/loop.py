@@ -84,7 +84,7 @@ def match(
     for i in range(state.done, iterations):
         problem.embedding.at(problem.step_of(i))
         target = problem.target(i)
-        problem.embedding.in_memory(partial(_set_gradient, images, problem, i, target, matching.spread))
+        problem.embedding.retry_on_oom(partial(_set_gradient, images, problem, i, target, matching.spread))
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(matching, i, iterations)
         optimiser.step()

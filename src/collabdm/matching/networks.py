@@ -235,7 +235,7 @@ def _reset_norms(network: nn.Module) -> None:
             layer.reset_parameters()
 
 
-def mixes_images(network: nn.Module) -> bool:
+def has_batch_norm(network: nn.Module) -> bool:
     """Whether, in training, what a network says of an image depends on the others of its batch."""
     return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 

@@ -8,7 +8,7 @@ Some methods give a network instead of images: nobody can train another one on i
 import torch
 from torch import nn
 
-from collabdm.documents.extra_tensors import Declared, PartSpec
+from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
 from collabdm.documents.outcomes import DistilledModel, Weights
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
@@ -25,11 +25,11 @@ def load_weights(network: nn.Module, weights: Weights) -> None:
     network.load_state_dict({**network.state_dict(), **weights})
 
 
-def weights_declared(spec: NetworkSpec, plan: Plan) -> Declared:
+def weights_declared(spec: NetworkSpec, plan: Plan) -> DeclaredTensors:
     """What the weights of a network should be."""
     network = build(spec, plan.image.shape, len(plan.classes))
     return {
-        n: PartSpec(torch.float32, tuple(v.shape)) for n, v in network.state_dict().items() if v.is_floating_point()
+        n: TensorSpec(torch.float32, tuple(v.shape)) for n, v in network.state_dict().items() if v.is_floating_point()
     }
 
 

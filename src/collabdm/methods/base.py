@@ -24,8 +24,8 @@ from collabdm.documents.contribution import (
     check_contribution,
     check_contributions,
 )
-from collabdm.documents.extra_tensors import Declared, PartSpec
-from collabdm.documents.frozen_model import Part, Positive, describe
+from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
+from collabdm.documents.frozen_model import FrozenModel, Positive, validation_message
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES
@@ -35,7 +35,7 @@ from collabdm.matching.compute import Compute
 from collabdm.matching.networks import statistics_width
 from collabdm.version import versions
 
-Options = TypeVar("Options", bound=Part)
+Options = TypeVar("Options", bound=FrozenModel)
 
 
 def options_of(options: Mapping[str, Any] | None, model: type[Options]) -> Options:
@@ -44,7 +44,7 @@ def options_of(options: Mapping[str, Any] | None, model: type[Options]) -> Optio
         return model.model_validate_json(json.dumps(options or {}, default=str), strict=True)
     except ValidationError as error:
         raise PlanError(
-            "\n".join(line.replace("`", "`options.", 1) for line in describe(error).splitlines())
+            "\n".join(line.replace("`", "`options.", 1) for line in validation_message(error).splitlines())
         ) from error
 
 
@@ -94,7 +94,7 @@ class Run:
 Converse = Callable[[Plan, dict[str, ImageSet], Run], tuple[Outcome, Traffic]]
 
 
-def _no_parts(plan: Plan) -> Declared:
+def _no_parts(plan: Plan) -> DeclaredTensors:
     return {}
 
 
@@ -120,8 +120,8 @@ class Method:
     pooled: bool
     contribute: Callable[..., Contribution]
     distill: Callable[..., Any]
-    options: type[Part] | None = None
-    declare: Callable[[Plan], Declared] = _no_parts
+    options: type[FrozenModel] | None = None
+    declare: Callable[[Plan], DeclaredTensors] = _no_parts
     outcome: type[Outcome] = DistilledSet
     from_real: Callable[[Plan], bool] = _never
     converse: Converse | None = None
@@ -133,7 +133,7 @@ LABEL_BYTES = 8
 NOTHING_ELSE: Settings = {"steps": 0, "pae": 1, "local": {"method": "none"}}  # of a plan whose answers are parts
 
 
-def own_settings(method: str, model: type[Part]) -> Callable[[Settings], Settings]:
+def own_settings(method: str, model: type[FrozenModel]) -> Callable[[Settings], Settings]:
     """How a method turns the settings of a plan into its own; `options` are filled in and checked."""
 
     def adapt(settings: Settings) -> Settings:
@@ -171,7 +171,9 @@ def answer(plan: Plan, data: ImageSet, site: str, parts: Mapping[str, Tensor]) -
 Contributions = Sequence[Contribution] | Mapping[str, Contribution]  # a mapping may read each when it is asked for
 
 
-def in_order(plan: Plan, contributions: Contributions, declared: Declared, allow_missing: bool) -> list[Contribution]:
+def in_order(
+    plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool
+) -> list[Contribution]:
     """All contributions by site name, in memory. Raises DocumentError where one does not answer the plan or has other
     parts than those declared, or where no site has one of the classes (unless `allow_missing`).
     """
@@ -195,7 +197,7 @@ def balanced(images: int, present: Sequence[int]) -> list[int]:
     return [y for rank, y in enumerate(present) for _ in range(each + (rank < more))]
 
 
-class OwnImages(Part):
+class OwnImages(FrozenModel):
     """How many images each site sends: `images`; or as many as `bytes` hold; or an equal share of the set."""
 
     images: Positive | None = None
@@ -212,17 +214,17 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
     """k: how many images each site sends. Raises PlanError where the options leave room for none."""
     if options.bytes is None:
         return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
-    one = PartSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
+    one = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
     if options.bytes < one:
         raise PlanError(f"`options.bytes` should be at least {one}, those of an image; found {options.bytes}")
     return options.bytes // one
 
 
-def images_declared(plan: Plan, k: int) -> Declared:
+def images_declared(plan: Plan, k: int) -> DeclaredTensors:
     """k images and their labels, as parts."""
     return {
-        "images": PartSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
-        "labels": PartSpec(torch.int64, (k,)),
+        "images": TensorSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
+        "labels": TensorSpec(torch.int64, (k,)),
     }
 
 
@@ -231,7 +233,7 @@ def as_sent(plan: Plan, pixels: Float32[Tensor, "k c h w"], labels: Int64[Tensor
     return {"images": as_uint8(pixels) if plan.images == "uint8" else pixels, "labels": labels}
 
 
-def union(plan: Plan, contributions: Contributions, declared: Declared, allow_missing: bool) -> DistilledSet:
+def union(plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool) -> DistilledSet:
     """All sites' images, by class. Raises DocumentError as `in_order`."""
     ordered = in_order(plan, contributions, declared, allow_missing)
     labels = torch.cat([c.parts["labels"] for c in ordered])
@@ -270,7 +272,7 @@ def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contributi
     return {c.site: c for c in contributions}
 
 
-def checked(plan: Plan, sent: Mapping[str, Contribution], declared: Declared) -> Iterator[Contribution]:
+def checked(plan: Plan, sent: Mapping[str, Contribution], declared: DeclaredTensors) -> Iterator[Contribution]:
     """The contributions one by one, in the order of the sites' names. Raises DocumentError at one that does not answer
     the plan, or has other parts than those declared.
     """

@@ -21,7 +21,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from collabdm.documents.contribution import Contribution
-from collabdm.documents.extra_tensors import Declared
+from collabdm.documents.extra_tensors import DeclaredTensors
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float
@@ -49,7 +49,7 @@ class Coreset(OwnImages):
     rule: Literal["herding", "centres", "random"] = "herding"
 
 
-def declare(plan: Plan) -> Declared:
+def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: its images and their labels."""
     return images_declared(plan, images_sent(plan, options_of(plan.options, Coreset)))
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from collabdm.checkpoint import State
 from collabdm.documents.contribution import Contribution
-from collabdm.documents.extra_tensors import Declared
-from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.extra_tensors import DeclaredTensors
+from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledModel
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
@@ -40,12 +40,12 @@ from collabdm.errors import PlanError
 from collabdm.images import ImageSet, as_uint8
 from collabdm.matching.compute import LOGITS, Compute, Forward
 from collabdm.matching.embedding import multiplications
-from collabdm.matching.networks import Network, build, mixes_images, seed_weights
+from collabdm.matching.networks import Network, build, has_batch_norm, seed_weights
 from collabdm.matching.weights import load_weights, weights_declared, weights_of
 from collabdm.methods.base import Contributions, Run, answer, check_answer, class_counts, holdings, in_order, options_of
 from collabdm.methods.local_training import (
+    LocalTask,
     LocalTraining,
-    Pupil,
     kept_of_sgd,
     moved,
     moves_of,
@@ -65,32 +65,32 @@ LOOKS = 20  # at the student on its way, at most twice as many
 Weight = Annotated[float, Field(ge=0, le=1000)]
 
 
-Rate = Annotated[float, Field(gt=0, le=100)]
+TrainingRate = Annotated[float, Field(gt=0, le=100)]
 
 
-class Generation(Part):
+class Generation(FrozenModel):
     """The generator: its codes, filters and steps in an epoch, and the weights of its losses."""
 
     noise: Positive = 256
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 128
     batch: Positive = 256
     steps: Positive = 30
-    learning_rate: Rate = 1e-3
+    learning_rate: TrainingRate = 1e-3
     normalisation: Weight = 1.0
     adversarial: Weight = 1.0
 
 
-class Dense(Part):
+class Dense(FrozenModel):
     """Settings; `network` is what sites train and the student is, by default the plan's."""
 
     network: NetworkSpec | None = None
     local: LocalTraining = LocalTraining()
     epochs: Positive = 200
     generator: Generation = Generation()
-    learning_rate: Rate = 0.005
+    learning_rate: TrainingRate = 0.005
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     batch: Positive = 256
-    temperature: Rate = 20.0
+    temperature: TrainingRate = 20.0
 
 
 class Generator(nn.Module):
@@ -151,7 +151,7 @@ def new_network(plan: Plan) -> Network:
     return build(spec_of(plan), plan.image.shape, len(plan.classes))
 
 
-def declare(plan: Plan) -> Declared:
+def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: the weights, and the running statistics of batch normalisations. Raises as `check_pool`."""
     check_pool(plan)
     return weights_declared(spec_of(plan), plan)
@@ -185,7 +185,7 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
         run.keep(state)
         run.progress("local training", state.done, local.epochs)
 
-    train_locally(Pupil(network, data, plan, seed), local, run.compute, run.resume, trained)
+    train_locally(LocalTask(network, data, plan, seed), local, run.compute, run.resume, trained)
     return answer(plan, data, site, weights_of(network))
 
 
@@ -221,7 +221,7 @@ class Distillation:
         most, self._size = self.options.epochs * self.options.generator.batch, 0
         seen = most * (self.options.epochs + 1) // 2  # by the student, in all epochs
         self._learning = training_pass(self._student, plan, seen, self.options.batch, run.compute)
-        self._imagination = Imagination(
+        self._imagination = GeneratorTraining(
             plan, self.options.generator, self._imagined_by(ensemble), self._student, run.compute
         )
         self._pool = torch.zeros(most, *plan.image.shape, dtype=torch.uint8)  # the first `_size` are there
@@ -232,7 +232,7 @@ class Distillation:
         generator, compute = self.options.generator, self.run.compute
         images = self.options.epochs * generator.steps * generator.batch * (len(ensemble.networks) + 1)
         function = LOGITS[compute.precision]
-        if not any(map(mixes_images, ensemble.networks)):
+        if not any(map(has_batch_norm, ensemble.networks)):
             one = multiplications(ensemble.networks[0], self.plan.image.shape)
             function = compute.faster(function, 3.0 * images * one)
         return replace(ensemble, forward=function)
@@ -284,7 +284,7 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class Imagination:
+class GeneratorTraining:
     """What a generator is trained against."""
 
     plan: Plan

@@ -34,8 +34,8 @@ from torch.func import functional_call, grad
 
 from collabdm.checkpoint import State
 from collabdm.documents.contribution import Contribution
-from collabdm.documents.extra_tensors import Declared, PartSpec
-from collabdm.documents.frozen_model import Part, Positive, Rate
+from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
+from collabdm.documents.frozen_model import FrozenModel, LearningRate, Positive
 from collabdm.documents.outcomes import DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
@@ -56,15 +56,15 @@ Parameters = dict[str, Tensor]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Dosfl(Part):
+class Dosfl(FrozenModel):
     """Settings. `steps` of `images` at each site; without `steps`, as many as an equal share of the set allows."""
 
     steps: Positive | None = None
     images: Positive = 10
     start: Literal["real", "noise"] = "real"
     iterations: Annotated[int, Field(ge=0, le=10**6)] = 1000
-    learning_rate: Rate = 1e-3
-    rate: Rate = 0.02
+    learning_rate: LearningRate = 1e-3
+    rate: LearningRate = 0.02
     batch: Positive = 256
     passes: Positive = 1
     window: Positive | None = None
@@ -103,13 +103,13 @@ def steps_sent(plan: Plan) -> int:
     return options.steps or math.ceil(share / options.images)
 
 
-def declare(plan: Plan) -> Declared:
+def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: images, labels as logits, and rates of its steps."""
     count, images = steps_sent(plan), options_of(plan.options, Dosfl).images
     return {
-        "images": PartSpec(getattr(torch, plan.images), (count, images, *plan.image.shape)),
-        "labels": PartSpec(torch.float32, (count, images, len(plan.classes))),
-        "rates": PartSpec(torch.float32, (count,)),
+        "images": TensorSpec(getattr(torch, plan.images), (count, images, *plan.image.shape)),
+        "labels": TensorSpec(torch.float32, (count, images, len(plan.classes))),
+        "rates": TensorSpec(torch.float32, (count,)),
     }
 
 
@@ -122,7 +122,7 @@ def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run(
     """One site's steps. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
     options, seed = options_of(plan.options, Dosfl), derive(plan.seed, "site", site)
-    steps = Learning(plan, options, data, seed, run).steps()
+    steps = StepLearner(plan, options, data, seed, run).steps()
     pixels = plan.image.normalisation.invert(steps.images.flatten(0, 1))
     images = as_uint8(pixels) if plan.images == "uint8" else pixels
     return answer(
@@ -150,7 +150,7 @@ def start_steps(plan: Plan, options: Dosfl, data: ImageSet, seed: int) -> Steps:
     )
 
 
-class Learning:
+class StepLearner:
     """One site's outer loop."""
 
     def __init__(self, plan: Plan, options: Dosfl, data: ImageSet, seed: int, run: Run) -> None:

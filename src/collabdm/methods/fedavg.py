@@ -13,7 +13,7 @@ deep networks from decentralized data", AISTATS 2017.
 import torch
 
 from collabdm.checkpoint import State
-from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledModel, Weights
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
@@ -21,12 +21,12 @@ from collabdm.images import ImageSet
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.weights import load_weights, weights_of
 from collabdm.methods.base import Run, Traffic, check_answer, options_of
-from collabdm.methods.local_training import LocalTraining, Pupil, train_locally
+from collabdm.methods.local_training import LocalTask, LocalTraining, train_locally
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
 
-class FedAvg(Part):
+class FedAvg(FrozenModel):
     """Settings: `rounds`, and what a site does in each."""
 
     rounds: Positive = 20
@@ -56,7 +56,7 @@ def converse(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[
         answers = []
         for name, data in sites.items():
             load_weights(network, weights)
-            pupil = Pupil(network, data, plan, derive(plan.seed, "site", name), r * options.local.epochs)
+            pupil = LocalTask(network, data, plan, derive(plan.seed, "site", name), r * options.local.epochs)
             train_locally(pupil, options.local, run.compute)
             answers.append(weights_of(network))
         weights = average(answers, [len(data) for data in sites.values()])

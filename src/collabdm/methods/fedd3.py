@@ -34,8 +34,8 @@ from torch import Tensor
 
 from collabdm.checkpoint import State
 from collabdm.documents.contribution import Contribution
-from collabdm.documents.extra_tensors import Declared
-from collabdm.documents.frozen_model import Positive, Rate
+from collabdm.documents.extra_tensors import DeclaredTensors
+from collabdm.documents.frozen_model import LearningRate, Positive
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
@@ -72,7 +72,7 @@ class FedD3(OwnImages):
     """Settings: how many images, and how they are learned."""
 
     iterations: Annotated[int, Field(ge=0, le=10**6)] = 3000
-    learning_rate: Rate = 0.004
+    learning_rate: LearningRate = 0.004
     batch: Positive = 10
     stop: Annotated[float, Field(ge=0, le=1)] = 0.999
 
@@ -97,7 +97,7 @@ class Inducing:
         return torch.cat(chosen)
 
 
-def declare(plan: Plan) -> Declared:
+def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: its images and their labels. Raises PlanError where they are too many for their kernels."""
     k = images_sent(plan, options_of(plan.options, FedD3))
     if k > MOST_IMAGES:

@@ -13,22 +13,22 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from collabdm.checkpoint import State
-from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import Weights
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import Operation
 from collabdm.images import ImageSet
 from collabdm.matching.augment import augment, draw
-from collabdm.matching.compute import LOGITS, Compute, whole_pass
+from collabdm.matching.compute import LOGITS, Compute, padded_pass
 from collabdm.matching.embedding import multiplications
-from collabdm.matching.networks import Network, mixes_images
+from collabdm.matching.networks import Network, has_batch_norm
 from collabdm.matching.weights import load_weights, weights_of
 from collabdm.seeds import Purpose, Stream
 
 MOVES: tuple[Operation, ...] = ("crop", "flip")  # what local training augments with, as far as the plan allows
 
 
-class LocalTraining(Part):
+class LocalTraining(FrozenModel):
     """SGD at a site, with a constant learning rate."""
 
     epochs: Positive = 200
@@ -39,7 +39,7 @@ class LocalTraining(Part):
 
 
 @dataclass(frozen=True)
-class Pupil:
+class LocalTask:
     """A network that is trained in place, and on what: `seed` is the site's, `first` the number of its first epoch."""
 
     network: Network
@@ -50,7 +50,7 @@ class Pupil:
 
 
 def train_locally(
-    pupil: Pupil,
+    pupil: LocalTask,
     local: LocalTraining,
     compute: Compute,
     resume: State | None = None,
@@ -85,13 +85,13 @@ def training_pass(
     Compiled where that pays. Not where images of a batch depend on each other: a batch that is not full is filled up.
     """
     function = LOGITS[compute.precision]
-    mixes = mixes_images(network)  # counting passes blank images through, which its running statistics would remember
+    mixes = has_batch_norm(network)  # counting passes blank images through, which its running statistics would remember
     work = 0.0 if mixes else 3.0 * images * multiplications(network, plan.image.shape)
     if mixes or not compute.compiles(work):
         return lambda x: function(network, x).float()
     compiled = compute.faster(function, work)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return lambda x: whole_pass(compiled, network, x, batch)
+    return lambda x: padded_pass(compiled, network, x, batch)
 
 
 def moved(x: torch.Tensor, moves: tuple[Operation, ...], image: ImageSpec, stream: Stream) -> torch.Tensor:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from collabdm.documents.contribution import ContributionSpec
-from collabdm.documents.frozen_model import Part
+from collabdm.documents.frozen_model import FrozenModel
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
@@ -53,7 +53,7 @@ def _matching(name: str, adapt: Callable[[Settings], Settings], pooled: bool = F
     return Method(name, adapt, pooled, _collabdm.contribute, _collabdm.distill, from_real=_collabdm.from_real)
 
 
-def _one_round(name: str, module: Any, options: type[Part], outcome: type[Outcome]) -> Method:
+def _one_round(name: str, module: Any, options: type[FrozenModel], outcome: type[Outcome]) -> Method:
     """A method whose file has `declare`, `from_real`, `contribute` and `distill`."""
     adapt = own_settings(name, options)
     parts = (module.contribute, module.distill, options, module.declare, outcome, module.from_real)
@@ -61,7 +61,11 @@ def _one_round(name: str, module: Any, options: type[Part], outcome: type[Outcom
 
 
 def _many_rounds(
-    name: str, adapt: Callable[[Settings], Settings], converse: Converse, options: type[Part], outcome: type[Outcome]
+    name: str,
+    adapt: Callable[[Settings], Settings],
+    converse: Converse,
+    options: type[FrozenModel],
+    outcome: type[Outcome],
 ) -> Method:
     return Method(name, adapt, False, needs_rounds, needs_rounds, options, outcome=outcome, converse=converse)
 

@@ -27,8 +27,8 @@ from pydantic import Field
 from torch import Tensor
 
 from collabdm.checkpoint import State
-from collabdm.documents.extra_tensors import PartSpec
-from collabdm.documents.frozen_model import Part, Positive
+from collabdm.documents.extra_tensors import TensorSpec
+from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Matching, Plan
 from collabdm.errors import PlanError
@@ -49,14 +49,14 @@ COUNT_BYTES, NUMBER_BYTES = 8, 4
 Gradient = list[Tensor]
 
 
-class Means(Part):
+class Means(FrozenModel):
     """Settings of distribution matching in rounds."""
 
     rounds: Positive = 100
     matching: Matching = Matching()
 
 
-class Gradients(Part):
+class Gradients(FrozenModel):
     """Settings of gradient matching in rounds."""
 
     rounds: Positive = 100
@@ -66,7 +66,7 @@ class Gradients(Part):
     update_rate: Annotated[float, Field(gt=0, le=100)] = 0.01
 
 
-def in_rounds(method: str, model: type[Part]) -> Callable[[Settings], Settings]:
+def in_rounds(method: str, model: type[FrozenModel]) -> Callable[[Settings], Settings]:
     """How a method in rounds turns the settings of a plan into its own: no statistics beforehand."""
 
     def adapt(settings: Settings) -> Settings:
@@ -147,7 +147,7 @@ def traffic(plan: Plan, sites: dict[str, ImageSet], rounds: int, numbers: int) -
     """Bytes to and fro: networks down, `numbers` and a count for each class held up, and the images sent first."""
     network = build(plan.network, plan.image.shape, len(plan.classes))
     down = rounds * NUMBER_BYTES * sum(value.numel() for value in network.parameters())
-    image = PartSpec(getattr(torch, plan.images), plan.image.shape).nbytes + COUNT_BYTES
+    image = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + COUNT_BYTES
     first = 0 if plan.local.method == "none" else plan.local.images * image
     each = rounds * (numbers * NUMBER_BYTES + COUNT_BYTES) + first
     up = {name: int(torch.count_nonzero(data.counts())) * each for name, data in sites.items()}

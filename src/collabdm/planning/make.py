@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from collabdm.data.flows.images import load_flows
 from collabdm.documents.flow_schema import FlowSchema
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError
@@ -42,7 +42,7 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     try:
         plan = Plan(classes=classes, image=image, **settings)
     except ValidationError as error:
-        raise PlanError(describe(error)) from error
+        raise PlanError(validation_message(error)) from error
     if plan.local.images == 0 and plan.local.method != "none":
         share = min(plan.ipc, math.ceil(plan.ipc / plan.sites) + 1)
         plan = plan.model_copy(update={"local": plan.local.model_copy(update={"images": share})})

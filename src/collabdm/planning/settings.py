@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from collabdm.data.flows.draft import schema_of, with_changes
 from collabdm.data.sources import load
 from collabdm.documents.flow_schema import FlowSchema
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS, NetworkSpec
 from collabdm.errors import PlanError
@@ -129,7 +129,7 @@ def new_plan(data: str | None, classes: str | None, image_size: str | None, sett
     try:
         image = ImageSpec(channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels)
     except ValidationError as error:
-        raise PlanError(f"`--image-size`: {describe(error)}") from error
+        raise PlanError(f"`--image-size`: {validation_message(error)}") from error
     return make_plan(list_of(classes), image, **with_rates(settings, side))
 
 
@@ -180,7 +180,7 @@ def network_of(settings: Any) -> NetworkSpec:
     try:
         return NetworkSpec.model_validate(settings)
     except ValidationError as error:
-        raise PlanError(f"`network`: {describe(error)}") from error
+        raise PlanError(f"`network`: {validation_message(error)}") from error
 
 
 def network_settings(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import DocumentError
 from collabdm.lab.reproduce.findings import Findings, Found
 from collabdm.lab.reproduce.grids import Grid, picture_of, pictured, told
@@ -62,11 +62,11 @@ def write_results(folder: Path, output: Path) -> list[Path]:
         for kind in ("svg", "png"):
             content = plots.rendered(made, kind)
             written.append(output.with_suffix("") / f"{name}.{kind}")
-            write_whole(written[-1], content)
+            atomic_write(written[-1], content)
             svgs[name] = content if kind == "svg" else svgs[name]
     shown = [(one, pictures(folder, one.grid)) for one in found]
     sections = [summary(found), *(grid_section(one, svgs, sets) for one, sets in shown), provenance(found)]
-    write_whole(output, page.page("Results beside the paper's", filter(None, sections)).encode())
+    atomic_write(output, page.page("Results beside the paper's", filter(None, sections)).encode())
     return written
 
 

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.report import page, plots
 from collabdm.report.gathering import Round, gather
 
@@ -33,8 +33,8 @@ def write_report(folders: Sequence[Path], output: Path) -> list[Path]:
     for name, kinds in images.items():
         for kind, content in kinds.items():
             written.append(output.with_suffix("") / f"{name}.{kind}")
-            write_whole(written[-1], content)
-    write_whole(output, _html(rounds, {name: kinds["svg"] for name, kinds in images.items()}).encode())
+            atomic_write(written[-1], content)
+    atomic_write(output, _html(rounds, {name: kinds["svg"] for name, kinds in images.items()}).encode())
     return written
 
 

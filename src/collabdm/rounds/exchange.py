@@ -26,7 +26,7 @@ from collabdm.methods.registry import one_round
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.policy import Policy
-from collabdm.rounds.resumable import Bench, Stopping
+from collabdm.rounds.resumable import Bench, ResumableRun
 from collabdm.scoring.outcomes import kind_of
 
 
@@ -49,7 +49,7 @@ def data_digest(*sets: ImageSet) -> str:
 Split = Literal["train", "test"]
 
 
-def held_as_planned(
+def load_for_plan(
     agreed: Plan,
     data: str,
     resize: bool = False,
@@ -92,7 +92,7 @@ class Site:
     policy: Policy = Policy()
 
 
-def admit(plan: Plan, data: ImageSet, site: Site) -> ImageSet:
+def prepare_site_data(plan: Plan, data: ImageSet, site: Site) -> ImageSet:
     """The data that the site's answer may use, once all is checked that can be. Raises CollabDMError."""
     one_round(plan)
     plan.check_site(site.name)
@@ -105,8 +105,8 @@ def admit(plan: Plan, data: ImageSet, site: Site) -> ImageSet:
 
 def contribute_file(plan: Plan, data: ImageSet, site: Site, output: Path, bench: Bench) -> None:
     """Answer a plan: write one site's contribution. Raises CollabDMError."""
-    held = admit(plan, data, site)
-    with Stopping(output, plan.digest + site.name + data_digest(held), bench) as run:
+    held = prepare_site_data(plan, data, site)
+    with ResumableRun(output, plan.digest + site.name + data_digest(held), bench) as run:
         write_contribution(one_round(plan).contribute(plan, held, site.name, run), output)
 
 
@@ -118,7 +118,7 @@ def distill_files(
     check_probe(plan)
     paths = contributions.paths
     identity = plan.digest + ",".join(f"{site}:{file_digest(path)}" for site, path in paths.items())
-    with Stopping(output, identity, bench) as run:
+    with ResumableRun(output, identity, bench) as run:
         made: Outcome = method.distill(plan, contributions, run, allow_missing)
         kind = kind_of(made)
         kind.write(made, output)

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, field_validator
 from collabdm.documents.contribution import Contribution, Statistics
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.extra_tensors import declared_bytes
-from collabdm.documents.frozen_model import Part, describe
+from collabdm.documents.frozen_model import FrozenModel, validation_message
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, PlanError
 from collabdm.images import ImageSet
@@ -41,7 +41,7 @@ class PolicyError(PlanError):
     """A plan asks for what the site does not allow."""
 
 
-class Policy(Part):
+class Policy(FrozenModel):
     """What a site allows; None does not limit."""
 
     largest_steps: Limit | None = None
@@ -98,10 +98,10 @@ def read_policy(path: Path | None) -> Policy:
     try:
         return Policy.model_validate(read_toml(path))
     except ValidationError as error:
-        raise PlanError(f"{path}: {describe(error)}") from error
+        raise PlanError(f"{path}: {validation_message(error)}") from error
 
 
-def foretell(plan: Plan, data: ImageSet, site: str) -> list[Row]:
+def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
     """What an answer would be, by (part, value): its bytes to the byte, its classes and counts, the time."""
     blank = _blank(plan, data, site)
     statistics, images = blank.statistics, blank.images

@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 
 from collabdm.checkpoint import State
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import HEADER_KEY, contiguous, read_metadata
 from collabdm.matching.compute import Compute
 from collabdm.methods.base import Progress, Run, Watch, unwatched
@@ -27,18 +27,18 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Onlookers:
+class Callbacks:
     """Who looks at a long part on its way: at every state of its loop, and at predictors that it shows."""
 
     states: Callable[[State], None] = lambda state: None
     predictors: Watch = unwatched
 
 
-class Stopping:
+class ResumableRun:
     """Keeps the state of a long part beside its output while it runs, so that it can be stopped and resumed."""
 
     def __init__(
-        self, output: Path, identity: str, bench: Bench, prefix: str = "", onlookers: Onlookers = Onlookers()
+        self, output: Path, identity: str, bench: Bench, prefix: str = "", onlookers: Callbacks = Callbacks()
     ) -> None:
         self._path = output.parent / f".{output.name}.state"
         self._identity, self._bench, self._prefix, self._onlookers = identity, bench, prefix, onlookers
@@ -70,7 +70,7 @@ def write_state(state: State, identity: str, path: Path) -> None:
     """Keep a run's state, under the identity of what is run, to resume from."""
     tensors = {"images": state.images.cpu()} | {f"optimiser.{k}": v.cpu() for k, v in state.optimiser.items()}
     header = json.dumps({"identity": identity, "done": state.done})
-    write_whole(path, safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header}))
+    atomic_write(path, safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header}))
 
 
 def read_state(path: Path, identity: str) -> State | None:

@@ -26,7 +26,7 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.images import ImageSet
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import geometry
-from collabdm.scoring.evaluation import Progress, Protocol, for_as_many_steps, random_baselines, score
+from collabdm.scoring.evaluation import EvaluationConfig, Progress, for_as_many_steps, random_baselines, score
 from collabdm.scoring.training import training_set
 
 
@@ -71,7 +71,7 @@ def robustness(
     distilled: DistilledSet,
     real: ImageSet,
     test: ImageSet,
-    protocol: Protocol,
+    protocol: EvaluationConfig,
     compute: Compute = Compute(),
     progress: Progress = lambda what, done, total: None,
 ) -> Robustness:
@@ -83,7 +83,7 @@ def robustness(
     random = list(random_baselines(plan, real, protocol.seed).values())[-1]  # as many images as the set
     found: dict[str, list[float]] = {}
 
-    def train(what: str, images: ImageSet, rule: Protocol) -> None:
+    def train(what: str, images: ImageSet, rule: EvaluationConfig) -> None:
         scores = score(what, images, test, geometry(plan), rule, compute, progress)
         found[what] = [accuracy for one in scores for accuracy in one.accuracies]
 

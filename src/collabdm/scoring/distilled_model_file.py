@@ -5,50 +5,50 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import decode_document, encode_document, read_limited
-from collabdm.documents.extra_tensors import check_parts
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.extra_tensors import check_extra_tensors
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader, check_header, what_made
-from collabdm.documents.outcomes import MODEL_VERSION, DistilledModel
+from collabdm.documents.outcomes import DISTILLED_MODEL_VERSION, DistilledModel
 from collabdm.documents.plan_file import plan_within
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
 from collabdm.matching.weights import weights_declared
 
 
-class ModelHeader(DistilledHeader):
+class DistilledModelHeader(DistilledHeader):
     """Header of a DistilledModel: as that of a set, and the network."""
 
     network: dict[str, Any]
 
 
-def write_model(made: DistilledModel, path: Path | str) -> None:
+def write_distilled_model(made: DistilledModel, path: Path | str) -> None:
     """Write a DistilledModel as safetensors."""
-    header = ModelHeader(
+    header = DistilledModelHeader(
         format="collabdm/distilled-model",
-        version=MODEL_VERSION,
+        version=DISTILLED_MODEL_VERSION,
         classes=made.plan.classes,
         **what_made(made),
         network=made.spec.model_dump(mode="json"),
     )
-    write_whole(Path(path), encode_document(made.weights, header))
+    atomic_write(Path(path), encode_document(made.weights, header))
 
 
-def read_model(path: Path | str) -> DistilledModel:
+def read_distilled_model(path: Path | str) -> DistilledModel:
     """Read a DistilledModel. Raises DocumentError where the file holds none."""
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)
-    header, tensors = decode_document(content, where, ModelHeader, "collabdm/distilled-model", MODEL_VERSION)
+    header, tensors = decode_document(
+        content, where, DistilledModelHeader, "collabdm/distilled-model", DISTILLED_MODEL_VERSION
+    )
     plan = plan_within(where, header.plan)
     check_header(where, header, plan)
     try:
         spec = NetworkSpec.model_validate(header.network)
-        check_parts(weights_declared(spec, plan), tensors, "the model")
+        check_extra_tensors(weights_declared(spec, plan), tensors, "the model")
         return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
     except ValidationError as error:
-        raise DocumentError(f"{where}: network: {describe(error)}") from error
+        raise DocumentError(f"{where}: network: {validation_message(error)}") from error
     except (DocumentError, PlanError) as error:
         raise DocumentError(f"{where}: {error}") from error
-
-

@@ -84,7 +84,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationConfig:
     """How sets are scored: the networks, trials of each, the recipe, and the seed of the trials."""
 
     networks: tuple[NetworkSpec, ...] = (NetworkSpec(),)
@@ -93,7 +93,7 @@ class Protocol:
     seed: int = 0
 
 
-def for_as_many_steps(protocol: Protocol, distilled: int, images: int) -> Protocol:
+def for_as_many_steps(protocol: EvaluationConfig, distilled: int, images: int) -> EvaluationConfig:
     """The protocol for a larger set of real images: as many steps as a distilled set of that many images takes,
     and every image at least `FEWEST_EPOCHS` times.
     """
@@ -108,7 +108,7 @@ def score(
     data: ImageSet,
     test: ImageSet,
     seen: Geometry,
-    protocol: Protocol,
+    protocol: EvaluationConfig,
     compute: Compute,
     progress: Progress = lambda what, done, total: None,
 ) -> list[Score]:
@@ -134,7 +134,7 @@ def score(
 def evaluate(
     distilled: DistilledSet,
     test: ImageSet,
-    protocol: Protocol = Protocol(),
+    protocol: EvaluationConfig = EvaluationConfig(),
     compute: Compute = Compute(),
     progress: Progress = lambda what, done, total: None,
 ) -> list[Score]:

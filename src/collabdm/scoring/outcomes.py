@@ -14,10 +14,10 @@ from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import geometry
 from collabdm.matching.weights import network_of
 from collabdm.methods.base import Method, Outcome
-from collabdm.scoring.distilled_model_file import read_model, write_model
-from collabdm.scoring.evaluation import Progress, Protocol, Score, accuracy_of, evaluate, score
+from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
+from collabdm.scoring.evaluation import EvaluationConfig, Progress, Score, accuracy_of, evaluate, score
 
-Scoring = Callable[[Any, ImageSet, Protocol, Compute, Progress], list[Score]]
+Scoring = Callable[[Any, ImageSet, EvaluationConfig, Compute, Progress], list[Score]]
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Kind:
 
 
 def _score_steps(
-    made: DistilledSteps, test: ImageSet, protocol: Protocol, compute: Compute, progress: Progress
+    made: DistilledSteps, test: ImageSet, protocol: EvaluationConfig, compute: Compute, progress: Progress
 ) -> list[Score]:
     return score(made.method, made.as_set(), test, geometry(made.plan), protocol, compute, progress)
 
 
 def _score_model(
-    made: DistilledModel, test: ImageSet, protocol: Protocol, compute: Compute, progress: Progress
+    made: DistilledModel, test: ImageSet, protocol: EvaluationConfig, compute: Compute, progress: Progress
 ) -> list[Score]:
     network = network_of(made).to(compute.device)
     accuracy = accuracy_of(network, test, made.plan.image.normalisation, compute)
@@ -48,7 +48,9 @@ def _score_model(
 KINDS: dict[type, Kind] = {
     DistilledSet: Kind("distilled.safetensors", write_distilled, read_distilled, evaluate, lambda made: made.images),
     DistilledSteps: Kind("steps.safetensors", write_steps, read_steps, _score_steps, lambda made: made.as_set()),
-    DistilledModel: Kind("model.safetensors", write_model, read_model, _score_model, lambda made: None),
+    DistilledModel: Kind(
+        "model.safetensors", write_distilled_model, read_distilled_model, _score_model, lambda made: None
+    ),
 }
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float32
 from pydantic import ValidationError
 from torch import Tensor
 
-from collabdm.documents.atomic_write import write_whole
+from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import (
     DocumentHeader,
     decode_document,
@@ -29,7 +29,7 @@ from collabdm.documents.codec import (
     format_of,
     read_limited,
 )
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.outcomes import DistilledModel, DistilledSet
 from collabdm.documents.plan import ImageSpec
 from collabdm.documents.specs import NetworkSpec
@@ -38,7 +38,7 @@ from collabdm.images import Pixels
 from collabdm.matching.compute import Compute
 from collabdm.matching.networks import Network, build
 from collabdm.matching.weights import network_of
-from collabdm.scoring.distilled_model_file import read_model as read_outcome
+from collabdm.scoring.distilled_model_file import read_distilled_model
 from collabdm.scoring.training import logits_of
 
 MODEL_VERSION = 1
@@ -106,7 +106,7 @@ def write_model(model: TrainedModel, path: Path | str) -> None:
         image=model.image.model_dump(mode="json"),
         provenance=model.provenance,
     )
-    write_whole(Path(path), encode_document(model.weights, header))
+    atomic_write(Path(path), encode_document(model.weights, header))
 
 
 def origin(made: DistilledSet | DistilledModel) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def read_model(path: Path | str) -> TrainedModel:
     """Read a model, or the network that a method gave. Raises DocumentError where it is neither."""
     where = str(path)
     if format_of(Path(path)) == "collabdm/distilled-model":
-        return as_model(read_outcome(path))
+        return as_model(read_distilled_model(path))
     content = read_limited(Path(path), MODEL_LIMIT)
     header, weights = decode_document(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
     if len(header.classes) < 2 or len(set(header.classes)) != len(header.classes):
@@ -133,7 +133,7 @@ def read_model(path: Path | str) -> TrainedModel:
     try:
         spec, image = NetworkSpec.model_validate(header.network), ImageSpec.model_validate(header.image)
     except ValidationError as error:
-        raise DocumentError(f"{where}: header: {describe(error)}") from error
+        raise DocumentError(f"{where}: header: {validation_message(error)}") from error
     model = TrainedModel(spec, image, header.classes, weights, header.provenance, header.versions)
     try:
         model.network()

@@ -23,20 +23,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
-from collabdm.documents.frozen_model import Part
+from collabdm.documents.frozen_model import FrozenModel
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, Pixels, as_float
 from collabdm.matching.augment import augment, cutmix, draw, expand
-from collabdm.matching.compute import LOGITS, Compute, whole_pass
+from collabdm.matching.compute import LOGITS, Compute, padded_pass
 from collabdm.matching.embedding import Geometry, activations, multiplications
-from collabdm.matching.networks import Network, build, mixes_images, seed_weights
+from collabdm.matching.networks import Network, build, has_batch_norm, seed_weights
 from collabdm.scoring.confusion import Confusion
 from collabdm.seeds import Purpose, Stream, derive
 
 
-class Recipe(Part):
+class Recipe(FrozenModel):
     """How a network is trained. `epochs` are of `steps_per_epoch` batches, by default as many as the set fills."""
 
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 1000
@@ -93,12 +93,12 @@ class Trainer:
         geometry, recipe = task.geometry, task.recipe
         self.network = build(task.spec, geometry.shape, geometry.classes).to(compute.device)
         work = 3.0 * runs * recipe.epochs * len(task.data) * multiplications(self.network, geometry.shape)
-        self._forward, self._whole_passes = compute.faster(LOGITS[compute.precision], work), compute.compiles(work)
-        if self._whole_passes:
+        self._forward, self._padded_passes = compute.faster(LOGITS[compute.precision], work), compute.compiles(work)
+        if self._padded_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         numbers = activations(self.network, geometry.shape)
         self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
-        self._mixes = mixes_images(self.network)
+        self._mixes = has_batch_norm(self.network)
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
 
@@ -198,7 +198,7 @@ class Trainer:
         return batch if self._mixes else self._chunks[True]
 
     def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
-        return whole_pass(self._forward, self.network, x, size if self._whole_passes else len(x))
+        return padded_pass(self._forward, self.network, x, size if self._padded_passes else len(x))
 
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
         """Outputs of the resident network for other images, in order."""

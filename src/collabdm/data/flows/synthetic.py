@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from collabdm.documents.atomic_write import replace_whole
+from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.errors import DataError
 from collabdm.seeds import Purpose, Stream
 
@@ -87,7 +87,7 @@ def write_synthetic(path: Path, counts: Mapping[str, int], seed: int = 0) -> Non
     table = pa.table(
         [pa.array(values[name], from_pandas=True) if name in values else missing[name] for name in NAMES], NAMES
     )
-    replace_whole(path, lambda file: pc.write_csv(table, file))
+    atomic_write_with(path, lambda file: pc.write_csv(table, file))
 
 
 def sessions(counts: list[int], stream: Stream) -> np.ndarray:

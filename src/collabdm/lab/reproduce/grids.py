@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from collabdm.documents.frozen_model import describe
+from collabdm.documents.frozen_model import validation_message
 from collabdm.errors import PlanError
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import experiment_of
@@ -181,7 +181,7 @@ def read_grid(path: Path, scale: str) -> Grid:
     try:
         return Grid(**said)
     except ValidationError as error:
-        raise PlanError(f"{path}: {describe(error)}") from error
+        raise PlanError(f"{path}: {validation_message(error)}") from error
 
 
 def _with_shared(path: Path) -> Settings:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from collabdm.documents.atomic_write import replace_whole
+from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.plan import Plan
@@ -50,7 +50,7 @@ AFTER_THE_SITES = (  # of an Experiment
 OF_THE_SERVER = ("merging", "refinement")  # of a Plan
 
 
-class Clock:
+class Stopwatch:
     """Progress that sums seconds by part, at the sites, at the server, in scoring, and passes itself on."""
 
     def __init__(self, progress: Progress) -> None:
@@ -115,7 +115,7 @@ def _likeness(experiment: dict[str, Any]) -> tuple[str, ...]:
 
 
 @dataclass
-class Workshop:
+class CellRunner:
     """A folder for the folders of cells, where they compute, who watches, and which sets are shown where, by digest."""
 
     folder: Path
@@ -128,7 +128,7 @@ class Workshop:
         """The record of a cell, which holds the error where there was one."""
         about: Record = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
         place = self.folder / experiment.digest[:16]
-        clock = Clock(self.progress)
+        clock = Stopwatch(self.progress)
         try:
             source = self._take_over(experiment, place)
             results = simulate(experiment, Bench(place, self.compute, clock))
@@ -156,7 +156,7 @@ class Workshop:
         images = None if made is None else kind_of(made).images(made)
         if images is not None:
             sheet = contact_sheet(images, IMAGES_SHOWN, 1)
-            replace_whole(self.pictures[experiment.digest], lambda f: sheet.save(f, format="WEBP", quality=90))
+            atomic_write_with(self.pictures[experiment.digest], lambda f: sheet.save(f, format="WEBP", quality=90))
 
     def _keep(self, experiment: Experiment, place: Path) -> None:
         self.kept[experiment.digest] = (experiment, place)
@@ -252,7 +252,7 @@ def share_out(cells: Sequence[Cell], shares: int) -> list[list[Cell]]:
     return [[cell for split in dealt[i::shares] for cell in split] for i in range(shares)]
 
 
-def run_cells(cells: Sequence[Cell], output: Path, workshop: Workshop, minutes: float) -> Iterator[Done]:
+def run_cells(cells: Sequence[Cell], output: Path, workshop: CellRunner, minutes: float) -> Iterator[Done]:
     """Run cells one by one and write their records into a file, until all are done or the time is over.
 
     After the first, none is begun that is expected to go on beyond the time.
