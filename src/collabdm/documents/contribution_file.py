@@ -31,8 +31,8 @@ class ContributionHeader(DocumentHeader):
 
 
 def write_contribution(contribution: Contribution, path: Path | str) -> None:
-    """Write a Contribution as safetensors."""
-    atomic_write(Path(path), contribution_bytes(contribution))
+    """Write a Contribution as safetensors, readable by its owner alone."""
+    atomic_write(Path(path), contribution_bytes(contribution), private=True)
 
 
 def contribution_bytes(contribution: Contribution) -> bytes:

@@ -70,7 +70,8 @@ def write_state(state: State, identity: str, path: Path) -> None:
     """Keep a run's state, under the identity of what is run, to resume from."""
     tensors = {"images": state.images.cpu()} | {f"optimiser.{k}": v.cpu() for k, v in state.optimiser.items()}
     header = json.dumps({"identity": identity, "done": state.done})
-    atomic_write(path, safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header}))
+    content = safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header})
+    atomic_write(path, content, private=True)
 
 
 def read_state(path: Path, identity: str) -> State | None:
