@@ -50,6 +50,7 @@ from collabdm.scoring.distilled_model_file import read_distilled_model, write_di
 
 PLAN = fixed_plan()
 INT8 = fixed_plan(wire="int8")
+LEAST = -(2**63)  # its difference to 1 overflows
 
 
 @pytest.fixture(autouse=True)
@@ -376,11 +377,14 @@ def test_an_answer_to_another_plan_is_refused() -> None:
         ("`statistics.batch_counts` should be int64 of one dim", {"statistics__batch_counts": torch.tensor(1)}),
         ("`statistics.classes` should be int64 of one dim", {"statistics__classes": torch.tensor([[0, 2]])}),
         ("class numbers should be below 3; found 3", {"statistics__classes": torch.tensor([0, 3])}),
+        (f"class numbers should ascend from 0; found {LEAST} after 1", {"statistics__classes": torch.tensor([1, LEAST])}),
+        (f"steps should ascend from 0; found {LEAST} after 1", {"statistics__steps": torch.tensor([1, LEAST])}),
         ("counts should be 1 <= ", {"statistics__totals": torch.tensor([-1, 5])}),
         ("`local.labels` should be int64", {"local__labels": torch.tensor([0.0, 2.0])}),
         ("`local.labels` should be int64", {"local__labels": torch.tensor([0, 2]).to(torch.uint64)}),
         ("`local.labels` should be int64 .* in ascending order", {"local__labels": torch.tensor([2, 0])}),
         ("`local.labels` should be int64 of one dimension", {"local__labels": torch.tensor(0)}),
+        ("`local.labels` should be int64 .* in ascending order", {"local__labels": torch.tensor([1, LEAST])}),
         (r"`labels` should be int64, one per image, \(2,\)", {"local__labels": torch.tensor([0, 2, 2])}),
         (r"labels should be in 0 .. 2 .*; found 0 .. 3", {"local__labels": torch.tensor([0, 3])}),
         ("`images` should be uint8 or float32 .* found torch.int16", {"local__images": torch.ones(2, 1, 8, 8).short()}),
@@ -448,6 +452,7 @@ def test_wrong_headers_of_a_contribution_are_refused_by_name(message: str, heade
         ("there should be 1 images of a class", {"images": torch.zeros(0, 1, 8, 8).byte(), "labels": torch.arange(0)}),
         ("images should be uint8; found torch.float32", {"images": torch.zeros(3, 1, 8, 8)}),
         ("labels should ascend", {"labels": torch.tensor([0, 2, 1])}),
+        (f"labels should be in 0 .. 2 .*; found {LEAST} .. 1", {"labels": torch.tensor([0, 1, LEAST])}),
     ],
 )
 def test_wrong_parts_of_a_distilled_set_are_refused_by_name(message: str, parts: dict, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _create_beside(target: Path, mode: int) -> io.BufferedWriter:
     while True:
         temporary = target.with_name(f".{target.name[:32]}.{os.getpid()}.{number}.part")
         try:
-            return open(temporary, "xb", opener=create)  # noqa: SIM115 (the caller closes it)
+            return open(temporary, "xb", opener=create)  # the caller closes it
         except FileExistsError:
             number += 1
 

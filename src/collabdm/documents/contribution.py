@@ -58,10 +58,8 @@ class Statistics:
             raise DocumentError("statistics should be finite; found NaN or infinity")
         if self.scales is not None and bool((self.scales < 0).any()):
             raise DocumentError("scales should not be negative")
-        if len(self.classes) and (int(self.classes[0]) < 0 or bool((self.classes.diff() <= 0).any())):
-            raise DocumentError(f"class numbers should ascend from 0; found {self.classes.tolist()}")
-        if bool((self.steps.diff() <= 0).any()):
-            raise DocumentError("steps should ascend")
+        _check_ascending("class numbers", self.classes)
+        _check_ascending("steps", self.steps)
         if bool((self.batch_counts < 1).any()) or bool((self.totals < self.batch_counts).any()):
             raise DocumentError("counts should be 1 <= images in a batch <= images held, for every class present")
 
@@ -74,6 +72,19 @@ class Statistics:
         """The class means, decoded."""
         values = self.codes.float()
         return values if self.scales is None else values * self.scales[:, :, None]
+
+
+def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
+    """Check that distinct numbers of 0 or more are in order. Raises DocumentError.
+
+    Neighbours are compared: their difference could overflow.
+    """
+    previous = torch.cat([torch.tensor([-1]), numbers[:-1]])
+    wrong = torch.nonzero(numbers <= previous).flatten().tolist()
+    if wrong:
+        i = wrong[0]
+        place = f"after {int(previous[i])}" if i else "first"
+        raise DocumentError(f"{name} should ascend from 0; found {int(numbers[i])} {place}")
 
 
 @dataclass(frozen=True)
@@ -127,9 +138,9 @@ def _check_statistics(spec: ContributionSpec, contribution: Contribution, name: 
         raise DocumentError(f"{name}: steps should be the {len(expected)} of the plan; found {len(statistics.steps)}")
     if len(statistics.classes) == 0:
         raise DocumentError(f"{name}: at least one class should be present; found none")
-    if int(statistics.classes.max()) >= len(plan.classes):
+    if int(statistics.classes[-1]) >= len(plan.classes):
         raise DocumentError(
-            f"{name}: class numbers should be below {len(plan.classes)}; found {int(statistics.classes.max())}"
+            f"{name}: class numbers should be below {len(plan.classes)}; found {int(statistics.classes[-1])}"
         )
     if statistics.codes.shape[2] != spec.width:
         raise DocumentError(f"{name}: a class mean should have {spec.width} numbers; found {statistics.codes.shape[2]}")

@@ -76,7 +76,7 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
             raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
     statistics = Statistics(**{name: tensors[f"statistics.{name}"] for name in _STATISTICS}, scales=scales)
     labels = tensors["local.labels"]
-    if labels.dtype != torch.int64 or labels.ndim != 1 or bool((labels.diff() < 0).any()):
+    if labels.dtype != torch.int64 or labels.ndim != 1 or bool((labels[1:] < labels[:-1]).any()):
         raise DocumentError("`local.labels` should be int64 of one dimension, in ascending order")
     images = ImageSet(tensors["local.images"], labels, header.classes)
     return Contribution(header.site, header.plan_digest, statistics, images, header.versions, parts)
