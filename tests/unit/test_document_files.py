@@ -377,7 +377,7 @@ def test_an_answer_to_another_plan_is_refused() -> None:
         ("`statistics.batch_counts` should be int64 of one dim", {"statistics__batch_counts": torch.tensor(1)}),
         ("`statistics.classes` should be int64 of one dim", {"statistics__classes": torch.tensor([[0, 2]])}),
         ("class numbers should be below 3; found 3", {"statistics__classes": torch.tensor([0, 3])}),
-        (f"class numbers should ascend from 0; found {LEAST} after 1", {"statistics__classes": torch.tensor([1, LEAST])}),
+        (f"numbers should ascend from 0; found {LEAST} after 1", {"statistics__classes": torch.tensor([1, LEAST])}),
         (f"steps should ascend from 0; found {LEAST} after 1", {"statistics__steps": torch.tensor([1, LEAST])}),
         ("counts should be 1 <= ", {"statistics__totals": torch.tensor([-1, 5])}),
         ("`local.labels` should be int64", {"local__labels": torch.tensor([0.0, 2.0])}),

@@ -163,11 +163,11 @@ def _check_images(plan: Plan, contribution: Contribution, name: str) -> None:
         raise DocumentError(f"{name}: classes should be {plan.classes}; found {images.classes}")
     if len(images) and images.shape != plan.image.shape:
         raise DocumentError(f"{name}: images should be {plan.image.shape}; found {images.shape}")
-    if len(images) and str(images.images.dtype) != f"torch.{plan.images}":
+    if len(images) and images.images.dtype != plan.image_dtype:
         raise DocumentError(f"{name}: images should be {plan.images}; found {images.images.dtype}")
     present = torch.zeros(len(plan.classes), dtype=torch.bool)
     present[contribution.statistics.classes] = True
-    expected = present * (0 if plan.local.method == "none" else plan.local.images)
+    expected = present * plan.local.images_sent
     if images.counts().tolist() != expected.tolist():
         raise DocumentError(f"{name}: images per class should be {expected.tolist()}; found {images.counts().tolist()}")
 

@@ -63,7 +63,7 @@ def read_steps(path: Path | str) -> DistilledSteps:
     images = tensors.get("images", torch.zeros(0))
     count, each = (*images.shape, 0, 0)[:2]
     declared = {
-        "images": TensorSpec(getattr(torch, plan.images), (count, each, *plan.image.shape)),
+        "images": TensorSpec(plan.image_dtype, (count, each, *plan.image.shape)),
         "labels": TensorSpec(torch.float32, (count, each, len(plan.classes))),
         "rates": TensorSpec(torch.float32, (count,)),
     }
@@ -111,7 +111,7 @@ def read_distilled(path: Path | str) -> DistilledSet:
         images = ImageSet(tensors["images"], tensors["labels"], header.classes)
     except DataError as error:
         raise DocumentError(f"{where}: {error}") from error
-    if str(images.images.dtype) != f"torch.{plan.images}":
+    if images.images.dtype != plan.image_dtype:
         raise DocumentError(f"{where}: images should be {plan.images}; found {images.images.dtype}")
     if bool((images.labels[1:] < images.labels[:-1]).any()):
         raise DocumentError(f"{where}: labels should ascend")

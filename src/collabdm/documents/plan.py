@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, JsonValue, field_validator, model_serializer, model_validator
 
 from collabdm.documents.canonical_json import canonical_json
@@ -85,6 +86,11 @@ class Local(FrozenModel):
     steps: Annotated[int, Field(ge=0, le=10**6)] = 400
     batch: Positive = 256
     matching: Matching = Matching(learning_rate=1.0)
+
+    @property
+    def images_sent(self) -> int:
+        """Images per class that a site sends: none with the method `none`."""
+        return 0 if self.method == "none" else self.images
 
 
 class Refinement(FrozenModel):
@@ -183,6 +189,11 @@ class Plan(FrozenModel):
         if self.fraction < 1 and self.site_names is None:
             raise ValueError("`fraction` below 1 needs `site_names`: sites draw which of them take part in a step")
         return self
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """The type of the images' pixels, `images` as a torch type."""
+        return torch.uint8 if self.images == "uint8" else torch.float32
 
     @property
     def digest(self) -> str:

@@ -163,7 +163,7 @@ def answer(plan: Plan, data: ImageSet, site: str, parts: Mapping[str, Tensor]) -
     codes = torch.zeros(0, len(present), statistics_width(plan), dtype=WIRE_DTYPES[plan.wire])
     scales = torch.zeros(0, len(present)) if plan.wire == "int8" else None
     statistics = Statistics(steps, present, codes, scales, batches, counts[present])
-    nothing = torch.zeros(0, *plan.image.shape, dtype=getattr(torch, plan.images))
+    nothing = torch.zeros(0, *plan.image.shape, dtype=plan.image_dtype)
     images = ImageSet(nothing, torch.zeros(0, dtype=torch.int64), plan.classes)
     return Contribution(site, plan.digest, statistics, images, versions(), dict(parts))
 
@@ -214,7 +214,7 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
     """k: how many images each site sends. Raises PlanError where the options leave room for none."""
     if options.bytes is None:
         return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
-    one = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
+    one = TensorSpec(plan.image_dtype, plan.image.shape).nbytes + LABEL_BYTES
     if options.bytes < one:
         raise PlanError(f"`options.bytes` should be at least {one}, those of an image; found {options.bytes}")
     return options.bytes // one
@@ -223,7 +223,7 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
 def images_declared(plan: Plan, k: int) -> DeclaredTensors:
     """k images and their labels, as parts."""
     return {
-        "images": TensorSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
+        "images": TensorSpec(plan.image_dtype, (k, *plan.image.shape)),
         "labels": TensorSpec(torch.int64, (k,)),
     }
 

@@ -107,7 +107,7 @@ def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: images, labels as logits, and rates of its steps."""
     count, images = steps_sent(plan), options_of(plan.options, Dosfl).images
     return {
-        "images": TensorSpec(getattr(torch, plan.images), (count, images, *plan.image.shape)),
+        "images": TensorSpec(plan.image_dtype, (count, images, *plan.image.shape)),
         "labels": TensorSpec(torch.float32, (count, images, len(plan.classes))),
         "rates": TensorSpec(torch.float32, (count,)),
     }

@@ -147,8 +147,8 @@ def traffic(plan: Plan, sites: dict[str, ImageSet], rounds: int, numbers: int) -
     """Bytes to and fro: networks down, `numbers` and a count for each class held up, and the images sent first."""
     network = build(plan.network, plan.image.shape, len(plan.classes))
     down = rounds * NUMBER_BYTES * sum(value.numel() for value in network.parameters())
-    image = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + COUNT_BYTES
-    first = 0 if plan.local.method == "none" else plan.local.images * image
+    image = TensorSpec(plan.image_dtype, plan.image.shape).nbytes + COUNT_BYTES
+    first = plan.local.images_sent * image
     each = rounds * (numbers * NUMBER_BYTES + COUNT_BYTES) + first
     up = {name: int(torch.count_nonzero(data.counts())) * each for name, data in sites.items()}
     return Traffic(rounds, up, dict.fromkeys(sites, down))

@@ -140,8 +140,8 @@ def _blank(plan: Plan, data: ImageSet, site: str) -> Contribution:
     codes, scales = encode(torch.zeros(len(steps), len(present), statistics_width(plan)), plan.wire)
     totals = totals[present]
     batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
-    labels = present.repeat_interleave(0 if plan.local.method == "none" else plan.local.images)
-    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=getattr(torch, plan.images))
+    labels = present.repeat_interleave(plan.local.images_sent)
+    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=plan.image_dtype)
     statistics = Statistics(torch.tensor(steps, dtype=torch.int64), present, codes, scales, batches, totals)
     parts = {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in contribution_spec(plan).extra.items()}
     return Contribution(site, plan.digest, statistics, ImageSet(pixels, labels, plan.classes), versions(), parts)
