@@ -89,8 +89,8 @@ def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one site answers: statistics of its classes, a few images (see `Local`), and the further `parts`
-    that the plan's method declares (see `parts`).
+    """What one site answers: statistics of its classes, a few images (see `Local`), and the `extra_tensors`
+    that the plan's method declares.
     """
 
     site: str
@@ -98,7 +98,7 @@ class Contribution:
     statistics: Statistics
     images: ImageSet
     versions: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    extra_tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
         raise DocumentError(f"{name}: {error}") from error
     _check_statistics(spec, contribution, name)
     _check_images(plan, contribution, name)
-    check_extra_tensors(spec.extra, contribution.parts, name)
+    check_extra_tensors(spec.extra, contribution.extra_tensors, name)
 
 
 def _check_statistics(spec: ContributionSpec, contribution: Contribution, name: str) -> None:

@@ -42,7 +42,7 @@ def contribution_bytes(contribution: Contribution) -> bytes:
     if s.scales is not None:
         tensors["statistics.scales"] = s.scales
     tensors |= {"local.images": contribution.images.images, "local.labels": contribution.images.labels}
-    tensors |= {f"{_PART}{name}": part for name, part in contribution.parts.items()}
+    tensors |= {f"{_PART}{name}": part for name, part in contribution.extra_tensors.items()}
     header = ContributionHeader(
         format="collabdm/contribution",
         version=CONTRIBUTION_VERSION,

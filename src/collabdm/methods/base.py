@@ -236,8 +236,8 @@ def as_sent(plan: Plan, pixels: Float32[Tensor, "k c h w"], labels: Int64[Tensor
 def union(plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool) -> DistilledSet:
     """All sites' images, by class. Raises DocumentError as `in_order`."""
     ordered = in_order(plan, contributions, declared, allow_missing)
-    labels = torch.cat([c.parts["labels"] for c in ordered])
-    images = torch.cat([c.parts["images"] for c in ordered])
+    labels = torch.cat([c.extra_tensors["labels"] for c in ordered])
+    images = torch.cat([c.extra_tensors["images"] for c in ordered])
     order = labels.argsort(stable=True)
     together = ImageSet(images[order], labels[order], plan.classes)
     return DistilledSet(together, plan, holdings(plan, ordered), plan.method, versions())

@@ -198,7 +198,7 @@ def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_mi
     networks = []
     for contribution in ordered:
         network = new_network(plan)
-        load_weights(network, contribution.parts)
+        load_weights(network, contribution.extra_tensors)
         networks.append(network.to(run.compute.device).eval().requires_grad_(False))
         run.watch(contribution.site, 0, networks[-1])
     ensemble = ensemble_of(networks)

@@ -259,11 +259,11 @@ def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_mi
     """
     ordered = in_order(plan, contributions, declare(plan), allow_missing)
     for contribution in ordered:
-        if bool((contribution.parts["rates"] <= 0).any()):
+        if bool((contribution.extra_tensors["rates"] <= 0).any()):
             raise DocumentError(f"contribution of {contribution.site!r}: `parts.rates` should be above 0")
 
     def in_turn(name: str) -> Tensor:
-        return torch.stack([c.parts[name] for c in ordered], 1).flatten(0, 1)
+        return torch.stack([c.extra_tensors[name] for c in ordered], 1).flatten(0, 1)
 
     images, labels, rates = (in_turn(name) for name in ("images", "labels", "rates"))
     made = DistilledSteps(images, labels, rates, plan, holdings(plan, ordered), plan.method, versions())

@@ -107,7 +107,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
     statistics, images = blank.statistics, blank.images
     scales = 0 if statistics.scales is None else statistics.scales.nbytes
     whole, means = len(contribution_bytes(blank)), statistics.codes.nbytes + scales
-    parts = sum(part.nbytes for part in blank.parts.values())
+    parts = sum(part.nbytes for part in blank.extra_tensors.values())
     spent = cost(plan, int(data.counts().max()))
     time = f"{duration(spent.multiplications)} on two cores, at most"
     if plan.options is not None:
@@ -116,7 +116,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
     return [
         ("class means", f"{means:,} bytes, {' x '.join(map(str, statistics.codes.shape))} numbers in {plan.wire}"),
         ("images", f"{images.nbytes():,} bytes, {len(images)} of {' x '.join(map(str, plan.image.shape))}"),
-        *([("parts of the method", f"{parts:,} bytes: {', '.join(blank.parts)}")] if parts else []),
+        *([("parts of the method", f"{parts:,} bytes: {', '.join(blank.extra_tensors)}")] if parts else []),
         ("numbers and header", f"{whole - means - images.nbytes() - parts:,} bytes"),
         ("in all", f"{whole:,} bytes"),
         ("classes", ", ".join(f"{plan.classes[y]}: {n}" for y, n in counts)),
