@@ -103,6 +103,30 @@ def test_every_number_can_be_read_back(value: float) -> None:
     assert re.fullmatch(r"-?(0|[1-9]\d*)(\.\d*[1-9])?(e[+-][1-9]\d*)?", text)
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (2**53, "9007199254740992 exceeds"),
+        (-(2**53), "-9007199254740992 exceeds"),
+        (float("nan"), "nan is not representable"),
+        (float("-inf"), "-inf is not representable"),
+        ("\ud800", "non-UTF-8"),
+    ],
+)
+def test_a_value_without_a_canonical_form_is_refused(value: Any, reason: str) -> None:
+    assert canonical_json(2**53 - 1) == "9007199254740991"
+    for inside in (value, [value], {"a": {"b": value}}):
+        with pytest.raises(PlanError, match=f"settings should be finite numbers, .*; .*{reason}.*: change it"):
+            canonical_json(inside)
+    refused = (
+        "`options.a.float` should be a finite number"
+        if isinstance(value, float)
+        else (r"`options` should have whole numbers of at most 2\^53 - 1 and Unicode text")
+    )
+    with pytest.raises(PlanError, match=f"^{refused}; found "):
+        tiny_plan(options={"a": value})
+
+
 # the Plan
 
 

@@ -153,9 +153,9 @@ class Plan(FrozenModel):
     @classmethod
     def _options_can_be_written(cls, options: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
         try:
-            json.dumps(options, allow_nan=False)
-        except ValueError as error:
-            raise ValueError("`options` should hold finite numbers; found NaN or infinity") from error
+            canonical_json(options)
+        except PlanError as error:
+            raise ValueError("should have whole numbers of at most 2^53 - 1 and Unicode text") from error
         return options
 
     @model_serializer(mode="wrap")
