@@ -370,8 +370,8 @@ def test_an_answer_to_another_plan_is_refused() -> None:
         ),
         ("should be float16, .* found torch.bool", {"statistics__codes": torch.ones(2, 2, 4).bool()}),
         ("wire type should be float16; found float32", {"statistics__codes": torch.ones(2, 2, 4)}),
-        ("scales should stand beside int8 statistics", {"statistics__scales": torch.ones(2, 2)}),
-        ("scales should stand beside int8 statistics", {"statistics__codes": torch.ones(2, 2, 4).to(torch.int8)}),
+        ("found torch.float16 with scales", {"statistics__scales": torch.ones(2, 2)}),
+        ("found torch.int8 without scales", {"statistics__codes": torch.ones(2, 2, 4).to(torch.int8)}),
         ("`statistics.steps` should be int64 .* found torch.int32", {"statistics__steps": torch.arange(2).int()}),
         ("`statistics.totals` should be int64 .* found torch.float32", {"statistics__totals": torch.ones(2)}),
         ("`statistics.batch_counts` should be int64 of one dim", {"statistics__batch_counts": torch.tensor(1)}),
@@ -404,10 +404,10 @@ def test_wrong_parts_of_a_contribution_are_refused_by_name(message: str, parts: 
 @pytest.mark.parametrize(
     ("message", "scales"),
     [
-        ("statistics should be finite", torch.full((2, 2), float("nan"))),
-        ("scales should not be negative", torch.full((2, 2), -1.0)),
+        ("scales should be finite; found NaN or infinity", torch.full((2, 2), float("nan"))),
+        ("scales should be 0 or more; found -1.0", torch.full((2, 2), -1.0)),
         (r"scales should be float32 of shape \(2, 2\); found .* \(2,\)", torch.ones(2)),
-        ("scales should stand beside int8 statistics", None),
+        ("scales should be present with int8 statistics, and absent otherwise; found torch.int8 without scales", None),
         ("scales should be float32 of shape .* found torch.int64", torch.ones(2, 2, dtype=torch.int64)),
     ],
 )
@@ -440,14 +440,17 @@ def test_wrong_headers_of_a_contribution_are_refused_by_name(message: str, heade
 @pytest.mark.parametrize(
     ("message", "parts"),
     [
-        (r"parts should be \['images', 'labels'\]; missing \['labels'\]", {"labels": None}),
+        (r"tensors should be \['images', 'labels'\]; missing \['labels'\], unknown \[\]", {"labels": None}),
         (r"missing \[\], unknown \['prices'\]", {"prices": torch.zeros(1)}),
         ("`labels` should be int64", {"labels": torch.tensor([0.0, 1.0, 2.0])}),
         ("`labels` should be int64", {"labels": torch.tensor([0, 1, 2]).to(torch.uint64)}),
         ("`labels` should be int64", {"labels": torch.tensor([0, 1, 2]).byte()}),
         ("labels should be in 0 .. 2", {"labels": torch.tensor([0, 1, 3])}),
         ("there should be 1 images of a class; found", {"labels": torch.tensor([0, 1, 1])}),
-        ("images should be of the plan's classes and shape", {"images": torch.zeros(3, 1, 4, 4).byte()}),
+        (
+            r"images should be \(1, 8, 8\), as in the plan; found \(1, 4, 4\)",
+            {"images": torch.zeros(3, 1, 4, 4).byte()},
+        ),
         ("images should be finite", {"images": torch.full((3, 1, 8, 8), float("nan"))}),
         ("there should be 1 images of a class", {"images": torch.zeros(0, 1, 8, 8).byte(), "labels": torch.arange(0)}),
         ("images should be uint8; found torch.float32", {"images": torch.zeros(3, 1, 8, 8)}),
@@ -463,7 +466,7 @@ def test_wrong_parts_of_a_distilled_set_are_refused_by_name(message: str, parts:
 @pytest.mark.parametrize(
     ("message", "header"),
     [
-        ("images should be of the plan's classes and shape", {"classes": ["cat", "cow", "owl"]}),
+        (r"classes should be those of the plan, .*; found \('cat', 'cow', 'owl'\)", {"classes": ["cat", "cow", "owl"]}),
         ("each site should have 3 counts, none negative", {"sites": {"a": [1, 2]}}),
         ("each site should have 3 counts, none negative", {"sites": {"a": [1, 2, -1]}}),
         ("header: `sites` .* found 3", {"sites": 3}),
@@ -496,8 +499,8 @@ def test_a_plan_laid_out_otherwise_is_the_same_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "old", "new"),
     [
-        ("a key stands twice", '"seed": 7', '"seed": 7, "seed": 7'),
-        ("a key stands twice", '"side": 8', '"side": 8, "side": 9'),
+        ("a key occurs twice", '"seed": 7', '"seed": 7, "seed": 7'),
+        ("a key occurs twice", '"side": 8', '"side": 8, "side": 9'),
         ("`hurry` is not a setting", '"seed": 7', '"seed": 7, "hurry": 1'),
         ("`ipc` .*; found 0", '"ipc": 1', '"ipc": 0'),
         ("`image.mean.0` .* finite", "0.5\n    ],", "NaN\n    ],"),
