@@ -225,7 +225,7 @@ DAMAGED_CONTRIBUTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] =
     ),
     "with impossible counts": (
         lambda: rewrite("south.st", statistics__totals=torch.tensor([0, 0])),
-        ("counts should be 1 <= images in a batch <= images held",),
+        ("counts should be 1 <= images in a batch <= images of the class",),
     ),
     "with an image too few": (
         lambda: rewrite(
@@ -288,7 +288,7 @@ DAMAGED_SETS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "with images of another size": (
         lambda: rewrite("set.st", images=torch.zeros(6, 3, 4, 4, dtype=torch.uint8)),
-        ("images should be of the plan's classes and shape (3, 8, 8)",),
+        ("images should be (3, 8, 8), as in the plan; found (3, 4, 4)",),
     ),
     "with an image too few": (
         lambda: rewrite("set.st", **{name: part("set.st", name)[1:].clone() for name in ("images", "labels")}),
@@ -298,7 +298,10 @@ DAMAGED_SETS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: rewrite("set.st", labels=part("set.st", "labels") + 1),
         ("labels should be in 0 .. 2 (there are 3 classes); found 1 .. 3",),
     ),
-    "with other classes": (lambda: rewrite("set.st", {"classes": ["a", "b", "c"]}), ("of the plan's classes",)),
+    "with other classes": (
+        lambda: rewrite("set.st", {"classes": ["a", "b", "c"]}),
+        ("classes should be those of the plan, ('cat', 'dog', 'owl'); found ('a', 'b', 'c')",),
+    ),
     "with wrong counts of images held": (
         lambda: rewrite("set.st", {"sites": {"north": [1, 2]}}),
         ("each site should have 3 counts, none negative",),

@@ -46,7 +46,7 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
     if local.method == "dm":
         synthetic = local.images * plan.pae**2 * 3
         real += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
-    sent = classes * (0 if local.method == "none" else local.images)
+    sent = classes * local.images_sent
     statistics, images = steps * (bytes_per_step(plan) - STEP_BYTES), sent * _bytes_per_image(plan)
     return Cost(
         statistics_bytes=statistics,
