@@ -4,20 +4,27 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import done, run
 from PIL import Image
+from traffic import row, tiny_schema, write_csv
 
 from browser import state_of
+from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
+from collabdm.lab.demo import DEMO
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
+from collabdm.planning.presets import preset_settings
 from collabdm.report.gathering import OWN, PARTS, Round, gather, parts_of
 from collabdm.report.page import network_table, result_table, robust_scores
 from collabdm.report.write import settings_toml, write_report
@@ -40,6 +47,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     simulate(experiment, Bench(place))
     return place
+
+
+@pytest.fixture(scope="module")
+def flows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulation of two tables of flows, in a folder whose name has a space."""
+    root = tmp_path_factory.mktemp("tables")
+    rows = [row(i, "bad" if i % 5 == 0 else "ok") for i in range(90)]
+    tables = [write_csv(root / f"{name}.csv", rows) for name in ("north", "south")]
+    experiment = Experiment(
+        data=",".join(map(str, tables)), flows=tiny_schema(split="time", block=2, held_out=3), method="collabdm",
+        trials=1, recipe="short", epochs=1, compare=(), plan=PLAN | {"ipc": 1},
+    )  # fmt: skip
+    simulate(experiment, Bench(root / "two tables"))
+    return root / "two tables"
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +113,51 @@ def test_parts_of_a_contribution_add_up_to_its_file(folder) -> None:
         assert gather(folder).sent[header["site"]] == parts
 
 
-def test_the_settings_of_the_page_make_the_same_experiment(folder, tmp_path) -> None:
+def blocks(html: str) -> dict[str, str]:
+    """The blocks of a page that are there to be copied, by their names; the command is `command`."""
+    found = re.findall(r"<summary>([^<]*)</summary>\s*<pre>([^<]*)</pre>", html)
+    (command,) = re.findall(r"</p>\s*<pre>([^<]*)</pre>", html)
+    return {name: unescape(text) for name, text in [*found, ("command", command)]}
+
+
+@pytest.mark.parametrize("data", ["images", "flows"])
+def test_every_block_of_the_page_makes_the_same_experiment_and_plan(data, folder, flows_folder, tmp_path) -> None:
+    place = {"images": folder, "flows": flows_folder}[data]
+    write_report([place], tmp_path / "page.html")
+    texts = blocks((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert texts.keys() == {"experiment.toml", "The plan", "command"}
+    (tmp_path / "experiment.toml").write_text(texts["experiment.toml"], encoding="utf-8")
+    again = simulation(tmp_path / "experiment.toml", None, {}, {})
+    results = json.loads((place / "results.json").read_text())
+    assert again.digest == results["digest"]
+    assert again.model_dump(mode="json") == results["experiment"]
+    plan = Plan.model_validate_json(texts["The plan"])
+    assert plan.digest == results["sets"]["collabdm"]["plan"]
+    assert shlex.split(texts["command"]) == [
+        *("collabdm", "simulate", "--config", "experiment.toml", "-o", place.name),
+    ]
+
+
+ODD = "a \"b\"\\ # = [x]\t\x7f é \u2028 \U0001f40d"
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        DEMO,
+        Experiment(data=ODD, beta=None, compare=(), networks=("ConvNet:width=8,depth=1",), class_floor=0),
+        Experiment(data="digits", plan={"batch": None, "sketch": None, "augment": []}, curve=4, epochs=3),
+        Experiment(data="digits", method="fedd3", plan={"options": preset_settings("fedd3")["options"]}, learning_rate=1e-7),
+        Experiment(data="t.csv", flows=FIVE_G_NIDD, site_column="BaseStation=1,2", method="collabdm"),
+        Experiment(data="t.csv", flows=tiny_schema(label=ODD, classes=(ODD, "b"), merge=(), time="t"), trials=1),
+    ],
+)  # fmt: skip
+def test_the_settings_of_an_experiment_survive_as_toml(experiment, tmp_path) -> None:
     path = tmp_path / "experiment.toml"
-    path.write_text(settings_toml(gather(folder)), encoding="utf-8")
+    path.write_text(settings_toml(experiment.model_dump(mode="json")), encoding="utf-8")
     again = simulation(path, None, {}, {})
-    results = json.loads((folder / "results.json").read_text())
-    assert {k: v for k, v in again.model_dump(mode="json").items() if k != "plan"} == {
-        k: v for k, v in results["experiment"].items() if k != "plan"
-    }
-    assert again.plan["refinement"]["passes"] == 2
-    assert again.plan["network"] == PLAN["network"]
+    assert again.digest == experiment.digest
+    assert json.loads(again.model_dump_json()) == json.loads(experiment.model_dump_json())
 
 
 def test_plots_lie_beside_the_page_as_svg_and_png_and_are_the_same_each_time(folder, html, tmp_path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -190,7 +191,7 @@ def provenance(made: Round, settings: str) -> str:
     if settings:
         parts.append(
             f"<p>Save these settings as <code>experiment.toml</code>; the command makes the round again:</p>"
-            f"<pre>collabdm simulate --config experiment.toml -o {escape(made.name)}</pre>"
+            f"<pre>collabdm simulate --config experiment.toml -o {escape(shlex.quote(made.name))}</pre>"
             f"<details><summary>experiment.toml</summary><pre>{escape(settings)}</pre></details>"
         )
     if made.made is not None:
