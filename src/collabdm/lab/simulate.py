@@ -33,7 +33,7 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, pool
 from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.results import ResultsFile, read_json
+from collabdm.lab.results import ResultsFile, SimulationResults, read_json
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
 from collabdm.matching.embedding import geometry
 from collabdm.methods.base import Method, Outcome
@@ -49,8 +49,8 @@ from collabdm.seeds import Purpose, Stream
 Progress = Callable[[str, int, int], None]
 
 
-def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
-    """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
+def simulate(experiment: Experiment, bench: Bench) -> SimulationResults:
+    """Run an experiment, or go on with it; returns the content of results.json. Raises CollabDMError."""
     protocol = experiment.protocol()
     train, test, split = data_of(experiment)
     test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
@@ -62,9 +62,7 @@ def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
     _check_sites(plans[experiment.method], split, train)
     _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
     split.save(bench.folder / "partition.json")
-    ledger = ResultsFile(
-        bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute
-    )
+    ledger = ResultsFile(bench.folder / "results.json", experiment, bench.compute)
     first = replace(protocol, networks=protocol.networks[:1])
     for name, plan in plans.items():
         folder = bench.folder if name == experiment.method else bench.folder / name

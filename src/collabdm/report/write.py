@@ -13,6 +13,8 @@ from typing import Any
 import tomli_w
 
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import SimulationResults
 from collabdm.report import page, plots
 from collabdm.report.gathering import Round, gather
 
@@ -61,7 +63,7 @@ def _html(rounds: Sequence[Round], svgs: dict[str, bytes]) -> str:
     for i, made in enumerate(rounds):
         prefix = f"{i + 1}-" if len(rounds) > 1 else ""
         own = [page.plot(svgs[prefix + name], told) for name, told in TOLD.items() if prefix + name in svgs]
-        experiment = made.results.get("experiment")
+        experiment = made.results.experiment if isinstance(made.results, SimulationResults) else None
         if len(rounds) > 1:
             sections.append(f'<h2 class="round">{escape(_title(made))}</h2>')
         sections += [
@@ -81,15 +83,12 @@ def _title(made: Round) -> str:
     return ", ".join(filter(None, (f"{made.name}: {made.main}", data, sites)))
 
 
-def settings_toml(experiment: dict[str, Any]) -> str:
+def settings_toml(experiment: Experiment) -> str:
     """The settings of a simulation as a TOML file that repeats it."""
-    plan = experiment.get("plan", {})
+    settings = experiment.model_dump(mode="json")
     words = {"batch": "all", "sketch": "none"}  # TOML has no null
-    settings = experiment | {
-        "preset": "none",  # every setting is in the file
-        "beta": experiment.get("beta") or 0,
-        "plan": {key: words.get(key) if value is None else value for key, value in plan.items()},
-    }
+    plan = {key: words.get(key) if value is None else value for key, value in settings["plan"].items()}
+    settings |= {"preset": "none", "beta": experiment.beta or 0, "plan": plan}  # every setting is in the file
     return tomli_w.dumps(_without_none(settings))
 
 
