@@ -29,7 +29,6 @@ from collabdm.planning.presets import preset_settings
 from collabdm.report.gathering import OWN, PARTS, Round, gather, parts_of
 from collabdm.report.page import network_table, result_table, robust_scores
 from collabdm.report.write import settings_toml, write_report
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.evaluation import Score
 
 PLAN = {
@@ -53,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data="digits", method="collabdm", sites=3, beta=0.5, per_class=20, trials=2, recipe="short", epochs=2,
         compare=("localdm", "random", "sites", "all"), curve=3, plan=PLAN, seed=2,
     )  # fmt: skip
-    simulate(experiment, Bench(place))
+    simulate(experiment, place)
     return place
 
 
@@ -67,7 +66,7 @@ def flows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=",".join(map(str, tables)), flows=tiny_schema(split="time", block=2, held_out=3), method="collabdm",
         trials=1, recipe="short", epochs=1, compare=(), plan=PLAN | {"ipc": 1},
     )  # fmt: skip
-    simulate(experiment, Bench(root / "two tables"))
+    simulate(experiment, root / "two tables")
     return root / "two tables"
 
 

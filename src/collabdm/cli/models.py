@@ -25,8 +25,9 @@ from collabdm.errors import DataError
 from collabdm.export.dataset import FORMS, Card, export
 from collabdm.export.onnx import check_onnx, onnx_bytes
 from collabdm.lab.results import read_results
-from collabdm.matching.embedding import geometry
+from collabdm.matching.embedding import plan_geometry
 from collabdm.planning.settings import networks_of
+from collabdm.progress import Progress, Stage
 from collabdm.scoring.trained_model import TrainedModel, origin, read_model, weights_of, write_model
 from collabdm.scoring.training import RECIPES, Task, Trainer, network_seed, recipe_of, training_set
 from collabdm.version import versions
@@ -57,9 +58,13 @@ def train(
         check_onnx()
     (spec,) = networks_of((network,), made.plan.network)
     rule = recipe_of(recipe, epochs)
-    trainer = Trainer(Task(spec, training_set(made), geometry(made.plan), rule), compute_of(device, precision, threads))
+    trainer = Trainer(
+        Task(spec, training_set(made), plan_geometry(made.plan), rule), compute_of(device, precision, threads)
+    )
     with Bars(quiet) as bars:
-        trained = trainer.train(network_seed(seed, spec.name, 0), lambda done: bars("training", done, rule.epochs))
+        trained = trainer.train(
+            network_seed(seed, spec.name, 0), lambda done: bars(Progress(Stage.TRAINING, done, rule.epochs))
+        )
     told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
     if made.plan.flows is not None:
         told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables

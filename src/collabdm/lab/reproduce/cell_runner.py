@@ -22,10 +22,10 @@ from collabdm.lab.reproduce.timing import Stopwatch
 from collabdm.lab.results import AccuracyRecord, ComputeRecord, SimulationResults
 from collabdm.lab.simulate import simulate
 from collabdm.matching.compute import Compute
-from collabdm.methods.base import Progress, silent
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.cost import bytes_per_step
-from collabdm.rounds.resumable import Bench
+from collabdm.progress import Report, silent
 from collabdm.scoring.outcomes import kind_of, read_kept
 from collabdm.version import versions
 
@@ -41,25 +41,25 @@ class CellRunner:
     Attributes:
         folder: Contains a folder for each of the last cells.
         compute: Where to compute.
-        progress: Is told of every step.
+        report: Receives every progress event.
         pictures: Where to write a picture of the set, by the digests of the cells to be shown.
         kept: Settings and folders of the last cells, by digest.
     """
 
     folder: Path
     compute: Compute = Compute()
-    progress: Progress = silent
+    report: Report = silent
     pictures: Mapping[str, Path] = field(default_factory=dict)
     kept: dict[str, tuple[Experiment, Path]] = field(default_factory=dict)
 
     def run(self, experiment: Experiment) -> CellRecord:
         """Run a cell; its record contains the error if there was one."""
         place = self.folder / experiment.digest[:16]
-        clock = Stopwatch(self.progress)
+        clock = Stopwatch(self.report)
 
         try:
             source = self._reuse(experiment, place)
-            results = simulate(experiment, Bench(place, self.compute, clock))
+            results = simulate(experiment, place, RunContext(self.compute, clock))
         except Exception as error:  # of any kind: it is recorded, and the other cells go on
             outcome: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
         else:

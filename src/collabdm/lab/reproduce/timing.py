@@ -14,20 +14,21 @@ from collabdm.documents.canonical_json import canonical_json
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.grids import Cell
 from collabdm.lab.reproduce.records import CellRecord
-from collabdm.methods.base import Progress
+from collabdm.progress import Progress, Report, Stage
 
 
 class Stopwatch:
     """A progress callback that adds up the seconds of the sites, the server and the scoring."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._last = progress, time.perf_counter()
+    def __init__(self, report: Report) -> None:
+        self._report, self._last = report, time.perf_counter()
         self._spent: dict[str, float] = defaultdict(float)
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Count the time since the last call for the work that is now in progress."""
-        self._take(_part_of(what))
-        self._progress(what, done, total)
+    def __call__(self, event: Progress) -> None:
+        """Add the time since the last event to the part that reports this one."""
+        scoring = event.stage == Stage.TRAINING
+        self._take("sites" if event.site is not None else "scoring" if scoring else "server")
+        self._report(event)
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part; the time after the last call is scoring."""
@@ -38,12 +39,6 @@ class Stopwatch:
         now = time.perf_counter()
         self._spent[part] += now - self._last
         self._last = now
-
-
-def _part_of(what: str) -> str:
-    if what.startswith("site "):
-        return "sites"
-    return "scoring" if what.startswith("training on") else "server"
 
 
 class TimeLeft(NamedTuple):
