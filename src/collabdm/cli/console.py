@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
 
 import rich.progress
 from rich.console import Console, Group
@@ -17,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from collabdm.lab.results import Results
 from collabdm.progress import Progress
 
 FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
@@ -71,21 +71,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], fig
     return Group(Text(title, style="italic"), result)
 
 
-def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+def score_rows(results: Results) -> list[tuple[str, ...]]:
     """Rows of a results table: set, network, accuracy, spread, number of networks, images trained on, bytes."""
     rows: list[tuple[str, ...]] = []
-    for item in results["scores"]:
-        sent = results["sets"].get(item["what"], {}).get("bytes_per_site", {})
-        largest = f"{max(sent.values()):,}" if sent else "-"
+    for score in (record.score for record in results.scores):
+        described = results.sets.get(score.what)
+        largest = described.largest_upload if described else None
         rows.append(
             (
-                item["what"],
-                item["network"],
-                f"{100 * item['mean']:.2f}",
-                f"{100 * item['std']:.2f}",
-                str(item["n"]),
-                f"{item['images']:,}",
-                largest,
+                score.what,
+                score.network,
+                f"{100 * score.mean:.2f}",
+                f"{100 * score.std:.2f}",
+                str(score.n),
+                f"{score.images:,}",
+                "-" if largest is None else f"{largest:,}",
             )
         )
     return rows

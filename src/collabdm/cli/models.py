@@ -24,7 +24,7 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.errors import DataError
 from collabdm.export.dataset import FORMS, Card, export
 from collabdm.export.onnx import check_onnx, onnx_bytes
-from collabdm.lab.results import read_json
+from collabdm.lab.results import read_results
 from collabdm.matching.embedding import plan_geometry
 from collabdm.planning.settings import networks_of
 from collabdm.progress import Progress, Stage
@@ -116,10 +116,11 @@ def export_command(
         console.print(f"{output}: runs without collabdm, from pixels to probabilities")
         return
     made = read_distilled(distilled)
-    scored = read_json(results) if results else None
-    if results and not (scored or {}).get("scores"):
-        raise DataError(f"{results} should hold results of `collabdm evaluate --json`; found none")
-    written = export(made, output, form, expanded, Card(licence, counts, scored))
+    card = Card(licence, counts)
+    if results is not None:
+        scored = read_results(results)
+        card = Card(licence, counts, tuple(record.score for record in scored.scores), scored.data)
+    written = export(made, output, form, expanded, card)
     small = made.plan.pae**2
     told = f"; each holds {small} small ones, `--expanded` writes those" if small > 1 and not expanded else ""
     console.print(f"{output}: {len(written)} images of {len(written.classes)} classes{told}")

@@ -1,7 +1,5 @@
 """Scores: `evaluate` a set, `simulate` a whole round, and the `demo`."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +23,19 @@ from collabdm.cli.options import (
     console,
     load_for_plan,
 )
-from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
 from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import (
+    ComputeRecord,
+    EvaluationResults,
+    RobustnessRecord,
+    ScoreRecord,
+    write_results,
+)
 from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
 from collabdm.matching.compute import Compute
@@ -87,14 +91,13 @@ def evaluate_command(
         if random and real is not None:
             for what, baseline in random_baselines(made.plan, real, seed).items():
                 scores += score(what, baseline, test, plan_geometry(made.plan), protocol, context)
-    results = {
-        "set": str(distilled), "plan": made.plan.digest, "data": data, "seed": seed, "sets": {},
-        "bytes": distilled.stat().st_size, "versions": versions(),
-        "recipe": protocol.recipe.model_dump(), "compute": asdict(compute),
-        "scores": [s.document() for s in scores],
-    } | ({"robustness": asdict(found)} if found else {})  # fmt: skip
+    results = EvaluationResults(
+        set=str(distilled), plan=made.plan.digest, data=data, seed=seed, bytes=distilled.stat().st_size,
+        versions=versions(), recipe=protocol.recipe.model_dump(), compute=ComputeRecord.of(compute),
+        scores=tuple(map(ScoreRecord.of, scores)), robustness=RobustnessRecord.of(found) if found else None,
+    )  # fmt: skip
     if json_file is not None:
-        atomic_write(json_file, (json.dumps(results, indent=2) + "\n").encode())
+        write_results(results, json_file)
     console.print(
         table(
             f"Accuracy on {data}, {len(test):,} test images",
@@ -206,7 +209,7 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     picture = picture_path(output / kind.file)
     if images is not None:
         write_picture(images, picture)
-    title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
+    title = f"Accuracy on {experiment.data}, {len(results.sets[experiment.method].sites)} sites"
     console.print(table(title, SCORE_COLUMNS, score_rows(results)))
     written = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
     console.print(f"in {output}: {', '.join(name for name in written if (output / name).exists())}")
