@@ -1,15 +1,15 @@
 """One-shot collaborative data distillation: many sites, one small synthetic training set, a single round.
 
-    Plan      seeds a_1 .. a_T, and all that is agreed                          `planning`, `protocol`
-    site k    S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2  `methods.localdm`
-              L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x)) `statistics`, `embedding`
-    server    S    <- union of the S_k                                           `methods.collabdm`
-              mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       `statistics.merge`
-              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching`
-    anyone    trains on S                                                        `training`, `evaluation`
+    Plan      seeds a_1 .. a_T, and all that is agreed on               `planning`, `documents.plan`
+    site k    S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2   `methods.localdm`
+              L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x))  `matching.embedding`
+    server    S    <- union of the S_k                                            `methods.collabdm`
+              mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y            `matching.class_statistics`
+              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2  `matching.loop`
+    anyone    trains on S                                                         `scoring`
 
-psi_a is a network whose weights are drawn from seed a (`networks`, `seeds`), P_t a sketch. Three functions
-between three documents (`protocol`), which `files` reads and writes:
+psi_a is a network whose weights are drawn from seed a (`matching.networks`, `seeds`), P_t a sketch. Three
+functions connect three documents (`documents`), dispatched on the method of the plan (`methods`):
 
     make_plan(classes, image, ...) -> Plan
     contribute(plan, data, site) -> Contribution
@@ -30,9 +30,9 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import CollabDMError, DataError, DocumentError, PlanError, ProbeError
 from collabdm.images import ImageSet
 from collabdm.matching.compute import Compute, choose_compute
-from collabdm.methods.base import Run
-from collabdm.methods.collabdm import contribute, distill
-from collabdm.methods.registry import METHODS
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import Method
+from collabdm.methods.registry import METHODS, contribute, distill, register
 from collabdm.planning.make import make_plan, plan_for
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import read_contribution
@@ -53,13 +53,14 @@ __all__ = [
     "EvaluationConfig",
     "ImageSet",
     "ImageSpec",
+    "Method",
     "NetworkSpec",
     "Plan",
     "PlanError",
     "ProbeError",
     "EvaluationConfig",
     "Recipe",
-    "Run",
+    "RunContext",
     "Score",
     "TrainedModel",
     "__version__",
@@ -75,6 +76,7 @@ __all__ = [
     "read_distilled",
     "read_model",
     "read_plan",
+    "register",
     "training_set",
     "write_contribution",
     "write_distilled",

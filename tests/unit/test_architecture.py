@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 #: bottom up: a module imports only from floors below its own, or from its own package
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version", "seeds"),
+    ("errors", "version", "seeds", "progress"),
     ("images", "checkpoint"),
     ("documents",),
     ("matching", "data"),
@@ -36,7 +36,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"rounds.resumable", "lab.reproduce.running", "cli.flows", "flower.server"}
+HAS_A_CLOCK = {"rounds.resumable", "lab.reproduce.running", "lab.reproduce.timing", "cli.flows", "flower.server"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

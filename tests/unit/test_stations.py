@@ -19,13 +19,12 @@ from collabdm.errors import DataError, PlanError
 from collabdm.images import pool
 from collabdm.lab import demo
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.reproduce.running import before_the_server
+from collabdm.lab.reproduce.reuse import site_settings
 from collabdm.lab.settings import experiment_of, simulation
 from collabdm.lab.simulate import data_of, plan_of, simulate
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import with_rates
 from collabdm.planning.settings import new_plan
-from collabdm.rounds.resumable import Bench
 
 SCHEMA = tiny_schema(split="time", block=2, held_out=3)
 PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
@@ -153,15 +152,15 @@ def test_tables_that_are_no_sites_are_refused(tmp_path, two_files, monkeypatch, 
 
 
 def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -> None:
-    results = simulate(experiment(two_files, compare=("random", "sites", "all")), Bench(tmp_path / "sim"))
+    results = simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")
     made = read_distilled(tmp_path / "sim" / "distilled.safetensors")
     assert made.plan.flows == SCHEMA
     assert (made.plan.augment, made.plan.pae) == ((), 1)
     assert set(made.sites) == {"north", "south"}
-    assert [score["what"] for score in results["scores"]] == [
+    assert [score.what for score in results.scores] == [
         *("collabdm", "random real", "north alone", "south alone", "all the data"),
     ]
-    simulate(experiment(two_files, compare=("random", "sites", "all")), Bench(tmp_path / "sim"))  # it goes on
+    simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")  # it goes on
 
 
 def test_the_sites_of_one_table_are_drawn_by_dirichlet(two_files) -> None:
@@ -184,10 +183,10 @@ def test_an_experiment_without_tables_keeps_its_digest() -> None:
 
 def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps_its_digest() -> None:
     plain, own = Experiment(data="digits", recipe="short"), Experiment(data="digits", recipe="short", learning_rate=0.5)
-    assert (plain.protocol().recipe.learning_rate, own.protocol().recipe.learning_rate) == (0.02, 0.5)
+    assert (plain.evaluation().recipe.learning_rate, own.evaluation().recipe.learning_rate) == (0.02, 0.5)
     assert "learning_rate" not in plain.model_dump(mode="json")
     assert plain.digest != own.digest
-    assert before_the_server(plain) == before_the_server(own)
+    assert site_settings(plain) == site_settings(own)
 
 
 def test_a_simulation_takes_a_schema_by_name_and_then_the_method_without_pae(two_files) -> None:

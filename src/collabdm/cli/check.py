@@ -11,7 +11,7 @@ from collabdm.cli.options import Data, PlanPath, Resize, Rows, app, console
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import CollabDMError
 from collabdm.flower.connection import check_flower, check_key, check_server
-from collabdm.rounds.exchange import Site, load_for_plan, prepare_site_data
+from collabdm.rounds.exchange import DataSource, Site, load_for_plan, prepare_site
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import preview_contribution, read_policy
 
@@ -35,9 +35,11 @@ def check(
 
     def asked_for() -> str:
         agreed = read_plan(plan)
-        held = load_for_plan(agreed, data, resize, rows=rows)
-        allowed = prepare_site_data(agreed, held, Site(site, read_policy(policy)))
-        found.extend((f"would send: {part}", value) for part, value in preview_contribution(agreed, allowed, site))
+        held = load_for_plan(agreed, DataSource(data, resize, rows))
+        prepared = prepare_site(agreed, held, Site(site, read_policy(policy)))
+        found.extend(
+            (f"would send: {part}", value) for part, value in preview_contribution(agreed, prepared.data, site)
+        )
         return "the plan can be answered, and this machine computes what its author did"
 
     checks: list[tuple[str, Callable[[], str]]] = [("plan, data, policy", asked_for)]

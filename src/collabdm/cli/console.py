@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
 
+import rich.progress
 from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -16,6 +15,9 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from collabdm.lab.results import Results
+from collabdm.progress import Progress
 
 FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
 
@@ -32,7 +34,7 @@ class Bars:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False)
+        self._progress = rich.progress.Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False)
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
 
@@ -45,17 +47,18 @@ class Bars:
         if self._tasks and not self._progress.disable:
             self._progress.stop()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of `what` are made."""
+    def __call__(self, event: Progress) -> None:
+        """Show an event."""
+        label, done, total = event.label, event.done, event.total
         self._progress.start()  # at the first step: an error before it has no empty line above
-        if what not in self._tasks:
+        if label not in self._tasks:
             for old in [task.id for task in self._progress.tasks if task.finished][:-FINISHED_SHOWN]:
                 self._progress.update(old, visible=False)
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        elif done < self._done[what]:  # the same again, such as another network
-            self._progress.reset(self._tasks[what], total=total)
-        self._done[what] = done
-        self._progress.update(self._tasks[what], completed=done)
+            self._tasks[label] = self._progress.add_task(label, total=total)
+        elif done < self._done[label]:  # the same again, such as another network
+            self._progress.reset(self._tasks[label], total=total)
+        self._done[label] = done
+        self._progress.update(self._tasks[label], completed=done)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True) -> Group:
@@ -68,21 +71,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], fig
     return Group(Text(title, style="italic"), result)
 
 
-def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+def score_rows(results: Results) -> list[tuple[str, ...]]:
     """Rows of a results table: set, network, accuracy, spread, number of networks, images trained on, bytes."""
     rows: list[tuple[str, ...]] = []
-    for item in results["scores"]:
-        sent = results["sets"].get(item["what"], {}).get("bytes_per_site", {})
-        largest = f"{max(sent.values()):,}" if sent else "-"
+    for score in (record.score for record in results.scores):
+        described = results.sets.get(score.what)
+        largest = described.largest_upload if described else None
         rows.append(
             (
-                item["what"],
-                item["network"],
-                f"{100 * item['mean']:.2f}",
-                f"{100 * item['std']:.2f}",
-                str(item["n"]),
-                f"{item['images']:,}",
-                largest,
+                score.what,
+                score.network,
+                f"{100 * score.mean:.2f}",
+                f"{100 * score.std:.2f}",
+                str(score.n),
+                f"{score.images:,}",
+                "-" if largest is None else f"{largest:,}",
             )
         )
     return rows

@@ -19,7 +19,7 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
 from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
 from collabdm.planning.settings import given
-from collabdm.rounds.exchange import place_of
+from collabdm.rounds.exchange import parse_rows
 from collabdm.scoring.trained_model import read_model
 
 
@@ -94,7 +94,7 @@ def classify_command(
     schema = schema.model_copy(update={"grouping": grouping})
     start = time.perf_counter()
     with Bars(quiet) as bars:
-        read, tally = read_flows(data, schema, Reading(place_of(rows), grouping == "class", bars))
+        read, tally = read_flows(data, schema, Reading(parse_rows(rows), grouping == "class", bars))
     found = windows(read, schema, "test" if held_out else "all")
     verdicts = classify(trained, found)
     seconds = time.perf_counter() - start

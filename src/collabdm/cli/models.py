@@ -23,9 +23,10 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.errors import DataError
 from collabdm.export.dataset import FORMS, Card, export
 from collabdm.export.onnx import check_onnx, onnx_bytes
-from collabdm.lab.results import read_json
-from collabdm.matching.embedding import geometry
+from collabdm.lab.results import read_results
+from collabdm.matching.embedding import plan_geometry
 from collabdm.planning.settings import networks_of
+from collabdm.progress import Progress, Stage
 from collabdm.scoring.trained_model import TrainedModel, origin, read_model, weights_of, write_model
 from collabdm.scoring.training import RECIPES, Task, Trainer, network_seed, recipe_of, training_set
 from collabdm.version import versions
@@ -56,9 +57,13 @@ def train(
         check_onnx()
     (spec,) = networks_of((network,), made.plan.network)
     rule = recipe_of(recipe, epochs)
-    trainer = Trainer(Task(spec, training_set(made), geometry(made.plan), rule), compute_of(device, precision, threads))
+    trainer = Trainer(
+        Task(spec, training_set(made), plan_geometry(made.plan), rule), compute_of(device, precision, threads)
+    )
     with Bars(quiet) as bars:
-        trained = trainer.train(network_seed(seed, spec.name, 0), lambda done: bars("training", done, rule.epochs))
+        trained = trainer.train(
+            network_seed(seed, spec.name, 0), lambda done: bars(Progress(Stage.TRAINING, done, rule.epochs))
+        )
     told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
     if made.plan.flows is not None:
         told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
@@ -112,10 +117,11 @@ def export_command(
         console.print(f"{output}: runs without collabdm, from pixels to probabilities")
         return
     made = read_distilled(distilled)
-    scored = read_json(results) if results else None
-    if results and not (scored or {}).get("scores"):
-        raise DataError(f"{results} should hold results of `collabdm evaluate --json`; found none")
-    written = export(made, output, form, expanded, Card(licence, counts, scored))
+    card = Card(licence, counts)
+    if results is not None:
+        scored = read_results(results)
+        card = Card(licence, counts, tuple(record.score for record in scored.scores), scored.data)
+    written = export(made, output, form, expanded, card)
     small = made.plan.pae**2
     told = f"; each holds {small} small ones, `--expanded` writes those" if small > 1 and not expanded else ""
     console.print(f"{output}: {len(written)} images of {len(written.classes)} classes{told}")

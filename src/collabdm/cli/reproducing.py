@@ -10,9 +10,11 @@ from collabdm.cli.console import Bars
 from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
+from collabdm.lab.reproduce.cell_runner import CellRunner
 from collabdm.lab.reproduce.grids import SCALES, in_turn, picture_of, pictured, read_grid
-from collabdm.lab.reproduce.records import failed, read_records
-from collabdm.lab.reproduce.running import CellRunner, Done, Pace, missing, run_cells, share_out
+from collabdm.lab.reproduce.records import read_records
+from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
+from collabdm.lab.reproduce.timing import TimeEstimates
 from collabdm.matching.compute import Compute
 from collabdm.planning.settings import number_of
 
@@ -49,7 +51,7 @@ def reproduce(
     alone, undone = len({cell.experiment.digest for cell in cells}), len(missing(cells, records, retry))
     console.print(
         f"{alone - undone} of {alone} cells are done; {len(left)} to run here, "
-        f"{told(*Pace(records).of_all(left), len(left))}"
+        f"{told(*TimeEstimates(records.values()).total(left), len(left))}"
     )
     if wrong := len(missing(cells, records, retry=True)) - undone:
         console.print(f"{wrong} failed before: `--retry` runs them again")
@@ -73,10 +75,10 @@ def share_of(text: str | None) -> tuple[int, int]:
     return share, shares
 
 
-def tell(done: Done) -> None:
+def tell(done: FinishedCell) -> None:
     """One line for a cell that was run."""
-    seconds = sum(done.record["seconds"].values())
-    said = done.record["error"] if failed(done.record) else f"{100 * main_accuracy(done):.1f} %"
+    seconds = sum(done.record.seconds.values())
+    said = done.record.error or f"{100 * main_accuracy(done):.1f} %"
     left = told(*done.time_left, done.cells_left)
     console.print(
         f"{done.cell.name}: {said} ({seconds:.0f} s); {done.cells_left} left, {left}", markup=False, highlight=False,
@@ -84,9 +86,9 @@ def tell(done: Done) -> None:
     )  # fmt: skip
 
 
-def main_accuracy(done: Done) -> float:
+def main_accuracy(done: FinishedCell) -> float:
     """The mean accuracy of the cell's own set."""
-    found = done.record["scores"][0]["accuracies"]
+    found = done.record.scores[0].accuracies
     return sum(found) / len(found)
 
 

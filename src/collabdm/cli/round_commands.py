@@ -18,15 +18,15 @@ from collabdm.cli.options import (
     Rows,
     Threads,
     app,
-    bench_of,
     check_output,
     console,
+    context_of,
     load_for_plan,
     print_document,
 )
 from collabdm.documents.atomic_write import check_writable
 from collabdm.documents.plan_file import read_plan, write_plan
-from collabdm.methods.registry import one_round
+from collabdm.methods.registry import one_round_method
 from collabdm.planning.budget import choose, read_bytes
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.settings import (
@@ -40,7 +40,7 @@ from collabdm.planning.settings import (
     sketch_of,
 )
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_of, prepare_site_data
+from collabdm.rounds.exchange import DataSource, Site, contribute_file, distill_files, picture_path, prepare_site
 from collabdm.rounds.inspect import summary
 from collabdm.rounds.policy import preview_contribution, read_policy
 
@@ -129,17 +129,18 @@ def contribute(
 ) -> None:
     """Answer a plan with this site's data: the one file that the site sends."""
     agreed = read_plan(plan)
-    one_round(agreed)
+    one_round_method(agreed)
     agreed.check_site(site)
     who = Site(site, read_policy(policy))
     check_output(output, plan)
-    held = load_for_plan(agreed, data, resize, rows=rows)
+    held = load_for_plan(agreed, DataSource(data, resize, rows))
+    prepared = prepare_site(agreed, held, who)
     if dry_run:
-        foretold = preview_contribution(agreed, prepare_site_data(agreed, held, who), site)
+        foretold = preview_contribution(agreed, prepared.data, site)
         console.print(table(f"{site} would send", ("part", "value"), foretold, figures=False))
         return
     with Bars(quiet) as bars:
-        contribute_file(agreed, held, who, output, bench_of(output, device, precision, threads, bars))
+        contribute_file(prepared, output, context_of(device, precision, threads, bars))
     print_document(output)
 
 
@@ -158,13 +159,13 @@ def distill(
 ) -> None:
     """Refine the sites' contributions into the distilled set, or make what else the plan's method gives."""
     agreed = read_plan(plan)
-    one_round(agreed)
-    picture = picture_of(output)
+    one_round_method(agreed)
+    picture = picture_path(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
     answers = ContributionFiles(agreed, contributions)
     with Bars(quiet) as bars:
-        distill_files(agreed, answers, output, bench_of(output, device, precision, threads, bars), allow_missing)
+        distill_files(agreed, answers, output, context_of(device, precision, threads, bars), allow_missing)
     print_document(output)
 
 

@@ -1,7 +1,5 @@
 """Scores: `evaluate` a set, `simulate` a whole round, and the `demo`."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +23,27 @@ from collabdm.cli.options import (
     console,
     load_for_plan,
 )
-from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
 from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import (
+    ComputeRecord,
+    EvaluationResults,
+    RobustnessRecord,
+    ScoreRecord,
+    write_results,
+)
 from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
 from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import geometry
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.settings import batch_of, given, network_list, networks_of, sketch_of
-from collabdm.rounds.exchange import picture_of
-from collabdm.rounds.resumable import Bench
+from collabdm.rounds.exchange import DataSource, picture_path
 from collabdm.scoring.dd_ranking import robustness
 from collabdm.scoring.evaluation import EvaluationConfig, evaluate, random_baselines, score
 from collabdm.scoring.outcomes import KINDS
@@ -78,22 +82,22 @@ def evaluate_command(
     specs = networks_of(network_list(networks), made.plan.network)
     protocol = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
-    test = load_for_plan(made.plan, data, resize, "test", rows)
+    test = load_for_plan(made.plan, DataSource(data, resize, rows), "test")
     real = _training_split(made, data, resize, rows) if random or robust else None
     with Bars(quiet) as bars:
-        scores = evaluate(made, test, protocol, compute, bars)
-        found = robustness(made, real, test, protocol, compute, bars) if robust and real is not None else None
+        context = RunContext(compute, bars)
+        scores = evaluate(made, test, protocol, context)
+        found = robustness(made, real, test, protocol, context) if robust and real is not None else None
         if random and real is not None:
             for what, baseline in random_baselines(made.plan, real, seed).items():
-                scores += score(what, baseline, test, geometry(made.plan), protocol, compute, bars)
-    results = {
-        "set": str(distilled), "plan": made.plan.digest, "data": data, "seed": seed, "sets": {},
-        "bytes": distilled.stat().st_size, "versions": versions(),
-        "recipe": protocol.recipe.model_dump(), "compute": asdict(compute),
-        "scores": [s.document() for s in scores],
-    } | ({"robustness": asdict(found)} if found else {})  # fmt: skip
+                scores += score(what, baseline, test, plan_geometry(made.plan), protocol, context)
+    results = EvaluationResults(
+        set=str(distilled), plan=made.plan.digest, data=data, seed=seed, bytes=distilled.stat().st_size,
+        versions=versions(), recipe=protocol.recipe.model_dump(), compute=ComputeRecord.of(compute),
+        scores=tuple(map(ScoreRecord.of, scores)), robustness=RobustnessRecord.of(found) if found else None,
+    )  # fmt: skip
     if json_file is not None:
-        atomic_write(json_file, (json.dumps(results, indent=2) + "\n").encode())
+        write_results(results, json_file)
     console.print(
         table(
             f"Accuracy on {data}, {len(test):,} test images",
@@ -111,7 +115,7 @@ def evaluate_command(
 
 def _training_split(made: DistilledSet, data: str, resize: bool, rows: str | None) -> ImageSet:
     try:
-        return load_for_plan(made.plan, data, resize, rows=rows)
+        return load_for_plan(made.plan, DataSource(data, resize, rows))
     except DataError as error:
         raise DataError(f"{error}. Random real images are drawn from it; `--no-random` goes without") from error
 
@@ -199,13 +203,13 @@ def demo(
 def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:
     """Simulate, and show the table and where everything lies."""
     with Bars(quiet) as bars:
-        results = simulate(experiment, Bench(output, compute, bars))
+        results = simulate(experiment, output, RunContext(compute, bars))
     kind = KINDS[METHODS[experiment.method].outcome]
     images = kind.images(kind.read(output / kind.file))
-    picture = picture_of(output / kind.file)
+    picture = picture_path(output / kind.file)
     if images is not None:
         write_picture(images, picture)
-    title = f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
+    title = f"Accuracy on {experiment.data}, {len(results.sets[experiment.method].sites)} sites"
     console.print(table(title, SCORE_COLUMNS, score_rows(results)))
     written = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
     console.print(f"in {output}: {', '.join(name for name in written if (output / name).exists())}")

@@ -12,6 +12,7 @@ distillation", 2024, Algorithm 1, lines 17 to 24.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -256,3 +257,9 @@ def check_contributions(plan: Plan, sites: list[str]) -> None:
 
     if len(sites) > plan.sites:
         raise DocumentError(f"the plan is for {plan.sites} sites; found {len(sites)} contributions")
+
+
+class CheckedContributions(Mapping[str, Contribution]):
+    """Contributions of a round by site, each checked against `plan` when it was read."""
+
+    plan: Plan

@@ -36,6 +36,8 @@ from collabdm.seeds import participants
 PLAN_VERSION = 1
 JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
 
+METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
+
 #: fields that a Plan's document contains only if they have a value: older Plans keep their digest
 EXTENSIONS = ("collection", "flows", "options")
 
@@ -141,7 +143,7 @@ class Plan(FrozenModel):
     seed: Annotated[int, Field(ge=0, lt=JSON_INTEGERS)] = 0
     sites: Positive = 5
     site_names: tuple[SiteName, ...] | None = None
-    method: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "collabdm"
+    method: Annotated[str, Field(pattern=f"^{METHOD_NAME}$")] = "collabdm"
     ipc: Annotated[int, Field(ge=1, le=10_000)] = 10
     pae: Annotated[int, Field(ge=1, le=8)] = 1
     steps: Annotated[int, Field(ge=0, le=100_000)] = 100

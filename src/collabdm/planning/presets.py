@@ -39,6 +39,7 @@ PRESETS: dict[str, Settings] = {
             },
         },
     },
+    "none": {},
 }  # fmt: skip
 
 
