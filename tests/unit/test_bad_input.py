@@ -341,12 +341,16 @@ def small_parquet(labels: list, names: list[str] | None) -> None:
 
 
 BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
-    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; nothing is there",)),
-    "no data set of the hub": (lambda: None, "some/set", ("`some/set` is neither a folder, a file nor a data set",)),
+    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; it does not exist",)),
+    "no data set of the hub": (
+        lambda: None,
+        "some/set",
+        ("`some/set` should be a folder, a file or a data set of the hub",),
+    ),
     "an empty folder": (
         lambda: Path("held").mkdir(),
         "held",
-        ("should hold parquet files, or one subfolder", "found 0"),
+        ("should contain parquet files, or one subfolder", "found 0"),
     ),
     "folders without a picture": (
         lambda: (Path("held/cat").mkdir(parents=True), Path("held/cat/notes.txt").write_text("none")),
@@ -364,7 +368,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("one size and one number of channels; found", "16 x 16 with 3 channel(s): 1 images"),
     ),
     "an archive cut off": (lambda: (npz(labels=[0] * 4), cut("held.npz")), "held.npz", ("cannot be read",)),
-    "an archive without labels": (npz, "held.npz", ("should hold `images` and `labels`", "found images")),
+    "an archive without labels": (npz, "held.npz", ("should contain `images` and `labels`", "found images")),
     "labels outside the classes": (
         lambda: npz(labels=[0, 1, 2, 3], classes=["cat", "dog", "owl"]),
         "held.npz",
@@ -388,7 +392,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "no images": (
         lambda: np.savez("held.npz", images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0, int)),
         "held.npz",
-        ("`held.npz` should hold images; found none",),
+        ("`held.npz` should contain images; found none",),
     ),
     "pictures of four pixels": (
         lambda: small_parquet([0, 1], ["cat", "dog"]),
@@ -434,7 +438,7 @@ def test_pictures_of_two_sizes_are_mended_by_resize_too(here) -> None:
     ("counts", "said"),
     [
         ({"cat": 1, "cow": 1}, ("among the plan's ['cat', 'dog', 'owl']", "of which the plan lacks ['cow']")),
-        ({}, ("should be a folder or a file; nothing is there",)),
+        ({}, ("should be a folder or a file; it does not exist",)),
     ],
 )
 def test_an_evaluation_on_data_of_other_classes_is_refused(counts, said, here) -> None:
@@ -714,7 +718,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, monkeypatch) -> None:
 def test_a_partition_of_another_set_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Partition(("a",), (torch.arange(3),), 3).save(Path("split.json"))
-    refused(*SIMULATE, "--partition", "split.json", said=("the partition is of a set of 3 images; found one of 1442",))
+    refused(*SIMULATE, "--partition", "split.json", said=("a set of 3 images; found one of 1442",))
     assert not Path("sim").exists()
 
 

@@ -18,7 +18,6 @@ from collabdm.cli.options import (
     compute_of,
     console,
 )
-from collabdm.data.decoding import read_image
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.errors import DataError
@@ -85,6 +84,8 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 1,
 ) -> None:
     """Say what is on pictures."""
+    from collabdm.data.image_files import read_image  # Pillow takes time to import
+
     known = read_model(model)
     paths = [path for place in pictures for path in pictures_of(place)]
     channels, side, _ = known.image.shape
