@@ -58,7 +58,6 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProbeError",
-    "EvaluationConfig",
     "Recipe",
     "RunContext",
     "Score",

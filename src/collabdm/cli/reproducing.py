@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from collabdm.cli.console import Bars
-from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
+from collabdm.cli.options import (
+    Device,
+    Precision,
+    Quiet,
+    Threads,
+    app,
+    check_output,
+    compute_of,
+    console,
+)
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
 from collabdm.lab.reproduce.cell_runner import CellRunner

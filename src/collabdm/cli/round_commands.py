@@ -40,7 +40,14 @@ from collabdm.planning.settings import (
     sketch_of,
 )
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.exchange import DataSource, Site, contribute_file, distill_files, picture_path, prepare_site
+from collabdm.rounds.exchange import (
+    DataSource,
+    Site,
+    contribute_file,
+    distill_files,
+    picture_path,
+    prepare_site,
+)
 from collabdm.rounds.inspect import summary
 from collabdm.rounds.policy import preview_contribution, read_policy
 
