@@ -5,13 +5,13 @@ epoch's number, so training can stop after any epoch and continue. DENSE trains 
 round.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -68,12 +68,10 @@ def train_locally(
     Returns:
         The network, in evaluation mode.
     """
-    device, image = context.compute.device, task.plan.image
-    network = task.network.to(device).train()
-    amount = training.epochs * len(task.data)
-    work = 3.0 * amount * multiplications(task.spec, image.shape)
+    network = task.network.to(context.compute.device).train()
+    work = 3.0 * training.epochs * len(task.data)
+    work *= multiplications(task.spec, task.plan.image.shape)
     logits = training_pass(network, work, training.batch, context.compute)
-    images, labels = task.data.images.to(device), task.data.labels.to(device)
     optimizer = torch.optim.SGD(
         network.parameters(),
         training.learning_rate,
@@ -86,18 +84,27 @@ def train_locally(
         restore_training(network, optimizer, context.resume.tensors)
         done = context.resume.done
 
-    moves = allowed_moves(task.plan)
     for epoch in range(done, training.epochs):
-        stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
-        for index in stream.permutation(len(labels)).split(training.batch):
-            x = move(image.normalisation.apply(images[index.to(device)]), moves, image, stream)
+        for x, labels in _batches(task, epoch, training.batch, context.compute.device):
             optimizer.zero_grad()
-            F.cross_entropy(logits(x), labels[index.to(device)]).backward()
+            F.cross_entropy(logits(x), labels).backward()
             optimizer.step()
         context.keep(Checkpoint(epoch + 1, training_tensors(network, optimizer)))
         context.report(Progress(Stage.LOCAL_TRAINING, epoch + 1, training.epochs))
 
     return network.eval()
+
+
+def _batches(
+    task: LocalTask, epoch: int, size: int, device: str
+) -> Iterator[tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]]:
+    """The moved images of an epoch in a random order, with their labels, on the device."""
+    image, data, moves = task.plan.image, task.data, allowed_moves(task.plan)
+    stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
+
+    for index in stream.permutation(len(data)).split(size):
+        x = image.normalisation.apply(data.images[index].to(device))
+        yield move(x, moves, image, stream), data.labels[index].to(device)
 
 
 def training_pass(
