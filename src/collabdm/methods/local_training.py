@@ -79,13 +79,16 @@ def train_locally(
         weight_decay=training.weight_decay,
     )
 
+    data, device = task.data, context.compute.device
+    resident = ImageSet(data.images.to(device), data.labels.to(device), data.classes)
+
     done = 0
     if context.resume is not None:
         restore_training(network, optimizer, context.resume.tensors)
         done = context.resume.done
 
     for epoch in range(done, training.epochs):
-        for x, labels in _batches(task, epoch, training.batch, context.compute.device):
+        for x, labels in _batches(task, resident, epoch, training.batch):
             optimizer.zero_grad()
             F.cross_entropy(logits(x), labels).backward()
             optimizer.step()
@@ -96,15 +99,15 @@ def train_locally(
 
 
 def _batches(
-    task: LocalTask, epoch: int, size: int, device: str
+    task: LocalTask, data: ImageSet, epoch: int, size: int
 ) -> Iterator[tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]]:
-    """The moved images of an epoch in a random order, with their labels, on the device."""
-    image, data, moves = task.plan.image, task.data, allowed_moves(task.plan)
+    """The moved images of an epoch in a random order, with their labels, on the data's device."""
+    image, moves = task.plan.image, allowed_moves(task.plan)
     stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
 
-    for index in stream.permutation(len(data)).split(size):
-        x = image.normalisation.apply(data.images[index].to(device))
-        yield move(x, moves, image, stream), data.labels[index].to(device)
+    for index in stream.permutation(len(data)).to(data.labels.device).split(size):
+        x = image.normalisation.apply(data.images[index])
+        yield move(x, moves, image, stream), data.labels[index]
 
 
 def training_pass(
