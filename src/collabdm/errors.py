@@ -1,4 +1,7 @@
-"""Errors a person can act on: what should be, what was found, what to do."""
+"""Errors that a user can act on: what is expected, what was found, what to do."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class CollabDMError(ValueError):
@@ -23,3 +26,13 @@ class ProbeError(CollabDMError):
 
 class OutputError(CollabDMError):
     """A place cannot be written."""
+
+
+def did_you_mean(text: str, names: Iterable[str]) -> str:
+    """The end of a message: a question with the nearest of several names; empty if none is near.
+
+    >>> did_you_mean("papr", ["paper", "short"])
+    ': did you mean paper?'
+    """
+    nearest = difflib.get_close_matches(text, names, 1)
+    return f": did you mean {nearest[0]}?" if nearest else ""

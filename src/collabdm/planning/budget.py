@@ -31,7 +31,16 @@ MOST_STEPS = 400
 WIDTHS = (None, 1024, 512, 256, 128, 64)
 
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
 
 
 def read_bytes(text: str, name: str = "budget") -> int:
@@ -59,7 +68,9 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
         )
     wire = plan.wire if "wire" in keep else "int8"
     full = statistics_width(plan.model_copy(update={"sketch": None}))
-    widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < full)
+    widths = (
+        (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < full)
+    )
     shapes = [plan.model_copy(update={"sketch": sketch, "wire": wire}) for sketch in widths]
     best = None
     for shape in shapes:
@@ -79,7 +90,9 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
         )
     if "refinement" not in keep and best.steps:
         passes = max(best.refinement.passes, math.ceil(ITERATIONS / best.steps))
-        best = best.model_copy(update={"refinement": best.refinement.model_copy(update={"passes": passes})})
+        best = best.model_copy(
+            update={"refinement": best.refinement.model_copy(update={"passes": passes})}
+        )
     settings = {name: getattr(best, name) for name in Plan.model_fields if name != "probe"}
     return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
 

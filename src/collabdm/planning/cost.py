@@ -53,7 +53,11 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
     return Cost(
         statistics_bytes=statistics,
         image_bytes=images,
-        file_bytes=statistics + images + STEP_BYTES * steps + 8 * (sent + 3 * classes) + _header_bytes(plan),
+        file_bytes=statistics
+        + images
+        + STEP_BYTES * steps
+        + 8 * (sent + 3 * classes)
+        + _header_bytes(plan),
         forward_images=real,
         multiplications=real * multiplications(network, plan.image.shape),
     )

@@ -27,7 +27,10 @@ from collabdm.planning.probe import probe
 SMALL_SIDE = 24  # images below it are small
 
 
-SMALL_RATES = {"local": 0.2, "refinement": 1.0}  # measured on such images: docs/log.md, entries 2 and 8
+SMALL_RATES = {
+    "local": 0.2,
+    "refinement": 1.0,
+}  # measured on such images: docs/log.md, entries 2 and 8
 
 
 def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
@@ -67,10 +70,16 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     settings = plain | with_rates(settings, schema.side)
     local = settings.get("local") or {}
     if isinstance(local, dict) and not local.get("images") and local.get("method", "dm") != "none":
-        settings["local"] = local | {"images": settings.get("ipc", Plan.model_fields["ipc"].default)}
+        settings["local"] = local | {
+            "images": settings.get("ipc", Plan.model_fields["ipc"].default)
+        }
     if sample is not None:
         return plan_for(load_flows(Path(sample), schema), **settings)
-    return make_plan(schema.classes, ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)), **settings)
+    return make_plan(
+        schema.classes,
+        ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,)),
+        **settings,
+    )
 
 
 def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
@@ -83,7 +92,9 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
     filled = dict(settings)
     for part, rate in SMALL_RATES.items():
         said = filled.get(part) or {}
-        matching = (said.get("matching") or {}) if isinstance(said, dict) else None  # the Plan refuses what is none
+        matching = (
+            (said.get("matching") or {}) if isinstance(said, dict) else None
+        )  # the Plan refuses what is none
         if isinstance(matching, dict) and not {"learning_rate", "optimiser"} & set(matching):
             filled[part] = said | {"matching": matching | {"learning_rate": rate}}
     return filled

@@ -41,7 +41,10 @@ def check_probe(plan: Plan) -> None:
         )
     expected, found = torch.tensor(plan.probe.embedding), torch.tensor(here.embedding)
     scale = float(expected.abs().max()) or 1.0
-    if len(expected) != len(found) or float((expected - found).abs().max()) > PROBE_TOLERANCE * scale:
+    if (
+        len(expected) != len(found)
+        or float((expected - found).abs().max()) > PROBE_TOLERANCE * scale
+    ):
         raise ProbeError(
             "the embedding of the probe image should agree with the plan's to 1 in 1000; this machine "
             "computes other values: compare the versions of torch and collabdm with the plan's author"

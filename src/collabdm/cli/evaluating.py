@@ -1,0 +1,127 @@
+"""The evaluation of a distilled set: real images, scores, results."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from collabdm.cli.console import SCORE_COLUMNS, Bars, console, score_rows, table
+from collabdm.cli.running import load_for_plan
+from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.errors import DataError
+from collabdm.images import ImageSet
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import geometry
+from collabdm.scoring.dd_ranking import Robustness, robustness
+from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate, random_baselines, score
+from collabdm.version import versions
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `evaluate`.
+
+    Attributes:
+        path: file of the distilled set.
+        distilled: the set in it.
+        data: the real data, as on the command line.
+        resize: bring real images to the plan's size.
+        rows: of a table of flows, `COLUMN=VALUE` of the rows to use.
+        config: networks, trials, recipe and seed.
+        compute: where to train.
+        random: also score random real images of the same storage.
+        robust: also compute the scores of DD-Ranking.
+    """
+
+    path: Path
+    distilled: DistilledSet
+    data: str
+    resize: bool
+    rows: str | None
+    config: EvaluationConfig
+    compute: Compute
+    random: bool
+    robust: bool
+
+
+def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
+    """Evaluate a set, print its scores and write them.
+
+    Args:
+        request: what to evaluate.
+        output: JSON file for the results; None writes none.
+        quiet: show no progress bars.
+
+    Raises:
+        DataError: If the real images do not fit the plan, or a split is missing.
+    """
+    plan = request.distilled.plan
+    test = load_for_plan(plan, request.data, request.resize, "test", request.rows)
+    training = _training_images(request) if request.random or request.robust else None
+
+    with Bars(quiet) as bars:
+        scores = evaluate(request.distilled, test, request.config, request.compute, bars)
+        robust = None
+        if training is not None and request.robust:
+            robust = robustness(
+                request.distilled, training, test, request.config, request.compute, bars
+            )
+        if training is not None and request.random:
+            scores += _random_scores(request, training, test, bars)
+
+    results = _results(request, scores, robust)
+    if output is not None:
+        atomic_write(output, (json.dumps(results, indent=2) + "\n").encode())
+
+    title = f"Accuracy on {request.data}, {len(test):,} test images"
+    rows = (row[:-1] for row in score_rows(results))
+    console.print(table(title, SCORE_COLUMNS[:-1], rows))
+    if robust is not None:
+        console.print(_robustness_line(robust))
+
+
+def _training_images(request: Request) -> ImageSet:
+    try:
+        return load_for_plan(
+            request.distilled.plan, request.data, request.resize, rows=request.rows
+        )
+    except DataError as error:
+        raise DataError(
+            f"{error}. Random real images are drawn from it: `--no-random` omits them"
+        ) from error
+
+
+def _random_scores(request: Request, training: ImageSet, test: ImageSet, bars: Bars) -> list[Score]:
+    """The scores of random real images of the same storage."""
+    plan, config = request.distilled.plan, request.config
+    scores: list[Score] = []
+    for name, images in random_baselines(plan, training, config.seed).items():
+        scores += score(name, images, test, geometry(plan), config, request.compute, bars)
+    return scores
+
+
+def _results(request: Request, scores: list[Score], robust: Robustness | None) -> dict[str, Any]:
+    """The results as JSON values, with everything that they depend on."""
+    results = {
+        "set": str(request.path),
+        "plan": request.distilled.plan.digest,
+        "data": request.data,
+        "seed": request.config.seed,
+        "sets": {},
+        "bytes": request.path.stat().st_size,
+        "versions": versions(),
+        "recipe": request.config.recipe.model_dump(),
+        "compute": asdict(request.compute),
+        "scores": [item.document() for item in scores],
+    }
+    return results | ({"robustness": asdict(robust)} if robust is not None else {})
+
+
+def _robustness_line(scores: Robustness) -> str:
+    return (
+        f"label-robust score {scores.lrs:.3f} ± {scores.std['lrs']:.3f}, "
+        f"augmentation-robust score {scores.ars:.3f} ± {scores.std['ars']:.3f}, n = {scores.n} "
+        f"({100 * scores.hlr:.2f} points below training on all the data, "
+        f"{100 * scores.ior:.2f} above random images)"
+    )
