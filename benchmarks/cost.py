@@ -22,7 +22,7 @@ from collabdm.documents.contribution import Contribution
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.images import ImageSet
 from collabdm.matching.compute import Compute, choose_compute
-from collabdm.methods.base import Run
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute, distill
 from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
@@ -98,10 +98,10 @@ def work(axis: str, value: int, compute: Compute) -> Callable[[], object]:
     plan = plan_at(at, passes=0 if loop == "server, sites alone" else 1)
     data = noise(plan, 10 * at["batch"])
     if loop == "statistics":
-        return lambda: contribute(plan, data, "site-1", Run(compute))
-    answer = contribute(plan_at(BASE | {"T": at["T"]}, passes=1), noise(plan, 640), "site-1", Run(compute))
+        return lambda: contribute(plan, data, "site-1", RunContext(compute))
+    answer = contribute(plan_at(BASE | {"T": at["T"]}, passes=1), noise(plan, 640), "site-1", RunContext(compute))
     sent = [answer_of(plan, answer, f"site-{k + 1}") for k in range(at["sites"])]
-    return lambda: distill(plan, sent, Run(compute))
+    return lambda: distill(plan, sent, RunContext(compute))
 
 
 def plan_at(at: dict[str, int], passes: int) -> Plan:

@@ -15,7 +15,7 @@ from speed import machine
 from collabdm.data.sources import load
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.matching.compute import choose_compute
-from collabdm.methods.base import Run
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute
 from collabdm.planning.make import plan_for
 from collabdm.version import versions
@@ -32,7 +32,7 @@ def main() -> None:
     data = load(options.data).subset(torch.arange(options.images))
     plan = plan_for(data, steps=options.steps, batch=16, local={"steps": 5})
     with tempfile.TemporaryDirectory() as folder:
-        made = contribute(plan, data, "site-1", Run(choose_compute()))
+        made = contribute(plan, data, "site-1", RunContext(choose_compute()))
         write_contribution(made, Path(folder) / "site-1.safetensors")
     results = {
         "command": "python benchmarks/memory.py --steps T",

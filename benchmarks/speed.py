@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 import twin
 
-from collabdm.checkpoint import State
 from collabdm.data.partition import dirichlet
 from collabdm.data.sources import load
 from collabdm.documents.plan import ImageSpec, Plan
@@ -34,11 +33,12 @@ from collabdm.lab.experiment import Experiment
 from collabdm.lab.simulate import simulate
 from collabdm.matching.augment import expand
 from collabdm.matching.compute import Compute, choose_compute
-from collabdm.matching.embedding import Sampling, geometry, multiplications, plan_embedding
-from collabdm.matching.loop import Problem, Target, match
-from collabdm.matching.networks import build, seed_weights, statistics_width
+from collabdm.matching.embedding import Sampling, plan_embedding, plan_geometry
+from collabdm.matching.loop import Problem, Target, match, start_from
+from collabdm.matching.network_size import multiplications, statistics_width
+from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.run_context import RunContext
 from collabdm.planning.make import make_plan, plan_for
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.training import RECIPES, Task, Trainer
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
@@ -67,9 +67,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             usual = choose_compute("auto", options.precision)
             loops["simulate"] = compare(whole_round(data, usual, Path(folder)), options.simulate)
-    work = (
-        2 * len(plan.classes) * BATCH * STEPS * multiplications(build(plan.network, plan.image.shape, 10), (3, 32, 32))
-    )
+    work = 2 * len(plan.classes) * BATCH * STEPS * multiplications(plan.network, (3, 32, 32))
     rate = work / loops["statistics"]["ours"]["median"]
     results = {
         "command": f"python benchmarks/speed.py -n {options.n} --precision {options.precision}",
@@ -116,7 +114,7 @@ def check(plan: Plan, data: ImageSet) -> None:
     ours, theirs = matching_loop(plan, data, compute)
     torch.testing.assert_close(ours(), theirs(), rtol=1e-3, atol=1e-3)
     small = training_images(plan)
-    trainer = Trainer(Task(plan.network, small, geometry(plan), RECIPE.model_copy(update={"epochs": 1})), compute)
+    trainer = Trainer(Task(plan.network, small, plan_geometry(plan), RECIPE.model_copy(update={"epochs": 1})), compute)
     network = build(plan.network, plan.image.shape, 10)
     seed_weights(network, Stream.of(5, Purpose.NETWORK))
     seed_weights(trainer.network, Stream.of(5, Purpose.NETWORK))
@@ -147,11 +145,11 @@ def matching_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
     means = torch.zeros(STEPS, 10, statistics_width(plan))
     present = torch.ones(10, dtype=torch.bool)
     embedding = plan_embedding(plan, compute, work=LONG)
-    problem = Problem(embedding, labels, lambda i: Target(means[i], present), lambda i: i, PAE)
+    problem = Problem(embedding, labels, lambda i, _: Target(means[i], present), lambda i: i, PAE)
     rule = plan.refinement.matching.model_copy(update={"learning_rate": 0.01})
 
     def ours() -> torch.Tensor:
-        return match(State(0, images), problem, rule, STEPS)
+        return match(start_from(images), problem, rule, STEPS)
 
     return ours, lambda: twin.matching(plan, images, labels, means, rule)
 
@@ -165,7 +163,7 @@ def training_images(plan: Plan) -> ImageSet:
 def training_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
     """One evaluation network."""
     small = training_images(plan)
-    trainer = Trainer(Task(plan.network, small, geometry(plan), RECIPE), compute, runs=10_000)
+    trainer = Trainer(Task(plan.network, small, plan_geometry(plan), RECIPE), compute, runs=10_000)
 
     def ours() -> torch.Tensor:
         return trainer.train(3).classifier.weight.detach()
@@ -192,7 +190,7 @@ def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
     runs = itertools.count()
 
     def ours() -> torch.Tensor:
-        return torch.tensor(simulate(experiment, Bench(folder / str(next(runs)), compute))["scores"][0]["mean"])
+        return torch.tensor(simulate(experiment, folder / str(next(runs)), RunContext(compute))["scores"][0]["mean"])
 
     recipe = RECIPE.model_copy(update={"epochs": 30})
     return ours, lambda: torch.tensor(twin.round_and_score(plan, sites, train, recipe))

@@ -16,7 +16,8 @@ from collabdm.documents.plan import Matching, Plan
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.augment import augment, draw, expand
 from collabdm.matching.embedding import Sampling
-from collabdm.matching.networks import Network, build, seed_weights, statistics_width
+from collabdm.matching.network_size import statistics_width
+from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.scoring.training import Recipe
 from collabdm.seeds import Purpose, Stream
 

@@ -19,8 +19,8 @@ from scipy.stats import spearmanr
 
 from collabdm import ImageSet, NetworkSpec, Recipe, contribute, distill, load
 from collabdm.data.sources import limit
-from collabdm.matching.embedding import Geometry, geometry
-from collabdm.methods.base import Run
+from collabdm.matching.embedding import Geometry, plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.scoring.evaluation import random_baselines
 from collabdm.scoring.training import Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream, derive
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     held = limit(train, arguments.per_class, Stream.of(derive(seed, "held"), Purpose.DATA))
     test = limit(test, arguments.test_per_class, Stream.of(derive(seed, "test"), Purpose.DATA))
     plan = agreed(train, arguments, seed)
-    how = Run(compute_of(arguments))
+    how = RunContext(compute_of(arguments))
     made = distill(plan, [contribute(plan, held, run=how)], run=how)
     specs = variants(arguments.variants, (8, arguments.widest), (3, 2, 1) if train.shape[1] >= 16 else (2, 1))
     sets = {ALL: held, "distilled": training_set(made)} | random_baselines(plan, held, seed)
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         return found
 
     found: dict[str, Any] = {
-        what: accuracies(data, arguments.epochs_all if what == ALL else arguments.epochs, geometry(plan))
+        what: accuracies(data, arguments.epochs_all if what == ALL else arguments.epochs, plan_geometry(plan))
         for what, data in sets.items()
     }
     found["correlation"] = {what: float(spearmanr(found[what], found[ALL]).statistic) for what in sets if what != ALL}

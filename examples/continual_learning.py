@@ -19,8 +19,8 @@ from over_seeds import agreed, arguments_of, compute_of, over_seeds, with_spread
 from collabdm import ImageSet, Plan, Recipe, contribute, distill, load, training_set
 from collabdm.data.sources import limit
 from collabdm.images import as_float, pool
-from collabdm.matching.embedding import geometry
-from collabdm.methods.base import Run
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.scoring.evaluation import random_baselines
 from collabdm.scoring.training import Task, Trainer
 from collabdm.seeds import Purpose, Stream, derive
@@ -33,9 +33,9 @@ def part(data: ImageSet, classes: list[int]) -> ImageSet:
     return data.subset(torch.nonzero(torch.isin(data.labels, torch.tensor(classes))).flatten())
 
 
-def memories(plan: Plan, real: ImageSet, run: Run, seed: int) -> dict[str, ImageSet]:
+def memories(plan: Plan, real: ImageSet, run: RunContext, seed: int) -> dict[str, ImageSet]:
     """What may be kept of a group's images, ready to train on."""
-    made = distill(plan, [contribute(plan, real, run=run)], run=run, allow_missing=True)
+    made = distill(plan, [contribute(plan, real, context=run)], context=run, allow_missing=True)
     return {"distilled": training_set(made)} | random_baselines(plan, real, seed)
 
 
@@ -61,13 +61,13 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, list[float]]:
         seen = part(test, order[: (group + 1) * size])
         for what, sets in (kept or {"": []}).items():
             data = together(new, sets, arguments.per_class)
-            trainer = Trainer(Task(plan.network, data, geometry(plan), recipe), compute)
+            trainer = Trainer(Task(plan.network, data, plan_geometry(plan), recipe), compute)
             trainer.train(derive(seed, "network", group))
             first = trainer.accuracy(seen) if not kept else first
             if kept:
                 found.setdefault(what, [first]).append(trainer.accuracy(seen))
         if group < arguments.groups - 1:
-            for what, memory in memories(plan, new, Run(compute), derive(seed, "memory", group)).items():
+            for what, memory in memories(plan, new, RunContext(compute), derive(seed, "memory", group)).items():
                 kept.setdefault(what, []).append(memory)
     return found
 

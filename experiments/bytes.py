@@ -22,7 +22,7 @@ from collabdm.documents.plan import Plan
 from collabdm.matching.class_statistics import encode
 from collabdm.matching.compute import choose_compute
 from collabdm.matching.embedding import sketch_matrix
-from collabdm.methods.base import Run
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute, distill
 from collabdm.planning.cost import cost
 from collabdm.planning.make import make_plan, plan_for
@@ -61,7 +61,7 @@ def main() -> None:
     for name, data in sites.items():
         path = folder / f"{name}.safetensors"
         if not path.exists():
-            write_contribution(contribute(whole, data, name, Run(compute)), path)
+            write_contribution(contribute(whole, data, name, RunContext(compute)), path)
         full.append(read_contribution(path, whole))
     protocol = EvaluationConfig(trials=1, recipe=RECIPES["short"].model_copy(update={"epochs": options.epochs}))
     for budget in BUDGETS:
@@ -72,9 +72,9 @@ def main() -> None:
                     continue
                 plan = cell_plan(whole, width, steps, passes)
                 start = time.perf_counter()
-                made = distill(plan, [sketched(c, plan) for c in full], Run(compute))
+                made = distill(plan, [sketched(c, plan) for c in full], RunContext(compute))
                 seconds = time.perf_counter() - start
-                (score,) = evaluate(made, test, protocol, compute)
+                (score,) = evaluate(made, test, protocol, RunContext(compute))
                 line = {
                     "data": options.data, "seed": options.seed, "budget": budget, "sketch": width, "steps": steps,
                     "passes": passes, "pae": plan.pae, "accuracy": score.mean, "bytes": cost(plan).bytes,

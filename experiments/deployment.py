@@ -30,10 +30,10 @@ from collabdm.documents.plan import Plan
 from collabdm.flower.collecting import collect, contribution_path
 from collabdm.matching.class_statistics import merge_in_order
 from collabdm.matching.compute import Compute
-from collabdm.matching.networks import statistics_width
+from collabdm.matching.network_size import statistics_width
+from collabdm.matching.run_context import RunContext
 from collabdm.rounds.contributions import ContributionFiles, read_contribution
-from collabdm.rounds.exchange import Site, contribute_file
-from collabdm.rounds.resumable import Bench
+from collabdm.rounds.exchange import Site, contribute_file, prepare_site
 from collabdm.version import versions
 
 STEPS = (1, 10, 100)  # of 1 MB each
@@ -87,7 +87,7 @@ def write_answers(root: Path, plan: Plan) -> dict[str, Path]:
     """A contribution of every site: that of one, under every name."""
     path = root / "one.part1"
     first = (plan.site_names or ())[0]
-    contribute_file(plan, load(str(root / "east.npz")), Site(first), path, Bench(root, Compute()))
+    contribute_file(prepare_site(plan, load(str(root / "east.npz")), Site(first)), path, RunContext(Compute()))
     made = read_contribution(path, plan)
     found = {}
     for name in plan.site_names or ():

@@ -27,9 +27,9 @@ from collabdm.documents.plan import Plan
 from collabdm.flower.collecting import contribution_path
 from collabdm.flower.server import outcome_path
 from collabdm.matching.compute import Compute
+from collabdm.matching.run_context import RunContext
 from collabdm.rounds.contributions import ContributionFiles, contribution_limit, read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, distill_files
-from collabdm.rounds.resumable import Bench
+from collabdm.rounds.exchange import Site, contribute_file, distill_files, prepare_site
 from collabdm.version import versions
 
 FAULTY = Path(__file__).parents[1] / "tests" / "faulty"
@@ -136,9 +136,11 @@ def undisturbed(deployed: Deployment, root: Path, tell: Callable[[Story], None])
 def by_file(plan: Plan, root: Path, sites: tuple[str, ...]) -> Path:
     """The same round by files, of those sites."""
     folder = root / f"by-file-{plan.digest[:8]}"
-    bench = Bench(folder, Compute())
+    bench = RunContext(Compute())
     for site in sites:
-        contribute_file(plan, load(str(root / f"{site}.npz")), Site(site), contribution_path(folder, site), bench)
+        contribute_file(
+            prepare_site(plan, load(str(root / f"{site}.npz")), Site(site)), contribution_path(folder, site), bench
+        )
     files = ContributionFiles(plan, [contribution_path(folder, site) for site in sites])
     distill_files(plan, files, outcome_path(plan, folder), bench)
     return folder
@@ -152,9 +154,11 @@ def same(plan: Plan, round_: Path, expected: Path) -> bool:
 
 def write_wrong(plan: Plan, other: Plan, root: Path) -> dict[str, dict[str, str]]:
     """Contributions that should not count: one with NaN, one to another plan."""
-    bench = Bench(root, Compute())
-    contribute_file(other, load(str(root / "another-plan.npz")), Site("another-plan"), root / "other.part1", bench)
-    contribute_file(plan, load(str(root / "nan.npz")), Site("nan"), root / "nan.part1", bench)
+    bench = RunContext(Compute())
+    contribute_file(
+        prepare_site(other, load(str(root / "another-plan.npz")), Site("another-plan")), root / "other.part1", bench
+    )
+    contribute_file(prepare_site(plan, load(str(root / "nan.npz")), Site("nan")), root / "nan.part1", bench)
     content = bytearray((root / "nan.part1").read_bytes())
     codes = read_contribution(root / "nan.part1", plan).statistics.codes.numpy().tobytes()
     at = bytes(content).index(codes)

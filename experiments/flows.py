@@ -37,8 +37,8 @@ from collabdm.documents.plan_file import write_plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet, pool
 from collabdm.matching.compute import Compute, choose_compute
-from collabdm.matching.embedding import geometry
-from collabdm.methods.base import Run
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for_flows
 from collabdm.planning.presets import preset_settings
@@ -179,10 +179,10 @@ def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int) -> P
 
 def made_here(plan: Plan, ground: Ground, method: str, folder: Path, compute: Compute) -> None:
     """The set of a plan, made in this process."""
-    answers = [METHODS[method].contribute(plan, data, name, Run(compute)) for name, data in ground.sites.items()]
+    answers = [METHODS[method].contribute(plan, data, name, RunContext(compute)) for name, data in ground.sites.items()]
     for answer in answers:
         write_contribution(answer, folder / f"{answer.site}.safetensors")
-    write_distilled(METHODS[method].distill(plan, answers, Run(compute)), folder / "distilled.safetensors")
+    write_distilled(METHODS[method].distill(plan, answers, RunContext(compute)), folder / "distilled.safetensors")
 
 
 def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path, precision: str) -> None:
@@ -263,7 +263,7 @@ def scored(cell: Cell, data: ImageSet, plan: Plan, rounds: Rounds) -> dict[str, 
     least = math.ceil(FEWEST_STEPS / math.ceil(len(data) / RECIPE.batch))
     epochs = max(least, FEWEST_EPOCHS, min(RECIPE.epochs, MOST_IMAGES // len(data)))
     recipe = RECIPE.model_copy(update={"epochs": epochs})
-    trainer = Trainer(Task(spec, data, geometry(plan), recipe), rounds.compute)
+    trainer = Trainer(Task(spec, data, plan_geometry(plan), recipe), rounds.compute)
     trainer.train(network_seed(rounds.seed, spec.name, 0))
     found = {}
     for what, (test, mixed) in rounds.ground.tests.items():

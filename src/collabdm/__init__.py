@@ -1,15 +1,16 @@
-"""One-shot collaborative data distillation: many sites, one small synthetic training set, one round.
+"""One-shot collaborative data distillation: many sites, one small synthetic training set.
 
-    plan      seeds a_1 .. a_T and every setting of the round                   `planning`, `documents`
-    site k    S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2 `methods.localdm`
-              L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x)) `matching`
-    server    S    <- union of the S_k                                          `methods.collabdm`
-              mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y                      `matching`
-              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching`
-    anyone    trains on S                                                       `scoring`
+    Plan      seeds a_1 .. a_T and all settings                       `planning`, `documents.plan`
+    site k    S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2  `methods.localdm`
+              L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x)) `matching.embedding`
+    server    S    <- union of the S_k                                           `methods.collabdm`
+              mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y           `matching.class_statistics`
+              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching.loop`
+    anyone    trains on S                                                        `scoring`
 
-psi_a is a network whose weights are drawn from seed a, P_t is a random projection (the sketch). Three
-functions connect the three documents:
+psi_a is a network whose weights are drawn from seed a (`matching.networks`, `seeds`), P_t a random
+projection, the sketch. Three functions connect the three documents (`documents`), dispatched on the
+method of the plan (`methods`):
 
     make_plan(classes, image, ...) -> Plan
     contribute(plan, data, site) -> Contribution
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
     from collabdm.documents.specs import NetworkSpec
     from collabdm.images import ImageSet
     from collabdm.matching.compute import Compute, choose_compute
-    from collabdm.methods.base import Run
-    from collabdm.methods.collabdm import contribute, distill
-    from collabdm.methods.registry import METHODS
+    from collabdm.matching.run_context import RunContext
+    from collabdm.methods.base import Method
+    from collabdm.methods.registry import METHODS, contribute, distill, register
     from collabdm.planning.make import make_plan, plan_for
     from collabdm.planning.probe import check_probe
     from collabdm.rounds.contributions import read_contribution
@@ -62,12 +63,13 @@ __all__ = [
     "EvaluationConfig",
     "ImageSet",
     "ImageSpec",
+    "Method",
     "NetworkSpec",
     "Plan",
     "PlanError",
     "ProbeError",
     "Recipe",
-    "Run",
+    "RunContext",
     "Score",
     "TrainedModel",
     "__version__",
@@ -83,6 +85,7 @@ __all__ = [
     "read_distilled",
     "read_model",
     "read_plan",
+    "register",
     "training_set",
     "write_contribution",
     "write_distilled",
@@ -100,16 +103,17 @@ _MODULES = {
     "EvaluationConfig": "scoring.evaluation",
     "ImageSet": "images",
     "ImageSpec": "documents.plan",
+    "Method": "methods.base",
     "NetworkSpec": "documents.specs",
     "Plan": "documents.plan",
     "Recipe": "scoring.training",
-    "Run": "methods.base",
+    "RunContext": "matching.run_context",
     "Score": "scoring.evaluation",
     "TrainedModel": "scoring.trained_model",
     "check_probe": "planning.probe",
     "choose_compute": "matching.compute",
-    "contribute": "methods.collabdm",
-    "distill": "methods.collabdm",
+    "contribute": "methods.registry",
+    "distill": "methods.registry",
     "evaluate": "scoring.evaluation",
     "load": "data.sources",
     "make_plan": "planning.make",
@@ -118,6 +122,7 @@ _MODULES = {
     "read_distilled": "documents.outcome_files",
     "read_model": "scoring.trained_model",
     "read_plan": "documents.plan_file",
+    "register": "methods.registry",
     "training_set": "scoring.training",
     "write_contribution": "documents.contribution_file",
     "write_distilled": "documents.outcome_files",
@@ -126,7 +131,7 @@ _MODULES = {
 }
 
 #: earlier public names and their replacements
-_RENAMED = {"Protocol": "EvaluationConfig"}
+_RENAMED = {"Protocol": "EvaluationConfig", "Run": "RunContext"}
 
 
 def __getattr__(name: str) -> Any:

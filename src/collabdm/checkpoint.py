@@ -1,15 +1,44 @@
-"""TODO checkpoint."""
+"""Checkpoints: what an interrupted loop needs to continue as if it had never stopped.
 
-from dataclasses import dataclass, field
+A loop names its own tensors; the state of an optimiser is stored under `optimizer.INDEX.NAME`, as in
+`torch.optim.Optimizer.state_dict`. The settings of the optimiser are not stored: they follow from the plan.
+"""
 
-from jaxtyping import Float32
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
+_OPTIMIZER = "optimizer."
 
-@dataclass
-class State:
-    """Where a run stands: what it needs to go on as if it had never stopped."""
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loop after `done` iterations, and its tensors by name."""
 
     done: int
-    images: Float32[Tensor, "n c h w"]
-    optimiser: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of an optimiser's state, named for a checkpoint."""
+    return {
+        f"{_OPTIMIZER}{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load the state that `optimizer_tensors` named; the optimiser keeps its own settings."""
+    state: dict[int, dict[str, Tensor]] = {}
+
+    for key, value in tensors.items():
+        if key.startswith(_OPTIMIZER):
+            index, name = key.removeprefix(_OPTIMIZER).split(".", 1)
+            state.setdefault(int(index), {})[name] = value.clone()
+
+    if state:
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})

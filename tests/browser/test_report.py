@@ -21,7 +21,6 @@ from collabdm.lab.simulate import simulate
 from collabdm.report.gathering import OWN, PARTS, Round, gather, parts_of
 from collabdm.report.page import network_table, result_table, robust_scores
 from collabdm.report.write import settings_toml, write_report
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.evaluation import Score
 
 PLAN = {
@@ -38,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data="digits", method="collabdm", sites=3, beta=0.5, per_class=20, trials=2, recipe="short", epochs=2,
         compare=("localdm", "random", "sites", "all"), curve=3, plan=PLAN, seed=2,
     )  # fmt: skip
-    simulate(experiment, Bench(place))
+    simulate(experiment, place)
     return place
 
 

@@ -23,7 +23,6 @@ from collabdm.lab import simulate as experiment
 from collabdm.lab.simulate import simulate
 from collabdm.rounds import resumable
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.resumable import Bench
 from collabdm.version import __version__
 
 CLASSES = ("cat", "dog", "owl")
@@ -386,7 +385,7 @@ def stop_by_hand(folder: Path, *arguments: object) -> None:
 def steps_reported(*arguments: object) -> list[tuple[str, int]]:
     """The steps that a command makes, in order."""
     steps: list[tuple[str, int]] = []
-    with watched(lambda what, at, total: steps.append((what, at))):
+    with watched(lambda event: steps.append((event.label, event.done))):
         done(*arguments)
     return steps
 
@@ -395,7 +394,7 @@ def assert_goes_on(first: str, total: int, folder: Path, command: tuple[object, 
     """The folder holds a state and nothing half; the same command starts later and ends with the same bytes."""
     output = Path(str(command[command.index("-o") + 1]))
     assert [path.name for path in folder.iterdir()] == [f".{output.name}.state"]
-    made = [at for what, at in steps_reported(*command) if what == first]
+    made = [at for label, at in steps_reported(*command) if label == first]
     assert made == list(range(made[0], total + 1))
     assert made[0] > 1
     assert output.read_bytes() == whole
@@ -604,8 +603,8 @@ def test_a_damaged_contribution_is_made_again(simulated, tmp_path) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-1])
     steps = steps_reported(*SIMULATE, "-o", tmp_path)
     assert {what for what, _ in steps} == {
-        "site 1 of 2: local distillation",
-        "site 1 of 2: statistics",
+        "site-1: local distillation",
+        "site-1: statistics",
         "refinement",
     }
     assert everything(tmp_path) == everything(folder)
@@ -623,7 +622,7 @@ def test_the_demonstration_runs_its_settings_through_simulate(tmp_path, monkeypa
     assert "Accuracy on digits" in result.out
     for line in (small.method, "localdm", "random real", "site-1 alone", "all the data"):
         assert line in result.out
-    again = simulate(small, Bench(tmp_path / "again"))
+    again = simulate(small, tmp_path / "again")
     assert json.loads(json.dumps(again["scores"])) == results["scores"]
     with Image.open(io.BytesIO((tmp_path / "demo" / "distilled.png").read_bytes())) as picture:
         assert picture.format == "PNG"

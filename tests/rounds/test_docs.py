@@ -280,7 +280,7 @@ def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
     numbers = sum(value.numel() for value in build(NetworkSpec(), (3, 32, 32), 10).parameters())
     assert f"has {numbers:,} numbers, {4 * numbers:,} bytes" in FORMAT
     assert all(f"| `{name}` |" in FORMAT for name in DistilledModelHeader.model_fields)
-    with_parts = [name for name, method in METHODS.items() if method.options is not None and method.converse is None]
+    with_parts = [name for name, method in METHODS.items() if method.options is not None and method.run_rounds is None]
     assert all(f"| `{name}` |" in FORMAT for name in with_parts)
 
 

@@ -36,11 +36,11 @@ from collabdm.flower.wire import (
     read_question,
 )
 from collabdm.images import ImageSet
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute
 from collabdm.methods.registry import METHODS
 from collabdm.rounds.contributions import ContributionFiles, read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, distill_files
-from collabdm.rounds.resumable import Bench
+from collabdm.rounds.exchange import Site, contribute_file, distill_files, prepare_site
 from collabdm.scoring.distilled_model_file import read_distilled_model
 
 SITES = ("east", "north", "south", "west")
@@ -79,9 +79,9 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same round between folders."""
     folder = tmp_path_factory.mktemp("by-file")
     for site in SITES:
-        contribute_file(PLAN, held_by(site), Site(site), contribution_path(folder, site), Bench(folder))
+        contribute_file(prepare_site(PLAN, held_by(site), Site(site)), contribution_path(folder, site), RunContext())
     sent = ContributionFiles(PLAN, [contribution_path(folder, site) for site in SITES])
-    distill_files(PLAN, sent, outcome_path(PLAN, folder), Bench(folder))
+    distill_files(PLAN, sent, outcome_path(PLAN, folder), RunContext())
     return folder
 
 

@@ -12,8 +12,9 @@ from collabdm.documents.contribution_file import contribution_bytes, write_contr
 from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
 from collabdm.images import ImageSet
-from collabdm.matching.networks import statistics_width
+from collabdm.matching.network_size import statistics_width
 from collabdm.methods.collabdm import distill
+from collabdm.rounds import contributions
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.seeds import Purpose, Stream
 
@@ -31,7 +32,7 @@ def small(plan: Plan, k: int) -> Contribution:
 
 
 class Watched(ContributionFiles):
-    """Counts how many contributions are in memory at once."""
+    """Counts how many contributions are in memory at once, and how often each is asked for."""
 
     def __init__(self, plan: Plan, paths: list[Path]) -> None:
         super().__init__(plan, paths)
@@ -47,7 +48,8 @@ class Watched(ContributionFiles):
 
 
 @pytest.mark.parametrize(("merging", "sites"), [("weighted", 1000), ("uniform", 50)])
-def test_a_thousand_contributions_are_merged_with_none_kept_in_memory(merging, sites, tmp_path) -> None:
+def test_a_thousand_contributions_are_merged_with_none_kept_in_memory(merging, sites, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(contributions, "KEPT_IN_MEMORY", 0)
     plan = fixed_plan(sites=sites, merging=merging, ipc=4)
     sent = [small(plan, k) for k in range(sites)]
     paths = []
@@ -69,12 +71,22 @@ def files_of(plan: Plan, folder: Path, count: int) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_a_file_that_changes_its_site_meanwhile_is_refused(tmp_path) -> None:
+def test_files_that_fit_in_memory_are_read_once(tmp_path, monkeypatch) -> None:
+    plan = fixed_plan()
+    paths = files_of(plan, tmp_path, 2)
+    files = ContributionFiles(plan, paths)
+    for path in paths:
+        path.unlink()
+    assert [files[site].site for site in files] == ["site-0", "site-1"]
+
+
+def test_a_file_that_changes_its_site_meanwhile_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(contributions, "KEPT_IN_MEMORY", 0)
     plan = fixed_plan()
     paths = files_of(plan, tmp_path, 2)
     files = ContributionFiles(plan, paths)
     paths[0].write_bytes(paths[1].read_bytes())
-    with pytest.raises(DocumentError, match="should be of 'site-0'; found 'site-1'"):
+    with pytest.raises(DocumentError, match="should not change while it is used"):
         files["site-0"]
 
 

@@ -39,7 +39,6 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.cost import cost
 from collabdm.planning.make import plan_for_flows
 from collabdm.planning.settings import read_toml
-from collabdm.rounds.resumable import Bench
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
@@ -291,7 +290,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(grid, results) -> No
 def test_a_cell_scores_what_a_simulation_of_its_settings_scores(grid, results, tmp_path) -> None:
     for name in ("ours, beta 0.5, seed 0", "central, beta 0.5, seed 1"):
         cell = next(cell for cell in cells_of(grid) if cell.name == name)
-        alone = simulate(cell.experiment, Bench(tmp_path / cell.line))
+        alone = simulate(cell.experiment, tmp_path / cell.line)
         record = read_records(results)[cell.experiment.digest]
         assert record["scores"] == json.loads(json.dumps(running.found_in(alone)["scores"]))
         assert (
@@ -305,11 +304,11 @@ def test_answers_taken_over_give_the_set_that_answers_made_anew_give(grid, resul
         next(cell.experiment for cell in cells_of(grid) if cell.name == f"{line}, beta 0.5, seed 0")
         for line in ("collabdm", "ours")
     )
-    simulate(plain, Bench(tmp_path / "plain"))
+    simulate(plain, tmp_path / "plain")
     take_over(tmp_path / "plain", plain, tmp_path / "ours", ours)
     taken = {p.name: p.read_bytes() for p in (tmp_path / "ours" / "contributions").iterdir()}
-    simulate(ours, Bench(tmp_path / "ours"))
-    simulate(ours, Bench(tmp_path / "anew"))
+    simulate(ours, tmp_path / "ours")
+    simulate(ours, tmp_path / "anew")
     assert taken == {p.name: p.read_bytes() for p in (tmp_path / "anew" / "contributions").iterdir()}
     sets = [(tmp_path / name / "distilled.safetensors").read_bytes() for name in ("ours", "anew")]
     assert sets[0] == sets[1]

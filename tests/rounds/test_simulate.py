@@ -12,7 +12,7 @@ from command import picture_folder
 from pictures import parquet
 from pydantic import ValidationError
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.data.partition import Partition
 from collabdm.data.sources import limit, load
@@ -26,12 +26,14 @@ from collabdm.images import ImageSet
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.simulate import simulate, split_of
 from collabdm.matching.compute import Compute
+from collabdm.matching.run_context import RunContext
 from collabdm.planning.make import plan_for
 from collabdm.planning.presets import PRESETS
 from collabdm.planning.settings import merge_settings, network_list, networks_of, plan_settings
+from collabdm.progress import Progress, Stage
 from collabdm.rounds import resumable as module
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.resumable import Bench, ResumableRun
+from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.evaluation import EvaluationConfig, Score, for_as_many_steps, random_baselines
 from collabdm.scoring.outcomes import KINDS
 from collabdm.scoring.training import RECIPES
@@ -88,16 +90,16 @@ def compared(tmp_path_factory) -> tuple[Path, Experiment, dict[str, Any]]:
         networks=("ConvNet", "ConvNet:width=9,depth=1"),
         trials=2,
     )
-    return folder, experiment, simulate(experiment, Bench(folder))
+    return folder, experiment, simulate(experiment, folder)
 
 
 # --- the split -----------------------------------------------------------------------------------
 
 
 def test_a_saved_partition_replayed_gives_the_same_bytes_of_all_contributions(tmp_path) -> None:
-    simulate(tiny(), Bench(tmp_path / "first"))
+    simulate(tiny(), tmp_path / "first")
     saved = tmp_path / "first" / "partition.json"
-    simulate(tiny(partition=str(saved), beta=9.0, sites=2), Bench(tmp_path / "second"))
+    simulate(tiny(partition=str(saved), beta=9.0, sites=2), tmp_path / "second")
     assert contributions(tmp_path / "second") == contributions(tmp_path / "first")
     assert (tmp_path / "second" / "partition.json").read_bytes() == saved.read_bytes()
     assert set(contributions(tmp_path / "first")) == {"site-1.safetensors", "site-2.safetensors", "site-3.safetensors"}
@@ -106,10 +108,10 @@ def test_a_saved_partition_replayed_gives_the_same_bytes_of_all_contributions(tm
 def test_a_replayed_partition_that_changed_is_refused(tmp_path) -> None:
     Partition(("a", "b"), (torch.arange(50), torch.arange(50, 100)), 100).save(tmp_path / "split.json")
     experiment = tiny(partition=str(tmp_path / "split.json"))
-    simulate(experiment, Bench(tmp_path / "round"))
+    simulate(experiment, tmp_path / "round")
     Partition(("a", "b"), (torch.arange(60), torch.arange(60, 100)), 100).save(tmp_path / "split.json")
     with pytest.raises(DocumentError, match="found one with another partition: choose another folder"):
-        simulate(experiment, Bench(tmp_path / "round"))
+        simulate(experiment, tmp_path / "round")
 
 
 def test_no_beta_splits_evenly_and_at_random(tmp_path) -> None:
@@ -127,7 +129,7 @@ def test_a_small_beta_skews_what_a_large_one_spreads() -> None:
 
 def test_a_class_floor_gives_every_site_every_class(tmp_path) -> None:
     assert int(split_of(tiny(beta=0.05), ten_of_each()).counts(ten_of_each()).min()) == 0
-    simulate(tiny(beta=0.05, class_floor=2), Bench(tmp_path))
+    simulate(tiny(beta=0.05, class_floor=2), tmp_path)
     assert all(min(counts) >= 2 for counts in held_by(tmp_path).values())
     assert torch.tensor(list(held_by(tmp_path).values())).sum(0).tolist() == [10] * 10
 
@@ -136,7 +138,7 @@ def test_a_site_that_gets_no_image_is_left_out(tmp_path) -> None:
     Partition(("a", "idle", "b"), (torch.arange(50), torch.arange(0), torch.arange(50, 100)), 100).save(
         tmp_path / "split.json"
     )
-    simulate(tiny(partition=str(tmp_path / "split.json")), Bench(tmp_path / "round"))
+    simulate(tiny(partition=str(tmp_path / "split.json")), tmp_path / "round")
     assert set(held_by(tmp_path / "round")) == {"a", "b"}
     assert read_plan(tmp_path / "round" / "plan.json").sites == 2
 
@@ -148,17 +150,17 @@ def test_a_column_names_the_site_of_each_image(tmp_path) -> None:
     parquet(data / "train-00000-of-00001.parquet", labels, ["ill", "well"], hospital=hospitals)
     parquet(data / "test-00000-of-00001.parquet", [0, 1], ["ill", "well"], hospital=["west", "west"])
     experiment = tiny(data=str(data), side=8, site_column="hospital", per_class=None)
-    simulate(experiment, Bench(tmp_path / "round"))
+    simulate(experiment, tmp_path / "round")
     assert held_by(tmp_path / "round") == {"east": [0, 2], "west": [2, 1]}
 
 
 def test_images_are_resized_first_where_a_side_is_said(tmp_path) -> None:
-    simulate(tiny(side=12), Bench(tmp_path))
+    simulate(tiny(side=12), tmp_path)
     assert read_plan(tmp_path / "plan.json").image.shape == (1, 12, 12)
 
 
 def test_sites_may_take_part_in_some_steps_only(tmp_path) -> None:
-    simulate(tiny(plan=PLAN | {"fraction": 0.4, "steps": 6}, compare=("central",)), Bench(tmp_path))
+    simulate(tiny(plan=PLAN | {"fraction": 0.4, "steps": 6}, compare=("central",)), tmp_path)
     plan = read_plan(tmp_path / "plan.json")
     assert plan.site_names == ("site-1", "site-2", "site-3")
     sent = [read_contribution(tmp_path / "contributions" / f"{name}.safetensors", plan) for name in plan.site_names]
@@ -175,7 +177,7 @@ def test_test_images_are_labelled_by_the_class_names_of_the_training_images(tmp_
         return [Score("collabdm", "ConvNet", (0.5,), 1)]
 
     monkeypatch.setitem(KINDS, DistilledSet, replace(KINDS[DistilledSet], score=watch))
-    simulate(tiny(data=str(tmp_path / "data"), sites=1, per_class=None), Bench(tmp_path / "round"))
+    simulate(tiny(data=str(tmp_path / "data"), sites=1, per_class=None), tmp_path / "round")
     assert seen[0].labels.tolist() == [1, 2, 2]
     assert seen[0].classes == ("cat", "dog", "owl")
 
@@ -286,22 +288,22 @@ def test_the_bytes_of_every_file_are_in_the_results(compared) -> None:
 def test_a_finished_round_is_not_made_again(compared) -> None:
     folder, experiment, results = compared
 
-    def never(what: str, at: int, total: int) -> None:
-        pytest.fail(f"{what} was made again")
+    def never(event: Progress) -> None:
+        pytest.fail(f"{event.label} was made again")
 
-    assert json.loads(json.dumps(simulate(experiment, Bench(folder, Compute(), never)))) == json.loads(
+    assert json.loads(json.dumps(simulate(experiment, folder, RunContext(Compute(), never)))) == json.loads(
         json.dumps(results)
     )
 
 
 def test_damaged_results_are_made_again(tmp_path) -> None:
-    first = simulate(tiny(), Bench(tmp_path))
+    first = simulate(tiny(), tmp_path)
     (tmp_path / "results.json").write_text('{"scores": [')
-    assert simulate(tiny(), Bench(tmp_path)) == first
+    assert simulate(tiny(), tmp_path) == first
 
 
 def test_the_same_experiment_elsewhere_has_the_same_results(tmp_path) -> None:
-    assert simulate(tiny(), Bench(tmp_path / "a")) == simulate(tiny(), Bench(tmp_path / "b"))
+    assert simulate(tiny(), tmp_path / "a") == simulate(tiny(), tmp_path / "b")
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -336,7 +338,7 @@ def test_the_bare_name_of_the_embedding_network_is_that_network() -> None:
     plain = NetworkSpec(width=16, depth=2)
     specs = networks_of(("ConvNet", "ConvNet:width=32", "AlexNet"), plain)
     assert specs == (plain, NetworkSpec(width=32), NetworkSpec(name="AlexNet"))
-    assert tiny().protocol().networks == (NetworkSpec(width=8, depth=1),)
+    assert tiny().evaluation().networks == (NetworkSpec(width=8, depth=1),)
 
 
 @pytest.mark.parametrize("text", ["LeNet", "ConvNet:width=1", "ConvNet:width", "AlexNet:depth=2", "ConvNet:a=b"])
@@ -367,26 +369,26 @@ def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_th
 
     def stopped_after(steps: int) -> int | None:
         """Keep so many states, then press Ctrl-C; how many steps were already made."""
-        with contextlib.suppress(KeyboardInterrupt), ResumableRun(output, "run", Bench(tmp_path)) as run:
+        with contextlib.suppress(KeyboardInterrupt), ResumableRun(output, "run", RunContext()) as run:
             for step in range(1, steps + 1):
-                run.keep(State(step, torch.full((1, 1, 2, 2), float(step))))
+                run.keep(Checkpoint(step, {"images": torch.full((1, 1, 2, 2), float(step))}))
                 assert state.exists() == (step > 1)  # after five seconds, after twenty-five, after thirty
             raise KeyboardInterrupt
         return run.resume and run.resume.done
 
     assert stopped_after(3) is None
     assert stopped_after(0) == 2
-    with ResumableRun(output, "another run", Bench(tmp_path)) as run:
+    with ResumableRun(output, "another run", RunContext()) as run:
         assert run.resume is None
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_of_a_part_says_which_part_it_is(tmp_path) -> None:
-    seen = []
-    bench = Bench(tmp_path, Compute(), lambda *step: seen.append(step))
-    with ResumableRun(tmp_path / "a", "run", bench, "site 1 of 2: ") as run:
-        run.progress("statistics", 1, 3)
-    assert seen == [("site 1 of 2: statistics", 1, 3)]
+def test_progress_at_a_site_carries_its_name(tmp_path) -> None:
+    events: list[Progress] = []
+    context = RunContext(report=events.append).at_site("north")
+    with ResumableRun(tmp_path / "a", "run", context) as run:
+        run.report(Progress(Stage.STATISTICS, 1, 3))
+    assert events == [Progress(Stage.STATISTICS, 1, 3, site="north")]
 
 
 def test_larger_sets_of_real_images_take_as_many_steps_but_each_image_thirty_times_at_least() -> None:

@@ -153,7 +153,7 @@ def test_a_plan_without_a_probe_is_refused(here, plan) -> None:
 @pytest.mark.parametrize("command", [CONTRIBUTE, DISTILL], ids=lambda c: c[0])
 def test_a_plan_of_a_method_that_is_not_here_is_refused(command, here, plan) -> None:
     write_as(plan.model_copy(update={"method": "magic"}))
-    refused(*command, said=("`method` should be one of collabdm, ", "found 'magic' in the plan"))
+    refused(*command, said=("`method` should be one of collabdm, ", "found 'magic'"))
 
 
 def write_as(plan: Plan) -> None:
@@ -390,7 +390,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "pictures of four pixels": (
         lambda: small_parquet([0, 1], ["cat", "dog"]),
         "held.parquet",
-        ("(channels, height, width) = (3, 8, 8), as the plan says; found (3, 4, 4)", "`--resize` brings them to it"),
+        ("(channels, height, width) = (3, 8, 8), as in the plan; found (3, 4, 4)", "`--resize` brings them to it"),
     ),
     "a table that is none": (
         lambda: Path("held.parquet").write_text("?"),
@@ -416,7 +416,7 @@ def test_data_that_does_not_fit_is_refused(bad, here) -> None:
 def test_pictures_of_another_size_or_colour_are_refused_and_resize_mends_it(side, channels, here, plan) -> None:
     picture_folder(Path("held"), side, channels, cat=2, owl=1)
     command = with_option(CONTRIBUTE, "--data", "held")
-    refused(*command, said=(f"(3, 8, 8), as the plan says; found ({channels}, {side}, {side})", "`--resize` brings"))
+    refused(*command, said=(f"(3, 8, 8), as in the plan; found ({channels}, {side}, {side})", "`--resize` brings"))
     done(*command, "--resize")
     assert read_contribution("answer.st", plan).statistics.totals.tolist() == [2, 1]
 
@@ -630,7 +630,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--method", "magic"), "`--method` should be collabdm, collabdm-pae, localdm"),
+        (("--method", "magic"), "`method` should be one of collabdm, collabdm-pae, localdm"),
         (("--compare", "random,magic"), "`compare` should be of random, sites, all, collabdm"),
         (("--sites", "0"), "`sites` should be greater than or equal to 1; found 0"),
         (("--beta", "-1"), "`beta` should be greater than 0; found -1"),

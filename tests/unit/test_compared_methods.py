@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tiny import CLASSES, GREY, NETWORK, tiny_data, tiny_plan
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.extra_tensors import declared_bytes
@@ -21,11 +21,13 @@ from collabdm.images import ImageSet
 from collabdm.lab.settings import simulation
 from collabdm.matching.augment import identity
 from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.run_context import RunContext
 from collabdm.matching.weights import load_weights, network_of, weights_of
 from collabdm.methods import collabdm as collab
 from collabdm.methods import coreset
-from collabdm.methods.base import Run, options_of
-from collabdm.methods.dense import Dense, GeneratorTraining, ensemble_of, new_generator, softened
+from collabdm.methods.base import parse_options
+from collabdm.methods.dense import Dense, softened
+from collabdm.methods.dense_generator import GeneratorTraining, ensemble_of, new_generator
 from collabdm.methods.dosfl import Dosfl, Steps, unroll
 from collabdm.methods.fedd3 import FedD3, Inducing, centred, induce, loss_of, ntk, predict
 from collabdm.methods.registry import METHODS, contribution_spec, method_of
@@ -36,9 +38,8 @@ from collabdm.planning.presets import preset_settings
 from collabdm.planning.settings import merge_settings, new_plan
 from collabdm.report.gathering import OWN, parts_of
 from collabdm.rounds.contributions import ContributionFiles, contribution_limit, parse_contribution, read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_of
+from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_path, prepare_site
 from collabdm.rounds.policy import Policy, PolicyError, preview_contribution
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.outcomes import KINDS
 from collabdm.seeds import Purpose, Stream, derive
 
@@ -59,7 +60,7 @@ def plan_of(method: str, **changes: Any) -> Plan:
     return make_plan(CLASSES, GREY, **METHODS[method].adapt(settings | changes))
 
 
-def answers_to(plan: Plan, run: Run = Run()) -> list[Contribution]:
+def answers_to(plan: Plan, run: RunContext = RunContext()) -> list[Contribution]:
     method = method_of(plan)
     sets = [tiny_data(counts, seed) for seed, counts in enumerate(HOLDINGS)]
     return [method.contribute(plan, data, f"site-{k}", run) for k, data in enumerate(sets)]
@@ -113,22 +114,22 @@ def weights_after(made: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("method", sorted(OPTIONS))
 def test_a_round_stopped_at_any_state_goes_on_to_the_same_outcome(method: str) -> None:
     plan = plan_of(method)
-    states: list[State] = []
+    states: list[Checkpoint] = []
 
-    def keep(state: State) -> None:
-        kept = {name: value.clone() for name, value in state.optimiser.items()}
-        states.append(State(state.done, state.images.clone(), kept))
+    def keep(state: Checkpoint) -> None:
+        kept = {name: value.clone() for name, value in state.tensors.items()}
+        states.append(Checkpoint(state.done, kept))
 
     module = method_of(plan)
     sets = [tiny_data(counts, seed) for seed, counts in enumerate(HOLDINGS)]
-    whole = contribution_bytes(module.contribute(plan, sets[0], "site-0", Run(keep=keep)))
+    whole = contribution_bytes(module.contribute(plan, sets[0], "site-0", RunContext(keep=keep)))
     for state in states[:2]:
-        assert contribution_bytes(module.contribute(plan, sets[0], "site-0", Run(resume=state))) == whole
+        assert contribution_bytes(module.contribute(plan, sets[0], "site-0", RunContext(resume=state))) == whole
     sent = answers_to(plan)
     states.clear()
-    made = module.distill(plan, sent, Run(keep=keep))
+    made = module.distill(plan, sent, RunContext(keep=keep))
     for state in states[:2]:
-        again = module.distill(plan, sent[::-1], Run(resume=state))
+        again = module.distill(plan, sent[::-1], RunContext(resume=state))
         assert all(torch.equal(a, b) for a, b in zip(weights_after(again), weights_after(made), strict=True))
 
 
@@ -153,11 +154,11 @@ def test_the_presets_of_the_other_systems_make_the_plans_that_their_authors_publ
     assert all(plan.method == name for name, plan in plans.items())
     assert contribution_spec(plans["fedd3"]).extra["images"].shape == (100, 3, 32, 32)  # IPC 50 from 5 sites
     assert contribution_spec(plans["dosfl"]).extra["images"].shape == (10, 10, 3, 32, 32)
-    options = options_of(plans["dosfl"].options, Dosfl)
+    options = parse_options(plans["dosfl"].options, Dosfl)
     assert (options.passes * 10, options.window) == (200, 60)  # T and W of Feng et al.
     assert sum(part.nbytes for part in contribution_spec(plans["dense"]).extra.values()) == 1_276_968  # 1.28 MB
     for name, plan in plans.items():
-        settings = options_of(plan.options, METHODS[name].options or Dense).model_dump(mode="json")
+        settings = parse_options(plan.options, METHODS[name].options or Dense).model_dump(mode="json")
         assert merge_settings(settings, preset_settings(name)["options"]) == settings
 
 
@@ -190,23 +191,25 @@ def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_ima
     plan, sent = plan_of(method), []
     for k, counts in enumerate(HOLDINGS):
         sent.append(tmp_path / f"{k}.safetensors")
-        contribute_file(plan, tiny_data(counts, k), Site(f"site-{k}"), sent[-1], Bench(tmp_path))
+        contribute_file(prepare_site(plan, tiny_data(counts, k), Site(f"site-{k}")), sent[-1], RunContext())
     outputs = [tmp_path / "a" / "made.safetensors", tmp_path / "b" / "made.safetensors"]
     for output, order in zip(outputs, (sent, sent[::-1]), strict=True):
-        distill_files(plan, ContributionFiles(plan, order), output, Bench(tmp_path))
+        distill_files(plan, ContributionFiles(plan, order), output, RunContext())
     own = read_contribution(sent[0], plan).parts.values()
     assert parts_of(sent[0])[1][OWN] == sum(part.nbytes for part in own) > 0
     made = KINDS[METHODS[method].outcome].read(outputs[0])
     assert (made.plan, made.method) == (plan, method)
     assert made.sites == {"site-0": HOLDINGS[0], "site-1": HOLDINGS[1]}
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
-    assert picture_of(outputs[0]).exists() == (method != "dense")
+    assert picture_path(outputs[0]).exists() == (method != "dense")
 
 
 def test_a_round_of_files_is_refused_where_one_round_is_not_enough(tmp_path) -> None:
     for method in ("fedavg", "rounds-means", "rounds-gradients"):
         with pytest.raises(PlanError, match="needs a single round"):
-            contribute_file(plan_of(method), tiny_data([1, 1, 1]), Site("a"), tmp_path / "a", Bench(tmp_path))
+            contribute_file(
+                prepare_site(plan_of(method), tiny_data([1, 1, 1]), Site("a")), tmp_path / "a", RunContext()
+            )
     assert not list(tmp_path.iterdir())
 
 
@@ -220,7 +223,7 @@ def test_a_plan_with_options_can_be_hashed_by_what_identifies_it() -> None:
 @pytest.mark.parametrize("method", sorted(OPTIONS))
 def test_a_policy_counts_the_parts_of_a_method_and_what_they_begin_from(method: str) -> None:
     plan, data = plan_of(method), tiny_data(HOLDINGS[0], 0)
-    whole = len(contribution_bytes(method_of(plan).contribute(plan, data, "site-0", Run())))
+    whole = len(contribution_bytes(method_of(plan).contribute(plan, data, "site-0", RunContext())))
     assert ("in all", f"{whole:,} bytes") in preview_contribution(plan, data, "site-0")
     assert cost(plan).file_bytes + declared_bytes(contribution_spec(plan).extra) >= whole
     with pytest.raises(PolicyError, match="largest_bytes"):
@@ -279,7 +282,7 @@ def test_inducing_points_fit_better_than_the_images_they_begin_as() -> None:
     problem = Inducing(data, GREY.normalisation, torch.tensor([0, 1, 2]), 3, 10)
     start = GREY.normalisation.apply(Stream.of(0, Purpose.DATA).uniforms(3, 1, 8, 8))
     options = FedD3(iterations=60, learning_rate=0.05, stop=1)
-    learned = induce(State(0, start), problem, options, Run())
+    learned = induce(Checkpoint(0, {"images": start}), problem, options, RunContext())
     x = GREY.normalisation.apply(data.images)
 
     def loss(support: torch.Tensor) -> float:
@@ -314,7 +317,7 @@ def test_centres_are_each_the_farthest_from_those_before_and_equal_images_are_al
 @pytest.mark.parametrize("rule", ["herding", "centres", "random"])
 def test_a_coreset_is_of_the_site_s_images_and_repeats_what_is_too_few(rule: str) -> None:
     plan, data = plan_of("coreset", options={"images": 6, "rule": rule}), tiny_data([8, 1, 0])
-    parts = METHODS["coreset"].contribute(plan, data, "site-0", Run()).parts
+    parts = METHODS["coreset"].contribute(plan, data, "site-0", RunContext()).parts
     assert parts["labels"].tolist() == [0, 0, 0, 1, 1, 1]
     real = {image.numpy().tobytes() for image in data.images}
     found = [image.numpy().tobytes() for image in parts["images"]]
@@ -416,7 +419,9 @@ def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_ima
         networks.append(build(NETWORK, GREY.shape, 3))
         load_weights(networks[-1], sent.parts)
     ensemble, seen = ensemble_of([network.eval() for network in networks]), {}
-    made = METHODS["dense"].distill(plan, answers_to(plan), Run(watch=lambda what, at, f: seen.setdefault(what, f)))
+    made = METHODS["dense"].distill(
+        plan, answers_to(plan), RunContext(watch=lambda what, at, f: seen.setdefault(what, f))
+    )
     x = GREY.normalisation.apply(tiny_data([30, 30, 30], 9).images)
     fresh = build(NETWORK, GREY.shape, 3)  # as the student begins
     seed_weights(fresh, Stream.of(derive(plan.seed, "dense"), Purpose.NETWORK))
@@ -459,9 +464,9 @@ def test_a_round_of_gradient_matching_is_one_step_of_plain_loops() -> None:
     plan = plan_of("rounds-gradients", images="float32", augment=(), batch=None, options=options)
     sites = {f"site-{k}": tiny_data(counts, k) for k, counts in enumerate(HOLDINGS)}
     start = Stream.of(4, Purpose.DATA).normals(6, 1, 8, 8)
-    converse = METHODS["rounds-gradients"].converse
-    assert converse is not None
-    made, traffic = converse(plan, sites, Run(resume=State(0, start)))
+    run_rounds = METHODS["rounds-gradients"].run_rounds
+    assert run_rounds is not None
+    made, traffic = run_rounds(plan, sites, RunContext(resume=Checkpoint(0, {"images": start})))
     network = build(NETWORK, GREY.shape, 3)
     seed_weights(network, Stream.of(plan.seed, Purpose.WEIGHTS, 0))
     weights = list(network.parameters())
@@ -488,11 +493,11 @@ def test_a_round_of_gradient_matching_is_one_step_of_plain_loops() -> None:
 
 
 def test_gradient_matching_refuses_what_it_would_not_do() -> None:
-    converse, sites = METHODS["rounds-gradients"].converse, {"a": tiny_data([1, 1, 1]), "b": tiny_data([1, 1, 1])}
-    assert converse is not None
+    run_rounds, sites = METHODS["rounds-gradients"].run_rounds, {"a": tiny_data([1, 1, 1]), "b": tiny_data([1, 1, 1])}
+    assert run_rounds is not None
     for matching in ({"optimiser": "adam"}, {"schedule": "cosine"}, {"spread": 1.0}):
         with pytest.raises(PlanError, match=r"options.matching"):
-            converse(plan_of("rounds-gradients", options={"rounds": 1, "matching": matching}), sites, Run())
+            run_rounds(plan_of("rounds-gradients", options={"rounds": 1, "matching": matching}), sites, RunContext())
 
 
 def test_matching_means_in_rounds_gives_the_set_of_collabdm() -> None:
@@ -503,9 +508,9 @@ def test_matching_means_in_rounds_gives_the_set_of_collabdm() -> None:
     options = {"rounds": 4, "matching": {"learning_rate": 1.0}}
     plan = plan_of("rounds-means", **settings, options=options)
     sets = {f"site-{k}": tiny_data(counts, k) for k, counts in enumerate(HOLDINGS)}
-    converse = METHODS["rounds-means"].converse
-    assert converse is not None
-    made, traffic = converse(plan, sets, Run())
+    run_rounds = METHODS["rounds-means"].run_rounds
+    assert run_rounds is not None
+    made, traffic = run_rounds(plan, sets, RunContext())
     single = tiny_plan(sites=2, steps=4, pae=1, **settings)
     once = collab.distill(single, [collab.contribute(single, data, name) for name, data in sets.items()])
     assert torch.allclose(made.images.images, once.images.images, atol=1e-4)  # type: ignore[union-attr]
@@ -516,11 +521,11 @@ def test_matching_means_in_rounds_gives_the_set_of_collabdm() -> None:
 def test_one_federated_round_at_one_site_is_local_training() -> None:
     plan = plan_of("fedavg", options={"rounds": 2, "local": {"epochs": 1, "batch": 4}})
     sets = {f"site-{k}": tiny_data(counts, k) for k, counts in enumerate(HOLDINGS)}
-    converse = METHODS["fedavg"].converse
-    assert converse is not None
-    states: list[State] = []
-    made, traffic = converse(plan, sets, Run(keep=states.append))
-    again, _ = converse(plan, sets, Run(resume=states[0]))
+    run_rounds = METHODS["fedavg"].run_rounds
+    assert run_rounds is not None
+    states: list[Checkpoint] = []
+    made, traffic = run_rounds(plan, sets, RunContext(keep=states.append))
+    again, _ = run_rounds(plan, sets, RunContext(resume=states[0]))
     assert all(torch.equal(a, b) for a, b in zip(weights_after(made), weights_after(again), strict=True))
     assert traffic.up == traffic.down
     assert traffic.up["site-0"] == 2 * sum(value.nbytes for value in weights_after(made))

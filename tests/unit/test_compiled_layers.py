@@ -15,10 +15,11 @@ from collabdm.documents.plan import ImageSpec
 from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
 from collabdm.matching import compute
-from collabdm.matching.compiled_layers import fused
+from collabdm.matching.compiled_layers import run_fused
 from collabdm.matching.compute import CHUNKS, Compute
 from collabdm.matching.embedding import Sampling, plan_embedding
 from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.local_training import LocalTask, LocalTraining, train_locally
 from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
@@ -51,13 +52,13 @@ def test_fused_layers_are_the_layers(spec: NetworkSpec, side: int) -> None:
     network, x = seeded(spec, side), images(4, side)
     with torch.no_grad():
         expected = network.features(x)
-        assert float((fused(list(network.features), x) - expected).norm() / expected.norm()) < 1e-5
+        assert float((run_fused(list(network.features), x) - expected).norm() / expected.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("spec", SPECS[:3], ids=str)
 def test_fused_layers_have_the_gradient_of_the_layers(spec: NetworkSpec) -> None:
     network, x = seeded(spec, 16), images(3, 16).requires_grad_()
-    mine = torch.autograd.grad(fused(list(network.features), x).square().sum(), x)[0]
+    mine = torch.autograd.grad(run_fused(list(network.features), x).square().sum(), x)[0]
     theirs = torch.autograd.grad(network.features(x).square().sum(), x)[0]
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
@@ -80,9 +81,10 @@ def compare_compiled_means() -> None:
 
 def test_running_statistics_of_local_training_are_of_its_batches_alone() -> None:
     plan = tiny_plan()
-    network = build(NetworkSpec(width=8, depth=1, norm="batch"), plan.image.shape, len(plan.classes))
+    spec = NetworkSpec(width=8, depth=1, norm="batch")
+    network = build(spec, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(1, Purpose.NETWORK))
-    train_locally(LocalTask(network, tiny_data((4, 3, 3)), plan, seed=2), LocalTraining(epochs=3, batch=4), Compute())
+    train_locally(LocalTask(network, spec, tiny_data((4, 3, 3)), plan, seed=2), LocalTraining(epochs=3, batch=4))
     assert network.get_buffer("features.1.num_batches_tracked") == 3 * 3
 
 
@@ -91,7 +93,7 @@ def trained_weights(compute: Compute) -> torch.Tensor:
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(1, Purpose.NETWORK))
     train_locally(
-        LocalTask(network, tiny_data((4, 3, 3)), plan, seed=2), local, compute
+        LocalTask(network, plan.network, tiny_data((4, 3, 3)), plan, seed=2), local, RunContext(compute)
     )  # two images in the last batch
     return torch.cat([value.detach().flatten() for value in network.parameters()])
 
@@ -134,7 +136,7 @@ def test_too_little_memory_makes_the_passes_smaller_and_is_said(
 ) -> None:
     monkeypatch.setattr(compute, "SMALL", 1)
     plan = make_plan(("cat", "dog"), ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,)), pae=1)
-    embedding = plan_embedding(plan, Compute(compiled=False)).at(0)
+    embedding = plan_embedding(plan, Compute(compiled=False))
     room = 9
 
     def work() -> int:

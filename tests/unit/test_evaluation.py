@@ -16,10 +16,9 @@ from collabdm.lab.simulate import simulate
 from collabdm.matching import compute
 from collabdm.matching.augment import cutmix
 from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import geometry
-from collabdm.methods.base import Run
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import distill
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.dd_ranking import (
     augmentation_robust_score,
@@ -98,7 +97,7 @@ def test_the_strong_recipe_is_adamw_cosine_and_cutmix() -> None:
 def test_a_network_learns_with_cutmix() -> None:
     plan, data = tiny_plan(), tiny_data((20, 20, 20))
     recipe = RECIPES["strong"].model_copy(update={"epochs": 60, "learning_rate": 0.01, "augment": False})
-    trainer = Trainer(Task(NETWORK, data, geometry(plan), recipe), Compute(compiled=False))
+    trainer = Trainer(Task(NETWORK, data, plan_geometry(plan), recipe), Compute(compiled=False))
     trainer.train(0)
     assert trainer.accuracy(data) > 0.6  # brightness tells the classes apart; chance is a third
 
@@ -107,7 +106,7 @@ def test_a_network_learns_with_cutmix() -> None:
 def test_networks_trained_together_are_those_trained_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, data, seeds = tiny_plan(), tiny_data((20, 20, 20)), [3, 4, 5]
     recipe = RECIPES[name].model_copy(update={"epochs": 3, "batch": 20})
-    trainer = Trainer(Task(NETWORK, data, geometry(plan), recipe), Compute(compiled=False))
+    trainer = Trainer(Task(NETWORK, data, plan_geometry(plan), recipe), Compute(compiled=False))
     alone = []
     for seed in seeds:
         trainer.train(seed)
@@ -123,7 +122,7 @@ def test_networks_trained_together_are_those_trained_alone(name: str, monkeypatc
 def test_networks_whose_images_depend_on_each_other_are_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
     batch_norm = NETWORK.model_copy(update={"norm": "batch"})
-    task = Task(batch_norm, tiny_data((6, 6, 6)), geometry(tiny_plan()), SHORT)
+    task = Task(batch_norm, tiny_data((6, 6, 6)), plan_geometry(tiny_plan()), SHORT)
     means = [n.features[1].running_mean.clone() for n in Trainer(task, Compute(compiled=False)).train_each([1, 2])]
     assert not torch.equal(*means)
 
@@ -213,7 +212,7 @@ def test_a_curve_holds_the_set_of_every_chosen_step_and_ends_at_the_final_one(tm
     plan = tiny_plan(refinement={"passes": 2})
     curve = Curve(plan, tmp_path, 3)
     sent = answers(plan, [(4, 4, 4), (3, 0, 5)])
-    made = distill(plan, sent, Run(keep=curve.keep))
+    made = distill(plan, sent, RunContext(keep=curve.keep))
     sets = curve.sets(made)
     assert list(sets) == [1, 2, 4, 6]
     assert torch.equal(sets[6].images.images, made.images.images)
@@ -231,11 +230,11 @@ def test_a_simulation_scores_its_curve_and_goes_on_with_it(tmp_path) -> None:
         "data": "digits", "method": "collabdm", "sites": 2, "beta": 0.5, "per_class": 4, "trials": 1,
         "recipe": "short", "epochs": 1, "compare": (), "plan": plan,
     }  # fmt: skip
-    results = simulate(Experiment(**settings, curve=2), Bench(tmp_path))
+    results = simulate(Experiment(**settings, curve=2), tmp_path)
     assert [point["step"] for point in results["curve"]] == [1, 2, 4]
     assert results["curve"][-1]["accuracies"] == results["scores"][0]["accuracies"]
     kept = json.loads((tmp_path / "results.json").read_text())
-    again = simulate(Experiment(**settings, curve=2), Bench(tmp_path))
+    again = simulate(Experiment(**settings, curve=2), tmp_path)
     assert json.loads(json.dumps(again)) == kept
     assert len(read_distilled(tmp_path / "distilled.safetensors").images) == 10
     assert "curve" not in Experiment(**settings).model_dump(mode="json")  # older experiments keep their digest

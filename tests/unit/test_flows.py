@@ -330,7 +330,7 @@ def test_a_table_is_read_in_chunks(tmp_path, monkeypatch) -> None:
     whole, _ = read_flows(path, tiny_schema())
     monkeypatch.setattr("collabdm.data.flows.chunks.CHUNK_BYTES", 1000)
     steps: list[tuple[int, int]] = []
-    parts, _ = read_flows(path, tiny_schema(), Reading(progress=lambda what, done, total: steps.append((done, total))))
+    parts, _ = read_flows(path, tiny_schema(), Reading(report=lambda event: steps.append((event.done, event.total))))
     assert torch.equal(whole.levels, parts.levels)
     assert len(steps) > 10
     assert steps[-1] == (path.stat().st_size,) * 2

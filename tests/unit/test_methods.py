@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings, strategies
 from tiny import CLASSES, COLOUR, GREY, NETWORK, answers, tiny_data, tiny_plan
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.outcomes import DistilledSet
@@ -24,12 +24,13 @@ from collabdm.matching.class_statistics import merge
 from collabdm.matching.compute import CHUNKS, Compute
 from collabdm.matching.embedding import class_means, plan_embedding
 from collabdm.matching.loop import Target, learning_rate, matching_loss
-from collabdm.methods.base import Run
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import apportion, contribute, distill
 from collabdm.methods.localdm import random_images
 from collabdm.methods.registry import METHODS, method_of
 from collabdm.planning.make import make_plan
-from collabdm.rounds.resumable import read_state, write_state
+from collabdm.progress import Progress
+from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
 from collabdm.seeds import Purpose, Stream
 
 SITES = ("site-1", "site-2", "site-3")
@@ -102,7 +103,7 @@ def test_contributions_that_do_not_fit_are_refused_before_the_work() -> None:
             replace(tiny_data([1, 1, 1]), classes=("cow", "a", "b")),
         ),
         ("at least one image of the plan's classes; found none", tiny_data([1, 1, 1]).subset(torch.arange(0))),
-        (r"as the plan says; found \(3, 8, 8\)", tiny_data([1, 1, 1], plan=tiny_plan(image=COLOUR))),
+        (r"as in the plan; found \(3, 8, 8\)", tiny_data([1, 1, 1], plan=tiny_plan(image=COLOUR))),
     ],
 )
 def test_data_that_do_not_fit_the_plan_are_refused(message: str, data: ImageSet) -> None:
@@ -142,11 +143,12 @@ def test_sites_draw_their_own_batches_and_their_own_networks_for_local_distillat
 
 
 def test_progress_is_told_of_every_part() -> None:
-    told: list[tuple[str, int, int]] = []
-    run = Run(progress=lambda *part: told.append(part))
+    events: list[Progress] = []
+    run = RunContext(report=events.append)
     plan = tiny_plan(steps=2, refinement={"passes": 2})
-    distill(plan, [contribute(plan, tiny_data([2, 1, 1]), run=run)], run)
+    distill(plan, [contribute(plan, tiny_data([2, 1, 1]), context=run)], run)
     local, statistics = [("local distillation", i, 2) for i in (1, 2)], [("statistics", i, 2) for i in (1, 2)]
+    told = [(event.stage, event.done, event.total) for event in events]
     assert told == [*local, *statistics, *(("refinement", i, 4) for i in (1, 2, 3, 4))]
 
 
@@ -160,9 +162,9 @@ MATCHINGS = [
 ]
 
 
-def kept_states(work: Callable[[Run], Any]) -> tuple[Any, list[State]]:
-    states: list[State] = []
-    outcome = work(Run(keep=lambda state: states.append(copy.deepcopy(state))))
+def kept_states(work: Callable[[RunContext], Any]) -> tuple[Any, list[Checkpoint]]:
+    states: list[Checkpoint] = []
+    outcome = work(RunContext(keep=lambda state: states.append(copy.deepcopy(state))))
     return outcome, states
 
 
@@ -172,19 +174,19 @@ def test_a_resumed_refinement_is_the_uninterrupted_one_bit_for_bit(matching: dic
     sent = answers(plan, SKEWED)
     whole, states = kept_states(lambda run: distill(plan, sent, run))
     assert [state.done for state in states] == [1, 2, 3, 4, 5, 6]
-    assert not torch.equal(states[0].images, states[-1].images)
+    assert not torch.equal(states[0].tensors["images"], states[-1].tensors["images"])
     for state in states:
-        assert same_set(distill(plan, sent, Run(resume=state)), whole)
+        assert same_set(distill(plan, sent, RunContext(resume=state)), whole)
 
 
 @pytest.mark.parametrize("matching", MATCHINGS)
 def test_a_resumed_local_distillation_is_the_uninterrupted_one_bit_for_bit(matching: dict) -> None:
     local = {"steps": 4, "batch": 2, "images": 2, "matching": matching | {"spread": 0.1}}
     plan, data = tiny_plan(images="float32", local=local), tiny_data([5, 3, 1])
-    whole, states = kept_states(lambda run: contribute(plan, data, run=run))
+    whole, states = kept_states(lambda run: contribute(plan, data, context=run))
     assert [state.done for state in states] == [1, 2, 3, 4]
     for state in states:
-        resumed = contribute(plan, data, run=Run(resume=state))
+        resumed = contribute(plan, data, context=RunContext(resume=state))
         assert torch.equal(resumed.images.images, whole.images.images)
         assert contribution_bytes(resumed) == contribution_bytes(whole)
 
@@ -194,9 +196,9 @@ def test_a_run_that_is_resumed_leaves_the_state_as_it_was() -> None:
     sent = answers(plan, ONE)
     _, states = kept_states(lambda run: distill(plan, sent, run))
     before = copy.deepcopy(states[0])
-    distill(plan, sent, Run(resume=states[0]))
-    assert torch.equal(states[0].images, before.images)
-    assert all(torch.equal(states[0].optimiser[name], value) for name, value in before.optimiser.items())
+    distill(plan, sent, RunContext(resume=states[0]))
+    assert set(states[0].tensors) == set(before.tensors) > {"images"}
+    assert all(torch.equal(states[0].tensors[name], value) for name, value in before.tensors.items())
 
 
 # the images that refinement starts from
@@ -326,7 +328,8 @@ def objective(plan: Plan, sent: list[Contribution], images: ImageSet) -> float:
     labels = images.labels.repeat_interleave(plan.pae**2)
     embedding, total = plan_embedding(plan, Compute()), 0.0
     for t in range(plan.steps):
-        means = embedding.at(t).sketched(class_means(embedding.values(x, labels), labels, len(plan.classes)))
+        at_step = embedding.at(t)
+        means = at_step.sketched(class_means(at_step.values(x, labels), labels, len(plan.classes)))
         total += float(matching_loss(means, Target(merged.means[t], merged.present[t])))
     return total
 
@@ -381,8 +384,8 @@ def test_an_iteration_moves_the_images_drawn_for_it(done: int) -> None:
     plan = tiny_plan(steps=done + 1, ipc=4, images="float32", refinement={"batch": 3})
     sent = answers(plan, EVEN)
     start = without_refinement(plan, sent).images
-    state = State(done, plan.image.normalisation.apply(start))
-    moved = (distill(plan, sent, Run(resume=state)).images.images - start).abs().amax((1, 2, 3)) > 1e-4
+    state = Checkpoint(done, {"images": plan.image.normalisation.apply(start)})
+    moved = (distill(plan, sent, RunContext(resume=state)).images.images - start).abs().amax((1, 2, 3)) > 1e-4
     stream = Stream.of(plan.seed, Purpose.SERVER, done + 1)
     drawn = [sorted(stream.permutation(4)[:3].tolist()) for _ in CLASSES]
     assert [torch.nonzero(of_class).flatten().tolist() for of_class in moved.reshape(3, 4)] == drawn
@@ -412,18 +415,18 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
 def test_class_means_in_bfloat16_are_within_one_in_a_hundred() -> None:
     plan, data = tiny_plan(network=NetworkSpec(width=16, depth=2)), tiny_data([20, 20, 20])
     exact = contribute(plan, data).statistics.means()
-    found = contribute(plan, data, run=Run(Compute(precision="bfloat16"))).statistics.means()
+    found = contribute(plan, data, context=RunContext(Compute(precision="bfloat16"))).statistics.means()
     assert 0 < relative_error(found, exact) < 1e-2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 def test_a_gpu_computes_what_the_cpu_computes() -> None:
     plan, data = tiny_plan(images="float32"), tiny_data([5, 3, 4])
-    on_gpu = Run(Compute("cuda"))
-    sent = [contribute(plan, data, run=run) for run in (Run(), on_gpu)]
+    on_gpu = RunContext(Compute("cuda"))
+    sent = [contribute(plan, data, context=run) for run in (RunContext(), on_gpu)]
     torch.testing.assert_close(sent[1].statistics.codes, sent[0].statistics.codes, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(sent[1].images.images, sent[0].images.images, rtol=1e-2, atol=1e-2)
-    made = [distill(plan, sent[:1], run).images.images for run in (Run(), on_gpu)]
+    made = [distill(plan, sent[:1], run).images.images for run in (RunContext(), on_gpu)]
     torch.testing.assert_close(made[1], made[0], rtol=1e-2, atol=1e-2)
 
 
@@ -433,12 +436,12 @@ def test_a_run_on_a_gpu_is_resumed_from_a_state_that_lay_on_the_disk(matching: d
     plan = tiny_plan(images="float32", refinement={"matching": matching})
     sent, states = answers(plan, EVEN), []
 
-    def keep(state: State) -> None:
-        write_state(state, "run", tmp_path / "state")
-        states.append(read_state(tmp_path / "state", "run"))
+    def keep(state: Checkpoint) -> None:
+        write_checkpoint(state, "run", tmp_path / "state")
+        states.append(read_checkpoint(tmp_path / "state", "run"))
 
-    whole = distill(plan, sent, Run(Compute("cuda"), keep=keep))
-    resumed = distill(plan, sent, Run(Compute("cuda"), resume=states[0]))
+    whole = distill(plan, sent, RunContext(Compute("cuda"), keep=keep))
+    resumed = distill(plan, sent, RunContext(Compute("cuda"), resume=states[0]))
     torch.testing.assert_close(resumed.images.images, whole.images.images, rtol=1e-4, atol=1e-4)
 
 
@@ -469,5 +472,5 @@ def test_central_makes_all_steps_at_the_one_site_that_holds_everything() -> None
 
 
 def test_a_method_that_this_version_does_not_know_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"`method` should be one of collabdm, .*; found 'magic' in the plan"):
+    with pytest.raises(PlanError, match=r"`method` should be one of collabdm, .*; found 'magic'"):
         method_of(tiny_plan(method="magic"))

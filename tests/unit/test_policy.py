@@ -13,12 +13,12 @@ from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import write_plan
 from collabdm.errors import DataError, PlanError
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute
 from collabdm.planning.cost import cost
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, prepare_site_data
+from collabdm.rounds.exchange import Site, contribute_file, prepare_site
 from collabdm.rounds.policy import Policy, PolicyError, preview_contribution, read_policy
-from collabdm.rounds.resumable import Bench
 
 DATA = tiny_data((5, 2, 3))
 NOISE = {"start": "noise", "steps": 2}
@@ -83,7 +83,7 @@ def test_all_that_is_not_allowed_is_said_at_once() -> None:
 def test_a_small_class_is_withheld_from_all_that_is_sent(tmp_path) -> None:
     plan, policy = tiny_plan(), Policy(smallest_class=3)
     path = tmp_path / "sent.safetensors"
-    contribute_file(plan, DATA, Site("north", policy), path, Bench(tmp_path))
+    contribute_file(prepare_site(plan, DATA, Site("north", policy)), path, RunContext())
     sent = read_contribution(path, plan)
     assert sent.statistics.classes.tolist() == [0, 2]
     assert sent.images.counts().tolist() == [plan.local.images, 0, plan.local.images]
@@ -93,7 +93,7 @@ def test_a_small_class_is_withheld_from_all_that_is_sent(tmp_path) -> None:
 
 def test_a_site_with_only_small_classes_sends_nothing() -> None:
     with pytest.raises(DataError, match=r"some class should have 6 images.*the largest has 5"):
-        prepare_site_data(tiny_plan(), DATA, Site("north", Policy(smallest_class=6)))
+        prepare_site(tiny_plan(), DATA, Site("north", Policy(smallest_class=6)))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import reference
 import torch
 from tiny import CLASSES, COLOUR, GREY, tiny_data, tiny_plan
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
@@ -12,7 +12,7 @@ from collabdm.matching.class_statistics import Merged, merge
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import class_means, plan_embedding
 from collabdm.matching.loop import Target, matching_loss
-from collabdm.methods.base import Run
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute, refine
 from collabdm.methods.localdm import local_images
 from collabdm.seeds import Purpose, Stream, derive
@@ -121,7 +121,7 @@ def test_a_run_of_refinement_with_momentum_is_that_of_the_reference() -> None:
 def check_refinement(plan: Plan) -> None:
     statistics, normalisation = merged(plan), plan.image.normalisation
     start = pixels(plan)
-    found = normalisation.apply(refine(plan, start, LABELS, statistics, Run()))
+    found = normalisation.apply(refine(plan, start, LABELS, statistics, RunContext()))
     sets = reference.server_dm(plan, as_sets(normalisation.apply(start)), as_targets(plan, statistics))
     assert float((found - normalisation.apply(start)).abs().max()) > 1e-3
     torch.testing.assert_close(found, as_batch(sets), rtol=1e-3, atol=1e-4)
@@ -134,7 +134,9 @@ def test_a_step_of_local_distillation_goes_down_the_gradient_of_the_reference(pa
     plan = tiny_plan(image=GREY, pae=pae, images="float32", local=local)
     data, normalisation = tiny_data([4, 3, 0]), plan.image.normalisation
     start = normalisation.apply(pixels(plan))
-    moved = local_images(plan, data, derive(plan.seed, "site", "a"), Compute(), State(0, start))
+    moved = local_images(
+        plan, data, derive(plan.seed, "site", "a"), RunContext(resume=Checkpoint(0, {"images": start}))
+    )
     sets = as_sets(start)
     expected = as_batch(reference.gradients(reference.local_loss(plan, data, "a", 0, sets), sets))
     assert float(expected.abs().max()) > 1e-3

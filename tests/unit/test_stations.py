@@ -25,7 +25,6 @@ from collabdm.lab.simulate import data_of, plan_of, simulate
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import with_rates
 from collabdm.planning.settings import new_plan
-from collabdm.rounds.resumable import Bench
 
 SCHEMA = tiny_schema(split="time", block=2, held_out=3)
 PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
@@ -153,7 +152,7 @@ def test_tables_that_are_no_sites_are_refused(tmp_path, two_files, monkeypatch, 
 
 
 def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -> None:
-    results = simulate(experiment(two_files, compare=("random", "sites", "all")), Bench(tmp_path / "sim"))
+    results = simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")
     made = read_distilled(tmp_path / "sim" / "distilled.safetensors")
     assert made.plan.flows == SCHEMA
     assert (made.plan.augment, made.plan.pae) == ((), 1)
@@ -161,7 +160,7 @@ def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -
     assert [score["what"] for score in results["scores"]] == [
         *("collabdm", "random real", "north alone", "south alone", "all the data"),
     ]
-    simulate(experiment(two_files, compare=("random", "sites", "all")), Bench(tmp_path / "sim"))  # it goes on
+    simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")  # it goes on
 
 
 def test_the_sites_of_one_table_are_drawn_by_dirichlet(two_files) -> None:
@@ -184,7 +183,7 @@ def test_an_experiment_without_tables_keeps_its_digest() -> None:
 
 def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps_its_digest() -> None:
     plain, own = Experiment(data="digits", recipe="short"), Experiment(data="digits", recipe="short", learning_rate=0.5)
-    assert (plain.protocol().recipe.learning_rate, own.protocol().recipe.learning_rate) == (0.02, 0.5)
+    assert (plain.evaluation().recipe.learning_rate, own.evaluation().recipe.learning_rate) == (0.02, 0.5)
     assert "learning_rate" not in plain.model_dump(mode="json")
     assert plain.digest != own.digest
     assert before_the_server(plain) == before_the_server(own)

@@ -12,8 +12,9 @@ from collabdm.documents.plan_file import read_plan
 from collabdm.errors import CollabDMError
 from collabdm.flower.connection import check_flower, check_key, check_server
 from collabdm.images import ImageSet
-from collabdm.methods.registry import one_round
+from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.rounds.exchange import DataSource
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import preview_contribution, read_policy
 
@@ -91,7 +92,7 @@ def check_plan(report: Report, path: Path, site: str) -> Plan | None:
 
     def read() -> Plan:
         plan = read_plan(path)
-        one_round(plan)
+        one_round_method(plan)
         plan.check_site(site)
         check_probe(plan)
         return plan
@@ -99,24 +100,20 @@ def check_plan(report: Report, path: Path, site: str) -> Plan | None:
     return report.check("plan", read, lambda _: "this machine computes the same as its author's")
 
 
-def check_data(
-    report: Report, plan: Plan, data: str, resize: bool, rows: str | None
-) -> ImageSet | None:
+def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | None:
     """Check that the site's data fits a plan.
 
     Args:
         report: receives the result.
         plan: the plan.
-        data: the data, as on the command line.
-        resize: bring images to the plan's size.
-        rows: of a table of flows, `COLUMN=VALUE` of the rows to use.
+        source: the data.
 
     Returns:
         The images, or None if something is wrong.
     """
     return report.check(
         "data",
-        lambda: load_for_plan(plan, data, resize, rows=rows),
+        lambda: load_for_plan(plan, source),
         lambda images: f"{len(images):,} images that fit the plan",
     )
 

@@ -11,7 +11,8 @@ from collabdm.errors import did_you_mean
 
 Preset = Literal["best", "paper", "fedd3", "dosfl", "dense"]
 
-Method = Literal[
+#: methods of this package; installed packages may add others, so `--method` takes any text
+METHODS = (
     "collabdm",
     "collabdm-pae",
     "localdm",
@@ -25,10 +26,10 @@ Method = Literal[
     "rounds-means",
     "rounds-gradients",
     "fedavg",
-]
+)
 
-#: methods of a plan: one round, and no settings of the plan that the method would override
-PlanMethod = Literal["collabdm", "coreset", "fedd3", "dosfl", "dense"]
+#: those that a plan can use: sites contribute once
+PLAN_METHODS = METHODS[:10]
 
 Wire = Literal["float16", "int8", "float32"]
 

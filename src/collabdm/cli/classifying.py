@@ -12,7 +12,7 @@ from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import windows
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
-from collabdm.rounds.exchange import place_of
+from collabdm.rounds.exchange import parse_rows
 from collabdm.scoring.trained_model import read_model
 
 
@@ -55,7 +55,7 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
 
     start = time.perf_counter()
     with Bars(quiet) as bars:
-        reading = Reading(place_of(request.rows), request.grouping == "class", bars)
+        reading = Reading(parse_rows(request.rows), request.grouping == "class", bars)
         rows, tally = read_flows(request.data, schema, reading)
     images = windows(rows, schema, "test" if request.held_out else "all")
     verdicts = classify(trained, images)

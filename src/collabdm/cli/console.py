@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
+import rich.progress
 from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -16,6 +16,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from collabdm.progress import Progress
 
 FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
 
@@ -38,7 +40,7 @@ class Bars:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(
+        self._progress = rich.progress.Progress(
             *columns, console=Console(stderr=True), disable=quiet, transient=False
         )
         self._tasks: dict[str, TaskID] = {}
@@ -56,19 +58,21 @@ class Bars:
         if self._tasks and not self._progress.disable:
             self._progress.stop()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of `what` are made."""
+    def __call__(self, event: Progress) -> None:
+        """Show an event."""
+        label, done, total = event.label, event.done, event.total
         self._progress.start()  # at the first step: an error before it has no empty line above
-        if what not in self._tasks:
-            for old in [task.id for task in self._progress.tasks if task.finished][
-                :-FINISHED_SHOWN
-            ]:
+
+        if label not in self._tasks:
+            finished = [task.id for task in self._progress.tasks if task.finished]
+            for old in finished[:-FINISHED_SHOWN]:
                 self._progress.update(old, visible=False)
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        elif done < self._done[what]:  # the same again, such as another network
-            self._progress.reset(self._tasks[what], total=total)
-        self._done[what] = done
-        self._progress.update(self._tasks[what], completed=done)
+            self._tasks[label] = self._progress.add_task(label, total=total)
+        elif done < self._done[label]:  # the same again, such as another network
+            self._progress.reset(self._tasks[label], total=total)
+
+        self._done[label] = done
+        self._progress.update(self._tasks[label], completed=done)
 
 
 def table(

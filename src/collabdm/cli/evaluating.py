@@ -12,7 +12,9 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
 from collabdm.images import ImageSet
 from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import geometry
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
+from collabdm.rounds.exchange import DataSource
 from collabdm.scoring.dd_ranking import Robustness, robustness
 from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate, random_baselines, score
 from collabdm.version import versions
@@ -25,9 +27,7 @@ class Request:
     Attributes:
         path: file of the distilled set.
         distilled: the set in it.
-        data: the real data, as on the command line.
-        resize: bring real images to the plan's size.
-        rows: of a table of flows, `COLUMN=VALUE` of the rows to use.
+        source: the real data.
         config: networks, trials, recipe and seed.
         compute: where to train.
         random: also score random real images of the same storage.
@@ -36,9 +36,7 @@ class Request:
 
     path: Path
     distilled: DistilledSet
-    data: str
-    resize: bool
-    rows: str | None
+    source: DataSource
     config: EvaluationConfig
     compute: Compute
     random: bool
@@ -57,24 +55,23 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
         DataError: If the real images do not fit the plan, or a split is missing.
     """
     plan = request.distilled.plan
-    test = load_for_plan(plan, request.data, request.resize, "test", request.rows)
+    test = load_for_plan(plan, request.source, "test")
     training = _training_images(request) if request.random or request.robust else None
 
     with Bars(quiet) as bars:
-        scores = evaluate(request.distilled, test, request.config, request.compute, bars)
+        context = RunContext(request.compute, bars)
+        scores = evaluate(request.distilled, test, request.config, context)
         robust = None
         if training is not None and request.robust:
-            robust = robustness(
-                request.distilled, training, test, request.config, request.compute, bars
-            )
+            robust = robustness(request.distilled, training, test, request.config, context)
         if training is not None and request.random:
-            scores += _random_scores(request, training, test, bars)
+            scores += _random_scores(request, training, test, context)
 
     results = _results(request, scores, robust)
     if output is not None:
         atomic_write(output, (json.dumps(results, indent=2) + "\n").encode())
 
-    title = f"Accuracy on {request.data}, {len(test):,} test images"
+    title = f"Accuracy on {request.source.location}, {len(test):,} test images"
     rows = (row[:-1] for row in score_rows(results))
     console.print(table(title, SCORE_COLUMNS[:-1], rows))
     if robust is not None:
@@ -83,21 +80,21 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
 
 def _training_images(request: Request) -> ImageSet:
     try:
-        return load_for_plan(
-            request.distilled.plan, request.data, request.resize, rows=request.rows
-        )
+        return load_for_plan(request.distilled.plan, request.source)
     except DataError as error:
         raise DataError(
             f"{error}. Random real images are drawn from it: `--no-random` omits them"
         ) from error
 
 
-def _random_scores(request: Request, training: ImageSet, test: ImageSet, bars: Bars) -> list[Score]:
+def _random_scores(
+    request: Request, training: ImageSet, test: ImageSet, context: RunContext
+) -> list[Score]:
     """The scores of random real images of the same storage."""
     plan, config = request.distilled.plan, request.config
     scores: list[Score] = []
     for name, images in random_baselines(plan, training, config.seed).items():
-        scores += score(name, images, test, geometry(plan), config, request.compute, bars)
+        scores += score(name, images, test, plan_geometry(plan), config, context)
     return scores
 
 
@@ -106,7 +103,7 @@ def _results(request: Request, scores: list[Score], robust: Robustness | None) -
     results = {
         "set": str(request.path),
         "plan": request.distilled.plan.digest,
-        "data": request.data,
+        "data": request.source.location,
         "seed": request.config.seed,
         "sets": {},
         "bytes": request.path.stat().st_size,

@@ -15,7 +15,8 @@ from collabdm.errors import DataError
 from collabdm.export.dataset import Card, export
 from collabdm.lab.results import read_json
 from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import geometry
+from collabdm.matching.embedding import plan_geometry
+from collabdm.progress import Progress, Stage
 from collabdm.scoring.trained_model import TrainedModel, origin, read_model, weights_of
 from collabdm.scoring.training import Recipe, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
@@ -46,10 +47,10 @@ def train_model(distilled: DistilledSet, name: str, training: Training, bars: Ba
         The model, with its provenance.
     """
     plan, recipe = distilled.plan, training.recipe
-    task = Task(training.network, training_set(distilled), geometry(plan), recipe)
+    task = Task(training.network, training_set(distilled), plan_geometry(plan), recipe)
     trainer = Trainer(task, training.compute)
     seed = network_seed(training.seed, training.network.name, 0)
-    network = trainer.train(seed, lambda done: bars("training", done, recipe.epochs))
+    network = trainer.train(seed, lambda done: bars(Progress(Stage.TRAINING, done, recipe.epochs)))
 
     provenance = {"set": name} | origin(distilled)
     provenance |= {"recipe": recipe.model_dump(mode="json"), "seed": training.seed}

@@ -50,6 +50,16 @@ def computing(*flags: str, **settings: Any) -> Any:
     return option("Computing", *flags, **settings)
 
 
+def method_option(names: tuple[str, ...], default: str) -> Any:
+    """The option for the method, which lists and completes the methods of this package."""
+    return setting(
+        help=f"Method: {', '.join(names)}, or one of an installed package.",
+        show_default=default,
+        metavar="METHOD",
+        autocompletion=lambda: list(names),
+    )
+
+
 # --- documents and data --------------------------------------------------------------------------
 
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]

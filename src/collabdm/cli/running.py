@@ -9,11 +9,11 @@ from collabdm.cli.console import Bars, console, notes, table
 from collabdm.documents.atomic_write import check_writable
 from collabdm.errors import OutputError
 from collabdm.matching.compute import Compute, choose_compute
+from collabdm.matching.run_context import RunContext
 from collabdm.rounds import exchange
 from collabdm.rounds.inspect import describe_file
-from collabdm.rounds.resumable import Bench
 
-load_for_plan = partial(exchange.load_for_plan, say=notes.print)
+load_for_plan = partial(exchange.load_for_plan, note=notes.print)
 
 
 def check_output(output: Path, *inputs: Path) -> None:
@@ -45,9 +45,9 @@ def compute_of(device: str, precision: str, threads: int) -> Compute:
     return choose_compute(device, precision)
 
 
-def bench_of(output: Path, device: str, precision: str, threads: int, bars: Bars) -> Bench:
-    """Where a command runs, and who watches it."""
-    return Bench(output.parent, compute_of(device, precision, threads), bars)
+def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:
+    """The context of a command's computation; options as for `compute_of`, with progress bars."""
+    return RunContext(compute_of(device, precision, threads), bars)
 
 
 def print_document(path: Path) -> None:

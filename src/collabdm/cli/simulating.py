@@ -10,12 +10,12 @@ from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import experiment_fields, simulation
 from collabdm.lab.simulate import simulate
 from collabdm.matching.compute import Compute
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
-from collabdm.rounds.exchange import picture_of
-from collabdm.rounds.resumable import Bench
+from collabdm.rounds.exchange import picture_path
 from collabdm.scoring.outcomes import KINDS
 
 
@@ -29,11 +29,11 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
         quiet: show no progress bars.
     """
     with Bars(quiet) as bars:
-        results = simulate(experiment, Bench(output, compute, bars))
+        results = simulate(experiment, output, RunContext(compute, bars))
 
     kind = KINDS[METHODS[experiment.method].outcome]
     images = kind.images(kind.read(output / kind.file))
-    picture = picture_of(output / kind.file)
+    picture = picture_path(output / kind.file)
     if images is not None:
         write_picture(images, picture)
 

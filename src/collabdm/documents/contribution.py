@@ -1,5 +1,6 @@
 """TODO documents.contribution."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -172,3 +173,9 @@ def check_contributions(plan: Plan, sites: list[str]) -> None:
         )
     if len(sites) > plan.sites:
         raise DocumentError(f"the plan is for {plan.sites} sites; found {len(sites)} contributions")
+
+
+class CheckedContributions(Mapping[str, Contribution]):
+    """Contributions of a round by site, each checked against `plan` when it was read."""
+
+    plan: Plan

@@ -109,6 +109,8 @@ class Collection(FrozenModel):
     deadline: Annotated[float, Field(gt=0, le=10**8)] = 3600.0
 
 
+METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
+
 #: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
 EXTENSIONS = ("collection", "flows", "options")
 
@@ -121,7 +123,7 @@ class Plan(FrozenModel):
     seed: Annotated[int, Field(ge=0, lt=JSON_INTEGERS)] = 0
     sites: Positive = 5
     site_names: tuple[SiteName, ...] | None = None
-    method: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "collabdm"
+    method: Annotated[str, Field(pattern=f"^{METHOD_NAME}$")] = "collabdm"
     ipc: Annotated[int, Field(ge=1, le=10_000)] = 10
     pae: Annotated[int, Field(ge=1, le=8)] = 1
     steps: Annotated[int, Field(ge=0, le=100_000)] = 100

@@ -28,11 +28,11 @@ from collabdm.documents.plan_file import read_plan
 from collabdm.errors import PlanError
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
 from collabdm.matching.compute import choose_compute
-from collabdm.methods.registry import method_of, one_round
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.exchange import distill_files
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.outcomes import KINDS, read_kept
 
 logger = logging.getLogger("flwr.collabdm")
@@ -50,7 +50,7 @@ def main(grid: Grid, context: Context) -> None:
 def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
     """One round, by its settings. Raises CollabDMError."""
     plan, folder = read_plan(_place(config, "plan")), _place(config, "folder")
-    one_round(plan)
+    one_round_method(plan)
     check_probe(plan)
     outcome = collect(plan, folder, grid, clock, _nodes(str(config.get("nodes", "")), plan))
     if outcome.state == "too few":
@@ -62,7 +62,7 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
         compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
         files = ContributionFiles(plan, [contribution_path(folder, site) for site in outcome.came])
         distill_files(
-            plan, files, outcome_path(plan, folder), Bench(folder, compute), bool(config.get("allow-missing", False))
+            plan, files, outcome_path(plan, folder), RunContext(compute), bool(config.get("allow-missing", False))
         )
         logger.info("%s is made", outcome_path(plan, folder))
     return outcome

@@ -29,10 +29,17 @@ from collabdm.documents.plan_file import parse_plan
 from collabdm.errors import DataError, DocumentError, OutputError, PlanError, ProbeError
 from collabdm.flower.wire import Answer, answer_content, read_question
 from collabdm.matching.compute import choose_compute
+from collabdm.matching.run_context import RunContext
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, data_digest, load_for_plan, prepare_site_data
+from collabdm.rounds.exchange import (
+    DataSource,
+    Site,
+    contribute_file,
+    data_digest,
+    load_for_plan,
+    prepare_site,
+)
 from collabdm.rounds.policy import PolicyError, read_policy
-from collabdm.rounds.resumable import Bench
 
 logger = logging.getLogger("flwr.collabdm")
 
@@ -86,14 +93,17 @@ def answer(content: bytes, name: str, config: Mapping[str, Any]) -> bytes:
         torch.set_num_threads(threads)
     compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
     rows = str(config["rows"]) if "rows" in config else None
-    held = load_for_plan(plan, _source(name, config), bool(config.get("resize", False)), rows=rows)
+    source = DataSource(_source(name, config), bool(config.get("resize", False)), rows)
+    prepared = prepare_site(plan, load_for_plan(plan, source), site)
+    digest = data_digest(prepared.data)
+
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(config.get("folder", passing))
-        path = folder / f"{name}-{plan.digest[:16]}-{data_digest(prepare_site_data(plan, held, site))[:16]}.safetensors"
+        path = folder / f"{name}-{plan.digest[:16]}-{digest[:16]}.safetensors"
         try:
             read_contribution(path, plan)
         except DocumentError:  # there is none yet
-            contribute_file(plan, held, site, path, Bench(folder, compute))
+            contribute_file(prepared, path, RunContext(compute))
         return path.read_bytes()
 
 

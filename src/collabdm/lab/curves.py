@@ -9,11 +9,12 @@ those it made.
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
-from collabdm.images import ImageSet, as_uint8
-from collabdm.rounds.resumable import read_state, write_state
+from collabdm.images import ImageSet
+from collabdm.methods.base import stored_pixels
+from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
 
 
 def chosen_steps(iterations: int, points: int) -> list[int]:
@@ -40,21 +41,23 @@ class Curve:
         """The chosen steps."""
         return chosen_steps(self.plan.refinement.passes * self.plan.steps, self.points)
 
-    def keep(self, state: State) -> None:
-        """Keep the images of a state whose step is chosen."""
-        if state.done in self.steps:
-            write_state(State(state.done, state.images.clone()), self.plan.digest, self._place(state.done))
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Store the images of a checkpoint whose step is chosen."""
+        if checkpoint.done in self.steps:
+            images = {"images": checkpoint.tensors["images"]}
+            path = self._place(checkpoint.done)
+            write_checkpoint(Checkpoint(checkpoint.done, images), self.plan.digest, path)
 
     def sets(self, made: DistilledSet) -> dict[int, DistilledSet]:
         """The set as it was after each chosen step whose images are there; `made` is the final one."""
-        found = {step: read_state(self._place(step), self.plan.digest) for step in self.steps}
-        return {step: self._set(made, state) for step, state in found.items() if state is not None}
+        found = {step: read_checkpoint(self._place(step), self.plan.digest) for step in self.steps}
+        return {step: self._set(made, stored) for step, stored in found.items() if stored is not None}
 
     def _place(self, step: int) -> Path:
         return self.folder / f"{step:06d}.safetensors"
 
-    def _set(self, made: DistilledSet, state: State) -> DistilledSet:
-        pixels = self.plan.image.normalisation.invert(state.images)
-        images = as_uint8(pixels) if self.plan.images == "uint8" else pixels
+    def _set(self, made: DistilledSet, checkpoint: Checkpoint) -> DistilledSet:
+        pixels = self.plan.image.normalisation.invert(checkpoint.tensors["images"])
+        images = stored_pixels(self.plan, pixels)
         labels, classes = made.images.labels, made.images.classes
         return DistilledSet(ImageSet(images, labels, classes), self.plan, made.sites, made.method, made.versions)

@@ -93,8 +93,8 @@ class Experiment(FrozenModel):
         """SHA-256 of the canonical JSON: what the results of the experiment are filed under."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
-    def protocol(self) -> EvaluationConfig:
-        """How its sets are scored."""
+    def evaluation(self) -> EvaluationConfig:
+        """Networks, trials, recipe and seed of its scores."""
         own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         recipe = RECIPES[self.recipe].model_copy(update={k: v for k, v in own.items() if v is not None})
         specs = networks_of(self.networks, network_of(self.plan.get("network", {})))

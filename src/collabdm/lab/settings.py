@@ -12,6 +12,7 @@ from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.lab.experiment import OF_THE_SIMULATION, Experiment
+from collabdm.methods.registry import find_method
 from collabdm.planning.option_values import without_none
 from collabdm.planning.overrides import Fields, field_types
 from collabdm.planning.presets import preset_settings
@@ -75,6 +76,8 @@ def simulation(
 
     if "data" not in settings:
         raise PlanError("`--data` should name the data, here or in the configuration; found none")
+    if "method" in settings:
+        find_method(str(settings["method"]))
     if "flows" in settings:  # no pae: a quarter of an image of traffic shows too little
         method = method or {"method": "collabdm"}
     return experiment_of(method | settings)

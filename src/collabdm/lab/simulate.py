@@ -10,8 +10,7 @@ simulation goes on where it stood. Settings and data are checked first, before a
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from collabdm.data.partition import Partition, by_column, dirichlet, iid
 from collabdm.data.sources import column_values, fit_classes, limit, load
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.canonical_json import canonical_json
+from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.outcomes import DistilledSet
@@ -35,51 +35,100 @@ from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import ResultsFile, read_json
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
-from collabdm.matching.embedding import geometry
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.exchange import data_digest
-from collabdm.rounds.resumable import Bench, Callbacks, ResumableRun
-from collabdm.scoring.evaluation import evaluate, for_as_many_steps, random_baselines, score
+from collabdm.rounds.resumable import ResumableRun
+from collabdm.scoring.evaluation import EvaluationConfig, evaluate, for_as_many_steps, random_baselines, score
 from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
 from collabdm.seeds import Purpose, Stream
 
-Progress = Callable[[str, int, int], None]
 
+def simulate(experiment: Experiment, folder: Path, context: RunContext = RunContext()) -> dict[str, Any]:
+    """Run an experiment, or continue it.
 
-def simulate(experiment: Experiment, bench: Bench) -> dict[str, Any]:
-    """Run an experiment, or go on with it; returns what results.json holds. Raises CollabDMError."""
-    protocol = experiment.protocol()
+    Args:
+        experiment: the data, its split, the methods and the evaluation.
+        folder: the folder of the round; empty, or of the same experiment.
+        context: device and progress.
+
+    Returns:
+        The contents of results.json.
+
+    Raises:
+        CollabDMError: settings, data or folder do not fit.
+    """
+    config = experiment.evaluation()
     train, test, split = data_of(experiment)
     test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
     _check(experiment, train, test)
+
     split = split or split_of(experiment, train)
-    sites = {name: held for name, held in split.sites(train).items() if len(held)}
-    chosen = dict.fromkeys([experiment.method, *(name for name in experiment.compare if name in METHODS)])
-    plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in chosen}
+    sites = {name: data for name, data in split.sites(train).items() if len(data)}
+    compared = (name for name in experiment.compare if name in METHODS)
+    names = dict.fromkeys([experiment.method, *compared])
+    plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in names}
     _check_sites(plans[experiment.method], split, train)
-    _claim(experiment, {"data": data_digest(train, test), "partition": _digest_of(split)}, bench.folder)
-    split.save(bench.folder / "partition.json")
-    ledger = ResultsFile(
-        bench.folder / "results.json", experiment.model_dump(mode="json"), experiment.digest, bench.compute
+
+    digests = {"data": data_digest(train, test), "partition": _digest_of(split)}
+    _claim(experiment, digests, folder)
+    split.save(folder / "partition.json")
+    results = ResultsFile(
+        folder / "results.json",
+        experiment.model_dump(mode="json"),
+        experiment.digest,
+        context.compute,
     )
-    first = replace(protocol, networks=protocol.networks[:1])
+
     for name, plan in plans.items():
-        folder = bench.folder if name == experiment.method else bench.folder / name
+        main = name == experiment.method
         held = {"all": train} if METHODS[name].pooled else sites
-        curve = Curve(plan, folder / "curve", experiment.curve if name == experiment.method else 0)
-        watched = Watched(folder / "watched.json", plan, test, bench.compute)
-        made = make_outcome(plan, METHODS[name], held, replace(bench, folder=folder), Callbacks(curve.keep, watched))
-        ledger.sets[name] = describe_outcome(made, folder)
-        ledger.score(name, partial(kind_of(made).score, made, test, protocol, bench.compute, bench.progress))
-        for line in watched.scores(name):
-            ledger.score(line.what, partial(list, [line]))
-        if isinstance(made, DistilledSet):
-            ledger.draw(curve, made, lambda earlier: evaluate(earlier, test, first, bench.compute, bench.progress))
-    _score_baselines(experiment, plans[experiment.method], sites, test, ledger, bench)
-    return ledger.write(complete=True)
+        own_folder = folder if main else folder / name
+        points = experiment.curve if main else 0
+        _run_method(plan, METHODS[name], held, _Scoring(test, config, results, points), own_folder, context)
+
+    _score_baselines(experiment, plans[experiment.method], sites, test, results, context)
+    return results.write(complete=True)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """The evaluation of a method's outcome: test images, networks, the results, points of the curve."""
+
+    test: ImageSet
+    config: EvaluationConfig
+    results: ResultsFile
+    points: int
+
+
+def _run_method(
+    plan: Plan,
+    method: Method,
+    sites: dict[str, ImageSet],
+    scoring: _Scoring,
+    folder: Path,
+    context: RunContext,
+) -> None:
+    """Compute a method's outcome, and score it, its curve and the predictors on its way."""
+    test, config, results = scoring.test, scoring.config, scoring.results
+    curve = Curve(plan, folder / "curve", scoring.points)
+    watched = Watched(folder / "watched.json", plan, test, context.compute)
+
+    observed = replace(context, keep=curve.keep, watch=watched)
+    outcome = make_outcome(plan, method, sites, folder, observed)
+
+    results.sets[method.name] = describe_outcome(outcome, folder)
+    results.score(method.name, partial(kind_of(outcome).score, outcome, test, config, context))
+    for line in watched.scores(method.name):
+        results.score(line.what, partial(list, [line]))
+
+    if isinstance(outcome, DistilledSet):
+        first = replace(config, networks=config.networks[:1])
+        results.draw(curve, outcome, lambda earlier: evaluate(earlier, test, first, context))
 
 
 def data_of(experiment: Experiment) -> Stations:
@@ -119,55 +168,82 @@ def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], 
     return plan_for(train, **with_rates(settings, train.shape[-1]))
 
 
-def make_outcome(
-    plan: Plan, method: Method, held: dict[str, ImageSet], bench: Bench, onlookers: Callbacks = Callbacks()
-) -> Outcome:
-    """One method's outcome, through the files that sites would send; finished files are not made again."""
+def make_outcome(plan: Plan, method: Method, sites: dict[str, ImageSet], folder: Path, context: RunContext) -> Outcome:
+    """One method's outcome, through the files that sites would send; finished files are kept.
+
+    Args:
+        plan: the plan.
+        method: its method.
+        sites: the images of each site, by name.
+        folder: the folder of plan, contributions and outcome.
+        context: device and progress; `keep` and `watch` receive the server's checkpoints and predictors.
+
+    Returns:
+        The outcome.
+    """
     kind = KINDS[method.outcome]
-    path = bench.folder / kind.file
-    write_plan(plan, bench.folder / "plan.json")
-    kept = read_kept(method, plan, bench.folder)
-    if kept is not None:
-        return kept
-    made: Outcome
-    if method.converse is not None:
-        with ResumableRun(path, plan.digest, bench, onlookers=onlookers) as run:
-            made, traffic = method.converse(plan, held, run)
-            write_traffic(traffic, bench.folder)
-            kind.write(made, path)
-        return made
-    contributions = []
-    for number, (name, data) in enumerate(held.items()):
-        file = bench.folder / "contributions" / f"{name}.safetensors"
-        with ResumableRun(file, plan.digest + name, bench, f"site {number + 1} of {len(held)}: ") as run:
-            if not _answers(file, plan):
-                write_contribution(method.contribute(plan, data, name, run), file)
-        contributions.append(read_contribution(file, plan))
-    with ResumableRun(path, plan.digest, bench, onlookers=onlookers) as run:
-        made = replace(method.distill(plan, contributions, run), method=method.name)
-        kind.write(made, path)
-    return made
+    path = folder / kind.file
+    write_plan(plan, folder / "plan.json")
+    finished = read_kept(method, plan, folder)
+    if finished is not None:
+        return finished
+
+    outcome: Outcome
+    if method.run_rounds is not None:
+        with ResumableRun(path, plan.digest, context) as run:
+            outcome, traffic = method.run_rounds(plan, sites, run)
+            write_traffic(traffic, folder)
+            kind.write(outcome, path)
+        return outcome
+
+    contributions = [_contribution(plan, method, name, data, folder, context) for name, data in sites.items()]
+    with ResumableRun(path, plan.digest, context) as run:
+        outcome = replace(method.distill(plan, contributions, run), method=method.name)
+        kind.write(outcome, path)
+    return outcome
+
+
+def _contribution(
+    plan: Plan, method: Method, site: str, data: ImageSet, folder: Path, context: RunContext
+) -> Contribution:
+    """One site's contribution, read from its file, which is written first if it is not there."""
+    file = folder / "contributions" / f"{site}.safetensors"
+    try:
+        return read_contribution(file, plan)
+    except DocumentError:  # not there, or of another plan
+        pass
+
+    at_site = context.alone().at_site(site)
+    with ResumableRun(file, plan.digest + site, at_site) as run:
+        write_contribution(method.contribute(plan, data, site, run), file)
+    return read_contribution(file, plan)
 
 
 def _score_baselines(
-    experiment: Experiment, plan: Plan, sites: dict[str, ImageSet], test: ImageSet, ledger: ResultsFile, bench: Bench
+    experiment: Experiment,
+    plan: Plan,
+    sites: dict[str, ImageSet],
+    test: ImageSet,
+    results: ResultsFile,
+    context: RunContext,
 ) -> None:
-    seen, protocol = geometry(plan), experiment.protocol()
+    """Score networks trained on random real images, on each site's data, and on all of it."""
+    geometry, config = plan_geometry(plan), experiment.evaluation()
     everything = pool(list(sites.values()))
     stored = int(torch.count_nonzero(everything.counts())) * plan.ipc * plan.pae**2
 
-    def trained(what: str, data: ImageSet) -> None:
-        rule = for_as_many_steps(protocol, stored, len(data))
-        ledger.score(what, lambda: score(what, data, test, seen, rule, bench.compute, bench.progress))
+    def score_line(name: str, data: ImageSet) -> None:
+        longer = for_as_many_steps(config, stored, len(data))
+        results.score(name, lambda: score(name, data, test, geometry, longer, context))
 
     if "random" in experiment.compare:
-        for what, data in random_baselines(plan, everything, experiment.seed).items():
-            trained(what, data)
+        for name, data in random_baselines(plan, everything, experiment.seed).items():
+            score_line(name, data)
     if "sites" in experiment.compare:
-        for name, data in sites.items():
-            trained(f"{name} alone", data)
+        for site, data in sites.items():
+            score_line(f"{site} alone", data)
     if "all" in experiment.compare:
-        trained("all the data", everything)
+        score_line("all the data", everything)
 
 
 def _digest_of(split: Partition) -> str:
@@ -214,11 +290,3 @@ def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> No
         )
     content = identity | {"experiment": experiment.model_dump(mode="json")}
     atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _answers(path: Path, plan: Plan) -> bool:
-    try:
-        read_contribution(path, plan)
-    except DocumentError:
-        return False
-    return True

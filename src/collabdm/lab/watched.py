@@ -10,7 +10,8 @@ from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
 from collabdm.lab.results import read_json
 from collabdm.matching.compute import Compute
-from collabdm.methods.base import Outcome, Predictor, Traffic
+from collabdm.matching.run_context import Predictor
+from collabdm.methods.base import Outcome, Traffic
 from collabdm.scoring.evaluation import Score, accuracy_of
 from collabdm.scoring.outcomes import kind_of
 

@@ -35,7 +35,11 @@ from collabdm.matching.embedding import Embedding, Sampling
 
 @dataclass(frozen=True)
 class Merged:
-    """Targets of the server: `means` is (T, classes, r); `present` is (T, classes)."""
+    """The merged statistics of all sites, the server's targets.
+
+    `means` are the merged class means of each step, `present` the classes that some site of the step
+    holds, `totals` n_y, the images of each class over all sites.
+    """
 
     means: Float32[Tensor, "T classes r"]
     present: Bool[Tensor, "T classes"]
@@ -43,11 +47,17 @@ class Merged:
 
 
 def encode(means: Float32[Tensor, "*shape r"], wire: Wire) -> tuple[Tensor, Float32[Tensor, "*shape"] | None]:
-    """Codes and scales of class means. Raises DataError where a value does not fit the wire type."""
+    """Codes of class means, and their scales for int8.
+
+    Raises:
+        DataError: a value does not fit the wire type.
+    """
     if wire == "int8":
         scales = means.abs().amax(-1) / 127
-        codes = (means / scales.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round().clamp(-127, 127)
+        smallest = torch.finfo(torch.float32).tiny
+        codes = (means / scales.clamp_min(smallest)[..., None]).round().clamp(-127, 127)
         return codes.to(torch.int8), scales
+
     codes = means.to(WIRE_DTYPES[wire])
     if not bool(torch.isfinite(codes).all()):
         raise DataError(
@@ -65,42 +75,87 @@ def class_statistics(
     wire: Wire,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Statistics:
-    """One pass over the steps: the means of all classes that `data` holds, encoded as they come."""
+    """One pass over the steps: the means of all classes of the data, encoded as they are computed.
+
+    Args:
+        embedding: the embeddings of the plan.
+        data: a site's images.
+        steps: the numbers of the steps that the site takes part in.
+        sampling: the choice of real images in a step.
+        wire: the wire type of the means.
+        on_step: receives the number of finished steps.
+
+    Returns:
+        The statistics of the classes that the site holds.
+
+    Raises:
+        DataError: a mean does not fit the wire type.
+    """
     totals = data.counts()
     present = torch.nonzero(totals).flatten()
     shape = (len(steps), len(present), embedding.sketched_width)
     codes = torch.empty(shape, dtype=WIRE_DTYPES[wire])
     scales = torch.empty(shape[:2]) if wire == "int8" else None
+
     for done, step in enumerate(steps):
         means = embedding.at(step).real_means(data, sampling.picks(data, step))
-        codes[done], of_step = encode(means[present].cpu(), wire)
-        if scales is not None and of_step is not None:
-            scales[done] = of_step
+        codes[done], step_scales = encode(means[present].cpu(), wire)
+        if scales is not None and step_scales is not None:
+            scales[done] = step_scales
         on_step(done + 1)
-    counts = totals[present]
+
+    batches = totals[present]
     if sampling.batch is not None:
-        counts = counts.clamp_max(sampling.batch)
-    return Statistics(torch.tensor(list(steps), dtype=torch.int64), present, codes, scales, counts, totals[present])
+        batches = batches.clamp_max(sampling.batch)
+    numbers = torch.tensor(list(steps), dtype=torch.int64)
+    return Statistics(numbers, present, codes, scales, batches, totals[present])
 
 
-def merge(parts: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging) -> Merged:
-    """The statistics of all sites as one; the order of (site, statistics) does not matter, to the bit."""
-    ordered = (statistics for _, statistics in sorted(parts, key=lambda part: part[0]))
-    return merge_in_order(ordered, parts[0][1].codes.shape[2], steps, classes, rule)
+def merge(sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging) -> Merged:
+    """The statistics of all sites as one; the order of the sites does not matter, to the bit.
+
+    Args:
+        sites: names and statistics of the sites, at least one.
+        steps: T, the number of steps of the plan.
+        classes: the number of classes of the plan.
+        rule: `weighted` or `uniform`.
+
+    Returns:
+        The merged statistics.
+    """
+    ordered = (statistics for _, statistics in sorted(sites, key=lambda site: site[0]))
+    return merge_in_order(ordered, sites[0][1].codes.shape[2], steps, classes, rule)
 
 
 def merge_in_order(ordered: Iterable[Statistics], width: int, steps: int, classes: int, rule: Merging) -> Merged:
-    """As `merge`, for sites that come one by one in the order of their names: none is kept after it was added."""
+    """As `merge`, for sites that arrive one by one in the order of their names: none is kept in memory.
+
+    Args:
+        ordered: statistics of the sites.
+        width: r, the number of values in a mean.
+        steps: T, the number of steps of the plan.
+        classes: the number of classes of the plan.
+        rule: `weighted` or `uniform`.
+
+    Returns:
+        The merged statistics.
+
+    Raises:
+        DocumentError: a site's means have another width.
+    """
     sums = torch.zeros(steps, classes, width, dtype=torch.float64)
     weights = torch.zeros(steps, classes, dtype=torch.float64)
     totals = torch.zeros(classes, dtype=torch.int64)
+
     for site in ordered:
         if site.codes.shape[2] != width:
             raise DocumentError(f"all sites should send width {width}; found {site.codes.shape[2]}")
-        weight = site.totals.double() if rule == "weighted" else torch.ones(len(site.totals), dtype=torch.float64)
+        equal = torch.ones(len(site.totals), dtype=torch.float64)
+        weight = site.totals.double() if rule == "weighted" else equal
         at = (site.steps[:, None], site.classes[None, :])
         sums[at] += site.means().double() * weight[:, None]
         weights[at] += weight
         totals[site.classes] += site.totals
+
     means = (sums / weights.clamp_min(1)[..., None]).float()
     return Merged(means, weights > 0, totals)

@@ -1,16 +1,16 @@
-"""A chain of layers in a form that compiles well: the same function, fewer walks over memory.
+"""A chain of layers in a form that compiles well: the same function, fewer passes over memory.
 
-Most of a small network's time goes not to its convolutions but to what walks over their outputs. So
+Most of a small network's time goes not into its convolutions but into the passes over their outputs. So
 
     instance normalisation   gamma (x - mean) / sqrt(variance + eps) + beta   becomes   s x + t
 
-with one scale s and shift t for each channel of each image, in float32; and, where no gradient is asked for,
-normalisation, activation and average pooling become one expression of the four pixels that a pooled one is made
-of, so that nothing between convolution and pooling is ever written:
+with one scale s and shift t for each channel of each image, in float32; and, without gradients,
+normalisation, activation and average pooling become one expression of the four pixels behind a pooled
+one, so that nothing between convolution and pooling is ever written to memory:
 
     pooled = 1/4 sum_{i,j in {0,1}} activation(s x_{2u+i, 2v+j} + t)
 
-Not compiled, the same expressions would be slower than the layers themselves; `Network.embed` chooses.
+Uncompiled, the same expressions would be slower than the layers themselves; `Network.embed` chooses.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 
-def fused(layers: Sequence[nn.Module], x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
+def run_fused(layers: Sequence[nn.Module], x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
     """The layers one after another, for use inside compiled code."""
     x = x.contiguous(memory_format=torch.channels_last)
     done = 0

@@ -3,7 +3,7 @@
 psi_t is a network without its classifier, its weights drawn from the stream (seed, WEIGHTS, t);
 augment_t has one draw per class, from (seed, AUGMENT, t); P_t is the sketch, a D x r matrix of
 signs / sqrt(r) from (seed, SKETCH, t), so that E |P_t v|^2 = |v|^2. Server and sites that know the
-seed compute the same function; nothing else is ever exchanged about it.
+seed compute the same function; nothing else about it is ever exchanged.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as a projection).
@@ -24,18 +24,18 @@ from collabdm.documents.specs import NetworkSpec, Operation
 from collabdm.images import ImageSet, Normalisation, Pixels
 from collabdm.matching.augment import Draws, augment, draw
 from collabdm.matching.compute import Compute, padded_pass
+from collabdm.matching.network_size import activations, multiplications
 from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.seeds import Purpose, Stream
 
 logger = logging.getLogger("collabdm")
-
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """Which streams an embedding draws from: the Plan's, or a site's own for its local distillation."""
+    """The streams that an embedding draws from: the plan's, or a site's own for its local distillation."""
 
     seed: int
     weights: Purpose = Purpose.WEIGHTS
@@ -49,7 +49,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How real images of a step are chosen: `batch` of each class without replacement (all if None)."""
+    """The choice of a step's real images: `batch` of each class without replacement (all if None)."""
 
     seed: int
     purpose: Purpose
@@ -59,17 +59,19 @@ class Sampling:
         """Positions of the chosen images, sorted by class."""
         stream = Stream.of(self.seed, self.purpose, step)
         chosen = []
+
         for y in range(len(data.classes)):
             index = data.of_class(y)
             if self.batch is not None and self.batch < len(index):
                 index = index[stream.permutation(len(index))[: self.batch]]
             chosen.append(index)
+
         return torch.cat(chosen)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What an embedding looks at: image shape, number of classes, normalisation, augmentation policy."""
+    """The inputs of an embedding: image shape, number of classes, normalisation, augmentation policy."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -78,9 +80,11 @@ class Geometry:
 
 
 class Embedding:
-    """A resident network that is reseeded in place: `at(step)` makes it the embedding of that step.
+    """A family of embeddings, one for each step, that share one resident network.
 
-    `work` is the number of images that will pass through it; it decides whether compiling pays.
+    `at(step)` gives the embedding of a step. The network is reseeded in place whenever another step is
+    used, so its memory and its compiled code serve all steps; embeddings of several steps may be used
+    in turn.
     """
 
     def __init__(
@@ -92,90 +96,145 @@ class Embedding:
         sketch: int | None = None,
         work: int = 0,
     ) -> None:
+        """Build the network.
+
+        Args:
+            spec: the network, whose classifier is not used.
+            geometry: the images that it embeds.
+            seeds: the streams of its weights and augmentations.
+            compute: device and precision.
+            sketch: r, the width of the sketch; None for none.
+            work: the number of images that will pass through it; it decides whether compiling pays.
+        """
         self.geometry, self.seeds, self.compute, self.sketch = geometry, seeds, compute, sketch
-        self.network = build(spec, geometry.shape, geometry.classes)
-        self.network.to(device=compute.device, dtype=compute.dtype).requires_grad_(False)
-        self.width = self.network.embedding_width
-        amount = work * multiplications(self.network, geometry.shape)
-        self._psi, self._padded_passes = compute.faster(embed, amount), compute.compiles(amount)
-        if self._padded_passes:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        numbers = activations(self.network, geometry.shape)
+
+        self._network = build(spec, geometry.shape, geometry.classes)
+        self._network.to(device=compute.device, dtype=compute.dtype).requires_grad_(False)
+        self.width = self._network.embedding_width
+
+        amount = work * multiplications(spec, geometry.shape)
+        self._psi, self._pads = compute.faster(embed, amount), compute.compiles(amount)
+        if self._pads:
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        numbers = activations(spec, geometry.shape)
         self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
-        self._draws: Draws
-        self._projection: Tensor | None
+        self._seeded: int | None = None  # the step whose weights the network has
 
     @property
     def sketched_width(self) -> int:
-        """r: the width of what `values` returns."""
+        """r: the width of a sketched embedding."""
         return self.width if self.sketch is None else min(self.width, self.sketch)
 
-    def at(self, step: int) -> "Embedding":
-        """The same object, now the embedding of `step`."""
-        seed_weights(self.network, Stream.of(self.seeds.seed, self.seeds.weights, step))
-        stream = Stream.of(self.seeds.seed, self.seeds.augment, step)
-        geometry = self.geometry
-        draws = draw(geometry.policy, geometry.classes, geometry.shape[-1], stream)
-        self._draws = draws.to(torch.device(self.compute.device))
-        projection = sketch_matrix(self.seeds.seed, step, self.width, self.sketch)
-        self._projection = None if projection is None else projection.to(self.compute.device)
-        return self
+    def at(self, step: int) -> "StepEmbedding":
+        """The embedding of a step."""
+        geometry, device = self.geometry, torch.device(self.compute.device)
 
-    def values(self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float32[Tensor, "n D"]:
-        """psi_t of augmented images (network units), not yet sketched; differentiable in x."""
-        if self.geometry.policy:
-            x = augment(x, self._draws.rows(labels))
-        x = x.to(self.compute.dtype)
+        stream = Stream.of(self.seeds.seed, self.seeds.augment, step)
+        draws = draw(geometry.policy, geometry.classes, geometry.shape[-1], stream)
+        projection = sketch_matrix(self.seeds.seed, step, self.width, self.sketch)
+
+        return StepEmbedding(self, step, draws.to(device), None if projection is None else projection.to(device))
+
+    def network(self, step: int) -> Network:
+        """psi of a step: the resident network, until another step is used."""
+        if self._seeded != step:
+            seed_weights(self._network, Stream.of(self.seeds.seed, self.seeds.weights, step))
+            self._seeded = step
+        return self._network
+
+    def psi(self, step: int, x: Float[Tensor, "n c h w"]) -> Float32[Tensor, "n D"]:
+        """psi_t of images in network units, in passes of bounded size."""
+        network, x = self.network(step), x.to(self.compute.dtype)
+
         most = self.images_per_pass(gradients=x.requires_grad and torch.is_grad_enabled())
         size = most if len(x) <= most else math.ceil(len(x) / math.ceil(len(x) / most))
-        return torch.cat([self._pass(part, size) for part in x.split(size)])
+
+        return torch.cat(
+            [padded_pass(self._psi, network, part, size if self._pads else len(part)) for part in x.split(size)]
+        )
 
     def images_per_pass(self, gradients: bool) -> int:
-        """Images that one pass takes at most."""
+        """The largest number of images in one pass, with or without gradients."""
         return self._chunks[gradients]
 
-    def _pass(self, x: Float[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n D"]:
-        return padded_pass(self._psi, self.network, x, size if self._padded_passes else len(x))
-
     def retry_on_oom(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns; where the device's memory does not suffice, again in smaller passes."""
+        """The result of `work`, repeated with smaller passes while the device runs out of memory."""
         while True:
             try:
                 return work()
             except torch.OutOfMemoryError:
                 if max(self._chunks.values()) == 1:
                     raise
-                self._chunks = {gradients: max(1, size // 2) for gradients, size in self._chunks.items()}
-                logger.warning("out of memory: going on with %d images per pass", self._chunks[True])
+                self._chunks = {gradients: max(1, n // 2) for gradients, n in self._chunks.items()}
+                logger.warning("out of memory: continuing with %d images per pass", self._chunks[True])
+
+
+@dataclass(frozen=True)
+class StepEmbedding:
+    """The embedding of one step: its augmentation `draws` (one per class) and its sketch `projection`."""
+
+    family: Embedding
+    step: int
+    draws: Draws
+    projection: Float32[Tensor, "D r"] | None
+
+    def values(self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float32[Tensor, "n D"]:
+        """psi_t of augmented images (network units), not yet sketched; differentiable in x."""
+        if self.family.geometry.policy:
+            x = augment(x, self.draws.rows(labels))
+        return self.family.psi(self.step, x)
 
     def sketched(self, v: Float32[Tensor, "*n D"]) -> Float32[Tensor, "*n r"]:
-        """P_t v. A sketch of a mean is the mean of the sketches."""
-        return v if self._projection is None else v @ self._projection
+        """P_t v. The sketch of a mean is the mean of the sketches."""
+        return v if self.projection is None else v @ self.projection
 
     @torch.no_grad()
     def moments(
         self, data: ImageSet, index: Int64[Tensor, " m"]
     ) -> tuple[Float32[Tensor, "classes D"], Float32[Tensor, "classes D"]]:
-        """Mean and standard deviation of the embedding of the chosen real images, per class, not sketched."""
-        sums = self.retry_on_oom(lambda: self._sums(data, index))
-        counts = torch.bincount(data.labels[index], minlength=self.geometry.classes).clamp_min(1)
+        """Mean and standard deviation of the embedding of chosen real images, per class, not sketched."""
+        sums = self.family.retry_on_oom(lambda: self._sums(data, index))
+        counts = torch.bincount(data.labels[index], minlength=self.family.geometry.classes).clamp_min(1)
+
         mean, square = sums / counts[:, None].to(sums.device)
         return mean, (square - mean.square()).clamp_min(0).sqrt()
 
     def _sums(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "2 classes D"]:
         """Per class, the sum of the embedding and of its square."""
-        classes, device = self.geometry.classes, torch.device(self.compute.device)
-        sums = torch.zeros(2, classes, self.width, device=device)
-        for chunk in index.split(self._chunks[False]):
+        geometry, device = self.family.geometry, torch.device(self.family.compute.device)
+        sums = torch.zeros(2, geometry.classes, self.family.width, device=device)
+
+        for chunk in index.split(self.family.images_per_pass(gradients=False)):
             pixels, labels = data.images[chunk].to(device), data.labels[chunk].to(device)
-            v = self.values(self.geometry.normalisation.apply(pixels), labels)
-            member = membership(labels, classes)
+            v = self.values(geometry.normalisation.apply(pixels), labels)
+            member = membership(labels, geometry.classes)
             sums += torch.stack([member.T @ v, member.T @ v.square()])
+
         return sums
 
     def real_means(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "classes r"]:
         """Sketched mean embedding of the chosen real images of each class; zero for a class with none."""
         return self.sketched(self.moments(data, index)[0])
+
+
+def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
+    """The embeddings that the plan's seeds name.
+
+    Args:
+        plan: the plan.
+        compute: device and precision.
+        work: the number of images that will pass through them.
+
+    Returns:
+        The family of embeddings, of the plan's sketch width.
+    """
+    return Embedding(plan.network, plan_geometry(plan), Seeds(plan.seed), compute, plan.sketch, work)
+
+
+def plan_geometry(plan: Plan) -> Geometry:
+    """The inputs of the plan's embeddings."""
+    return Geometry(plan.image.shape, len(plan.classes), plan.image.normalisation, plan.augment)
 
 
 def embed(network: Network, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n D"]:
@@ -184,63 +243,45 @@ def embed(network: Network, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n D"]
 
 
 def sketch_matrix(seed: int, step: int, width: int, sketch: int | None) -> Float32[Tensor, "D r"] | None:
-    """P_t: signs / sqrt(r), row by row; None when there is no sketch."""
+    """P_t: signs / sqrt(r), row by row.
+
+    Args:
+        seed: the plan's seed.
+        step: t.
+        width: D, the width of the embedding.
+        sketch: r, the width of the sketch.
+
+    Returns:
+        The matrix; None where r is None or not below D.
+    """
     if sketch is None or sketch >= width:
         return None
     return Stream.of(seed, Purpose.SKETCH, step).signs(width, sketch) / sketch**0.5
 
 
 def membership(labels: Int64[Tensor, " n"], classes: int) -> Float32[Tensor, "n classes"]:
-    """1 where an image is of a class; unlike `one_hot` it asks a GPU for nothing, so nobody waits."""
+    """1 where an image belongs to a class. Unlike `one_hot` it needs no synchronisation with a GPU."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
 
 
 def class_means(
     values: Float32[Tensor, "n r"], labels: Int64[Tensor, " n"], classes: int
 ) -> Float32[Tensor, "classes r"]:
-    """Mean of the rows of each class; zero where a class has none."""
+    """Mean of the rows of each class.
+
+    Args:
+        values: one row per image.
+        labels: the class of each row.
+        classes: the number of classes.
+
+    Returns:
+        One row per class; zero for a class without rows.
+    """
     member = membership(labels, classes)
     return (member.T @ values) / member.sum(0).clamp_min(1)[:, None]
 
 
-def multiplications(network: Network, shape: tuple[int, int, int]) -> float:
-    """Multiplications of one forward pass of one image: weights times output positions, over the convolutions."""
-    return float(sum(layer.weight.numel() * output // layer.out_channels for layer, output in _outputs(network, shape)))
-
-
-def activations(network: Network, shape: tuple[int, int, int]) -> int:
-    """Numbers that come out of the convolutions for one image."""
-    return sum(output for _, output in _outputs(network, shape))
-
-
-def _outputs(network: Network, shape: tuple[int, int, int]) -> list[tuple[torch.nn.Conv2d, int]]:
-    """Every convolution, and how many numbers come out of it for one image."""
-    found: list[tuple[torch.nn.Conv2d, int]] = []
-
-    def note(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        if isinstance(module, torch.nn.Conv2d):
-            found.append((module, output[0].numel()))
-
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
-    parameter = next(network.parameters())
-    with torch.no_grad():
-        network.embed(torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype))
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-def probe_values(pixels: Pixels, embedding: Embedding) -> Float32[Tensor, " r"]:
-    """The sketched embedding of one image at the current step, as class 0."""
-    x = embedding.geometry.normalisation.apply(pixels)
+def probe_values(pixels: Pixels, embedding: StepEmbedding) -> Float32[Tensor, " r"]:
+    """The sketched embedding of one image, as an image of class 0."""
+    x = embedding.family.geometry.normalisation.apply(pixels)
     return embedding.sketched(embedding.values(x, torch.zeros(len(x), dtype=torch.int64)))[0]
-
-
-def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
-    """The embedding that the Plan's seeds name; `work` images are to pass through it."""
-    return Embedding(plan.network, geometry(plan), Seeds(plan.seed), compute, plan.sketch, work)
-
-
-def geometry(plan: Plan) -> Geometry:
-    """What the Plan's embeddings look at."""
-    return Geometry(plan.image.shape, len(plan.classes), plan.image.normalisation, plan.augment)

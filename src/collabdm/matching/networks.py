@@ -33,7 +33,6 @@ References:
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -41,10 +40,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from collabdm.documents.plan import Plan
 from collabdm.documents.specs import GROUPS, Activation, NetworkName, NetworkSpec, Norm, Pooling
 from collabdm.errors import PlanError
-from collabdm.matching.compiled_layers import fused
+from collabdm.matching.compiled_layers import run_fused
 from collabdm.seeds import Stream
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 128
@@ -105,7 +103,7 @@ class Network(nn.Module):
     def embed(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n d"]:
         """The features before the classifier, d = `embedding_width`; x in network units (Normalisation)."""
         if torch.compiler.is_compiling():
-            return fused(list(self.features), x).flatten(1)
+            return run_fused(list(self.features), x).flatten(1)
         return self.features(x).flatten(1)
 
     def forward(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n classes"]:
@@ -176,7 +174,10 @@ def _vgg11(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
 
 def _resnet18(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
     channels, side, _ = image
-    stem = [nn.Conv2d(channels, RESNET18[0], 3, padding=1, bias=False), NORMS[spec.norm](RESNET18[0])]
+    stem = [
+        nn.Conv2d(channels, RESNET18[0], 3, padding=1, bias=False),
+        NORMS[spec.norm](RESNET18[0]),
+    ]
     features = nn.Sequential(*stem, nn.ReLU())
     for before, stage in pairwise((RESNET18[0], *RESNET18)):
         stride = 2 if before != stage and side > 2 else 1
@@ -194,16 +195,20 @@ NETWORKS: dict[NetworkName, Callable[[NetworkSpec, Image], tuple[nn.Sequential, 
 }
 
 
-def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Network:
-    """The network for images of shape (channels, height, width), on the CPU, in training mode.
+def skeleton(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Network:
+    """The network without memory for its weights (on the meta device): its layers and its shapes.
 
-    Its weights are zero until `seed_weights` fills them: torch's global generator is neither read nor moved.
+    Args:
+        spec: the network.
+        image: (channels, height, width) of its images, in pixels.
+        classes: the number of its logits.
+
+    Returns:
+        The network, in training mode.
 
     Raises:
-        PlanError: the images are not square, their side is not in 8 .. 128, or it is too small for the depth.
-
-    >>> build(NetworkSpec(), (3, 32, 32), 10).embedding_width
-    2048
+        PlanError: the images are not square, their side is not in 8 .. 128, or it is too small for the
+            depth.
     """
     channels, height, width = image
     if channels < 1 or classes < 1:
@@ -212,14 +217,39 @@ def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Netwo
         raise PlanError(f"images should be square; found {height} x {width}")
     if not SMALLEST_SIDE <= height <= LARGEST_SIDE:
         raise PlanError(f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}")
-    with torch.device("meta"):  # no memory, so the layers' own initialisation draws nothing
-        network = Network(*NETWORKS[spec.name](spec, image), classes)
+
+    with torch.device("meta"):  # the layers' own initialisation draws nothing there
+        return Network(*NETWORKS[spec.name](spec, image), classes)
+
+
+def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Network:
+    """The network on the CPU, in training mode, its weights zero until `seed_weights` fills them.
+
+    torch's global generator is neither read nor advanced.
+
+    Args:
+        spec: the network.
+        image: (channels, height, width) of its images, in pixels.
+        classes: the number of its logits.
+
+    Returns:
+        The network.
+
+    Raises:
+        PlanError: as `skeleton`.
+
+    >>> build(NetworkSpec(), (3, 32, 32), 10).embedding_width
+    2048
+    """
+    network = skeleton(spec, image, classes)
     network.to_empty(device="cpu")
+
     with torch.no_grad():
         for layer in _drawn(network):
             for parameter in layer.parameters(recurse=False):
                 parameter.zero_()
     _reset_norms(network)
+
     return network
 
 
@@ -236,7 +266,7 @@ def _reset_norms(network: nn.Module) -> None:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether, in training, what a network says of an image depends on the others of its batch."""
+    """Whether the output for an image depends, in training, on the other images of its batch."""
     return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
@@ -249,7 +279,7 @@ def seed_weights(network: nn.Module, stream: Stream) -> None:
         (2u - 1) / sqrt(fan_in),   fan_in = inputs of one output of the layer
 
     (what PyTorch's own layers start from: He et al., "Delving deep into rectifiers", 2015, with a = sqrt 5).
-    Scales of normalisations become 1 and their shifts 0, and use up nothing. The arithmetic is float32 on the
+    Scales of normalisations become 1 and their shifts 0; they take no uniforms. The arithmetic is float32 on the
     CPU; the values are then copied to each parameter's device and type. No tensor is replaced, so compiled
     graphs stay valid.
     """
@@ -261,14 +291,3 @@ def seed_weights(network: nn.Module, stream: Stream) -> None:
             bound = torch.tensor(1 / math.sqrt(fan_in), dtype=torch.float32)
             parameter.copy_((part * bound).view(parameter.shape))
     _reset_norms(network)
-
-
-def statistics_width(plan: Plan) -> int:
-    """r: the number of values in the mean of a class, min(sketch, embedding width)."""
-    width = _embedding_width(plan.network, plan.image.shape, len(plan.classes))
-    return width if plan.sketch is None else min(plan.sketch, width)
-
-
-@lru_cache
-def _embedding_width(network: NetworkSpec, shape: tuple[int, int, int], classes: int) -> int:
-    return build(network, shape, classes).embedding_width

@@ -1,300 +1,368 @@
-"""Answers that consist of a method's own parts: no statistics, no local images, the counts of classes alone.
+"""The parts that methods share: the type `Method`, its options, and the checks of data and contributions.
 
-What every method beside CollabDM shares: the settings of a plan that such an answer needs, the check at the
-door, the empty statistics that carry n_k^y, all answers by name, and for a method that needs several rounds, what
-went to and fro. `OwnImages` and what follows it are for those whose sites send images of a count of their own.
+A method is a file of this package, or of another one (`registry`), with two functions:
+
+    contribute(plan, data, site, context) -> Contribution
+    distill(plan, contributions, context, allow_missing) -> Outcome
+
+A method whose contribution is neither statistics nor local images sends tensors of its own: it declares
+their names, types and shapes (`declare`), and `answer` packs them beside the counts of the classes.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeVar
+from functools import lru_cache
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int64
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import Tensor
 
-from collabdm.checkpoint import State
 from collabdm.documents.contribution import (
+    CheckedContributions,
     Contribution,
     ContributionSpec,
     Statistics,
     check_contribution,
     check_contributions,
 )
-from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
-from collabdm.documents.frozen_model import FrozenModel, Positive, validation_message
+from collabdm.documents.extra_tensors import DeclaredTensors
+from collabdm.documents.frozen_model import FrozenModel, validation_message
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.images import ImageSet, as_uint8
-from collabdm.matching.compute import Compute
-from collabdm.matching.networks import statistics_width
+from collabdm.images import ImageSet, Pixels, as_uint8
+from collabdm.matching.network_size import statistics_width
+from collabdm.matching.run_context import RunContext
 from collabdm.version import versions
 
+Settings = dict[str, Any]
 Options = TypeVar("Options", bound=FrozenModel)
-
-
-def options_of(options: Mapping[str, Any] | None, model: type[Options]) -> Options:
-    """A method's own settings, from a plan or from what a person said. Raises PlanError, naming the field."""
-    try:
-        return model.model_validate_json(json.dumps(options or {}, default=str), strict=True)
-    except ValidationError as error:
-        raise PlanError(
-            "\n".join(line.replace("`", "`options.", 1) for line in validation_message(error).splitlines())
-        ) from error
-
-
 Outcome = DistilledSet | DistilledSteps | DistilledModel
+Contributions = (
+    Sequence[Contribution] | Mapping[str, Contribution]
+)  # a mapping may read them lazily
+
+#: the settings of a plan whose contributions are tensors of the method alone
+OWN_TENSORS_ONLY: Settings = {"steps": 0, "pae": 1, "local": {"method": "none"}}
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a method that needs several rounds sent: bytes from and to each site, over all rounds."""
+    """The traffic of a method with several rounds: bytes from (`up`) and to (`down`) each site in all."""
 
     rounds: int
     up: dict[str, int]
     down: dict[str, int]
 
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+@runtime_checkable  # the tests check signatures
+class Contribute(Protocol):
+    """One site's answer to a plan."""
+
+    def __call__(
+        self, plan: Plan, data: ImageSet, site: str = ..., context: RunContext = ...
+    ) -> Contribution:
+        """Compute the contribution; the same plan, data and site give the same bytes."""
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+@runtime_checkable
+class Distill(Protocol):
+    """The outcome of a round."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        contributions: Contributions,
+        context: RunContext = ...,
+        allow_missing: bool = ...,
+    ) -> Outcome:
+        """Compute the outcome; the order of the contributions does not matter."""
 
 
-Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
+@runtime_checkable
+class RunRounds(Protocol):
+    """All rounds of a method that needs several, with every site's data at hand."""
+
+    def __call__(
+        self, plan: Plan, sites: dict[str, ImageSet], context: RunContext = ...
+    ) -> tuple[Outcome, Traffic]:
+        """Run the rounds; returns the outcome and the traffic that they cost."""
 
 
-Watch = Callable[[str, int, Predictor], None]  # what it is, when (an epoch, or 0), and the predictor as it stands now
-
-
-def unwatched(what: str, when: int, predictor: Predictor) -> None:
-    """A predictor on the way that nobody looks at."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a long part runs: where it computes, who watches, how it resumes and who keeps its states.
-
-    `watch` is shown predictors on the way (an ensemble, a network after each epoch), to score what is not the outcome.
-    """
-
-    compute: Compute = Compute()
-    progress: Progress = silent
-    resume: State | None = None
-    keep: Callable[[State], None] = lambda state: None
-    watch: Watch = unwatched
-
-
-Converse = Callable[[Plan, dict[str, ImageSet], Run], tuple[Outcome, Traffic]]
-
-
-def _no_parts(plan: Plan) -> DeclaredTensors:
+def declare_nothing(plan: Plan) -> DeclaredTensors:
+    """No extra tensors."""
     return {}
 
 
-Settings = dict[str, Any]
-
-
-def _never(plan: Plan) -> bool:
+def shows_no_real_images(plan: Plan) -> bool:
+    """No image is sent."""
     return False
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way from sites' data to one outcome.
+    """A way from the sites' data to one outcome.
 
-    `adapt` turns the settings of a plan into the method's own; `pooled` says that one site holds all. `options` is
-    the model of the method's own settings, `declare` says what parts a contribution has beside statistics and images,
-    `outcome` what comes out, `from_real` whether images that are sent are, or begin as, real ones. A method with
-    `converse` needs several rounds, and has all sites at hand.
+    Attributes:
+        name: its name in plans.
+        adapt: turns the settings of a plan into the method's own.
+        contribute: a site's part.
+        distill: the server's part.
+        pooled: one site holds all the data.
+        options: the model of the method's own settings, `Plan.options`; None for none.
+        declare: the extra tensors of a contribution to a plan.
+        outcome: the type of the outcome.
+        shows_real_images: whether images sent for a plan are real images, or start from them.
+        run_rounds: for a method that needs several rounds; `contribute` and `distill` then refuse.
     """
 
     name: str
     adapt: Callable[[Settings], Settings]
-    pooled: bool
-    contribute: Callable[..., Contribution]
-    distill: Callable[..., Any]
+    contribute: Contribute
+    distill: Distill
+    pooled: bool = False
     options: type[FrozenModel] | None = None
-    declare: Callable[[Plan], DeclaredTensors] = _no_parts
+    declare: Callable[[Plan], DeclaredTensors] = declare_nothing
     outcome: type[Outcome] = DistilledSet
-    from_real: Callable[[Plan], bool] = _never
-    converse: Converse | None = None
+    shows_real_images: Callable[[Plan], bool] = shows_no_real_images
+    run_rounds: RunRounds | None = None
 
 
-LABEL_BYTES = 8
+# --- settings ----------------------------------------------------------------------------------
 
 
-NOTHING_ELSE: Settings = {"steps": 0, "pae": 1, "local": {"method": "none"}}  # of a plan whose answers are parts
+def parse_options(options: Mapping[str, Any] | None, model: type[Options]) -> Options:
+    """A method's own settings from plain values.
+
+    Raises:
+        PlanError: a value does not fit; the message names the field.
+    """
+    try:
+        return model.model_validate_json(json.dumps(options or {}, default=str), strict=True)
+    except ValidationError as error:
+        lines = validation_message(error).splitlines()
+        raise PlanError("\n".join(line.replace("`", "`options.", 1) for line in lines)) from error
+
+
+@lru_cache
+def plan_options(plan: Plan, model: type[Options]) -> Options:
+    """The method's own settings in a plan, parsed once for each plan.
+
+    Raises:
+        PlanError: a value does not fit; the message names the field.
+    """
+    return parse_options(plan.options, model)
 
 
 def own_settings(method: str, model: type[FrozenModel]) -> Callable[[Settings], Settings]:
-    """How a method turns the settings of a plan into its own; `options` are filled in and checked."""
+    """`Method.adapt` of a method with options: they are checked, and their defaults filled in."""
 
     def adapt(settings: Settings) -> Settings:
-        options = options_of(settings.get("options"), model).model_dump(mode="json")
-        return settings | NOTHING_ELSE | {"method": method, "options": options}
+        options = parse_options(settings.get("options"), model).model_dump(mode="json")
+        return settings | OWN_TENSORS_ONLY | {"method": method, "options": options}
 
     return adapt
 
 
-def check_answer(plan: Plan, data: ImageSet, site: str) -> None:
-    """Refuse data, a name or a plan that do not fit, before any work. Raises DataError or PlanError."""
-    check_data(plan, data)
-    plan.check_site(site)
-    if plan.steps or plan.pae != 1 or plan.local.method != "none":
-        raise PlanError(
-            f"`steps` should be 0, `pae` 1 and `local.method` none, for method {plan.method} sends none of these; "
-            f"found {plan.steps}, {plan.pae} and {plan.local.method}"
-        )
-
-
-def answer(plan: Plan, data: ImageSet, site: str, parts: Mapping[str, Tensor]) -> Contribution:
-    """A contribution of parts, and of how many images of each class the site holds."""
-    counts = data.counts()
-    present = torch.nonzero(counts).flatten()
-    batches = counts[present] if plan.batch is None else counts[present].clamp_max(plan.batch)
-    steps = torch.zeros(0, dtype=torch.int64)
-    codes = torch.zeros(0, len(present), statistics_width(plan), dtype=WIRE_DTYPES[plan.wire])
-    scales = torch.zeros(0, len(present)) if plan.wire == "int8" else None
-    statistics = Statistics(steps, present, codes, scales, batches, counts[present])
-    nothing = torch.zeros(0, *plan.image.shape, dtype=getattr(torch, plan.images))
-    images = ImageSet(nothing, torch.zeros(0, dtype=torch.int64), plan.classes)
-    return Contribution(site, plan.digest, statistics, images, versions(), dict(parts))
-
-
-Contributions = Sequence[Contribution] | Mapping[str, Contribution]  # a mapping may read each when it is asked for
-
-
-def in_order(
-    plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool
-) -> list[Contribution]:
-    """All contributions by site name, in memory. Raises DocumentError where one does not answer the plan or has other
-    parts than those declared, or where no site has one of the classes (unless `allow_missing`).
-    """
-    ordered = list(checked(plan, by_site(plan, contributions), declared))
-    check_classes(plan, torch.stack([class_counts(plan, c) for c in ordered]).sum(0), allow_missing)
-    return ordered
-
-
-def holdings(plan: Plan, contributions: Sequence[Contribution]) -> dict[str, list[int]]:
-    """The images of each class that each site holds."""
-    return {c.site: class_counts(plan, c).tolist() for c in contributions}
-
-
-def balanced(images: int, present: Sequence[int]) -> list[int]:
-    """Labels, ascending: `images` over the classes present as evenly as can be, the first ones get one more.
-
-    >>> balanced(5, [0, 3])
-    [0, 0, 0, 3, 3]
-    """
-    each, more = divmod(images, len(present))
-    return [y for rank, y in enumerate(present) for _ in range(each + (rank < more))]
-
-
-class OwnImages(FrozenModel):
-    """How many images each site sends: `images`; or as many as `bytes` hold; or an equal share of the set."""
-
-    images: Positive | None = None
-    bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
-
-    @model_validator(mode="after")
-    def _one_count(self) -> "OwnImages":
-        if self.images is not None and self.bytes is not None:
-            raise ValueError("either `images` or `bytes` should be said; found both")
-        return self
-
-
-def images_sent(plan: Plan, options: OwnImages) -> int:
-    """k: how many images each site sends. Raises PlanError where the options leave room for none."""
-    if options.bytes is None:
-        return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
-    one = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
-    if options.bytes < one:
-        raise PlanError(f"`options.bytes` should be at least {one}, those of an image; found {options.bytes}")
-    return options.bytes // one
-
-
-def images_declared(plan: Plan, k: int) -> DeclaredTensors:
-    """k images and their labels, as parts."""
-    return {
-        "images": TensorSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
-        "labels": TensorSpec(torch.int64, (k,)),
-    }
-
-
-def as_sent(plan: Plan, pixels: Float32[Tensor, "k c h w"], labels: Int64[Tensor, " k"]) -> dict[str, Tensor]:
-    """Those parts, from pixels in 0 .. 1."""
-    return {"images": as_uint8(pixels) if plan.images == "uint8" else pixels, "labels": labels}
-
-
-def union(plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool) -> DistilledSet:
-    """All sites' images, by class. Raises DocumentError as `in_order`."""
-    ordered = in_order(plan, contributions, declared, allow_missing)
-    labels = torch.cat([c.parts["labels"] for c in ordered])
-    images = torch.cat([c.parts["images"] for c in ordered])
-    order = labels.argsort(stable=True)
-    together = ImageSet(images[order], labels[order], plan.classes)
-    return DistilledSet(together, plan, holdings(plan, ordered), plan.method, versions())
-
-
 def needs_rounds(plan: Plan, *_: object, **__: object) -> NoReturn:
-    """Stands for `contribute` and `distill` of a method that one message cannot carry."""
+    """`contribute` and `distill` of a method that needs several rounds. Raises PlanError."""
     raise PlanError(
-        f"`method` should be one that needs a single round; found {plan.method}, whose sites answer again and again: "
-        "`collabdm simulate` runs it"
+        f"`method` should be one that needs a single round; found {plan.method}, whose sites answer in "
+        "every round: `collabdm simulate` runs it"
     )
 
 
+# --- a site ------------------------------------------------------------------------------------
+
+
 def check_data(plan: Plan, data: ImageSet) -> None:
-    """Refuse data that does not fit the plan, before any work. Raises DataError."""
+    """Refuse data that does not fit the plan, before any work.
+
+    Raises:
+        DataError: other classes, another image shape, or no image.
+    """
     if data.classes != plan.classes:
-        raise DataError(f"classes should be those of the plan, {plan.classes}; found {data.classes}")
+        raise DataError(
+            f"classes should be those of the plan, {plan.classes}; found {data.classes}"
+        )
     if len(data) == 0:
         raise DataError("a site should hold at least one image of the plan's classes; found none")
     if data.shape != plan.image.shape:
         raise DataError(
-            f"images should be (channels, height, width) = {plan.image.shape}, as the plan says; found {data.shape}"
+            f"images should be (channels, height, width) = {plan.image.shape}, as in the plan; found {data.shape}"
         )
+
+
+def check_answer(plan: Plan, data: ImageSet, site: str) -> None:
+    """Refuse what a contribution of extra tensors alone cannot answer, before any work.
+
+    Args:
+        plan: the plan.
+        data: the site's images.
+        site: the site's name.
+
+    Raises:
+        DataError: the data does not fit the plan.
+        PlanError: the name is not in the plan, or the plan asks for statistics or local images.
+    """
+    check_data(plan, data)
+    plan.check_site(site)
+    if plan.steps or plan.pae != 1 or plan.local.method != "none":
+        raise PlanError(
+            f"`steps` should be 0, `pae` 1 and `local.method` none for method {plan.method}, which sends "
+            f"no statistics and no local images; found {plan.steps}, {plan.pae} and {plan.local.method}"
+        )
+
+
+def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor]) -> Contribution:
+    """A contribution of extra tensors, and of the site's number of images of each class.
+
+    Args:
+        plan: the plan.
+        data: the site's images, of which only the counts are sent.
+        site: the site's name.
+        tensors: the declared tensors, on the CPU.
+
+    Returns:
+        The contribution.
+    """
+    counts = data.counts()
+    present = torch.nonzero(counts).flatten()
+    batches = counts[present] if plan.batch is None else counts[present].clamp_max(plan.batch)
+
+    no_steps = torch.zeros(0, dtype=torch.int64)
+    codes = torch.zeros(0, len(present), statistics_width(plan), dtype=WIRE_DTYPES[plan.wire])
+    scales = torch.zeros(0, len(present)) if plan.wire == "int8" else None
+    statistics = Statistics(no_steps, present, codes, scales, batches, counts[present])
+
+    no_pixels = torch.zeros(0, *plan.image.shape, dtype=getattr(torch, plan.images))
+    no_images = ImageSet(no_pixels, torch.zeros(0, dtype=torch.int64), plan.classes)
+    return Contribution(site, plan.digest, statistics, no_images, versions(), dict(tensors))
+
+
+def stored_pixels(plan: Plan, pixels: Float32[Tensor, "*n c h w"]) -> Pixels:
+    """Pixels in 0 .. 1 as the plan stores images: rounded to uint8, or float32 as they are."""
+    return as_uint8(pixels) if plan.images == "uint8" else pixels
+
+
+def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
+    """Ascending labels of `images` images, spread evenly over the classes present; the first get the rest.
+
+    >>> balanced_labels(5, [0, 3])
+    [0, 0, 0, 3, 3]
+    """
+    each, rest = divmod(images, len(present))
+    return [y for rank, y in enumerate(present) for _ in range(each + (rank < rest))]
+
+
+# --- the server --------------------------------------------------------------------------------
 
 
 def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contribution]:
-    """The contributions of a round by site. Raises DocumentError where it is empty, or where two are of one site."""
+    """The contributions of a round by the names of their sites.
+
+    Raises:
+        DocumentError: there is none, two are of one site, or there are more than the plan's sites.
+    """
     if isinstance(contributions, Mapping):
         check_contributions(plan, list(contributions))
         return contributions
-    check_contributions(plan, [c.site for c in contributions])
-    return {c.site: c for c in contributions}
+    check_contributions(plan, [contribution.site for contribution in contributions])
+    return {contribution.site: contribution for contribution in contributions}
 
 
-def checked(plan: Plan, sent: Mapping[str, Contribution], declared: DeclaredTensors) -> Iterator[Contribution]:
-    """The contributions one by one, in the order of the sites' names. Raises DocumentError at one that does not answer
-    the plan, or has other parts than those declared.
+def checked(
+    plan: Plan, contributions: Contributions, declared: DeclaredTensors
+) -> Iterator[Contribution]:
+    """The contributions in the order of the sites' names, each checked once.
+
+    Args:
+        plan: the plan.
+        contributions: the contributions; a mapping is asked for each once.
+        declared: the extra tensors that the method declares.
+
+    Yields:
+        The contributions that answer the plan.
+
+    Raises:
+        DocumentError: some do not answer the plan, after the last one; the message names all of them.
     """
+    if isinstance(contributions, CheckedContributions) and contributions.plan == plan:
+        yield from (contributions[site] for site in sorted(contributions))
+        return
+
     spec = ContributionSpec(plan, statistics_width(plan), declared)
+    sent, faults = by_site(plan, contributions), []
+
     for site in sorted(sent):
-        contribution = sent[site]
-        check_contribution(spec, contribution)
-        yield contribution
+        try:
+            contribution = sent[site]
+            check_contribution(spec, contribution)
+        except DocumentError as error:
+            faults.append(str(error))
+        else:
+            yield contribution
+
+    if faults:
+        raise DocumentError("\n".join(faults))
 
 
 def check_classes(plan: Plan, totals: Int64[Tensor, " classes"], allow_missing: bool) -> None:
-    """Refuse a round where no site has one of the classes, unless `allow_missing`. Raises DocumentError."""
-    missing = [name for name, total in zip(plan.classes, totals.tolist(), strict=True) if not total]
+    """Refuse a round in which no site has one of the classes.
+
+    Args:
+        plan: the plan.
+        totals: the images of each class over all sites.
+        allow_missing: accept a set without those classes.
+
+    Raises:
+        DocumentError: a class is missing.
+    """
+    missing = [y for y, total in zip(plan.classes, totals.tolist(), strict=True) if not total]
     if missing and not allow_missing:
         raise DocumentError(
-            f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a site "
-            "that has it, or allow the set to go without"
+            f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a "
+            "site that has it, or allow the set to go without"
         )
 
 
+def checked_in_order(
+    plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool
+) -> list[Contribution]:
+    """All contributions by site name, in memory.
+
+    Args:
+        plan: the plan.
+        contributions: the contributions, in any order.
+        declared: the extra tensors that the method declares.
+        allow_missing: accept a round without some classes.
+
+    Returns:
+        The contributions.
+
+    Raises:
+        DocumentError: some do not answer the plan, or no site has one of the classes.
+    """
+    ordered = list(checked(plan, contributions, declared))
+    totals = torch.stack([class_counts(plan, contribution) for contribution in ordered]).sum(0)
+    check_classes(plan, totals, allow_missing)
+    return ordered
+
+
 def class_counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
-    """n_k^y: how many images of each class the site holds."""
+    """n_k^y: the site's number of images of each class."""
     counts = torch.zeros(len(plan.classes), dtype=torch.int64)
     counts[contribution.statistics.classes] = contribution.statistics.totals
     return counts
+
+
+def site_counts(plan: Plan, contributions: Sequence[Contribution]) -> dict[str, list[int]]:
+    """The number of images of each class at each site, by site name."""
+    return {
+        contribution.site: class_counts(plan, contribution).tolist()
+        for contribution in contributions
+    }

@@ -11,141 +11,202 @@ distillation", 2024.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution, Statistics
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
-from collabdm.images import ImageSet, as_float, as_uint8
+from collabdm.images import ImageSet, as_float
 from collabdm.matching.class_statistics import Merged, class_statistics, merge_in_order
-from collabdm.matching.embedding import Sampling, plan_embedding
-from collabdm.matching.loop import Problem, Target, match
-from collabdm.matching.networks import statistics_width
-from collabdm.methods.base import Contributions, Run, by_site, check_classes, check_data, checked, class_counts
+from collabdm.matching.embedding import Sampling, StepEmbedding, plan_embedding
+from collabdm.matching.loop import Problem, Target, match, start_from
+from collabdm.matching.network_size import statistics_width
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import (
+    Contributions,
+    check_classes,
+    check_data,
+    checked,
+    class_counts,
+    stored_pixels,
+)
 from collabdm.methods.localdm import jitter_stored, local_images, noise_images
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
-SITES_KEPT = 32  # whose images are in memory at once while the server chooses where to start
 
+def contribute(
+    plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
+) -> Contribution:
+    """One site's answer to the plan. The same plan, data and site give the same bytes.
 
-def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
-    """One site's answer to the plan. The same plan, data and site name give the same bytes.
+    Args:
+        plan: the plan.
+        data: the site's images, of the plan's classes and shape.
+        site: the site's name.
+        context: device, progress and checkpoints.
 
-    Raises DataError or PlanError where the data or the name do not fit.
+    Returns:
+        The contribution.
+
+    Raises:
+        DataError: the data does not fit the plan.
+        PlanError: the name is not in the plan.
     """
     check_data(plan, data)
     plan.check_site(site)
     seed = derive(plan.seed, "site", site)
 
-    def distilled(state: State) -> None:
-        run.keep(state)
-        run.progress("local distillation", state.done, plan.local.steps)
-
-    images = local_images(plan, data, seed, run.compute, run.resume, distilled)
-    steps = plan.steps_of(site)
-    counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
-    embedding = plan_embedding(plan, run.compute, work=len(steps) * int(counts.sum()))
-    statistics = class_statistics(
-        embedding,
-        data,
-        steps,
-        Sampling(seed, Purpose.BATCH, plan.batch),
-        plan.wire,
-        lambda done: run.progress("statistics", done, len(steps)),
-    )
+    images = local_images(plan, data, seed, context)
+    statistics = _statistics(plan, data, site, seed, context)
     return Contribution(site, plan.digest, statistics, images, versions())
 
 
-def from_real(plan: Plan) -> bool:
-    """Whether images that a site sends are, or begin as, real ones."""
+def _statistics(
+    plan: Plan, data: ImageSet, site: str, seed: int, context: RunContext
+) -> Statistics:
+    """The site's class means of every step that it takes part in."""
+    steps = plan.steps_of(site)
+    counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
+    embedding = plan_embedding(plan, context.compute, work=len(steps) * int(counts.sum()))
+    sampling = Sampling(seed, Purpose.BATCH, plan.batch)
+
+    def on_step(done: int) -> None:
+        context.report(Progress(Stage.STATISTICS, done, len(steps)))
+
+    return class_statistics(embedding, data, steps, sampling, plan.wire, on_step)
+
+
+def shows_real_images(plan: Plan) -> bool:
+    """Whether images that a site sends are real images, or start from them."""
     local = plan.local
-    return local.images > 0 and (local.method == "random" or (local.method == "dm" and local.start == "real"))
+    starts_real = local.method == "dm" and local.start == "real"
+    return local.images > 0 and (local.method == "random" or starts_real)
 
 
 def distill(
     plan: Plan,
     contributions: Contributions,
-    run: Run = Run(),
+    context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSet:
-    """Refine the sites' images by the merged statistics: `ipc` images of every class that some site has.
+    """Refine the sites' images by the merged statistics: `ipc` images of every class.
 
-    The order of the contributions does not matter. A mapping from the names of sites may read each when it
-    is asked for (`files.ContributionFiles`): it is merged and let go, and only its counts are kept. Raises
-    DocumentError where a contribution does not answer the plan, or where no site has one of the plan's
-    classes (unless `allow_missing`).
+    Args:
+        plan: the plan.
+        contributions: the contributions, in any order. A mapping from site names may read each lazily:
+            of each only the counts and the local images stay in memory.
+        context: device, progress and checkpoints.
+        allow_missing: accept a round in which no site has one of the classes.
+
+    Returns:
+        The distilled set.
+
+    Raises:
+        DocumentError: a contribution does not answer the plan, or a class is missing.
     """
-    sent = by_site(plan, contributions)
-    held: dict[str, Int64[Tensor, " classes"]] = {}
+    counts: dict[str, Int64[Tensor, " classes"]] = {}
+    local: dict[str, ImageSet] = {}
 
     def statistics() -> Iterator[Statistics]:
-        for contribution in checked(plan, sent, {}):
-            held[contribution.site] = class_counts(plan, contribution)
+        for contribution in checked(plan, contributions, {}):
+            counts[contribution.site] = class_counts(plan, contribution)
+            local[contribution.site] = contribution.images
             yield contribution.statistics
 
-    merged = merge_in_order(statistics(), statistics_width(plan), plan.steps, len(plan.classes), plan.merging)
+    merged = merge_in_order(
+        statistics(), statistics_width(plan), plan.steps, len(plan.classes), plan.merging
+    )
     check_classes(plan, merged.totals, allow_missing)
-    pixels, labels = start_images(plan, sent, held)
-    pixels = refine(plan, pixels, labels, merged, run)
-    images = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
-    return DistilledSet(images, plan, {site: n.tolist() for site, n in held.items()}, plan.method, versions())
+
+    pixels, labels = start_images(plan, local, counts)
+    pixels = refine(plan, pixels, labels, merged, context)
+    images = ImageSet(stored_pixels(plan, pixels), labels, plan.classes)
+    sites = {site: of_site.tolist() for site, of_site in counts.items()}
+    return DistilledSet(images, plan, sites, plan.method, versions())
 
 
 def start_images(
-    plan: Plan, sent: Mapping[str, Contribution], held: dict[str, Int64[Tensor, " classes"]]
+    plan: Plan, local: Mapping[str, ImageSet], counts: Mapping[str, Int64[Tensor, " classes"]]
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """What refinement starts from (pixels in 0 .. 1): of each class, `ipc` of the images sent.
+    """The images that refinement starts from: `ipc` of each class, chosen from those that sites sent.
 
-    The sites' images are taken in proportion to the images that each holds (`weighted`) or at random
-    (`uniform`, as the authors' program). Where too few were sent, they are used again, moved a little,
-    or noise fills the rest where the plan starts from noise. `held` are the images of each class that the
-    sites hold, in the order of their names; only sites that were chosen are asked for their images.
+    Images are taken in proportion to the images that each site holds (`weighted`), or at random
+    (`uniform`, as in the authors' program). Where too few were sent, they are used again, moved a little,
+    or noise fills the rest if the plan starts from noise.
+
+    Args:
+        plan: the plan.
+        local: the images that each site sent.
+        counts: the number of images of each class at each site, in the order of the names.
+
+    Returns:
+        Pixels in 0 .. 1, and their classes, ascending.
     """
-    images_of = lru_cache(SITES_KEPT)(lambda site: sent[site].images)
-    names, counts = list(held), torch.stack(list(held.values()))
+    names, held = list(counts), torch.stack(list(counts.values()))
     stream = Stream.of(plan.seed, Purpose.SERVER, 0)
+    present = torch.nonzero(held.sum(0)).flatten()
+
     chosen = []
-    present = torch.nonzero(counts.sum(0)).flatten()
     for y in present.tolist():
         images = [torch.zeros(0, *plan.image.shape)]
-        for site, index in _picks(plan, counts[:, y], stream):
-            of_site = images_of(names[site])
-            images.append(as_float(of_site.images[of_site.of_class(y)[index]]))
+        for site, index in _picks(plan, held[:, y], stream):
+            sent = local[names[site]]
+            images.append(as_float(sent.images[sent.of_class(y)[index]]))
         chosen.append(_fill(plan, torch.cat(images), stream))
+
     return torch.cat(chosen), present.repeat_interleave(plan.ipc)
 
 
-def _picks(plan: Plan, held: Int64[Tensor, " sites"], stream: Stream) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
-    """Which images of a class are taken: a site's number, and positions among those that it sent."""
+def _picks(
+    plan: Plan, held: Int64[Tensor, " sites"], stream: Stream
+) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
+    """The images of a class that are taken: a site's number, and positions among those that it sent."""
     sent = 0 if plan.local.method == "none" else plan.local.images
     available = (held > 0) * sent
+
     if plan.merging == "weighted":
         take = apportion(held, available, plan.ipc)
-        yield from ((site, torch.arange(int(take[site]))) for site in torch.nonzero(take).flatten().tolist())
+        for site in torch.nonzero(take).flatten().tolist():
+            yield site, torch.arange(int(take[site]))
         return
+
     senders = torch.nonzero(available).flatten()
     for place in stream.permutation(int(available.sum()))[: plan.ipc].tolist():
         yield int(senders[place // sent]), torch.tensor([place % sent])
 
 
-def _fill(plan: Plan, images: Float32[Tensor, "n c h w"], stream: Stream) -> Float32[Tensor, "ipc c h w"]:
+def _fill(
+    plan: Plan, images: Float32[Tensor, "n c h w"], stream: Stream
+) -> Float32[Tensor, "ipc c h w"]:
+    """The images of a class, brought to `ipc` of them."""
     lack = plan.ipc - len(images)
     if lack == 0:
         return images
     if len(images) == 0 or plan.local.start == "noise":
         return torch.cat([images, noise_images(plan, lack, stream)])
+
     filled = images[torch.arange(plan.ipc) % len(images)]
     return jitter_stored(plan, filled, torch.arange(len(images), plan.ipc), stream)
 
 
-def apportion(held: Int64[Tensor, " k"], available: Int64[Tensor, " k"], seats: int) -> Int64[Tensor, " k"]:
-    """Seats by highest averages (D'Hondt) of `held`, nobody above `available`; ties to the first.
+def apportion(
+    held: Int64[Tensor, " k"], available: Int64[Tensor, " k"], seats: int
+) -> Int64[Tensor, " k"]:
+    """Seats by highest averages (D'Hondt); ties go to the first.
+
+    Args:
+        held: the weight of each site.
+        available: the most seats that each site can take.
+        seats: the number of seats.
+
+    Returns:
+        The seats of each site; fewer than `seats` in all where too few are available.
 
     >>> apportion(torch.tensor([90, 10]), torch.tensor([3, 3]), 4).tolist()
     [3, 1]
@@ -163,23 +224,38 @@ def refine(
     pixels: Float32[Tensor, "n c h w"],
     labels: Int64[Tensor, " n"],
     merged: Merged,
-    run: Run,
+    context: RunContext,
 ) -> Float32[Tensor, "n c h w"]:
-    """`plan.refinement.passes` over the T seeds (Algorithm 1, lines 9-14); pixels in 0 .. 1."""
+    """`plan.refinement.passes` over the T seeds (Algorithm 1, lines 9-14).
+
+    Args:
+        plan: the plan.
+        pixels: the images to start from, in 0 .. 1.
+        labels: their classes, ascending.
+        merged: the merged statistics of all sites.
+        context: device, progress and checkpoints.
+
+    Returns:
+        The refined images, in 0 .. 1 or somewhat beyond.
+    """
     iterations = plan.refinement.passes * plan.steps
     if iterations == 0:
         return pixels
-    normalisation = plan.image.normalisation
-    state = run.resume or State(0, normalisation.apply(pixels))
+
     work = 3 * iterations * len(labels) * plan.pae**2
-    embedding = plan_embedding(plan, run.compute, work=work)
+    embedding = plan_embedding(plan, context.compute, work=work)
+    normalisation = plan.image.normalisation
 
-    def target(i: int) -> Target:
-        return Target(merged.means[i % plan.steps], merged.present[i % plan.steps])
+    def target(i: int, at_step: StepEmbedding) -> Target:
+        return Target(merged.means[at_step.step], merged.present[at_step.step])
 
-    def refined(state: State) -> None:
-        run.keep(state)
-        run.progress("refinement", state.done, iterations)
+    def on_step(checkpoint: Checkpoint) -> None:
+        context.keep(checkpoint)
+        context.report(Progress(Stage.REFINEMENT, checkpoint.done, iterations))
 
-    problem = Problem(embedding, labels, target, lambda i: i % plan.steps, plan.pae, plan.refinement.batch)
-    return normalisation.invert(match(state, problem, plan.refinement.matching, iterations, refined))
+    problem = Problem(
+        embedding, labels, target, lambda i: i % plan.steps, plan.pae, plan.refinement.batch
+    )
+    start = context.resume or start_from(normalisation.apply(pixels))
+    images = match(start, problem, plan.refinement.matching, iterations, on_step)
+    return normalisation.invert(images)

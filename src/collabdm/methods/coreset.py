@@ -26,20 +26,11 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.networks import Network, build, seed_weights
-from collabdm.methods.base import (
-    Contributions,
-    OwnImages,
-    Run,
-    answer,
-    as_sent,
-    balanced,
-    check_answer,
-    images_declared,
-    images_sent,
-    options_of,
-    union,
-)
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import Contributions, answer, balanced_labels, check_answer, plan_options
 from collabdm.methods.localdm import jitter, random_images
+from collabdm.methods.own_images import OwnImages, declare_images, image_tensors, images_sent, union
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 
 
@@ -51,37 +42,50 @@ class Coreset(OwnImages):
 
 def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: its images and their labels."""
-    return images_declared(plan, images_sent(plan, options_of(plan.options, Coreset)))
+    return declare_images(plan, images_sent(plan, plan_options(plan, Coreset)))
 
 
-def from_real(plan: Plan) -> bool:
+def shows_real_images(plan: Plan) -> bool:
     """Whether images that a site sends are, or begin as, real ones: all are."""
     return True
 
 
-def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
+def contribute(
+    plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
+) -> Contribution:
     """One site's choice. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
-    options, seed = options_of(plan.options, Coreset), derive(plan.seed, "site", site)
+    options, seed = plan_options(plan, Coreset), derive(plan.seed, "site", site)
     present = torch.nonzero(data.counts()).flatten().tolist()
-    labels = torch.tensor(balanced(images_sent(plan, options), present))
+    labels = torch.tensor(balanced_labels(images_sent(plan, options), present))
     if options.rule == "random":
-        return answer(plan, data, site, as_sent(plan, random_images(plan, data, labels, seed), labels))
-    network, choose = first_network(plan).to(run.compute.device), RULES[options.rule]
+        return answer(
+            plan, data, site, image_tensors(plan, random_images(plan, data, labels, seed), labels)
+        )
+    network, choose = first_network(plan).to(context.compute.device), RULES[options.rule]
     chosen, again = [], []
     for done, (y, count) in enumerate(zip(*labels.unique(return_counts=True), strict=True)):
         held = data.of_class(int(y))
-        order = held[choose(embedded(network, plan, data.subset(held), run), min(int(count), len(held)))]
+        order = held[
+            choose(embedded(network, plan, data.subset(held), context), min(int(count), len(held)))
+        ]
         places = torch.arange(int(count))
         chosen.append(order[places % len(order)])
         again.append(places >= len(order))
-        run.progress("choosing images", done + 1, len(present))
+        context.report(Progress(Stage.SELECTION, done + 1, len(present)))
     moved = torch.nonzero(torch.cat(again)).flatten()
-    images = jitter(plan, as_float(data.images[torch.cat(chosen)]), moved, Stream.of(seed, Purpose.LOCAL_START))
-    return answer(plan, data, site, as_sent(plan, images, labels))
+    images = jitter(
+        plan, as_float(data.images[torch.cat(chosen)]), moved, Stream.of(seed, Purpose.LOCAL_START)
+    )
+    return answer(plan, data, site, image_tensors(plan, images, labels))
 
 
-def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSet:
+def distill(
+    plan: Plan,
+    contributions: Contributions,
+    context: RunContext = RunContext(),
+    allow_missing: bool = False,
+) -> DistilledSet:
     """The union of the sites' images, by class. Raises DocumentError as CollabDM does."""
     return union(plan, contributions, declare(plan), allow_missing)
 
@@ -93,19 +97,27 @@ def first_network(plan: Plan) -> Network:
     return network.requires_grad_(False).eval()
 
 
-def embedded(network: Network, plan: Plan, data: ImageSet, run: Run) -> Float32[Tensor, "n D"]:
+def embedded(
+    network: Network, plan: Plan, data: ImageSet, context: RunContext
+) -> Float32[Tensor, "n D"]:
     """psi of every image, of length 1."""
     parts = []
-    for pixels in data.images.split(run.compute.chunk(gradients=False)):
-        with run.compute.autocast():
-            values = network.embed(plan.image.normalisation.apply(pixels.to(run.compute.device)))
+    for pixels in data.images.split(context.compute.chunk(gradients=False)):
+        with context.compute.autocast():
+            values = network.embed(
+                plan.image.normalisation.apply(pixels.to(context.compute.device))
+            )
         parts.append(values.float().cpu())
     return torch.nn.functional.normalize(torch.cat(parts))
 
 
 def herding(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
     """Positions whose mean, with each one more, comes as near to the mean of all as can be."""
-    mean, total, chosen = values.mean(0), torch.zeros(values.shape[1]), torch.zeros(count, dtype=torch.int64)
+    mean, total, chosen = (
+        values.mean(0),
+        torch.zeros(values.shape[1]),
+        torch.zeros(count, dtype=torch.int64),
+    )
     free = torch.ones(len(values), dtype=torch.bool)
     for i in range(count):
         apart = (mean - (values + total) / (i + 1)).norm(dim=1)
@@ -122,7 +134,9 @@ def centres(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count
     apart = torch.full((len(values),), torch.inf)
     for i in range(1, count):
         apart = torch.minimum(apart, (values - values[chosen[i - 1]]).norm(dim=1))
-        apart[chosen[:i]] = -1  # equal images are at no distance, but one that is chosen is not chosen again
+        apart[
+            chosen[:i]
+        ] = -1  # equal images are at no distance, but one that is chosen is not chosen again
         chosen[i] = apart.argmax()
     return chosen
 

@@ -10,7 +10,7 @@
 
 m_l and v_l are the running means and variances of the batch normalisations of the sites' networks, and m_l(x), v_l(x)
 those of the batch; networks without batch normalisation have none, and the term is 0. The student of the last
-epoch is the outcome; the best one on test images can be known only to who looks at them (`Run.watch`). The original
+epoch is the outcome; the best one on test images can be known only to who looks at them (`RunContext.watch`). The original
 client network is `ConvNet:norm=none,pooling=max`, 319,242 parameters.
 
 Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DENSE: data-free one-shot federated
@@ -18,18 +18,16 @@ learning", NeurIPS 2022.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, UInt8
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.extra_tensors import DeclaredTensors
 from collabdm.documents.frozen_model import FrozenModel, Positive
@@ -37,22 +35,38 @@ from collabdm.documents.outcomes import DistilledModel
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
-from collabdm.images import ImageSet, as_uint8
-from collabdm.matching.compute import LOGITS, Compute, Forward
-from collabdm.matching.embedding import multiplications
+from collabdm.images import ImageSet
+from collabdm.matching.compute import LOGITS
+from collabdm.matching.network_size import multiplications
 from collabdm.matching.networks import Network, build, has_batch_norm, seed_weights
+from collabdm.matching.run_context import RunContext
 from collabdm.matching.weights import load_weights, weights_declared, weights_of
-from collabdm.methods.base import Contributions, Run, answer, check_answer, class_counts, holdings, in_order, options_of
+from collabdm.methods.base import (
+    Contributions,
+    answer,
+    check_answer,
+    checked_in_order,
+    class_counts,
+    plan_options,
+    site_counts,
+)
+from collabdm.methods.dense_generator import (
+    Ensemble,
+    Generation,
+    GeneratorTraining,
+    TrainingRate,
+    counted_ensemble,
+    ensemble_of,
+)
 from collabdm.methods.local_training import (
     LocalTask,
     LocalTraining,
-    kept_of_sgd,
-    moved,
-    moves_of,
-    resume_sgd,
+    restore_training,
     train_locally,
     training_pass,
+    training_tensors,
 )
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
@@ -60,24 +74,6 @@ MOST_BYTES = 2**33  # of the pool
 
 
 LOOKS = 20  # at the student on its way, at most twice as many
-
-
-Weight = Annotated[float, Field(ge=0, le=1000)]
-
-
-TrainingRate = Annotated[float, Field(gt=0, le=100)]
-
-
-class Generation(FrozenModel):
-    """The generator: its codes, filters and steps in an epoch, and the weights of its losses."""
-
-    noise: Positive = 256
-    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 128
-    batch: Positive = 256
-    steps: Positive = 30
-    learning_rate: TrainingRate = 1e-3
-    normalisation: Weight = 1.0
-    adversarial: Weight = 1.0
 
 
 class Dense(FrozenModel):
@@ -93,57 +89,9 @@ class Dense(FrozenModel):
     temperature: TrainingRate = 20.0
 
 
-class Generator(nn.Module):
-    """Images in 0 .. 1 from codes: a linear layer, twice an enlargement and a convolution, a last convolution."""
-
-    def __init__(self, noise: int, width: int, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        channels, side, _ = shape
-        self.small, self.width, half = -(-side // 4), width, width // 2
-        self.linear = nn.Linear(noise, width * self.small**2)
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(width),
-            nn.Upsample(size=(-(-side // 2),) * 2),
-            *(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)),
-            nn.Upsample(size=(side, side)),
-            *(nn.Conv2d(width, half, 3, padding=1), nn.BatchNorm2d(half), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(half, channels, 3, padding=1), nn.Sigmoid()),
-        )
-
-    def forward(self, codes: Float32[Tensor, "n noise"]) -> Float32[Tensor, "n c h w"]:
-        """One image for each code."""
-        return self.layers(self.linear(codes).view(-1, self.width, self.small, self.small))
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Networks whose logits are added, each with a weight for every class that they have; `forward` computes them."""
-
-    networks: tuple[Network, ...]
-    weights: Float32[Tensor, "networks classes"]
-    forward: Forward = LOGITS["float32"]
-
-    def __call__(self, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """The weighted sum of the logits; x in network units."""
-        logits = [self.forward(network, x).float() for network in self.networks]
-        return torch.stack([w * one for w, one in zip(self.weights, logits, strict=True)]).sum(0)
-
-
-def ensemble_of(networks: Sequence[Network]) -> Ensemble:
-    """Mean logits."""
-    classes, device = networks[0].classifier.out_features, networks[0].classifier.weight.device
-    return Ensemble(tuple(networks), torch.full((len(networks), classes), 1 / len(networks), device=device))
-
-
-def counted_ensemble(networks: Sequence[Network], held: Int64[Tensor, "networks classes"]) -> Ensemble:
-    """Logits weighted, class by class, by the share of the class that each site holds."""
-    shares = held.float() / held.sum(0).clamp_min(1)
-    return Ensemble(tuple(networks), shares.to(networks[0].classifier.weight.device))
-
-
 def spec_of(plan: Plan) -> NetworkSpec:
     """The network that sites train."""
-    return options_of(plan.options, Dense).network or plan.network
+    return plan_options(plan, Dense).network or plan.network
 
 
 def new_network(plan: Plan) -> Network:
@@ -159,7 +107,7 @@ def declare(plan: Plan) -> DeclaredTensors:
 
 def check_pool(plan: Plan) -> None:
     """Refuse a plan whose server would keep more than `MOST_BYTES` of images. Raises PlanError."""
-    options = options_of(plan.options, Dense)
+    options = plan_options(plan, Dense)
     pool = options.epochs * options.generator.batch * math.prod(plan.image.shape)
     if pool > MOST_BYTES:
         raise PlanError(
@@ -168,95 +116,127 @@ def check_pool(plan: Plan) -> None:
         )
 
 
-def from_real(plan: Plan) -> bool:
+def shows_real_images(plan: Plan) -> bool:
     """Whether images that a site sends are, or begin as, real ones: none is sent."""
     return False
 
 
-def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
+def contribute(
+    plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
+) -> Contribution:
     """One site's trained network. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
     check_pool(plan)
-    local, seed = options_of(plan.options, Dense).local, derive(plan.seed, "site", site)
+    local, seed = plan_options(plan, Dense).local, derive(plan.seed, "site", site)
     network = new_network(plan)
     seed_weights(network, Stream.of(seed, Purpose.NETWORK))
 
-    def trained(state: State) -> None:
-        run.keep(state)
-        run.progress("local training", state.done, local.epochs)
-
-    train_locally(LocalTask(network, data, plan, seed), local, run.compute, run.resume, trained)
+    train_locally(LocalTask(network, spec_of(plan), data, plan, seed), local, context)
     return answer(plan, data, site, weights_of(network))
 
 
-def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledModel:
+def distill(
+    plan: Plan,
+    contributions: Contributions,
+    context: RunContext = RunContext(),
+    allow_missing: bool = False,
+) -> DistilledModel:
     """The student of the sites' networks. Raises DocumentError as CollabDM does.
 
-    `run.watch` is shown every site's network, both ensembles, and the student after every epoch.
+    `context.watch` is shown every site's network, both ensembles, and the student after every epoch.
     """
-    ordered = in_order(plan, contributions, declare(plan), allow_missing)
+    ordered = checked_in_order(plan, contributions, declare(plan), allow_missing)
     networks = []
     for contribution in ordered:
         network = new_network(plan)
         load_weights(network, contribution.parts)
-        networks.append(network.to(run.compute.device).eval().requires_grad_(False))
-        run.watch(contribution.site, 0, networks[-1])
+        networks.append(network.to(context.compute.device).eval().requires_grad_(False))
+        context.watch(contribution.site, 0, networks[-1])
     ensemble = ensemble_of(networks)
-    run.watch("ensemble", 0, ensemble)
-    run.watch("counted ensemble", 0, counted_ensemble(networks, torch.stack([class_counts(plan, c) for c in ordered])))
-    student = Distillation(plan, ensemble, run).student()
-    return DistilledModel(weights_of(student), spec_of(plan), plan, holdings(plan, ordered), plan.method, versions())
+    context.watch("ensemble", 0, ensemble)
+    context.watch(
+        "counted ensemble",
+        0,
+        counted_ensemble(networks, torch.stack([class_counts(plan, c) for c in ordered])),
+    )
+    student = Distillation(plan, ensemble, context).student()
+    return DistilledModel(
+        weights_of(student),
+        spec_of(plan),
+        plan,
+        site_counts(plan, ordered),
+        plan.method,
+        versions(),
+    )
 
 
 class Distillation:
     """The server's loop: what it holds between epochs."""
 
-    def __init__(self, plan: Plan, ensemble: Ensemble, run: Run) -> None:
-        self.options = options_of(plan.options, Dense)
-        self.plan, self.ensemble, self.run, self.seed = plan, ensemble, run, derive(plan.seed, "dense")
+    def __init__(self, plan: Plan, ensemble: Ensemble, context: RunContext) -> None:
+        self.options = plan_options(plan, Dense)
+        self.plan, self.ensemble, self.context, self.seed = (
+            plan,
+            ensemble,
+            context,
+            derive(plan.seed, "dense"),
+        )
         self._student = new_network(plan)
         seed_weights(self._student, Stream.of(self.seed, Purpose.NETWORK))
-        self._student.to(run.compute.device)
-        self._optimiser = torch.optim.SGD(self._student.parameters(), self.options.learning_rate, self.options.momentum)
+        self._student.to(context.compute.device)
+        self._optimiser = torch.optim.SGD(
+            self._student.parameters(), self.options.learning_rate, self.options.momentum
+        )
         most, self._size = self.options.epochs * self.options.generator.batch, 0
         seen = most * (self.options.epochs + 1) // 2  # by the student, in all epochs
-        self._learning = training_pass(self._student, plan, seen, self.options.batch, run.compute)
+        work = 3.0 * seen * multiplications(spec_of(plan), plan.image.shape)
+        self._learning = training_pass(self._student, work, self.options.batch, context.compute)
         self._imagination = GeneratorTraining(
-            plan, self.options.generator, self._imagined_by(ensemble), self._student, run.compute
+            plan,
+            self.options.generator,
+            self._imagined_by(ensemble),
+            self._student,
+            context.compute,
         )
-        self._pool = torch.zeros(most, *plan.image.shape, dtype=torch.uint8)  # the first `_size` are there
+        self._pool = torch.zeros(
+            most, *plan.image.shape, dtype=torch.uint8
+        )  # the first `_size` are there
         self._wanted = torch.zeros(most, len(plan.classes))  # the ensemble's logits of them
 
     def _imagined_by(self, ensemble: Ensemble) -> Ensemble:
         """The ensemble as the generator sees it, compiled where that pays and no layer is looked into."""
-        generator, compute = self.options.generator, self.run.compute
-        images = self.options.epochs * generator.steps * generator.batch * (len(ensemble.networks) + 1)
+        generator, compute = self.options.generator, self.context.compute
+        images = (
+            self.options.epochs * generator.steps * generator.batch * (len(ensemble.networks) + 1)
+        )
         function = LOGITS[compute.precision]
         if not any(map(has_batch_norm, ensemble.networks)):
-            one = multiplications(ensemble.networks[0], self.plan.image.shape)
+            one = multiplications(spec_of(self.plan), self.plan.image.shape)
             function = compute.faster(function, 3.0 * images * one)
         return replace(ensemble, forward=function)
 
     def student(self) -> Network:
         """All epochs, from the kept state on; the student in evaluation mode."""
-        done = self._resume() if self.run.resume else 0
+        done = self._resume() if self.context.resume else 0
         for epoch in range(done, self.options.epochs):
             stream = Stream.of(self.seed, Purpose.BASELINE, epoch)
             self._student.eval().requires_grad_(False)
             self._add(self._imagination.batch(stream))
             self._pass(stream)
             if (epoch + 1) % max(1, self.options.epochs // LOOKS) == 0:
-                self.run.watch("epoch", epoch + 1, self._student.eval())
-            self.run.keep(self._state(epoch + 1))
-            self.run.progress("distillation of the ensemble", epoch + 1, self.options.epochs)
+                self.context.watch("epoch", epoch + 1, self._student.eval())
+            self.context.keep(self._checkpoint(epoch + 1))
+            self.context.report(
+                Progress(Stage.ENSEMBLE_DISTILLATION, epoch + 1, self.options.epochs)
+            )
         return self._student.eval()
 
     @torch.no_grad()
     def _add(self, made: UInt8[Tensor, "n c h w"]) -> None:
         """A batch joins the pool."""
-        x = self.plan.image.normalisation.apply(made.to(self.run.compute.device))
+        x = self.plan.image.normalisation.apply(made.to(self.context.compute.device))
         places = slice(self._size, self._size + len(made))
-        with self.run.compute.autocast():
+        with self.context.compute.autocast():
             self._pool[places], self._wanted[places] = made, self.ensemble(x).cpu()
         self._size += len(made)
 
@@ -264,82 +244,29 @@ class Distillation:
         """Once over the pool."""
         self._student.train().requires_grad_(True)
         for index in stream.permutation(self._size).split(self.options.batch):
-            x = self.plan.image.normalisation.apply(self._pool[index].to(self.run.compute.device))
+            x = self.plan.image.normalisation.apply(
+                self._pool[index].to(self.context.compute.device)
+            )
             self._optimiser.zero_grad()
-            softened(self._learning(x), self._wanted[index].to(x.device), self.options.temperature).backward()
+            softened(
+                self._learning(x), self._wanted[index].to(x.device), self.options.temperature
+            ).backward()
             self._optimiser.step()
 
-    def _state(self, done: int) -> State:
-        kept = {"pool": self._pool[: self._size], "wanted": self._wanted[: self._size]}
-        kept |= kept_of_sgd(self._student, self._optimiser)
-        return State(done, torch.zeros(0, *self.plan.image.shape), kept)
+    def _checkpoint(self, done: int) -> Checkpoint:
+        pool = {"pool": self._pool[: self._size], "wanted": self._wanted[: self._size]}
+        return Checkpoint(done, pool | training_tensors(self._student, self._optimiser))
 
     def _resume(self) -> int:
-        state = self.run.resume
-        assert state is not None
-        self._size = len(state.optimiser["pool"])
-        self._pool[: self._size], self._wanted[: self._size] = state.optimiser["pool"], state.optimiser["wanted"]
-        resume_sgd(self._student, self._optimiser, state.optimiser)
-        return state.done
+        checkpoint = self.context.resume
+        assert checkpoint is not None
+        tensors = checkpoint.tensors
 
-
-@dataclass(frozen=True)
-class GeneratorTraining:
-    """What a generator is trained against."""
-
-    plan: Plan
-    options: Generation
-    ensemble: Ensemble
-    student: Network
-    compute: Compute = Compute()
-
-    def batch(self, stream: Stream) -> UInt8[Tensor, "n c h w"]:
-        """The best batch of the steps of a new generator, by the sum of its losses."""
-        options, device, shape = self.options, self.compute.device, self.plan.image.shape
-        generator = new_generator(options, shape, stream).to(device).train()
-        codes = stream.normals(options.batch, options.noise).to(device).requires_grad_()
-        labels = stream.integers(self.student.classifier.out_features, options.batch).to(device)
-        optimiser = torch.optim.Adam([codes, *generator.parameters()], options.learning_rate, betas=(0.5, 0.999))
-        best, lowest = torch.zeros(options.batch, *shape), float("inf")
-        for _ in range(options.steps):
-            with self.compute.autocast():  # left before each step, since it keeps the weights that it has cast
-                pixels = generator(codes).float()
-            total = self.total(self.losses(pixels, labels, stream))
-            if (value := float(total.detach())) < lowest:
-                best, lowest = pixels.detach(), value
-            optimiser.zero_grad()
-            total.backward()
-            optimiser.step()
-        return as_uint8(best).cpu()
-
-    def losses(
-        self, pixels: Float32[Tensor, "n c h w"], labels: Int64[Tensor, " n"], stream: Stream
-    ) -> dict[str, Tensor]:
-        """The three losses of a batch, not yet weighted."""
-        image = self.plan.image
-        x = moved(image.normalisation.apply(pixels), moves_of(self.plan), image, stream)
-        with normalisation_distances(self.ensemble.networks) as distances:
-            wanted = self.ensemble(x)
-        return {
-            "class": F.cross_entropy(wanted, labels),
-            "normalisation": torch.stack(distances).sum() if distances else torch.zeros((), device=x.device),
-            "adversarial": adversarial_loss(self.ensemble.forward(self.student, x).float(), wanted),
-        }
-
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """Their weighted sum."""
-        options = self.options
-        weighted = options.normalisation * losses["normalisation"] + options.adversarial * losses["adversarial"]
-        return losses["class"] + weighted
-
-
-def new_generator(options: Generation, shape: tuple[int, int, int], stream: Stream) -> Generator:
-    """A generator whose weights are drawn as those of networks are."""
-    with torch.device("meta"):  # no memory, so the layers' own initialisation draws nothing
-        generator = Generator(options.noise, options.width, shape)
-    generator.to_empty(device="cpu")
-    seed_weights(generator, stream)
-    return generator
+        self._size = len(tensors["pool"])
+        self._pool[: self._size] = tensors["pool"]
+        self._wanted[: self._size] = tensors["wanted"]
+        restore_training(self._student, self._optimiser, tensors)
+        return checkpoint.done
 
 
 def softened(
@@ -348,30 +275,3 @@ def softened(
     """T^2 KL(softmax z / T | softmax f / T), mean over images."""
     log_f, log_z = (F.log_softmax(v / temperature, 1) for v in (student, ensemble))
     return temperature**2 * F.kl_div(log_f, log_z, log_target=True, reduction="batchmean")
-
-
-def adversarial_loss(student: Float[Tensor, "n classes"], ensemble: Float[Tensor, "n classes"]) -> Float[Tensor, ""]:
-    """- mean [argmax f != argmax z] KL(z | f): low where the student is most wrong."""
-    differ = (student.argmax(1) != ensemble.argmax(1)).float()
-    apart = F.kl_div(F.log_softmax(student, 1), F.log_softmax(ensemble, 1), log_target=True, reduction="none").sum(1)
-    return -(differ * apart).mean()
-
-
-@contextmanager
-def normalisation_distances(networks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects, as images pass, how far the mean and variance of each batch normalisation's input are from its own."""
-    found: list[Tensor] = []
-
-    def measure(layer: nn.BatchNorm2d, inputs: tuple[Tensor], output: Tensor) -> None:
-        variance, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        found.append((mean - layer.running_mean).norm() + (variance - layer.running_var).norm())
-
-    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    hooks = [layer.register_forward_hook(measure) for layer in layers]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()

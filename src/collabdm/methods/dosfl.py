@@ -32,7 +32,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.func import functional_call, grad
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
 from collabdm.documents.frozen_model import FrozenModel, LearningRate, Positive
@@ -42,8 +42,18 @@ from collabdm.errors import DocumentError
 from collabdm.images import ImageSet, as_float, as_uint8
 from collabdm.matching.compute import Compute
 from collabdm.matching.networks import Network, build, seed_weights
-from collabdm.methods.base import Contributions, Run, answer, balanced, check_answer, holdings, in_order, options_of
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import (
+    Contributions,
+    answer,
+    balanced_labels,
+    check_answer,
+    checked_in_order,
+    plan_options,
+    site_counts,
+)
 from collabdm.methods.localdm import noise_images, random_images
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
@@ -74,8 +84,14 @@ class Dosfl(FrozenModel):
 
     @model_validator(mode="after")
     def _window_fits(self) -> "Dosfl":
-        if self.window is not None and self.steps is not None and self.window > self.passes * self.steps:
-            raise ValueError(f"`window` should be at most `passes` times `steps`, {self.passes * self.steps}")
+        if (
+            self.window is not None
+            and self.steps is not None
+            and self.window > self.passes * self.steps
+        ):
+            raise ValueError(
+                f"`window` should be at most `passes` times `steps`, {self.passes * self.steps}"
+            )
         return self
 
 
@@ -98,14 +114,14 @@ class Steps:
 
 def steps_sent(plan: Plan) -> int:
     """S: how many steps each site sends."""
-    options = options_of(plan.options, Dosfl)
+    options = plan_options(plan, Dosfl)
     share = math.ceil(plan.ipc * len(plan.classes) / plan.sites)
     return options.steps or math.ceil(share / options.images)
 
 
 def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: images, labels as logits, and rates of its steps."""
-    count, images = steps_sent(plan), options_of(plan.options, Dosfl).images
+    count, images = steps_sent(plan), plan_options(plan, Dosfl).images
     return {
         "images": TensorSpec(getattr(torch, plan.images), (count, images, *plan.image.shape)),
         "labels": TensorSpec(torch.float32, (count, images, len(plan.classes))),
@@ -113,23 +129,29 @@ def declare(plan: Plan) -> DeclaredTensors:
     }
 
 
-def from_real(plan: Plan) -> bool:
+def shows_real_images(plan: Plan) -> bool:
     """Whether images that a site sends are, or begin as, real ones."""
-    return options_of(plan.options, Dosfl).start == "real"
+    return plan_options(plan, Dosfl).start == "real"
 
 
-def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
+def contribute(
+    plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
+) -> Contribution:
     """One site's steps. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
-    options, seed = options_of(plan.options, Dosfl), derive(plan.seed, "site", site)
-    steps = StepLearner(plan, options, data, seed, run).steps()
+    options, seed = plan_options(plan, Dosfl), derive(plan.seed, "site", site)
+    steps = StepLearner(plan, options, data, seed, context).steps()
     pixels = plan.image.normalisation.invert(steps.images.flatten(0, 1))
     images = as_uint8(pixels) if plan.images == "uint8" else pixels
     return answer(
         plan,
         data,
         site,
-        {"images": images.view_as(steps.images), "labels": steps.labels, "rates": steps.log_rates.exp()},
+        {
+            "images": images.view_as(steps.images),
+            "labels": steps.labels,
+            "rates": steps.log_rates.exp(),
+        },
     )
 
 
@@ -137,11 +159,17 @@ def start_steps(plan: Plan, options: Dosfl, data: ImageSet, seed: int) -> Steps:
     """Where a site begins: real images or noise, balanced over the classes held, every step with all of them."""
     count = steps_sent(plan)
     present = torch.nonzero(data.counts()).flatten().tolist()
-    labels = torch.tensor(balanced(count * options.images, present))
+    labels = torch.tensor(balanced_labels(count * options.images, present))
     noise = options.start == "noise"
     stream = Stream.of(seed, Purpose.LOCAL_START)
-    pixels = noise_images(plan, len(labels), stream) if noise else random_images(plan, data, labels, seed)
-    in_turn = torch.arange(len(labels)).view(options.images, count).T  # step s takes every S-th image
+    pixels = (
+        noise_images(plan, len(labels), stream)
+        if noise
+        else random_images(plan, data, labels, seed)
+    )
+    in_turn = (
+        torch.arange(len(labels)).view(options.images, count).T
+    )  # step s takes every S-th image
     images = plan.image.normalisation.apply(pixels)[in_turn]
     return Steps(
         images,
@@ -153,25 +181,35 @@ def start_steps(plan: Plan, options: Dosfl, data: ImageSet, seed: int) -> Steps:
 class StepLearner:
     """One site's outer loop."""
 
-    def __init__(self, plan: Plan, options: Dosfl, data: ImageSet, seed: int, run: Run) -> None:
-        self.plan, self.options, self.data, self.seed, self.run = plan, options, data, seed, run
-        self.device = run.compute.device
+    def __init__(
+        self, plan: Plan, options: Dosfl, data: ImageSet, seed: int, context: RunContext
+    ) -> None:
+        self.plan, self.options, self.data, self.seed, self.context = (
+            plan,
+            options,
+            data,
+            seed,
+            context,
+        )
+        self.device = context.compute.device
         self.network = first_network(plan).to(self.device)
         self._norm = 0.0  # running mean of the gradient's norm
 
     def steps(self) -> Steps:
         """All iterations, from the kept state on."""
         start = start_steps(self.plan, self.options, self.data, self.seed)
-        learned = Steps(*(value.to(self.device).clone().requires_grad_() for value in start.tensors()))
-        optimiser = torch.optim.Adam(learned.tensors(), lr=self.options.learning_rate)
-        done = self._resume(learned, optimiser) if self.run.resume else 0
+        learned = Steps(
+            *(value.to(self.device).clone().requires_grad_() for value in start.tensors())
+        )
+        optimizer = torch.optim.Adam(learned.tensors(), lr=self.options.learning_rate)
+        done = self._resume(learned, optimizer) if self.context.resume else 0
         for i in range(done, self.options.iterations):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             self._loss(learned, i).backward()
             self._clip(learned, i)
-            optimiser.step()
-            self.run.keep(self._state(i + 1, learned, optimiser))
-            self.run.progress("learning steps", i + 1, self.options.iterations)
+            optimizer.step()
+            self.context.keep(self._state(i + 1, learned, optimizer))
+            self.context.report(Progress(Stage.LEARNED_STEPS, i + 1, self.options.iterations))
         return Steps(*(value.detach().cpu() for value in learned.tensors()))
 
     def _loss(self, learned: Steps, i: int) -> Tensor:
@@ -190,44 +228,51 @@ class StepLearner:
         first = int(stream.integers(length - window + 1, 1))
         seen = masked(learned, options.mask, stream)
         with torch.no_grad():
-            theta = unroll(self.network, theta, seen.without_graph(), [s % count for s in range(first)])
+            theta = unroll(
+                self.network, theta, seen.without_graph(), [s % count for s in range(first)]
+            )
         theta = unroll(self.network, theta, seen, [s % count for s in range(first, first + window)])
         return F.cross_entropy(functional_call(self.network, theta, (x,)), y)
 
     def _clip(self, learned: Steps, i: int) -> None:
-        norm = math.sqrt(sum(float(v.grad.square().sum()) for v in learned.tensors() if v.grad is not None))
-        self._norm = norm if i == 0 else 0.9 * self._norm + 0.1 * min(norm, self.options.clip * self._norm)
+        norm = math.sqrt(
+            sum(float(v.grad.square().sum()) for v in learned.tensors() if v.grad is not None)
+        )
+        self._norm = (
+            norm if i == 0 else 0.9 * self._norm + 0.1 * min(norm, self.options.clip * self._norm)
+        )
         if norm > self.options.clip * self._norm:
             for value in learned.tensors():
                 if value.grad is not None:
                     value.grad.mul_(self.options.clip * self._norm / norm)
 
-    def _state(self, done: int, learned: Steps, optimiser: torch.optim.Adam) -> State:
-        kept = {"labels": learned.labels.detach(), "log_rates": learned.log_rates.detach()}
-        kept["norm"] = torch.tensor(self._norm, dtype=torch.float64)
-        for number, value in enumerate(learned.tensors()):
-            kept |= {f"adam.{number}.{name}": kind for name, kind in optimiser.state[value].items()}
-        return State(done, learned.images.detach().flatten(0, 1), kept)
+    def _state(self, done: int, learned: Steps, optimizer: torch.optim.Adam) -> Checkpoint:
+        names = ("images", "labels", "log_rates")
+        tensors = dict(zip(names, (value.detach() for value in learned.tensors()), strict=True))
+        tensors["norm"] = torch.tensor(self._norm, dtype=torch.float64)
+        return Checkpoint(done, tensors | optimizer_tensors(optimizer))
 
-    def _resume(self, learned: Steps, optimiser: torch.optim.Adam) -> int:
-        state = self.run.resume
-        assert state is not None
-        kept = state.optimiser
-        self._norm = float(kept["norm"])
+    def _resume(self, learned: Steps, optimizer: torch.optim.Adam) -> int:
+        checkpoint = self.context.resume
+        assert checkpoint is not None
+        tensors = checkpoint.tensors
+
+        self._norm = float(tensors["norm"])
         with torch.no_grad():
-            learned.images.copy_(state.images.view_as(learned.images))
-            learned.labels.copy_(kept["labels"])
-            learned.log_rates.copy_(kept["log_rates"])
-        for number, value in enumerate(learned.tensors()):
-            for name in ("step", "exp_avg", "exp_avg_sq"):
-                moment = kept[f"adam.{number}.{name}"].clone()
-                optimiser.state[value][name] = moment.to(self.device) if moment.ndim else moment
-        return state.done
+            learned.images.copy_(tensors["images"])
+            learned.labels.copy_(tensors["labels"])
+            learned.log_rates.copy_(tensors["log_rates"])
+        restore_optimizer(optimizer, tensors)
+        return checkpoint.done
 
 
 def masked(steps: Steps, chance: float, stream: Stream) -> Steps:
     """The steps with each one's images replaced by noise with the given chance."""
-    hidden = (stream.uniforms(len(steps.log_rates)) < chance).view(-1, 1, 1, 1, 1).to(steps.images.device)
+    hidden = (
+        (stream.uniforms(len(steps.log_rates)) < chance)
+        .view(-1, 1, 1, 1, 1)
+        .to(steps.images.device)
+    )
     noise = stream.normals(*steps.images.shape).to(steps.images)
     return Steps(torch.where(hidden, noise, steps.images), steps.labels, steps.log_rates)
 
@@ -252,22 +297,31 @@ def first_network(plan: Plan) -> Network:
     return network.requires_grad_(False)
 
 
-def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSteps:
+def distill(
+    plan: Plan,
+    contributions: Contributions,
+    context: RunContext = RunContext(),
+    allow_missing: bool = False,
+) -> DistilledSteps:
     """All sites' steps in turn: each site's first, then each one's second, … Raises DocumentError as CollabDM does.
 
-    `run.watch` is shown theta_0 after all of them.
+    `context.watch` receives theta_0 after all of them.
     """
-    ordered = in_order(plan, contributions, declare(plan), allow_missing)
+    ordered = checked_in_order(plan, contributions, declare(plan), allow_missing)
     for contribution in ordered:
         if bool((contribution.parts["rates"] <= 0).any()):
-            raise DocumentError(f"contribution of {contribution.site!r}: `parts.rates` should be above 0")
+            raise DocumentError(
+                f"contribution of {contribution.site!r}: `parts.rates` should be above 0"
+            )
 
     def in_turn(name: str) -> Tensor:
         return torch.stack([c.parts[name] for c in ordered], 1).flatten(0, 1)
 
     images, labels, rates = (in_turn(name) for name in ("images", "labels", "rates"))
-    made = DistilledSteps(images, labels, rates, plan, holdings(plan, ordered), plan.method, versions())
-    run.watch("applied", 0, apply_steps(made, run.compute))
+    made = DistilledSteps(
+        images, labels, rates, plan, site_counts(plan, ordered), plan.method, versions()
+    )
+    context.watch("applied", 0, apply_steps(made, context.compute))
     return made
 
 
@@ -277,9 +331,11 @@ def apply_steps(made: DistilledSteps, compute: Compute = Compute()) -> Network:
     network = first_network(plan).to(device)
     images = torch.stack([plan.image.normalisation.apply(as_float(one)) for one in made.images])
     steps = Steps(images.to(device), made.labels.to(device), made.rates.log().to(device))
-    passes = options_of(plan.options, Dosfl).passes
+    passes = plan_options(plan, Dosfl).passes
     with torch.no_grad():
-        theta = unroll(network, dict(network.named_parameters()), steps, [*range(len(made.rates))] * passes)
+        theta = unroll(
+            network, dict(network.named_parameters()), steps, [*range(len(made.rates))] * passes
+        )
         for name, parameter in network.named_parameters():
             parameter.copy_(theta[name])
     return network.eval()

@@ -32,7 +32,7 @@ from jaxtyping import Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.extra_tensors import DeclaredTensors
 from collabdm.documents.frozen_model import LearningRate, Positive
@@ -40,20 +40,11 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, measure_normalisation
-from collabdm.methods.base import (
-    Contributions,
-    OwnImages,
-    Run,
-    answer,
-    as_sent,
-    balanced,
-    check_answer,
-    images_declared,
-    images_sent,
-    options_of,
-    union,
-)
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import Contributions, answer, balanced_labels, check_answer, plan_options
 from collabdm.methods.localdm import random_images
+from collabdm.methods.own_images import OwnImages, declare_images, image_tensors, images_sent, union
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
@@ -93,65 +84,77 @@ class Inducing:
         chosen = []
         for y in torch.nonzero(self.data.counts()).flatten().tolist():
             index = self.data.of_class(y)
-            chosen.append(index if len(index) <= self.batch else index[stream.integers(len(index), self.batch)])
+            chosen.append(
+                index
+                if len(index) <= self.batch
+                else index[stream.integers(len(index), self.batch)]
+            )
         return torch.cat(chosen)
 
 
 def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: its images and their labels. Raises PlanError where they are too many for their kernels."""
-    k = images_sent(plan, options_of(plan.options, FedD3))
+    k = images_sent(plan, plan_options(plan, FedD3))
     if k > MOST_IMAGES:
-        raise PlanError(f"images of a site should be at most {MOST_IMAGES:,}, for kernels are k x k; found {k:,}")
-    return images_declared(plan, k)
+        raise PlanError(
+            f"images of a site should be at most {MOST_IMAGES:,}, for kernels are k x k; found {k:,}"
+        )
+    return declare_images(plan, k)
 
 
-def from_real(plan: Plan) -> bool:
+def shows_real_images(plan: Plan) -> bool:
     """Whether images that a site sends are, or begin as, real ones: all do."""
     return True
 
 
-def contribute(plan: Plan, data: ImageSet, site: str = "site-1", run: Run = Run()) -> Contribution:
+def contribute(
+    plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
+) -> Contribution:
     """One site's inducing points. Raises DataError or PlanError where data, name or plan do not fit."""
     check_answer(plan, data, site)
-    options, seed, sent = options_of(plan.options, FedD3), derive(plan.seed, "site", site), declare(plan)
+    options, seed, sent = plan_options(plan, FedD3), derive(plan.seed, "site", site), declare(plan)
     present = torch.nonzero(data.counts()).flatten().tolist()
-    labels = torch.tensor(balanced(sent["labels"].shape[0], present))
+    labels = torch.tensor(balanced_labels(sent["labels"].shape[0], present))
     problem = Inducing(data, measure_normalisation(data), labels, seed, options.batch)
-    if run.resume is None:
-        start = random_images(plan, data, labels, seed)
-        state = State(0, problem.normalisation.apply(start))
+    if context.resume is None:
+        pixels = random_images(plan, data, labels, seed)
+        start = Checkpoint(0, {"images": problem.normalisation.apply(pixels)})
     else:
-        state = run.resume
-    learned = problem.normalisation.invert(induce(state, problem, options, run))
-    return answer(plan, data, site, as_sent(plan, learned, labels))
+        start = context.resume
+    learned = problem.normalisation.invert(induce(start, problem, options, context))
+    return answer(plan, data, site, image_tensors(plan, learned, labels))
 
 
-def induce(state: State, problem: Inducing, options: FedD3, run: Run) -> Tensor:
-    """Move the images down the loss, from `state` until the predictor is right or the iterations are over."""
-    device = run.compute.device
-    learned = state.images.to(device).clone().requires_grad_()
-    optimiser = torch.optim.Adam([learned], lr=options.learning_rate)
-    if state.optimiser:
-        optimiser.state[learned] = {n: v.clone().to(device) if v.ndim else v for n, v in state.optimiser.items()}
+def induce(start: Checkpoint, problem: Inducing, options: FedD3, context: RunContext) -> Tensor:
+    """Move the images down the loss, from `start` until the predictor is right or the iterations are over."""
+    device = context.compute.device
+    learned = start.tensors["images"].to(device).clone().requires_grad_()
+    optimizer = torch.optim.Adam([learned], lr=options.learning_rate)
+    restore_optimizer(optimizer, start.tensors)
     classes = len(problem.data.classes)
-    for i in range(state.done, options.iterations):
+    for i in range(start.done, options.iterations):
         index = problem.targets(i)
         real = problem.normalisation.apply(problem.data.images[index]).to(device)
         wanted = problem.data.labels[index].to(device)
         predicted = predict(learned, centred(problem.labels.to(device), classes), real)
         if bool((predicted.argmax(1) == wanted).double().mean() > options.stop):
-            run.progress("kernel inducing points", options.iterations, options.iterations)
+            context.report(Progress(Stage.INDUCING_POINTS, options.iterations, options.iterations))
             break
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss_of(predicted, centred(wanted, classes)).backward()
-        optimiser.step()
-        tensors = {n: v for n, v in optimiser.state[learned].items() if isinstance(v, Tensor)}
-        run.keep(State(i + 1, learned.detach(), tensors))
-        run.progress("kernel inducing points", i + 1, options.iterations)
+        optimizer.step()
+        tensors = {"images": learned.detach(), **optimizer_tensors(optimizer)}
+        context.keep(Checkpoint(i + 1, tensors))
+        context.report(Progress(Stage.INDUCING_POINTS, i + 1, options.iterations))
     return learned.detach().cpu()
 
 
-def distill(plan: Plan, contributions: Contributions, run: Run = Run(), allow_missing: bool = False) -> DistilledSet:
+def distill(
+    plan: Plan,
+    contributions: Contributions,
+    context: RunContext = RunContext(),
+    allow_missing: bool = False,
+) -> DistilledSet:
     """The union of the sites' images, by class. Raises DocumentError as CollabDM does."""
     return union(plan, contributions, declare(plan), allow_missing)
 
@@ -161,15 +164,21 @@ def centred(labels: Int64[Tensor, " n"], classes: int) -> Float64[Tensor, "n cla
     return F.one_hot(labels, classes).double() - 1 / classes
 
 
-def predict(support: Tensor, y: Float64[Tensor, "k classes"], x: Tensor) -> Float64[Tensor, "m classes"]:
+def predict(
+    support: Tensor, y: Float64[Tensor, "k classes"], x: Tensor
+) -> Float64[Tensor, "m classes"]:
     """Kernel ridge regression from the inducing points `support` at the images `x`, both in network units."""
     s, t = support.flatten(1).double(), x.flatten(1).double()
     inner = ntk(s, s)
-    ridge = RIDGE * inner.diagonal().mean() * torch.eye(len(s), dtype=torch.float64, device=s.device)
+    ridge = (
+        RIDGE * inner.diagonal().mean() * torch.eye(len(s), dtype=torch.float64, device=s.device)
+    )
     return ntk(t, s) @ torch.linalg.solve(inner + ridge, y)
 
 
-def loss_of(predicted: Float64[Tensor, "m classes"], y: Float64[Tensor, "m classes"]) -> Float64[Tensor, ""]:
+def loss_of(
+    predicted: Float64[Tensor, "m classes"], y: Float64[Tensor, "m classes"]
+) -> Float64[Tensor, ""]:
     """Half the mean squared error."""
     return 0.5 * (predicted - y).square().mean()
 
@@ -185,7 +194,10 @@ def ntk(x: Float64[Tensor, "n d"], z: Float64[Tensor, "m d"]) -> Float64[Tensor,
         scale = (row[:, None] * column[None, :]).sqrt()
         rho = (sigma / scale).clamp(-NEARLY_PARALLEL, NEARLY_PARALLEL)
         angle = math.pi - rho.arccos()
-        sigma = WEIGHT_VARIANCE * scale * ((1 - rho.square()).sqrt() + rho * angle) / (2 * math.pi) + BIAS_VARIANCE
+        sigma = (
+            WEIGHT_VARIANCE * scale * ((1 - rho.square()).sqrt() + rho * angle) / (2 * math.pi)
+            + BIAS_VARIANCE
+        )
         theta = sigma + WEIGHT_VARIANCE * angle / (2 * math.pi) * theta
         row = WEIGHT_VARIANCE * row / 2 + BIAS_VARIANCE
         column = WEIGHT_VARIANCE * column / 2 + BIAS_VARIANCE

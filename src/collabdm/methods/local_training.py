@@ -1,7 +1,8 @@
-"""A site trains a network on its own data: SGD with a constant learning rate, every image once in each epoch.
+"""Local training: SGD at a site on its own data, with a constant learning rate.
 
-What an epoch draws (the order of images, how they are moved) is a function of the site's seed and the epoch's number,
-so training can stop after any epoch and go on. DENSE does it once, FedAvg in every round.
+The draws of an epoch (the order of the images and their moves) are a function of the site's seed and the
+epoch's number, so training can stop after any epoch and continue. DENSE trains once, FedAvg in every
+round.
 """
 
 from collections.abc import Callable
@@ -10,22 +11,26 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float32
 from pydantic import Field
+from torch import Tensor
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from collabdm.documents.frozen_model import FrozenModel, Positive
-from collabdm.documents.outcomes import Weights
 from collabdm.documents.plan import ImageSpec, Plan
-from collabdm.documents.specs import Operation
+from collabdm.documents.specs import NetworkSpec, Operation
 from collabdm.images import ImageSet
 from collabdm.matching.augment import augment, draw
 from collabdm.matching.compute import LOGITS, Compute, padded_pass
-from collabdm.matching.embedding import multiplications
+from collabdm.matching.network_size import multiplications
 from collabdm.matching.networks import Network, has_batch_norm
+from collabdm.matching.run_context import RunContext
 from collabdm.matching.weights import load_weights, weights_of
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 
-MOVES: tuple[Operation, ...] = ("crop", "flip")  # what local training augments with, as far as the plan allows
+MOVES: tuple[Operation, ...] = ("crop", "flip")  # of local training, where the plan allows them
+_NETWORK = "network."
 
 
 class LocalTraining(FrozenModel):
@@ -40,83 +45,132 @@ class LocalTraining(FrozenModel):
 
 @dataclass(frozen=True)
 class LocalTask:
-    """A network that is trained in place, and on what: `seed` is the site's, `first` the number of its first epoch."""
+    """A network to train in place on a site's data; `seed` is the site's, `first_epoch` numbers its epochs."""
 
     network: Network
+    spec: NetworkSpec
     data: ImageSet
     plan: Plan
     seed: int
-    first: int = 0
+    first_epoch: int = 0
 
 
 def train_locally(
-    pupil: LocalTask,
-    local: LocalTraining,
-    compute: Compute,
-    resume: State | None = None,
-    keep: Callable[[State], None] = lambda state: None,
+    task: LocalTask, training: LocalTraining, context: RunContext = RunContext()
 ) -> Network:
-    """SGD from the network's own weights, or from a kept state; returns the network, in evaluation mode."""
-    network, device = pupil.network.to(compute.device).train(), compute.device
-    forward = training_pass(network, pupil.plan, local.epochs * len(pupil.data), local.batch, compute)
-    images, labels = pupil.data.images.to(device), pupil.data.labels.to(device)
-    optimiser = torch.optim.SGD(
-        network.parameters(), local.learning_rate, local.momentum, weight_decay=local.weight_decay
+    """Train the network of a task from its own weights, or from the context's checkpoint.
+
+    Args:
+        task: the network and its data.
+        training: epochs, batch and learning rate.
+        context: device, progress and checkpoints.
+
+    Returns:
+        The network, in evaluation mode.
+    """
+    device, image = context.compute.device, task.plan.image
+    network = task.network.to(device).train()
+    amount = training.epochs * len(task.data)
+    work = 3.0 * amount * multiplications(task.spec, image.shape)
+    logits = training_pass(network, work, training.batch, context.compute)
+    images, labels = task.data.images.to(device), task.data.labels.to(device)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        training.learning_rate,
+        training.momentum,
+        weight_decay=training.weight_decay,
     )
-    if resume is not None:
-        resume_sgd(network, optimiser, resume.optimiser)
-    moves, image = moves_of(pupil.plan), pupil.plan.image
-    for epoch in range(resume.done if resume else 0, local.epochs):
-        stream = Stream.of(pupil.seed, Purpose.TRAINING, pupil.first + epoch)
-        for index in stream.permutation(len(labels)).split(local.batch):
-            x = moved(image.normalisation.apply(images[index.to(device)]), moves, image, stream)
-            optimiser.zero_grad()
-            F.cross_entropy(forward(x), labels[index.to(device)]).backward()
-            optimiser.step()
-        keep(State(epoch + 1, torch.zeros(0, *image.shape), kept_of_sgd(network, optimiser)))
+
+    done = 0
+    if context.resume is not None:
+        restore_training(network, optimizer, context.resume.tensors)
+        done = context.resume.done
+
+    moves = allowed_moves(task.plan)
+    for epoch in range(done, training.epochs):
+        stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
+        for index in stream.permutation(len(labels)).split(training.batch):
+            x = move(image.normalisation.apply(images[index.to(device)]), moves, image, stream)
+            optimizer.zero_grad()
+            F.cross_entropy(logits(x), labels[index.to(device)]).backward()
+            optimizer.step()
+        context.keep(Checkpoint(epoch + 1, training_tensors(network, optimizer)))
+        context.report(Progress(Stage.LOCAL_TRAINING, epoch + 1, training.epochs))
+
     return network.eval()
 
 
 def training_pass(
-    network: Network, plan: Plan, images: int, batch: int, compute: Compute
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A network's logits, in float32, of batches of at most `batch` images, for a training that sees `images` in all.
+    network: Network, work: float, batch: int, compute: Compute
+) -> Callable[[Tensor], Tensor]:
+    """The function from images to logits for a training loop.
 
-    Compiled where that pays. Not where images of a batch depend on each other: a batch that is not full is filled up.
+    It is compiled where that pays, except with batch normalisation: compiled passes pad a batch that is
+    not full, and the padding would change its statistics.
+
+    Args:
+        network: the network.
+        work: the multiplications of the whole training, forward and backward.
+        batch: the most images of a batch.
+        compute: device and precision.
+
+    Returns:
+        A function from images (network units) to float32 logits.
     """
     function = LOGITS[compute.precision]
-    mixes = has_batch_norm(network)  # counting passes blank images through, which its running statistics would remember
-    work = 0.0 if mixes else 3.0 * images * multiplications(network, plan.image.shape)
-    if mixes or not compute.compiles(work):
+    if has_batch_norm(network) or not compute.compiles(work):
         return lambda x: function(network, x).float()
+
     compiled = compute.faster(function, work)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return lambda x: padded_pass(compiled, network, x, batch)
 
 
-def moved(x: torch.Tensor, moves: tuple[Operation, ...], image: ImageSpec, stream: Stream) -> torch.Tensor:
-    """Each image moved by a draw of its own; as it is where there are no moves."""
-    return augment(x, draw(moves, len(x), image.side, stream).to(x.device)) if moves else x
+def move(
+    x: Float32[Tensor, "n c h w"], moves: tuple[Operation, ...], image: ImageSpec, stream: Stream
+) -> Float32[Tensor, "n c h w"]:
+    """Each image moved by a draw of its own.
+
+    Args:
+        x: images in network units.
+        moves: the operations to draw from; none leaves the images as they are.
+        image: the shape of the images.
+        stream: the stream of the draws.
+
+    Returns:
+        The moved images.
+    """
+    if not moves:
+        return x
+    return augment(x, draw(moves, len(x), image.side, stream).to(x.device))
 
 
-def moves_of(plan: Plan) -> tuple[Operation, ...]:
-    """Crop and flip, as far as the plan allows them."""
-    return tuple(move for move in MOVES if move in plan.augment)
+def allowed_moves(plan: Plan) -> tuple[Operation, ...]:
+    """Crop and flip, where the plan allows them."""
+    return tuple(operation for operation in MOVES if operation in plan.augment)
 
 
-def kept_of_sgd(network: Network, optimiser: torch.optim.SGD) -> Weights:
-    """What a network and its optimiser need to go on."""
-    kept = {f"network.{name}": value for name, value in weights_of(network).items()}
-    for number, state in enumerate(optimiser.state.values()):
-        if state.get("momentum_buffer") is not None:
-            kept[f"momentum.{number}"] = state["momentum_buffer"].detach().clone()
-    return kept
+def training_tensors(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a network and its optimiser, for a checkpoint."""
+    weights = {f"{_NETWORK}{name}": value for name, value in weights_of(network).items()}
+    state = {name: value.clone() for name, value in optimizer_tensors(optimizer).items()}
+    return weights | state
 
 
-def resume_sgd(network: Network, optimiser: torch.optim.SGD, kept: Weights) -> None:
-    """Put what was kept in place."""
-    prefix = "network."
-    load_weights(network, {n.removeprefix(prefix): v for n, v in kept.items() if n.startswith(prefix)})
-    for number, parameter in enumerate(network.parameters()):
-        if f"momentum.{number}" in kept:
-            optimiser.state[parameter]["momentum_buffer"] = kept[f"momentum.{number}"].clone().to(parameter.device)
+def restore_training(
+    network: Network, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """Load what `training_tensors` stored.
+
+    Args:
+        network: the network, whose weights are replaced.
+        optimizer: its optimiser, whose state is replaced.
+        tensors: the tensors of a checkpoint.
+    """
+    weights = {
+        name.removeprefix(_NETWORK): value
+        for name, value in tensors.items()
+        if name.startswith(_NETWORK)
+    }
+    load_weights(network, weights)
+    restore_optimizer(optimizer, tensors)

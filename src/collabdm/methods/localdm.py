@@ -2,139 +2,207 @@
 
     S_k <- argmin_S  E_psi  sum_y | mean_{x in D_k^y} psi(x) - mean_{x in S^y} psi(x) |^2
 
-over random networks that are the site's own. This is the local part of CollabDM, and as a method by
-itself (the union of the S_k, nothing refined) the paper's first baseline.
+over random networks of the site's own. This is the local part of CollabDM; as a method of its own (the
+union of the S_k, without refinement) it is the paper's first baseline.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 """
-
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import Operation
-from collabdm.images import ImageSet, as_float, as_uint8
+from collabdm.images import ImageSet, as_float
 from collabdm.matching.augment import augment, draw, expand, mosaic
-from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import Embedding, Sampling, Seeds, geometry
-from collabdm.matching.loop import Problem, Target, match
+from collabdm.matching.embedding import Embedding, Sampling, Seeds, StepEmbedding, plan_geometry
+from collabdm.matching.loop import Problem, Target, match, start_from
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import stored_pixels
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 
-_JITTER: tuple[Operation, ...] = ("scale", "rotate")  # they always move an image; a flip or a shift may not
-
-
+_JITTER: tuple[Operation, ...] = (
+    "scale",
+    "rotate",
+)  # always move an image; a flip or shift may not
 _NOISE = 0.02  # of the range of pixels, where the plan allows neither
 
 
-def local_images(
-    plan: Plan,
-    data: ImageSet,
-    seed: int,
-    compute: Compute,
-    state: State | None = None,
-    on_step: Callable[[State], None] = lambda state: None,
-) -> ImageSet:
-    """The images that a site sends: `plan.local.images` of every class it holds, as they travel.
+def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> ImageSet:
+    """The images that a site sends: `plan.local.images` of each of its classes, as stored in a contribution.
 
-    `data` has the Plan's classes; `seed` names the site's own draws; `state` resumes a run.
+    Args:
+        plan: the plan.
+        data: the site's images, of the plan's classes.
+        seed: the seed of the site's own draws.
+        context: device, progress and checkpoints.
+
+    Returns:
+        The images, sorted by class; none where the plan asks for none.
     """
     local = plan.local
     present = torch.nonzero(data.counts()).flatten()
     labels = present.repeat_interleave(0 if local.method == "none" else local.images)
+
     if len(labels) == 0:
         pixels = torch.zeros(0, *plan.image.shape)
     elif local.method == "random":
         pixels = random_images(plan, data, labels, seed)
     else:
-        pixels = _distil(plan, data, labels, seed, compute, state, on_step)
-    return ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
+        pixels = _distil(plan, data, labels, seed, context)
+
+    return ImageSet(stored_pixels(plan, pixels), labels, plan.classes)
 
 
-def random_images(plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int) -> Float32[Tensor, "n c h w"]:
-    """Random real images of each class (pixels in 0 .. 1); with pae, each packs pae^2 of them."""
+def random_images(
+    plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int
+) -> Float32[Tensor, "n c h w"]:
+    """Random real images of each class; with pae, each packs pae^2 of them.
+
+    Args:
+        plan: the plan.
+        data: the real images.
+        labels: the classes of the images to draw, ascending.
+        seed: the seed of the draw.
+
+    Returns:
+        Pixels in 0 .. 1. Images that a small class repeats are moved a little.
+    """
     stream = Stream.of(seed, Purpose.LOCAL_START)
     index = []
+
     for y, count in zip(*labels.unique(return_counts=True), strict=True):
-        held = data.of_class(int(y))
-        index.append(held[stream.permutation(len(held))])
-        index[-1] = index[-1][torch.arange(int(count) * plan.pae**2) % len(held)]
+        members = data.of_class(int(y))
+        order = members[stream.permutation(len(members))]
+        index.append(order[torch.arange(int(count) * plan.pae**2) % len(members)])
+
     chosen = torch.cat(index)
-    real = jitter(plan, as_float(data.images[chosen]), _repeats(chosen), stream)
+    real = jitter(plan, as_float(data.images[chosen]), _repetitions(chosen), stream)
     return mosaic(real, plan.pae)
 
 
 def jitter(
     plan: Plan, images: Float32[Tensor, "n c h w"], at: Int64[Tensor, " m"], stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
-    """Move the images at the given positions a little: equal images have equal gradients and stay equal for ever.
+    """Move some images a little: equal images have equal gradients and would stay equal for ever.
 
-    Where the plan neither scales nor rotates, a place in an image has a meaning: then values move, by a little noise.
+    Where the plan neither scales nor rotates, positions in an image have a meaning: there a little noise
+    is added instead.
+
+    Args:
+        plan: the plan, which names the augmentations that its images allow.
+        images: pixels in 0 .. 1.
+        at: positions of the images to move.
+        stream: the stream of the moves.
+
+    Returns:
+        All images, those at the given positions moved.
     """
     if len(at) == 0:
         return images
-    normalisation, allowed = plan.image.normalisation, tuple(o for o in _JITTER if o in plan.augment)
+
+    normalisation = plan.image.normalisation
+    allowed = tuple(operation for operation in _JITTER if operation in plan.augment)
     moved = images.clone()
+
     if allowed:
-        turned = augment(normalisation.apply(images[at]), draw(allowed, len(at), plan.image.side, stream))
-        moved[at] = normalisation.invert(turned)
+        draws = draw(allowed, len(at), plan.image.side, stream)
+        moved[at] = normalisation.invert(augment(normalisation.apply(images[at]), draws))
     else:
         noise = 2 * stream.uniforms(len(at), *plan.image.shape) - 1
         moved[at] = (images[at] + _NOISE * noise).clamp(0, 1)
+
     return moved
 
 
 def jitter_stored(
     plan: Plan, images: Float32[Tensor, "n c h w"], at: Int64[Tensor, " m"], stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
-    """As `jitter`, for stored images: with pae, each of the small images moves by itself."""
+    """As `jitter`, for stored images: with pae, each of the small images moves by itself.
+
+    Args:
+        plan: the plan.
+        images: stored images, pixels in 0 .. 1.
+        at: positions of the images to move.
+        stream: the stream of the moves.
+
+    Returns:
+        All images, those at the given positions moved.
+    """
     if plan.pae == 1 or len(at) == 0:
         return jitter(plan, images, at, stream)
+
     small = expand(images[at], plan.pae)
+    every = torch.arange(len(small))
     images = images.clone()
-    images[at] = mosaic(jitter(plan, small, torch.arange(len(small)), stream), plan.pae)
+    images[at] = mosaic(jitter(plan, small, every, stream), plan.pae)
     return images
 
 
 def noise_images(plan: Plan, count: int, stream: Stream) -> Float32[Tensor, "n c h w"]:
-    """Uniform noise, pixels in 0 .. 1."""
+    """Images of uniform noise.
+
+    Args:
+        plan: the plan, which states the shape of images.
+        count: the number of images.
+        stream: the stream of the noise.
+
+    Returns:
+        Pixels in 0 .. 1.
+    """
     return stream.uniforms(count, *plan.image.shape)
 
 
-def _repeats(index: Int64[Tensor, " n"]) -> Int64[Tensor, " m"]:
-    """Positions whose value has stood before."""
+def _repetitions(index: Int64[Tensor, " n"]) -> Int64[Tensor, " m"]:
+    """Positions of the values that occurred before."""
     seen: set[int] = set()
-    again = [i for i, value in enumerate(index.tolist()) if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
-    return torch.tensor(again, dtype=torch.int64)
+    repeated = []
+
+    for position, value in enumerate(index.tolist()):
+        if value in seen:
+            repeated.append(position)
+        seen.add(value)
+
+    return torch.tensor(repeated, dtype=torch.int64)
+
+
+def _start(plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int) -> Checkpoint:
+    """The images that a local distillation starts from, in network units."""
+    if plan.local.start == "noise":
+        pixels = noise_images(plan, len(labels), Stream.of(seed, Purpose.LOCAL_START))
+    else:
+        pixels = random_images(plan, data, labels, seed)
+    return start_from(plan.image.normalisation.apply(pixels))
 
 
 def _distil(
-    plan: Plan,
-    data: ImageSet,
-    labels: Int64[Tensor, " n"],
-    seed: int,
-    compute: Compute,
-    state: State | None,
-    on_step: Callable[[State], None],
+    plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int, context: RunContext
 ) -> Float32[Tensor, "n c h w"]:
-    local, normalisation = plan.local, plan.image.normalisation
-    if state is None:
-        noise = local.start == "noise"
-        stream = Stream.of(seed, Purpose.LOCAL_START)
-        start = noise_images(plan, len(labels), stream) if noise else random_images(plan, data, labels, seed)
-        state = State(0, normalisation.apply(start))
-    per_step = int(data.counts().clamp_max(local.batch).sum()) + 3 * len(labels) * plan.pae**2
-    embedding = Embedding(plan.network, geometry(plan), Seeds.local(seed), compute, work=local.steps * per_step)
+    """Run the loop on the site's own networks and batches; pixels in 0 .. 1."""
+    local, counts = plan.local, data.counts()
+    images_per_step = int(counts.clamp_max(local.batch).sum()) + 3 * len(labels) * plan.pae**2
+    embedding = Embedding(
+        plan.network,
+        plan_geometry(plan),
+        Seeds.local(seed),
+        context.compute,
+        work=local.steps * images_per_step,
+    )
     sampling = Sampling(seed, Purpose.LOCAL_BATCH, local.batch)
-    present = (data.counts() > 0).to(compute.device)
+    present = (counts > 0).to(context.compute.device)
 
-    def target(i: int) -> Target:
-        means, deviations = embedding.moments(data, sampling.picks(data, i))
+    def target(i: int, at_step: StepEmbedding) -> Target:
+        means, deviations = at_step.moments(data, sampling.picks(data, i))
         return Target(means, present, deviations if local.matching.spread else None)
 
+    def on_step(checkpoint: Checkpoint) -> None:
+        context.keep(checkpoint)
+        context.report(Progress(Stage.LOCAL_DISTILLATION, checkpoint.done, local.steps))
+
+    start = context.resume or _start(plan, data, labels, seed)
     problem = Problem(embedding, labels, target, step_of=lambda i: i, pae=plan.pae)
-    images = match(state, problem, local.matching, local.steps, on_step)
-    return normalisation.invert(images)
+    images = match(start, problem, local.matching, local.steps, on_step)
+    return plan.image.normalisation.invert(images)

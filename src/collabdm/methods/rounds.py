@@ -26,24 +26,33 @@ from jaxtyping import Float, Float32, Int64
 from pydantic import Field
 from torch import Tensor
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.extra_tensors import TensorSpec
 from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Matching, Plan
 from collabdm.errors import PlanError
-from collabdm.images import ImageSet, as_uint8
+from collabdm.images import ImageSet
 from collabdm.matching.augment import Draws, augment, draw, expand
-from collabdm.matching.embedding import Sampling, plan_embedding
-from collabdm.matching.loop import Problem, Target, match
-from collabdm.matching.networks import Network, build, seed_weights
-from collabdm.matching.weights import load_weights, weights_of
-from collabdm.methods.base import Run, Settings, Traffic, check_data, options_of
+from collabdm.matching.embedding import Sampling, StepEmbedding, plan_embedding
+from collabdm.matching.loop import Problem, Target, match, start_from
+from collabdm.matching.networks import Network, build, seed_weights, skeleton
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import (
+    Settings,
+    Traffic,
+    check_data,
+    parse_options,
+    plan_options,
+    stored_pixels,
+)
 from collabdm.methods.collabdm import contribute, start_images
+from collabdm.methods.local_training import restore_training, training_tensors
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
-COUNT_BYTES, NUMBER_BYTES = 8, 4
+COUNT_BYTES, VALUE_BYTES = 8, 4
 
 
 Gradient = list[Tensor]
@@ -67,59 +76,99 @@ class Gradients(FrozenModel):
 
 
 def in_rounds(method: str, model: type[FrozenModel]) -> Callable[[Settings], Settings]:
-    """How a method in rounds turns the settings of a plan into its own: no statistics beforehand."""
+    """`Method.adapt` of a method in rounds: no statistics are sent beforehand."""
 
     def adapt(settings: Settings) -> Settings:
-        options = options_of(settings.get("options"), model).model_dump(mode="json")
+        options = parse_options(settings.get("options"), model).model_dump(mode="json")
         return {"pae": 1} | settings | {"steps": 0, "method": method, "options": options}
 
     return adapt
 
 
-def converse_means(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[DistilledSet, Traffic]:
-    """All rounds of distribution matching. Raises DataError or PlanError where data, names or plan do not fit."""
-    options = options_of(plan.options, Means)
-    held = check_round(plan, sites)
-    labels, state = _start(plan, sites, held, run)
-    embedding = plan_embedding(plan, run.compute, work=options.rounds * (3 * len(labels) * plan.pae**2 + len(sites)))
-    samplings = [Sampling(derive(plan.seed, "site", name), Purpose.BATCH, plan.batch) for name in sites]
-    present = held.sum(0) > 0
+def run_means(
+    plan: Plan, sites: dict[str, ImageSet], context: RunContext = RunContext()
+) -> tuple[DistilledSet, Traffic]:
+    """All rounds of distribution matching.
 
-    def target(i: int) -> Target:
+    Args:
+        plan: the plan, of method rounds-means.
+        sites: the images of each site, by name.
+        context: device, progress and checkpoints.
+
+    Returns:
+        The set, and the bytes that the rounds cost.
+
+    Raises:
+        DataError: a site's data does not fit the plan.
+        PlanError: a name or a setting does not fit.
+    """
+    options, counts = plan_options(plan, Means), check_sites(plan, sites)
+    labels, start = _start(plan, sites, counts, context)
+
+    work = options.rounds * (3 * len(labels) * plan.pae**2 + len(sites))
+    embedding = plan_embedding(plan, context.compute, work=work)
+    samplings = [
+        Sampling(derive(plan.seed, "site", name), Purpose.BATCH, plan.batch) for name in sites
+    ]
+    shares, present = site_shares(plan, counts), counts.sum(0) > 0
+
+    def target(i: int, at_step: StepEmbedding) -> Target:
         answers = [
-            embedding.real_means(data, sampling.picks(data, i)).cpu()
+            at_step.real_means(data, sampling.picks(data, i)).cpu()
             for data, sampling in zip(sites.values(), samplings, strict=True)
         ]
-        return Target(joined(torch.stack(answers), shares_of(plan, held)), present)
+        return Target(weighted_sum(torch.stack(answers), shares), present)
 
-    def told(state: State) -> None:
-        run.keep(state)
-        run.progress("rounds", state.done, options.rounds)
+    def on_round(checkpoint: Checkpoint) -> None:
+        context.keep(checkpoint)
+        context.report(Progress(Stage.ROUNDS, checkpoint.done, options.rounds))
 
     problem = Problem(embedding, labels, target, lambda i: i, plan.pae)
-    images = match(state, problem, options.matching, options.rounds, told)
-    number = embedding.sketched_width
-    return _outcome(plan, images, labels, sites, held), traffic(plan, sites, options.rounds, number)
+    images = match(start, problem, options.matching, options.rounds, on_round)
+    traffic = round_traffic(plan, sites, options.rounds, embedding.sketched_width)
+    return _outcome(plan, images, labels, sites, counts), traffic
 
 
-def converse_gradients(plan: Plan, sites: dict[str, ImageSet], run: Run = Run()) -> tuple[DistilledSet, Traffic]:
-    """All rounds of gradient matching. Raises DataError or PlanError where data, names or plan do not fit."""
-    options = options_of(plan.options, Gradients)
-    if options.matching != Matching(learning_rate=options.matching.learning_rate, momentum=options.matching.momentum):
+def run_gradients(
+    plan: Plan, sites: dict[str, ImageSet], context: RunContext = RunContext()
+) -> tuple[DistilledSet, Traffic]:
+    """All rounds of gradient matching.
+
+    Args:
+        plan: the plan, of method rounds-gradients.
+        sites: the images of each site, by name.
+        context: device, progress and checkpoints.
+
+    Returns:
+        The set, and the bytes that the rounds cost.
+
+    Raises:
+        DataError: a site's data does not fit the plan.
+        PlanError: a name or a setting does not fit.
+    """
+    options, counts = plan_options(plan, Gradients), check_sites(plan, sites)
+    matching = options.matching
+    if matching != Matching(learning_rate=matching.learning_rate, momentum=matching.momentum):
         raise PlanError(
-            "`options.matching` should say `learning_rate` and `momentum` alone, for gradients are matched by SGD "
-            f"with a constant rate; found {options.matching}"
+            "`options.matching` should set `learning_rate` and `momentum` alone, since gradients are "
+            f"matched by SGD with a constant rate; found {matching}"
         )
-    held = check_round(plan, sites)
-    labels, state = _start(plan, sites, held, run)
-    loop = GradientRounds(plan, sites, shares_of(plan, held), labels, options, run)
-    images = loop.images(state)
-    number = sum(value.numel() for value in loop.network.parameters())
-    return _outcome(plan, images, labels, sites, held), traffic(plan, sites, options.rounds, number)
+
+    labels, start = _start(plan, sites, counts, context)
+    loop = GradientRounds(plan, sites, site_shares(plan, counts), labels, context)
+    images = loop.run(start)
+    values = sum(parameter.numel() for parameter in loop.network.parameters())
+    traffic = round_traffic(plan, sites, options.rounds, values)
+    return _outcome(plan, images, labels, sites, counts), traffic
 
 
-def check_round(plan: Plan, sites: dict[str, ImageSet]) -> Int64[Tensor, "sites classes"]:
-    """n_k^y, after a check of names, data and plan."""
+def check_sites(plan: Plan, sites: dict[str, ImageSet]) -> Int64[Tensor, "sites classes"]:
+    """n_k^y, after a check of names, data and plan.
+
+    Raises:
+        DataError: a site's data does not fit the plan.
+        PlanError: a name or a setting does not fit.
+    """
     for name, data in sites.items():
         plan.check_site(name)
         check_data(plan, data)
@@ -130,53 +179,78 @@ def check_round(plan: Plan, sites: dict[str, ImageSet]) -> Int64[Tensor, "sites 
     return torch.stack([data.counts() for data in sites.values()])
 
 
-def shares_of(plan: Plan, held: Int64[Tensor, "sites classes"]) -> Float32[Tensor, "sites classes"]:
-    """The weight of each site in each class: by images held, or equal among those that hold it."""
-    weights = (held if plan.merging == "weighted" else (held > 0)).double()
+def site_shares(
+    plan: Plan, counts: Int64[Tensor, "sites classes"]
+) -> Float32[Tensor, "sites classes"]:
+    """The weight of each site in each class: by images held, or equal among the sites that hold it."""
+    weights = (counts if plan.merging == "weighted" else (counts > 0)).double()
     return (weights / weights.sum(0).clamp_min(1)).float()
 
 
-def joined(
-    answers: Float32[Tensor, "sites classes numbers"], shares: Float32[Tensor, "sites classes"]
-) -> Float32[Tensor, "classes numbers"]:
+def weighted_sum(
+    answers: Float32[Tensor, "sites classes values"], shares: Float32[Tensor, "sites classes"]
+) -> Float32[Tensor, "classes values"]:
     """The answers of all sites as one."""
     return (answers.double() * shares[:, :, None].double()).sum(0).float()
 
 
-def traffic(plan: Plan, sites: dict[str, ImageSet], rounds: int, numbers: int) -> Traffic:
-    """Bytes to and fro: networks down, `numbers` and a count for each class held up, and the images sent first."""
-    network = build(plan.network, plan.image.shape, len(plan.classes))
-    down = rounds * NUMBER_BYTES * sum(value.numel() for value in network.parameters())
+def round_traffic(plan: Plan, sites: dict[str, ImageSet], rounds: int, values: int) -> Traffic:
+    """The bytes of all rounds: networks down; per class a count and an answer up, and the first images.
+
+    Args:
+        plan: the plan.
+        sites: the images of each site, by name.
+        rounds: the number of rounds.
+        values: the number of float32 values in the answer for a class.
+
+    Returns:
+        The traffic.
+    """
+    network = skeleton(plan.network, plan.image.shape, len(plan.classes))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    down = rounds * VALUE_BYTES * weights
+
     image = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + COUNT_BYTES
-    first = 0 if plan.local.method == "none" else plan.local.images * image
-    each = rounds * (numbers * NUMBER_BYTES + COUNT_BYTES) + first
-    up = {name: int(torch.count_nonzero(data.counts())) * each for name, data in sites.items()}
+    first_images = 0 if plan.local.method == "none" else plan.local.images * image
+    per_class = rounds * (values * VALUE_BYTES + COUNT_BYTES) + first_images
+    up = {name: int(torch.count_nonzero(data.counts())) * per_class for name, data in sites.items()}
     return Traffic(rounds, up, dict.fromkeys(sites, down))
 
 
 def _start(
-    plan: Plan, sites: dict[str, ImageSet], held: Int64[Tensor, "sites classes"], run: Run
-) -> tuple[Int64[Tensor, " n"], State]:
-    """Labels of S, and where it begins: the union of what sites send first, or the kept state."""
-    labels = torch.nonzero(held.sum(0)).flatten().repeat_interleave(plan.ipc)
-    if run.resume is not None:
-        return labels, run.resume
-    first = {name: contribute(plan, data, name, Run(run.compute, run.progress)) for name, data in sites.items()}
-    counts = dict(zip(sites, held, strict=True))
-    pixels, labels = start_images(plan, first, {name: counts[name] for name in sorted(counts)})
-    return labels, State(0, plan.image.normalisation.apply(pixels))
+    plan: Plan,
+    sites: dict[str, ImageSet],
+    counts: Int64[Tensor, "sites classes"],
+    context: RunContext,
+) -> tuple[Int64[Tensor, " n"], Checkpoint]:
+    """The labels of S and its start: the union of the sites' first images, or the checkpoint."""
+    labels = torch.nonzero(counts.sum(0)).flatten().repeat_interleave(plan.ipc)
+    if context.resume is not None:
+        return labels, context.resume
+
+    local = {
+        name: contribute(plan, data, name, context.alone()).images for name, data in sites.items()
+    }
+    by_name = dict(sorted(zip(sites, counts, strict=True)))
+    pixels, labels = start_images(plan, local, by_name)
+    return labels, start_from(plan.image.normalisation.apply(pixels))
 
 
 def _outcome(
-    plan: Plan, images: Tensor, labels: Tensor, sites: dict[str, ImageSet], held: Int64[Tensor, "sites classes"]
+    plan: Plan,
+    images: Tensor,
+    labels: Tensor,
+    sites: dict[str, ImageSet],
+    counts: Int64[Tensor, "sites classes"],
 ) -> DistilledSet:
     pixels = plan.image.normalisation.invert(images)
-    stored = ImageSet(as_uint8(pixels) if plan.images == "uint8" else pixels, labels, plan.classes)
-    return DistilledSet(stored, plan, dict(zip(sites, held.tolist(), strict=True)), plan.method, versions())
+    stored = ImageSet(stored_pixels(plan, pixels), labels, plan.classes)
+    by_site = dict(zip(sites, counts.tolist(), strict=True))
+    return DistilledSet(stored, plan, by_site, plan.method, versions())
 
 
 class GradientRounds:
-    """The server of gradient matching, and what it asks the sites."""
+    """The server of gradient matching, and the answers that it collects from the sites."""
 
     def __init__(
         self,
@@ -184,47 +258,53 @@ class GradientRounds:
         sites: dict[str, ImageSet],
         shares: Float32[Tensor, "sites classes"],
         labels: Int64[Tensor, " n"],
-        options: Gradients,
-        run: Run,
+        context: RunContext,
     ) -> None:
-        self.plan, self.sites, self.shares, self.labels, self.options, self.run = (
-            plan,
-            sites,
-            shares,
-            labels,
-            options,
-            run,
-        )
-        self.network = build(plan.network, plan.image.shape, len(plan.classes)).to(run.compute.device)
+        """Build the network.
 
-    def images(self, state: State) -> Tensor:
-        """S after all rounds, from `state` on; network units."""
-        images = state.images.to(self.run.compute.device).clone().requires_grad_()
-        matching, done = self.options.matching, state.done
-        optimiser = torch.optim.SGD([images], matching.learning_rate, matching.momentum)
-        if state.optimiser:
-            kept = dict(state.optimiser)
-            optimiser.state[images]["momentum_buffer"] = kept.pop("momentum").to(images.device)
-            load_weights(self.network, kept)
-        for r in range(done, self.options.rounds):
-            if r % self.options.refresh == 0:
-                seed_weights(self.network, Stream.of(self.plan.seed, Purpose.WEIGHTS, r // self.options.refresh))
+        Args:
+            plan: the plan, of method rounds-gradients.
+            sites: the images of each site, by name.
+            shares: the weight of each site in each class.
+            labels: the classes of the synthetic images, ascending.
+            context: device, progress and checkpoints.
+        """
+        self.plan, self.sites, self.shares, self.labels = plan, sites, shares, labels
+        self.options, self.context = plan_options(plan, Gradients), context
+        self.device = torch.device(context.compute.device)
+        network = build(plan.network, plan.image.shape, len(plan.classes))
+        self.network = network.to(self.device)
+
+    def run(self, start: Checkpoint) -> Tensor:
+        """All rounds from `start` on; the images in network units."""
+        options, matching = self.options, self.options.matching
+        images = start.tensors["images"].to(self.device).clone().requires_grad_()
+        optimizer = torch.optim.SGD([images], matching.learning_rate, matching.momentum)
+        if start.done:
+            restore_training(self.network, optimizer, start.tensors)
+
+        for r in range(start.done, options.rounds):
+            if r % options.refresh == 0:
+                stream = Stream.of(self.plan.seed, Purpose.WEIGHTS, r // options.refresh)
+                seed_weights(self.network, stream)
             draws = self._draws(r)
             targets = self.targets(r, draws)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             self.loss(images, targets, draws).backward()
-            optimiser.step()
+            optimizer.step()
             self._update(images.detach())
-            buffer = optimiser.state[images]["momentum_buffer"] if matching.momentum else torch.zeros(0)
-            self.run.keep(State(r + 1, images.detach(), {"momentum": buffer, **weights_of(self.network)}))
-            self.run.progress("rounds", r + 1, self.options.rounds)
+
+            tensors = {"images": images.detach(), **training_tensors(self.network, optimizer)}
+            self.context.keep(Checkpoint(r + 1, tensors))
+            self.context.report(Progress(Stage.ROUNDS, r + 1, options.rounds))
+
         return images.detach().cpu()
 
     def _draws(self, r: int) -> Draws:
         """One augmentation for each class, the same for real and synthetic images."""
         stream = Stream.of(self.plan.seed, Purpose.AUGMENT, r)
         draws = draw(self.plan.augment, len(self.plan.classes), self.plan.image.side, stream)
-        return draws.to(torch.device(self.run.compute.device))
+        return draws.to(self.device)
 
     def targets(self, r: int, draws: Draws) -> dict[int, Gradient]:
         """Phi_y: the sites' gradients of each class, joined by their shares."""
@@ -232,24 +312,32 @@ class GradientRounds:
         for k, (name, data) in enumerate(self.sites.items()):
             seed = derive(self.plan.seed, "site", name)
             index = Sampling(seed, Purpose.BATCH, self.plan.batch).picks(data, r)
-            x = self.plan.image.normalisation.apply(data.images[index].to(self.run.compute.device))
+            x = self.plan.image.normalisation.apply(data.images[index].to(self.device))
             answer = class_gradients(self.network, x, data.labels[index], draws, create_graph=False)
             for y, gradient in answer.items():
                 weighted = [self.shares[k, y].item() * value for value in gradient]
-                joint[y] = [a + b for a, b in zip(joint[y], weighted, strict=True)] if y in joint else weighted
+                joint[y] = (
+                    [a + b for a, b in zip(joint[y], weighted, strict=True)]
+                    if y in joint
+                    else weighted
+                )
         return joint
 
     def loss(self, images: Tensor, targets: dict[int, Gradient], draws: Draws) -> Tensor:
         """sum_y d(Phi_y, the gradient of the synthetic images of y)."""
         labels = self.labels.repeat_interleave(self.plan.pae**2)
-        own = class_gradients(self.network, expand(images, self.plan.pae), labels, draws, create_graph=True)
+        own = class_gradients(
+            self.network, expand(images, self.plan.pae), labels, draws, create_graph=True
+        )
         return torch.stack([gradient_distance(own[y], targets[y]) for y in sorted(own)]).sum()
 
     def _update(self, images: Tensor) -> None:
         """Step 2 of the framework: the network trains on S."""
         labels = self.labels.repeat_interleave(self.plan.pae**2).to(images.device)
         x = expand(images, self.plan.pae)
-        optimiser = torch.optim.SGD(self.network.parameters(), self.options.update_rate, momentum=0.5)
+        optimiser = torch.optim.SGD(
+            self.network.parameters(), self.options.update_rate, momentum=0.5
+        )
         for _ in range(self.options.updates):
             optimiser.zero_grad()
             F.cross_entropy(self.network(x), labels).backward()
@@ -257,7 +345,11 @@ class GradientRounds:
 
 
 def class_gradients(
-    network: Network, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"], draws: Draws, create_graph: bool
+    network: Network,
+    x: Float[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    draws: Draws,
+    create_graph: bool,
 ) -> dict[int, Gradient]:
     """grad_theta CE of the images of each class; x in network units."""
     found = {}
@@ -265,7 +357,9 @@ def class_gradients(
         own = x[(labels == y).to(x.device)]
         rows = torch.full((len(own),), y, device=x.device)
         loss = F.cross_entropy(network(augment(own, draws.rows(rows))), rows)
-        found[y] = list(torch.autograd.grad(loss, list(network.parameters()), create_graph=create_graph))
+        found[y] = list(
+            torch.autograd.grad(loss, list(network.parameters()), create_graph=create_graph)
+        )
     return found
 
 
@@ -274,5 +368,7 @@ def gradient_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     distances = []
     for left, right in zip(a, b, strict=True):
         if left.ndim > 1:
-            distances.append((1 - F.cosine_similarity(left.flatten(1), right.flatten(1), eps=1e-6)).sum())
+            distances.append(
+                (1 - F.cosine_similarity(left.flatten(1), right.flatten(1), eps=1e-6)).sum()
+            )
     return torch.stack(distances).sum()

@@ -15,7 +15,7 @@ import re
 
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
-from collabdm.matching.networks import statistics_width
+from collabdm.matching.network_size import statistics_width
 from collabdm.planning.cost import bytes_per_step, most_bytes, steps_taken
 from collabdm.planning.make import make_plan
 

@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_BYTES
-from collabdm.matching.embedding import multiplications
-from collabdm.matching.networks import build, statistics_width
+from collabdm.matching.network_size import multiplications, statistics_width
 from collabdm.seeds import participants
 
 STEP_BYTES = 8  # the number of a step
@@ -49,7 +48,6 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
         real += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
     sent = classes * (0 if local.method == "none" else local.images)
     statistics, images = steps * (bytes_per_step(plan) - STEP_BYTES), sent * _bytes_per_image(plan)
-    network = build(plan.network, plan.image.shape, classes)
     return Cost(
         statistics_bytes=statistics,
         image_bytes=images,
@@ -59,7 +57,7 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
         + 8 * (sent + 3 * classes)
         + _header_bytes(plan),
         forward_images=real,
-        multiplications=real * multiplications(network, plan.image.shape),
+        multiplications=real * multiplications(plan.network, plan.image.shape),
     )
 
 

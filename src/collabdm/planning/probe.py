@@ -19,12 +19,12 @@ PROBE_TOLERANCE = 1e-3
 
 def probe(plan: Plan) -> Probe:
     """The Plan's probe, computed on this machine in float32 on the CPU."""
-    embedding = plan_embedding(plan, Compute(compiled=False)).at(0)
+    family = plan_embedding(plan, Compute(compiled=False))
     pixels = Stream.of(plan.seed, Purpose.PROBE).uniforms(1, *plan.image.shape)
-    values = probe_values(pixels, embedding)
+    values = probe_values(pixels, family.at(0))
     chosen = values[:: max(1, len(values) // PROBE_VALUES)][:PROBE_VALUES]
     return Probe(
-        weights=weights_digest(embedding.network),
+        weights=weights_digest(family.network(0)),
         embedding=tuple(float(f"{value:.6g}") for value in chosen.tolist()),
     )
 

@@ -21,12 +21,14 @@ from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
-from collabdm.methods.registry import METHODS
+from collabdm.methods.registry import find_method
 from collabdm.planning.make import make_plan, plan_for, plan_for_flows, with_rates
 
 Settings = dict[str, Any]
 
 Result = TypeVar("Result")
+
+DEFAULT_METHOD = "collabdm"  # of a Plan, which stores small images if they divide the side
 
 #: fields of a Plan that follow from the data, so that no file or option sets them
 DATA_FIELDS = ("classes", "image", "probe")
@@ -124,9 +126,9 @@ def new_plan(
         DataError: If the reference set cannot be read.
     """
     settings = plan_settings(settings)
-    method = METHODS.get(settings.get("method", ""))
-    if method is not None and method.options is not None:
-        settings = method.adapt(settings)
+    if "method" in settings:
+        method = find_method(str(settings["method"]))
+        settings = settings if method.name == DEFAULT_METHOD else method.adapt(settings)
     if "flows" in settings:
         settings["flows"] = flows_of(settings["flows"])
 

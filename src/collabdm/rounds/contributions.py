@@ -1,13 +1,15 @@
-"""Contributions on disk, read against the plan that they answer.
+"""The contributions of a round on disk: each file is read and checked once, and no more than its plan allows."""
 
-A file is read at most once it is known to be no larger than any contribution to the plan can be.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from collabdm.documents.codec import read_limited
-from collabdm.documents.contribution import Contribution, check_contributions
+from collabdm.documents.contribution import (
+    CheckedContributions,
+    Contribution,
+    check_contributions,
+)
 from collabdm.documents.contribution_file import decode_contribution
 from collabdm.documents.extra_tensors import declared_bytes
 from collabdm.documents.plan import Plan
@@ -15,37 +17,92 @@ from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import most_bytes
 
-HEADER_ALLOWANCE = 2**20
+HEADER_ALLOWANCE = 2**20  # bytes
+KEPT_IN_MEMORY = 2**30  # bytes of files; beyond, a contribution is read again when it is used
+
+
+def contribution_limit(plan: Plan) -> int:
+    """The most bytes that a contribution to the plan can have."""
+    return most_bytes(plan) + declared_bytes(contribution_spec(plan).extra) + HEADER_ALLOWANCE
 
 
 def read_contribution(path: Path | str, plan: Plan) -> Contribution:
-    """Read and check one site's answer to `plan`. Raises DocumentError."""
+    """Read one site's answer to a plan.
+
+    Raises:
+        DocumentError: the file cannot be read, or does not answer the plan.
+    """
     return parse_contribution(read_limited(Path(path), contribution_limit(plan)), plan, str(path))
 
 
 def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") -> Contribution:
-    """A contribution from its bytes, checked against `plan`. Raises DocumentError."""
+    """One site's answer to a plan from its bytes.
+
+    Args:
+        content: the bytes of a contribution file.
+        plan: the plan that it should answer.
+        where: the name of the file in errors.
+
+    Returns:
+        The contribution.
+
+    Raises:
+        DocumentError: the bytes do not answer the plan.
+    """
     return decode_contribution(content, contribution_spec(plan), where)
 
 
-class ContributionFiles(Mapping[str, Contribution]):
-    """The contributions of a round, by site, on disk: each is read when it is asked for, and none is kept.
+class ContributionFiles(CheckedContributions):
+    """The contributions of a round by site, from files.
 
-    All are read and checked once at the start. Raises DocumentError where one does not answer the plan, or
-    where two are of one site.
+    All are read and checked at the start; up to `KEPT_IN_MEMORY` bytes stay in memory, the others are
+    read again when they are used.
     """
 
     def __init__(self, plan: Plan, paths: Iterable[Path]) -> None:
-        self._plan = plan
-        found = [(read_contribution(path, plan).site, path) for path in paths]
-        check_contributions(plan, [site for site, _ in found])
-        self._paths = dict(sorted(found))
+        """Read and check the files.
+
+        Args:
+            plan: the plan that they should answer.
+            paths: the files, in any order.
+
+        Raises:
+            DocumentError: files that do not answer the plan (the message names all of them), two of one
+                site, or none at all.
+        """
+        self.plan = plan
+        self._kept: dict[str, Contribution] = {}
+        located: list[tuple[str, Path]] = []
+        digests, faults, size = {}, [], 0
+
+        for path in paths:
+            try:
+                content = read_limited(path, contribution_limit(plan))
+                contribution = parse_contribution(content, plan, str(path))
+            except DocumentError as error:
+                faults.append(str(error))
+                continue
+            located.append((contribution.site, path))
+            digests[contribution.site] = hashlib.sha256(content).hexdigest()
+            size += len(content)
+            if size <= KEPT_IN_MEMORY:
+                self._kept[contribution.site] = contribution
+
+        if faults:
+            raise DocumentError("\n".join(faults))
+        check_contributions(plan, [site for site, _ in located])
+        self._paths = dict(sorted(located))
+        self._digests = dict(sorted(digests.items()))
 
     def __getitem__(self, site: str) -> Contribution:
-        contribution = read_contribution(self._paths[site], self._plan)
-        if contribution.site != site:
-            raise DocumentError(f"{self._paths[site]} should be of {site!r}; found {contribution.site!r}: it changed")
-        return contribution
+        if site in self._kept:
+            return self._kept[site]
+
+        path = self._paths[site]
+        content = read_limited(path, contribution_limit(self.plan))
+        if hashlib.sha256(content).hexdigest() != self._digests[site]:
+            raise DocumentError(f"{path} should not change while it is used; it did: start again")
+        return parse_contribution(content, self.plan, str(path))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)
@@ -55,10 +112,10 @@ class ContributionFiles(Mapping[str, Contribution]):
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where each site's contribution is, in the order of the names."""
+        """The file of each site, in the order of the names."""
         return dict(self._paths)
 
-
-def contribution_limit(plan: Plan) -> int:
-    """The most bytes that an answer to the plan can have."""
-    return most_bytes(plan) + declared_bytes(contribution_spec(plan).extra) + HEADER_ALLOWANCE
+    @property
+    def identity(self) -> str:
+        """The sites and the SHA-256 of their files, as one text."""
+        return ",".join(f"{site}:{digest}" for site, digest in self._digests.items())

@@ -1,10 +1,10 @@
-"""The two arrows of the round at the rim: from a plan and data to a file, from files to a file.
+"""A site's and the server's part of a round, from files to a file.
 
     Plan, images   ->  Contribution     at a site, as its policy allows
     Plan, files    ->  outcome          at the server: most often a DistilledSet
 
-The command line and Flower both go this way, so what they write is the same, to the byte. What is stopped
-goes on where it stood.
+The command line and Flower both use these functions, so what they write is the same, to the byte.
+Interrupted work continues from its last checkpoint.
 """
 
 import hashlib
@@ -21,61 +21,77 @@ from collabdm.documents.plan import Plan
 from collabdm.errors import DataError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
-from collabdm.methods.base import Outcome, check_data
-from collabdm.methods.registry import one_round
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import Method, Outcome, check_data
+from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.policy import Policy
-from collabdm.rounds.resumable import Bench, ResumableRun
+from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.outcomes import kind_of
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def data_digest(*sets: ImageSet) -> str:
-    """SHA-256 of images and labels: tells a run that is resumed whether its data changed."""
-    digest = hashlib.sha256()
-    for data in sets:
-        digest.update(data.labels.numpy().tobytes())
-        for start in range(0, len(data), 4096):
-            digest.update(data.images[start : start + 4096].numpy().tobytes())
-    return digest.hexdigest()
-
 
 Split = Literal["train", "test"]
 
 
-def load_for_plan(
-    agreed: Plan,
-    data: str,
-    resize: bool = False,
-    split: Split = "train",
-    rows: str | None = None,
-    say: Callable[[str], None] = lambda note: None,
-) -> ImageSet:
-    """Data as the plan says: images, brought to its size if `resize`, or a table of flows, all of it or the `rows`
-    COLUMN=VALUE; `say` hears what was counted in it. Raises DataError where the data do not fit.
+@dataclass(frozen=True)
+class DataSource:
+    """Where a site's data is, and how it is brought to a plan.
+
+    Attributes:
+        location: a name, a folder, a file or a hub id (see `data.sources`); for a plan of flows, a table.
+        resize: bring images to the plan's size and channels.
+        rows: of a table of flows, only the rows with COLUMN=VALUE.
     """
-    if agreed.flows is not None:
-        return load_flows(Path(data), agreed.flows, split, Reading(place_of(rows)), say)
-    if rows is not None:
+
+    location: str
+    resize: bool = False
+    rows: str | None = None
+
+
+def load_for_plan(
+    plan: Plan,
+    source: DataSource,
+    split: Split = "train",
+    note: Callable[[str], None] = lambda line: None,
+) -> ImageSet:
+    """Data in the plan's classes and shape.
+
+    Args:
+        plan: the plan.
+        source: the data.
+        split: the training or the test part.
+        note: receives a line for each fault that was counted in a table.
+
+    Returns:
+        The images.
+
+    Raises:
+        DataError: the data cannot be read, or does not fit the plan.
+    """
+    if plan.flows is not None:
+        reading = Reading(parse_rows(source.rows))
+        return load_flows(Path(source.location), plan.flows, split, reading, note)
+    if source.rows is not None:
         raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
-    side, channels = (agreed.image.side, agreed.image.channels) if resize else (None, None)
-    held = fit_classes(load(data, split, side=side, channels=channels), agreed.classes)
+
+    image = plan.image
+    side, channels = (image.side, image.channels) if source.resize else (None, None)
+    data = fit_classes(load(source.location, split, side=side, channels=channels), plan.classes)
     try:
-        check_data(agreed, held)
+        check_data(plan, data)
     except DataError as error:
-        mended = held.shape == agreed.image.shape
-        raise error if mended else DataError(f"{error}: `--resize` brings them to it") from error
-    return held
+        if data.shape == image.shape:
+            raise
+        raise DataError(f"{error}: `--resize` brings them to it") from error
+    return data
 
 
-def place_of(rows: str | None) -> tuple[str, str] | None:
-    """COLUMN=VALUE as a pair."""
+def parse_rows(rows: str | None) -> tuple[str, str] | None:
+    """COLUMN=VALUE as a pair; None for None.
+
+    Raises:
+        DataError: the text has another form.
+    """
     if rows is None:
         return None
     column, equals, value = rows.rpartition("=")
@@ -84,49 +100,115 @@ def place_of(rows: str | None) -> tuple[str, str] | None:
     return column, value
 
 
+def data_digest(*sets: ImageSet) -> str:
+    """SHA-256 of images and labels, which shows a resumed run whether its data changed."""
+    digest = hashlib.sha256()
+    for data in sets:
+        digest.update(data.labels.numpy().tobytes())
+        for start in range(0, len(data), 4096):
+            digest.update(data.images[start : start + 4096].numpy().tobytes())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Site:
-    """Who answers: a name, and what is allowed."""
+    """A site: its name, and the policy of its operator."""
 
     name: str
     policy: Policy = Policy()
 
 
-def prepare_site_data(plan: Plan, data: ImageSet, site: Site) -> ImageSet:
-    """The data that the site's answer may use, once all is checked that can be. Raises CollabDMError."""
-    one_round(plan)
+@dataclass(frozen=True)
+class PreparedSite:
+    """A site whose plan, data, policy and machine were checked: all that `contribute_file` needs."""
+
+    plan: Plan
+    method: Method
+    name: str
+    data: ImageSet
+
+    @property
+    def identity(self) -> str:
+        """A text that differs between contributions."""
+        return self.plan.digest + self.name + data_digest(self.data)
+
+
+def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
+    """Check all that can be checked before a contribution is computed.
+
+    Args:
+        plan: the plan.
+        data: the site's images.
+        site: the site's name and policy.
+
+    Returns:
+        The site with the data that its policy releases.
+
+    Raises:
+        CollabDMError: plan, name, data, policy or machine do not fit.
+    """
+    method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
-    held = site.policy.withhold(data)
-    site.policy.check(plan, held)
+    released = site.policy.withhold(data)
+    site.policy.check(plan, released)
     check_probe(plan)
-    return held
+    return PreparedSite(plan, method, site.name, released)
 
 
-def contribute_file(plan: Plan, data: ImageSet, site: Site, output: Path, bench: Bench) -> None:
-    """Answer a plan: write one site's contribution. Raises CollabDMError."""
-    held = prepare_site_data(plan, data, site)
-    with ResumableRun(output, plan.digest + site.name + data_digest(held), bench) as run:
-        write_contribution(one_round(plan).contribute(plan, held, site.name, run), output)
+def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
+    """Compute a site's contribution and write it.
+
+    Args:
+        prepared: the checked site.
+        output: the file to write.
+        context: device and progress.
+
+    Raises:
+        CollabDMError: the contribution cannot be computed or written.
+    """
+    plan, name = prepared.plan, prepared.name
+    with ResumableRun(output, prepared.identity, context) as run:
+        contribution = prepared.method.contribute(plan, prepared.data, name, run)
+        write_contribution(contribution, output)
 
 
 def distill_files(
-    plan: Plan, contributions: ContributionFiles, output: Path, bench: Bench, allow_missing: bool = False
+    plan: Plan,
+    contributions: ContributionFiles,
+    output: Path,
+    context: RunContext,
+    allow_missing: bool = False,
 ) -> Outcome:
-    """Write the outcome of a round, and its picture beside it where it has images. Raises CollabDMError."""
-    method = one_round(plan)
+    """Compute the outcome of a round and write it, with a picture of its images beside it.
+
+    Args:
+        plan: the plan.
+        contributions: the checked files of the sites.
+        output: the file to write.
+        context: device and progress.
+        allow_missing: accept a round in which no site has one of the classes.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        CollabDMError: the machine, the contributions or the output do not fit.
+    """
+    method = one_round_method(plan)
     check_probe(plan)
-    paths = contributions.paths
-    identity = plan.digest + ",".join(f"{site}:{file_digest(path)}" for site, path in paths.items())
-    with ResumableRun(output, identity, bench) as run:
-        made: Outcome = method.distill(plan, contributions, run, allow_missing)
-        kind = kind_of(made)
-        kind.write(made, output)
-    if (images := kind.images(made)) is not None:
-        write_picture(images, picture_of(output))
-    return made
+
+    with ResumableRun(output, plan.digest + contributions.identity, context) as run:
+        outcome = method.distill(plan, contributions, run, allow_missing)
+        kind = kind_of(outcome)
+        kind.write(outcome, output)
+
+    images = kind.images(outcome)
+    if images is not None:
+        write_picture(images, picture_path(output))
+    return outcome
 
 
-def picture_of(output: Path) -> Path:
-    """Where the picture of a set is."""
+def picture_path(output: Path) -> Path:
+    """The picture of a set, beside it."""
     return output.with_suffix(".png")

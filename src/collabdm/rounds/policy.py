@@ -26,7 +26,7 @@ from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import encode
-from collabdm.matching.networks import statistics_width
+from collabdm.matching.network_size import statistics_width
 from collabdm.methods.registry import contribution_spec, method_of
 from collabdm.planning.budget import read_bytes
 from collabdm.planning.cost import cost
@@ -127,7 +127,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
 
 def _raw(plan: Plan) -> str:
     """What of the plan shows raw images, as a verb with its object; empty for nothing."""
-    if not method_of(plan).from_real(plan):
+    if not method_of(plan).shows_real_images(plan):
         return ""
     asked = plan.local.method == "random"
     return "asks for real images as they are" if asked else "starts what is sent from real images"

@@ -1,88 +1,80 @@
-"""TODO rounds.resumable."""
+"""Resumable work: checkpoints are stored beside the output while it is computed.
+
+The state file `.NAME.state` is safetensors, under the identity of the work (a digest of all that its
+result depends on): the state of other work is never resumed.
+"""
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
+import torch
 
-from collabdm.checkpoint import State
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import HEADER_KEY, contiguous, read_metadata
-from collabdm.matching.compute import Compute
-from collabdm.methods.base import Progress, Run, Watch, unwatched
+from collabdm.matching.run_context import RunContext
 
+STATE_VERSION = 2
 STATE_EVERY_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Where a simulation runs and who watches it."""
-
-    folder: Path
-    compute: Compute = Compute()
-    progress: Progress = lambda what, done, total: None
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Who looks at a long part on its way: at every state of its loop, and at predictors that it shows."""
-
-    states: Callable[[State], None] = lambda state: None
-    predictors: Watch = unwatched
-
-
 class ResumableRun:
-    """Keeps the state of a long part beside its output while it runs, so that it can be stopped and resumed."""
+    """A context manager that gives work its stored checkpoint, stores new ones, and removes them at the end.
 
-    def __init__(
-        self, output: Path, identity: str, bench: Bench, prefix: str = "", onlookers: Callbacks = Callbacks()
-    ) -> None:
+    After an exception, Ctrl-C included, the last stored checkpoint remains.
+    """
+
+    def __init__(self, output: Path, identity: str, context: RunContext) -> None:
+        """Name the work.
+
+        Args:
+            output: the file that the work writes.
+            identity: a text that differs between works with different results.
+            context: device, progress, and a further receiver of checkpoints.
+        """
         self._path = output.parent / f".{output.name}.state"
-        self._identity, self._bench, self._prefix, self._onlookers = identity, bench, prefix, onlookers
-        self._last = time.monotonic()
+        self._identity, self._context = identity, context
+        self._last_write = time.monotonic()
 
-    def __enter__(self) -> Run:
-        bench = self._bench
-        resume = read_state(self._path, self._identity)
-        return Run(
-            bench.compute,
-            lambda what, *at: bench.progress(self._prefix + what, *at),
-            resume,
-            self._keep,
-            self._onlookers.predictors,
-        )
+    def __enter__(self) -> RunContext:
+        resume = read_checkpoint(self._path, self._identity)
+        return replace(self._context, resume=resume, keep=self._keep)
 
-    def _keep(self, state: State) -> None:
-        self._onlookers.states(state)
-        if time.monotonic() - self._last > STATE_EVERY_SECONDS:
-            write_state(state, self._identity, self._path)
-            self._last = time.monotonic()
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        self._context.keep(checkpoint)
+        if time.monotonic() - self._last_write > STATE_EVERY_SECONDS:
+            write_checkpoint(checkpoint, self._identity, self._path)
+            self._last_write = time.monotonic()
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self._path.unlink(missing_ok=True)
 
 
-def write_state(state: State, identity: str, path: Path) -> None:
-    """Keep a run's state, under the identity of what is run, to resume from."""
-    tensors = {"images": state.images.cpu()} | {f"optimiser.{k}": v.cpu() for k, v in state.optimiser.items()}
-    header = json.dumps({"identity": identity, "done": state.done})
-    atomic_write(path, safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header}))
+def write_checkpoint(checkpoint: Checkpoint, identity: str, path: Path) -> None:
+    """Store a checkpoint.
+
+    Args:
+        checkpoint: the checkpoint.
+        identity: the identity of the work that it belongs to.
+        path: the file to write.
+    """
+    tensors = {name: value.cpu() for name, value in checkpoint.tensors.items()}
+    header = {"version": STATE_VERSION, "identity": identity, "done": checkpoint.done}
+    metadata = {HEADER_KEY: json.dumps(header)}
+    atomic_write(path, safetensors.torch.save(contiguous(tensors), metadata))
 
 
-def read_state(path: Path, identity: str) -> State | None:
-    """The kept state of the same run; None where there is none, or of another run."""
-    prefix = "optimiser."
+def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:
+    """The stored checkpoint of the same work; None where there is none, or one of other work."""
     try:
         content = path.read_bytes()
         header = json.loads(read_metadata(content)[HEADER_KEY])
-        tensors = safetensors.torch.load(content)
-        state = State(header["done"], tensors.pop("images"))
-        same = header["identity"] == identity
+        tensors: dict[str, torch.Tensor] = safetensors.torch.load(content)
+        known = (header["version"], header["identity"]) == (STATE_VERSION, identity)
+        return Checkpoint(int(header["done"]), tensors) if known else None
     except (OSError, AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         return None
-    state.optimiser = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return state if same else None

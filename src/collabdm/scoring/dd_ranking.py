@@ -24,9 +24,9 @@ from statistics import fmean, stdev
 
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.images import ImageSet
-from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import geometry
-from collabdm.scoring.evaluation import EvaluationConfig, Progress, for_as_many_steps, random_baselines, score
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
+from collabdm.scoring.evaluation import EvaluationConfig, for_as_many_steps, random_baselines, score
 from collabdm.scoring.training import training_set
 
 
@@ -72,8 +72,7 @@ def robustness(
     real: ImageSet,
     test: ImageSet,
     protocol: EvaluationConfig,
-    compute: Compute = Compute(),
-    progress: Progress = lambda what, done, total: None,
+    context: RunContext = RunContext(),
 ) -> Robustness:
     """Both scores of a set, over the networks and trials of `protocol`, hard labels throughout.
 
@@ -84,7 +83,7 @@ def robustness(
     found: dict[str, list[float]] = {}
 
     def train(what: str, images: ImageSet, rule: EvaluationConfig) -> None:
-        scores = score(what, images, test, geometry(plan), rule, compute, progress)
+        scores = score(what, images, test, plan_geometry(plan), rule, context)
         found[what] = [accuracy for one in scores for accuracy in one.accuracies]
 
     for name, augment in (("augmented", True), ("plain", False)):

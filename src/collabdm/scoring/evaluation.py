@@ -23,8 +23,10 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet, Normalisation
 from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import Geometry, geometry
+from collabdm.matching.embedding import Geometry, plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.localdm import random_images
+from collabdm.progress import Progress, Stage
 from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
 from collabdm.seeds import derive
@@ -33,9 +35,6 @@ FEWEST_EPOCHS = 30
 
 
 MOST_CLASSES = 100  # of a confusion matrix that is kept
-
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -104,43 +103,67 @@ def for_as_many_steps(protocol: EvaluationConfig, distilled: int, images: int) -
 
 
 def score(
-    what: str,
+    name: str,
     data: ImageSet,
     test: ImageSet,
-    seen: Geometry,
-    protocol: EvaluationConfig,
-    compute: Compute,
-    progress: Progress = lambda what, done, total: None,
+    geometry: Geometry,
+    config: EvaluationConfig,
+    context: RunContext = RunContext(),
 ) -> list[Score]:
-    """Train every network `trials` times on `data` and test it; one Score per network."""
+    """Train every network `trials` times on a set of images, and test it.
+
+    Args:
+        name: the name of the set in the results.
+        data: the images to train on.
+        test: the images to test on.
+        geometry: the inputs of the networks.
+        config: networks, trials, recipe and seed.
+        context: device and progress.
+
+    Returns:
+        One score per network.
+    """
+    total = config.trials * config.recipe.epochs
+
+    def on_epoch(epochs: int) -> None:
+        context.report(Progress(Stage.TRAINING, epochs, total, subject=name))
+
     scores = []
+    for spec in config.networks:
+        trainer = Trainer(Task(spec, data, geometry, config.recipe), context.compute, config.trials)
+        accuracies, counts = [], torch.zeros(geometry.classes, geometry.classes, dtype=torch.int64)
 
-    def trained(epochs: int) -> None:
-        progress(f"training on {what}", epochs, protocol.trials * protocol.recipe.epochs)
+        seeds = [network_seed(config.seed, spec.name, trial) for trial in range(config.trials)]
+        for _ in trainer.train_each(seeds, on_epoch):
+            predicted = trainer.logits(test).argmax(1)
+            confusion = Confusion.of(test.labels, predicted, geometry.classes)
+            accuracies.append(confusion.accuracy)
+            counts += confusion.counts
 
-    for spec in protocol.networks:
-        trainer = Trainer(Task(spec, data, seen, protocol.recipe), compute, protocol.trials)
-        accuracies, confusion = [], torch.zeros(seen.classes, seen.classes, dtype=torch.int64)
-        seeds = [network_seed(protocol.seed, spec.name, trial) for trial in range(protocol.trials)]
-        for _ in trainer.train_each(seeds, trained):
-            answers = Confusion.of(test.labels, trainer.logits(test).argmax(1), seen.classes)
-            accuracies.append(answers.accuracy)
-            confusion += answers.counts
-        kept = tuple(map(tuple, confusion.tolist())) if seen.classes <= MOST_CLASSES else ()
-        scores.append(Score(what, spec.name, tuple(accuracies), len(data), kept))
+        kept = tuple(map(tuple, counts.tolist())) if geometry.classes <= MOST_CLASSES else ()
+        scores.append(Score(name, spec.name, tuple(accuracies), len(data), kept))
     return scores
 
 
 def evaluate(
     distilled: DistilledSet,
     test: ImageSet,
-    protocol: EvaluationConfig = EvaluationConfig(),
-    compute: Compute = Compute(),
-    progress: Progress = lambda what, done, total: None,
+    config: EvaluationConfig = EvaluationConfig(),
+    context: RunContext = RunContext(),
 ) -> list[Score]:
-    """The scores of a distilled set on test images of the plan's classes."""
-    data = training_set(distilled)
-    return score(distilled.method, data, test, geometry(distilled.plan), protocol, compute, progress)
+    """The scores of a distilled set.
+
+    Args:
+        distilled: the set.
+        test: test images of the plan's classes.
+        config: networks, trials, recipe and seed.
+        context: device and progress.
+
+    Returns:
+        One score per network.
+    """
+    geometry = plan_geometry(distilled.plan)
+    return score(distilled.method, training_set(distilled), test, geometry, config, context)
 
 
 def accuracy_of(

@@ -10,14 +10,14 @@ from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledS
 from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
 from collabdm.images import ImageSet
-from collabdm.matching.compute import Compute
-from collabdm.matching.embedding import geometry
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
 from collabdm.matching.weights import network_of
 from collabdm.methods.base import Method, Outcome
 from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
-from collabdm.scoring.evaluation import EvaluationConfig, Progress, Score, accuracy_of, evaluate, score
+from collabdm.scoring.evaluation import EvaluationConfig, Score, accuracy_of, evaluate, score
 
-Scoring = Callable[[Any, ImageSet, EvaluationConfig, Compute, Progress], list[Score]]
+Scoring = Callable[[Any, ImageSet, EvaluationConfig, RunContext], list[Score]]
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,15 @@ class Kind:
     images: Callable[[Any], ImageSet | None]
 
 
-def _score_steps(
-    made: DistilledSteps, test: ImageSet, protocol: EvaluationConfig, compute: Compute, progress: Progress
-) -> list[Score]:
-    return score(made.method, made.as_set(), test, geometry(made.plan), protocol, compute, progress)
+def _score_steps(made: DistilledSteps, test: ImageSet, config: EvaluationConfig, context: RunContext) -> list[Score]:
+    geometry = plan_geometry(made.plan)
+    return score(made.method, made.as_set(), test, geometry, config, context)
 
 
-def _score_model(
-    made: DistilledModel, test: ImageSet, protocol: EvaluationConfig, compute: Compute, progress: Progress
-) -> list[Score]:
-    network = network_of(made).to(compute.device)
-    accuracy = accuracy_of(network, test, made.plan.image.normalisation, compute)
+def _score_model(made: DistilledModel, test: ImageSet, config: EvaluationConfig, context: RunContext) -> list[Score]:
+    network = network_of(made).to(context.compute.device)
+    normalisation = made.plan.image.normalisation
+    accuracy = accuracy_of(network, test, normalisation, context.compute)
     return [Score(made.method, made.spec.name, (accuracy,), 0)]
 
 

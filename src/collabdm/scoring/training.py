@@ -30,7 +30,8 @@ from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, Pixels, as_float
 from collabdm.matching.augment import augment, cutmix, draw, expand
 from collabdm.matching.compute import LOGITS, Compute, padded_pass
-from collabdm.matching.embedding import Geometry, activations, multiplications
+from collabdm.matching.embedding import Geometry
+from collabdm.matching.network_size import activations, multiplications
 from collabdm.matching.networks import Network, build, has_batch_norm, seed_weights
 from collabdm.scoring.confusion import Confusion
 from collabdm.seeds import Purpose, Stream, derive
@@ -92,11 +93,11 @@ class Trainer:
         self.task, self.compute = task, compute
         geometry, recipe = task.geometry, task.recipe
         self.network = build(task.spec, geometry.shape, geometry.classes).to(compute.device)
-        work = 3.0 * runs * recipe.epochs * len(task.data) * multiplications(self.network, geometry.shape)
+        work = 3.0 * runs * recipe.epochs * len(task.data) * multiplications(task.spec, geometry.shape)
         self._forward, self._padded_passes = compute.faster(LOGITS[compute.precision], work), compute.compiles(work)
         if self._padded_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        numbers = activations(self.network, geometry.shape)
+        numbers = activations(task.spec, geometry.shape)
         self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
         self._mixes = has_batch_norm(self.network)
         self._images = task.data.images.to(compute.device)

@@ -21,6 +21,7 @@ from collabdm.cli.options import (
     Steps,
     Wire,
     data_option,
+    method_option,
     setting,
 )
 
@@ -47,10 +48,7 @@ Budget = Annotated[
     setting(help="Most bytes of a contribution, e.g. 1MB; selects steps, sketch and wire."),
 ]
 
-Method = Annotated[
-    choices.PlanMethod | None,
-    setting(help="Distillation method.", show_default="collabdm"),
-]
+Method = Annotated[str | None, method_option(choices.PLAN_METHODS, "collabdm")]
 
 Seed = Annotated[int | None, setting(help="Seed of all networks and sketches.", show_default="0")]
 

@@ -28,6 +28,7 @@ from collabdm.cli.options import (
     Threads,
     Wire,
     data_option,
+    method_option,
     scoring,
     setting,
 )
@@ -71,7 +72,7 @@ TestPerClass = Annotated[
 
 Side = Annotated[int | None, data_option(help="Resize the images to this number of pixels.")]
 
-MethodName = Annotated[choices.Method | None, setting(help="Method.", show_default="collabdm-pae")]
+Method = Annotated[str | None, method_option(choices.METHODS, "collabdm-pae")]
 
 Seed = Annotated[
     int | None, setting(help="Seed of the split, the round and the scores.", show_default="0")
@@ -114,7 +115,7 @@ def simulate(
     preset: Preset = None,
     config: Config = None,
     assignments: Set = None,
-    method: MethodName = None,
+    method: Method = None,
     seed: Seed = None,
     ipc: Ipc = None,
     steps: Steps = None,

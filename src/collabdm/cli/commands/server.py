@@ -29,20 +29,20 @@ def distill(
 ) -> None:
     """Refine the sites' contributions into the distilled set, or the method's other outcome."""
     from collabdm.cli.console import Bars
-    from collabdm.cli.running import bench_of, check_output, print_document
+    from collabdm.cli.running import check_output, context_of, print_document
     from collabdm.documents.plan_file import read_plan
-    from collabdm.methods.registry import one_round
+    from collabdm.methods.registry import one_round_method
     from collabdm.rounds.contributions import ContributionFiles
-    from collabdm.rounds.exchange import distill_files, picture_of
+    from collabdm.rounds.exchange import distill_files, picture_path
 
     agreed = read_plan(plan)
-    one_round(agreed)
-    picture = picture_of(output)
+    one_round_method(agreed)
+    picture = picture_path(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
     answers = ContributionFiles(agreed, contributions)
 
     with Bars(quiet) as bars:
-        bench = bench_of(output, device, precision, threads, bars)
-        distill_files(agreed, answers, output, bench, allow_missing)
+        context = context_of(device, precision, threads, bars)
+        distill_files(agreed, answers, output, context, allow_missing)
     print_document(output)

@@ -36,13 +36,14 @@ def check(
 ) -> None:
     """Check a site's data, plan and connection before a round."""
     from collabdm.cli.checking import Report, check_connection, check_data, check_plan, check_policy
+    from collabdm.rounds.exchange import DataSource
 
     report = Report()
     check_connection(report, server, root_certificates, key)
 
     agreed = check_plan(report, plan, site)
     if agreed is not None:
-        images = check_data(report, agreed, data, resize, rows)
+        images = check_data(report, agreed, DataSource(data, resize, rows))
         if images is not None:
             check_policy(report, agreed, images, site, policy)
     report.show()
@@ -69,27 +70,27 @@ def contribute(
 ) -> None:
     """Make this site's contribution to a plan: the one file that it sends."""
     from collabdm.cli.console import Bars, console, table
-    from collabdm.cli.running import bench_of, check_output, load_for_plan, print_document
+    from collabdm.cli.running import check_output, context_of, load_for_plan, print_document
     from collabdm.documents.plan_file import read_plan
-    from collabdm.methods.registry import one_round
-    from collabdm.rounds.exchange import Site, contribute_file, prepare_site_data
+    from collabdm.methods.registry import one_round_method
+    from collabdm.rounds.exchange import DataSource, Site, contribute_file, prepare_site
     from collabdm.rounds.policy import preview_contribution, read_policy
 
     agreed = read_plan(plan)
-    one_round(agreed)
+    one_round_method(agreed)
     agreed.check_site(site)
     who = Site(site, read_policy(policy))
     check_output(output, plan)
-    images = load_for_plan(agreed, data, resize, rows=rows)
+    images = load_for_plan(agreed, DataSource(data, resize, rows))
+    prepared = prepare_site(agreed, images, who)
 
     if dry_run:
-        preview = preview_contribution(agreed, prepare_site_data(agreed, images, who), site)
+        preview = preview_contribution(agreed, prepared.data, site)
         console.print(table(f"{site} would send", ("part", "value"), preview, figures=False))
         return
 
     with Bars(quiet) as bars:
-        bench = bench_of(output, device, precision, threads, bars)
-        contribute_file(agreed, images, who, output, bench)
+        contribute_file(prepared, output, context_of(device, precision, threads, bars))
     print_document(output)
 
 

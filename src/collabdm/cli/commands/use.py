@@ -64,6 +64,7 @@ def evaluate(
     from collabdm.cli.running import check_output, compute_of
     from collabdm.documents.outcome_files import read_distilled
     from collabdm.planning.settings import network_list, networks_of
+    from collabdm.rounds.exchange import DataSource
     from collabdm.scoring.evaluation import EvaluationConfig
     from collabdm.scoring.training import recipe_of
 
@@ -74,7 +75,8 @@ def evaluate(
     config = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
 
-    request = Request(distilled, distilled_set, data, resize, rows, config, compute, random, robust)
+    source = DataSource(data, resize, rows)
+    request = Request(distilled, distilled_set, source, config, compute, random, robust)
     run_evaluation(request, json_file, quiet)
 
 

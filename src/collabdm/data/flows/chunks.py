@@ -6,12 +6,13 @@ References: Apache Arrow reads the chunks. RFC 4180 (CSV).
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from collabdm.errors import DataError
+from collabdm.progress import Progress, Report, Stage
 
 CHUNK_BYTES = 8 * 2**20
 
@@ -29,9 +30,6 @@ OTHER_DELIMITERS = ";\t|"
 
 
 MOST_SHOWN = 5
-
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -85,22 +83,22 @@ def some(names: list[str]) -> str:
 
 
 def chunks(
-    path: Path, columns: list[str], missing: tuple[str, ...], counts: Counter[str], progress: Progress
+    path: Path, columns: list[str], missing: tuple[str, ...], counts: Counter[str], report: Report
 ) -> Iterator[Any]:
     """Arrow record batches of the columns; from CSV they are text. Malformed rows are counted."""
     if path.suffix == ".parquet":
-        yield from _parquet_chunks(path, columns, progress)
+        yield from _parquet_chunks(path, columns, report)
     else:
-        yield from _csv_chunks(path, columns, missing, counts, progress)
+        yield from _csv_chunks(path, columns, missing, counts, report)
 
 
-def _parquet_chunks(path: Path, columns: list[str], progress: Progress) -> Iterator[Any]:
+def _parquet_chunks(path: Path, columns: list[str], report: Report) -> Iterator[Any]:
     file = _parquet(path)
     done = 0
     for chunk in file.iter_batches(CHUNK_ROWS, columns=columns):
         yield chunk
         done += chunk.num_rows
-        progress("reading flows", done, file.metadata.num_rows)
+        report(Progress(Stage.READING, done, file.metadata.num_rows))
 
 
 def _parquet(path: Path) -> Any:
@@ -114,7 +112,7 @@ def _parquet(path: Path) -> Any:
 
 
 def _csv_chunks(
-    path: Path, columns: list[str], missing: tuple[str, ...], counts: Counter[str], progress: Progress
+    path: Path, columns: list[str], missing: tuple[str, ...], counts: Counter[str], report: Report
 ) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
@@ -139,6 +137,6 @@ def _csv_chunks(
             parse = ParseOptions(invalid_row_handler=skip)
             for chunk in open_csv(source, ReadOptions(block_size=CHUNK_BYTES), parse, convert):
                 yield chunk
-                progress("reading flows", min(raw.tell(), size), size)
+                report(Progress(Stage.READING, min(raw.tell(), size), size))
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} should be a whole CSV table in UTF-8; it cannot be read ({error})") from error

@@ -24,6 +24,7 @@ from collabdm.data.flows.built_in import SCHEMAS
 from collabdm.data.flows.chunks import chunks, header, some
 from collabdm.documents.flow_schema import Category, Column, FlowSchema, Number
 from collabdm.errors import DataError, PlanError
+from collabdm.progress import silent
 
 LABELS = ("attack type", "attack_cat", "class", "label", "target", "category")
 
@@ -131,7 +132,7 @@ def _label_of(path: Path, names: list[str], label: str | None) -> str:
 
 def _sample(path: Path, columns: list[str]) -> dict[str, list[Any]]:
     values: dict[str, list[Any]] = {name: [] for name in columns}
-    for chunk in chunks(path, columns, MISSING, Counter(), lambda what, done, total: None):
+    for chunk in chunks(path, columns, MISSING, Counter(), silent):
         for name in columns:
             values[name] += chunk.column(name).to_pylist()
         if len(values[columns[0]]) >= MOST_ROWS:

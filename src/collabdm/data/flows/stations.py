@@ -21,6 +21,7 @@ from collabdm.data.partition import Partition, by_column
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.errors import DataError
 from collabdm.images import ImageSet, pool
+from collabdm.progress import silent
 
 logger = logging.getLogger("collabdm")
 
@@ -105,7 +106,7 @@ def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
 
     check_columns(path, header(path), [column])
     found: set[str] = set()
-    for chunk in chunks(path, [column], missing, Counter(), lambda what, done, total: None):
+    for chunk in chunks(path, [column], missing, Counter(), silent):
         texts = pc.utf8_trim_whitespace(chunk.column(column).cast(pa.string()))
         found |= {text for text in pc.unique(texts).to_pylist() if text is not None and text not in missing}
         if len(found) > MOST_STATIONS:

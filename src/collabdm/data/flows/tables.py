@@ -15,16 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from collabdm.data.flows.chunks import MOST_SHOWN, Progress, Tally, check_columns, chunks, header, some
+from collabdm.data.flows.chunks import MOST_SHOWN, Tally, check_columns, chunks, header, some
 from collabdm.data.flows.windows import UNKNOWN, Flows
 from collabdm.documents.flow_schema import Column, FlowSchema, Number
 from collabdm.errors import DataError
+from collabdm.progress import Report, silent
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Reading:
 
     where: tuple[str, str] | None = None
     labelled: bool = True
-    progress: Progress = _silent
+    report: Report = silent
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def _parts(path: Path, schema: FlowSchema, reading: Reading, counts: Counter[str
     needed += [reading.where[0]] if reading.where else []
     needed += [schema.label] if reading.labelled or schema.label in names else []
     check_columns(path, names, needed)
-    for chunk in chunks(path, list(dict.fromkeys(needed)), schema.missing, counts, reading.progress):
+    for chunk in chunks(path, list(dict.fromkeys(needed)), schema.missing, counts, reading.report):
         kept = _of_place(chunk, reading.where, counts)
         cells = {name: _cells(kept, name, schema) for name in dict.fromkeys(needed)}
         unlabelled = np.full(kept.num_rows, UNKNOWN, dtype=np.int64)

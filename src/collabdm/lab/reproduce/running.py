@@ -27,12 +27,12 @@ from collabdm.lab.reproduce.grids import Cell
 from collabdm.lab.reproduce.records import Record, append, commit, failed, machine, read_records
 from collabdm.lab.simulate import simulate
 from collabdm.matching.compute import Compute
-from collabdm.methods.base import Progress
+from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.cost import bytes_per_step
 from collabdm.planning.make import with_rates
+from collabdm.progress import Progress, Report, Stage, silent
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.resumable import Bench
 from collabdm.scoring.outcomes import kind_of, read_kept
 from collabdm.version import versions
 
@@ -53,14 +53,15 @@ OF_THE_SERVER = ("merging", "refinement")  # of a Plan
 class Stopwatch:
     """Progress that sums seconds by part, at the sites, at the server, in scoring, and passes itself on."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._last = progress, time.perf_counter()
+    def __init__(self, report: Report) -> None:
+        self._report, self._last = report, time.perf_counter()
         self._spent: dict[str, float] = defaultdict(float)
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Give the time since the last call to what is going on."""
-        self._take("sites" if what.startswith("site ") else "scoring" if what.startswith("training on") else "server")
-        self._progress(what, done, total)
+    def __call__(self, event: Progress) -> None:
+        """Add the time since the last event to the part that reports this one."""
+        scoring = event.stage == Stage.TRAINING
+        self._take("sites" if event.site is not None else "scoring" if scoring else "server")
+        self._report(event)
 
     def seconds(self) -> dict[str, float]:
         """By part; what comes after the last call is scoring."""
@@ -120,7 +121,7 @@ class CellRunner:
 
     folder: Path
     compute: Compute = Compute()
-    progress: Progress = lambda what, done, total: None
+    report: Report = silent
     pictures: Mapping[str, Path] = field(default_factory=dict)
     kept: dict[str, tuple[Experiment, Path]] = field(default_factory=dict)
 
@@ -128,10 +129,10 @@ class CellRunner:
         """The record of a cell, which holds the error where there was one."""
         about: Record = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
         place = self.folder / experiment.digest[:16]
-        clock = Stopwatch(self.progress)
+        clock = Stopwatch(self.report)
         try:
             source = self._take_over(experiment, place)
-            results = simulate(experiment, Bench(place, self.compute, clock))
+            results = simulate(experiment, place, RunContext(self.compute, clock))
         except Exception as error:  # whatever it was: it is recorded, and the other cells go on
             about["error"] = f"{type(error).__name__}: {error}"
         else:

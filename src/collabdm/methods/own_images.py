@@ -1,0 +1,100 @@
+"""Images as the extra tensors of a contribution: for methods whose sites send a number of images of their own."""
+
+import math
+from typing import Annotated
+
+import torch
+from jaxtyping import Float32, Int64
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
+from collabdm.documents.frozen_model import FrozenModel, Positive
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.plan import Plan
+from collabdm.errors import PlanError
+from collabdm.images import ImageSet
+from collabdm.methods.base import Contributions, checked_in_order, site_counts, stored_pixels
+from collabdm.version import versions
+
+LABEL_BYTES = 8
+
+
+class OwnImages(FrozenModel):
+    """The number of images that each site sends: `images`, as many as fit in `bytes`, or an equal share of the set."""
+
+    images: Positive | None = None
+    bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
+
+    @model_validator(mode="after")
+    def _one_count(self) -> "OwnImages":
+        if self.images is not None and self.bytes is not None:
+            raise ValueError("either `images` or `bytes` should be given; found both")
+        return self
+
+
+def images_sent(plan: Plan, options: OwnImages) -> int:
+    """k: the number of images that each site sends.
+
+    Raises:
+        PlanError: `bytes` are fewer than those of one image.
+    """
+    if options.bytes is None:
+        return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
+
+    image_bytes = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
+    if options.bytes < image_bytes:
+        raise PlanError(
+            f"`options.bytes` should be at least {image_bytes}, those of an image; found {options.bytes}"
+        )
+    return options.bytes // image_bytes
+
+
+def declare_images(plan: Plan, k: int) -> DeclaredTensors:
+    """k images and their labels, as extra tensors."""
+    return {
+        "images": TensorSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
+        "labels": TensorSpec(torch.int64, (k,)),
+    }
+
+
+def image_tensors(
+    plan: Plan, pixels: Float32[Tensor, "k c h w"], labels: Int64[Tensor, " k"]
+) -> dict[str, Tensor]:
+    """The declared tensors of images.
+
+    Args:
+        plan: the plan, which states how images are stored.
+        pixels: the images, in 0 .. 1.
+        labels: their classes.
+
+    Returns:
+        The tensors by name.
+    """
+    return {"images": stored_pixels(plan, pixels), "labels": labels}
+
+
+def union(
+    plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool
+) -> DistilledSet:
+    """The set of all sites' images, sorted by class.
+
+    Args:
+        plan: the plan.
+        contributions: the contributions, in any order.
+        declared: the extra tensors that the method declares.
+        allow_missing: accept a round without some classes.
+
+    Returns:
+        The set.
+
+    Raises:
+        DocumentError: a contribution does not answer the plan, or no site has one of the classes.
+    """
+    ordered = checked_in_order(plan, contributions, declared, allow_missing)
+    labels = torch.cat([contribution.parts["labels"] for contribution in ordered])
+    images = torch.cat([contribution.parts["images"] for contribution in ordered])
+
+    order = labels.argsort(stable=True)
+    images_by_class = ImageSet(images[order], labels[order], plan.classes)
+    return DistilledSet(images_by_class, plan, site_counts(plan, ordered), plan.method, versions())
