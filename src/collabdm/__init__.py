@@ -1,12 +1,12 @@
 """One-shot collaborative data distillation: many sites, one small synthetic training set.
 
-    Plan      seeds a_1 .. a_T and all settings                       `planning`, `documents.plan`
-    site k    S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2  `methods.localdm`
-              L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x)) `matching.embedding`
-    server    S    <- union of the S_k                                           `methods.collabdm`
-              mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y           `matching.class_statistics`
-              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching.loop`
-    anyone    trains on S                                                        `scoring`
+    Plan     seeds a_1 .. a_T and all settings                       `planning`, `documents.plan`
+    site k   S_k  = argmin_S E_psi sum_y |mean_{D_k^y} psi - mean_{S^y} psi|^2  `methods.localdm`
+             L_{t,k}^y = mean over D_{t,k}^y of P_t psi_{a_t}(augment_{t,y}(x)) `matching.embedding`
+    server   S    <- union of the S_k                                          `methods.collabdm`
+             mu_t^y = sum_k n_k^y L_{t,k}^y / sum_k n_k^y            `matching.class_statistics`
+             S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching.loop`
+    anyone   trains on S                                                       `scoring`
 
 psi_a is a network whose weights are drawn from seed a (`matching.networks`, `seeds`), P_t a random
 projection, the sketch. Three functions connect the three documents (`documents`), dispatched on the

@@ -147,7 +147,7 @@ def test_a_machine_that_computes_other_embeddings_is_refused(command, here, plan
 
 def test_a_plan_without_a_probe_is_refused(here, plan) -> None:
     write_as(plan.model_copy(update={"probe": None}))
-    refused(*CONTRIBUTE, said=("the plan should carry a probe; found none",))
+    refused(*CONTRIBUTE, said=("the plan should contain a probe; found none",))
 
 
 @pytest.mark.parametrize("command", [CONTRIBUTE, DISTILL], ids=lambda c: c[0])

@@ -94,7 +94,7 @@ def predictions(path: Path, pictures: Sequence[Path], top: int) -> list[tuple[st
 
 
 def picture_files(place: Path) -> list[Path]:
-    """A picture itself, or all pictures below a folder, sorted by name. Raises DataError for none."""
+    """A picture itself, or all pictures below a folder, by name. Raises DataError for none."""
     if not place.is_dir():
         return [place]
     files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURES)
@@ -126,7 +126,8 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
         A summary of what was written.
 
     Raises:
-        DataError: If the results are not those of `evaluate --json`, or the form does not suit the images.
+        DataError: If the results are not those of `evaluate --json`, or the form does not suit the
+            images.
         OutputError: If the folder is not new.
     """
     made = read_distilled(path)

@@ -1,1 +1,1 @@
-"""Making a Plan: settings, presets, cost, the probe, and the choice of settings for a byte budget."""
+"""Making a Plan: settings, presets, cost, probe, and the settings for a byte budget."""

@@ -51,7 +51,7 @@ def plan_fields() -> Fields:
 
 
 def field_types(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """The types of a model's fields by dotted name; a field that is a model itself becomes its fields."""
+    """The types of all fields by dotted name; a model in a field is replaced by its fields."""
     types: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         inner = _model_in(info.annotation)
@@ -82,8 +82,7 @@ def read_overrides(texts: Sequence[str], fields: Fields) -> Settings:
         Nested settings, with values of the fields' types.
 
     Raises:
-        PlanError: Naming every field that does not exist, with the nearest, and every value of another
-            type.
+        PlanError: Naming every unknown field, with the nearest, and every value of another type.
     """
     readings = (partial(_read_override, text, fields) for text in texts)
     return reduce(merge_settings, collect(*readings), {})
@@ -122,7 +121,7 @@ def _typed(name: str, text: str, annotation: Any) -> Any:
 
 
 def _readings(text: str) -> Iterator[Any]:
-    """The values that a text may mean: None, a TOML or JSON value, a list of words, the text itself."""
+    """The values that a text may mean: None, a TOML or JSON value, a list of words, the text."""
     if text == "none":
         yield None
 

@@ -1,6 +1,6 @@
 """Settings of a Plan from TOML files, presets and the strings of the command line.
 
-Settings are nested dictionaries with the fields of `Plan`. Where several sources set a field, the later
+Settings are nested dictionaries with the fields of `Plan`. If several sources set a field, the last
 one takes precedence:
 
     preset  <  configuration file  <  options  <  `--set`
@@ -100,8 +100,8 @@ def read_plan_config(path: Path | None) -> tuple[str, Settings]:
 
     if fixed := sorted(set(DATA_FIELDS) & set(settings)):
         raise PlanError(
-            f"{path} should not set {', '.join(fixed)}; found them there: they follow from `--data`, "
-            "or from `--classes` and `--image-size`"
+            f"{path} should not set {', '.join(fixed)}; found them there: they follow from "
+            "`--data`, or from `--classes` and `--image-size`"
         )
     return preset, settings
 
@@ -112,8 +112,8 @@ def new_plan(
     """A Plan for a public reference set, or for class names and an image size alone.
 
     Args:
-        data: a reference set, or with `flows` a sample table; its mean and standard deviation become
-            public.
+        data: a reference set, or with `flows` a sample table; its mean and standard deviation
+            become public.
         classes: class names, separated by commas.
         image_size: `CHANNELSxSIDE`.
         settings: fields of `Plan`; strings are converted as by `plan_settings`.
@@ -170,7 +170,7 @@ def _image_of(text: str) -> ImageSpec:
 
 
 def plan_settings(settings: Settings) -> Settings:
-    """Convert command-line strings to Plan values: batch all, sketch none, network NAME:width=64."""
+    """Convert command-line strings to Plan values: batch all, sketch none, network NAME:k=v."""
     words = {("batch", "all"), ("sketch", "none")}
     settings = {
         key: None if isinstance(value, str) and (key, value) in words else value

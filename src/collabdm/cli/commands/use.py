@@ -1,4 +1,4 @@
-"""Commands for users of a distilled set: `evaluate`, `train`, `predict`, `classify` and `export`."""
+"""Commands for users of a set: `evaluate`, `train`, `predict`, `classify` and `export`."""
 
 from pathlib import Path
 from typing import Annotated
