@@ -1,19 +1,19 @@
-"""Errors that a user can act on: what is expected, what was found, what to do."""
+"""The errors of the package: the expected value, the value found, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class CollabDMError(ValueError):
-    """Base of all errors that the package raises on purpose."""
+    """The base of all errors that the package raises on purpose."""
 
 
 class PlanError(CollabDMError):
-    """The Plan, or a setting in it, cannot be carried out."""
+    """A Plan, or one of its settings, cannot be carried out."""
 
 
 class DocumentError(CollabDMError):
-    """A file is not the document it should be."""
+    """A file is not the document that it should be."""
 
 
 class DataError(CollabDMError):
@@ -25,7 +25,7 @@ class ProbeError(CollabDMError):
 
 
 class OutputError(CollabDMError):
-    """A place cannot be written."""
+    """A file or folder cannot be written."""
 
 
 def did_you_mean(text: str, names: Iterable[str]) -> str:

@@ -1,10 +1,13 @@
-"""The versions of the package and of its numerical libraries; documents have versions of their own."""
+"""The version of the package, and of the software that it computes with.
+
+The documents have versions of their own.
+"""
 
 __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """The versions recorded in every document, so that a difference can be traced."""
+    """The versions recorded in every document, to trace differences."""
     import platform
     from importlib.metadata import version  # here, since its imports delay the command line
 

@@ -623,7 +623,7 @@ def test_the_demonstration_runs_its_settings_through_simulate(tmp_path, monkeypa
     for line in (small.method, "localdm", "random real", "site-1 alone", "all the data"):
         assert line in result.out
     again = simulate(small, tmp_path / "again")
-    assert json.loads(json.dumps(again["scores"])) == results["scores"]
+    assert again.document()["scores"] == results["scores"]
     with Image.open(io.BytesIO((tmp_path / "demo" / "distilled.png").read_bytes())) as picture:
         assert picture.format == "PNG"
 

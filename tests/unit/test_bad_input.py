@@ -225,7 +225,7 @@ DAMAGED_CONTRIBUTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] =
     ),
     "with impossible counts": (
         lambda: rewrite("south.st", statistics__totals=torch.tensor([0, 0])),
-        ("counts should be 1 <= images in a batch <= images held",),
+        ("counts should be 1 <= images in a batch <= images of the class",),
     ),
     "with an image too few": (
         lambda: rewrite(
@@ -288,7 +288,7 @@ DAMAGED_SETS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "with images of another size": (
         lambda: rewrite("set.st", images=torch.zeros(6, 3, 4, 4, dtype=torch.uint8)),
-        ("images should be of the plan's classes and shape (3, 8, 8)",),
+        ("images should be (3, 8, 8), as in the plan; found (3, 4, 4)",),
     ),
     "with an image too few": (
         lambda: rewrite("set.st", **{name: part("set.st", name)[1:].clone() for name in ("images", "labels")}),
@@ -298,7 +298,10 @@ DAMAGED_SETS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: rewrite("set.st", labels=part("set.st", "labels") + 1),
         ("labels should be in 0 .. 2 (there are 3 classes); found 1 .. 3",),
     ),
-    "with other classes": (lambda: rewrite("set.st", {"classes": ["a", "b", "c"]}), ("of the plan's classes",)),
+    "with other classes": (
+        lambda: rewrite("set.st", {"classes": ["a", "b", "c"]}),
+        ("classes should be those of the plan, ('cat', 'dog', 'owl'); found ('a', 'b', 'c')",),
+    ),
     "with wrong counts of images held": (
         lambda: rewrite("set.st", {"sites": {"north": [1, 2]}}),
         ("each site should have 3 counts, none negative",),
@@ -338,12 +341,16 @@ def small_parquet(labels: list, names: list[str] | None) -> None:
 
 
 BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
-    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; nothing is there",)),
-    "no data set of the hub": (lambda: None, "some/set", ("`some/set` is neither a folder, a file nor a data set",)),
+    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; it does not exist",)),
+    "no data set of the hub": (
+        lambda: None,
+        "some/set",
+        ("`some/set` should be a folder, a file or a data set of the hub",),
+    ),
     "an empty folder": (
         lambda: Path("held").mkdir(),
         "held",
-        ("should hold parquet files, or one subfolder", "found 0"),
+        ("should contain parquet files, or one subfolder", "found 0"),
     ),
     "folders without a picture": (
         lambda: (Path("held/cat").mkdir(parents=True), Path("held/cat/notes.txt").write_text("none")),
@@ -361,7 +368,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("one size and one number of channels; found", "16 x 16 with 3 channel(s): 1 images"),
     ),
     "an archive cut off": (lambda: (npz(labels=[0] * 4), cut("held.npz")), "held.npz", ("cannot be read",)),
-    "an archive without labels": (npz, "held.npz", ("should hold `images` and `labels`", "found images")),
+    "an archive without labels": (npz, "held.npz", ("should contain `images` and `labels`", "found images")),
     "labels outside the classes": (
         lambda: npz(labels=[0, 1, 2, 3], classes=["cat", "dog", "owl"]),
         "held.npz",
@@ -385,7 +392,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "no images": (
         lambda: np.savez("held.npz", images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0, int)),
         "held.npz",
-        ("`held.npz` should hold images; found none",),
+        ("`held.npz` should contain images; found none",),
     ),
     "pictures of four pixels": (
         lambda: small_parquet([0, 1], ["cat", "dog"]),
@@ -431,7 +438,7 @@ def test_pictures_of_two_sizes_are_mended_by_resize_too(here) -> None:
     ("counts", "said"),
     [
         ({"cat": 1, "cow": 1}, ("among the plan's ['cat', 'dog', 'owl']", "of which the plan lacks ['cow']")),
-        ({}, ("should be a folder or a file; nothing is there",)),
+        ({}, ("should be a folder or a file; it does not exist",)),
     ],
 )
 def test_an_evaluation_on_data_of_other_classes_is_refused(counts, said, here) -> None:
@@ -522,7 +529,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
         (("--merging", "median"), "`--merging` should be weighted or uniform; found 'median'"),
         (("--augment", "crop_blur"), "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur"),
-        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl or dense; found 'worst'"),
+        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'"),
         (("--network", "LeNet"), "`network.name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--network", "ConvNet:width"), "`network` should be NAME or NAME:key=value"),
         (("--network", "ConvNet:width=-8"), "`network.width` should be greater than or equal to 8; found -8"),
@@ -557,8 +564,8 @@ def test_an_odd_side_is_not_partitioned(tmp_path, monkeypatch) -> None:
         ("local = 5", "`local` should be"),
         ('classes = ["a", "b"]\nprobe = 1', "plan.toml should not set classes, probe; found them there"),
         ("image = 5", "plan.toml should not set image; found them there"),
-        ('preset = "worst"', "`preset` should be one of best, paper, fedd3, dosfl, dense; found 'worst'"),
-        ("preset = 5", "`preset` should be one of best, paper, fedd3, dosfl, dense; found '5'"),
+        ('preset = "worst"', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found 'worst'"),
+        ("preset = 5", "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
         ("steps", "plan.toml should be a readable TOML file"),
     ],
 )
@@ -630,7 +637,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--method", "magic"), "`method` should be one of collabdm, collabdm-pae, localdm"),
+        (("--method", "magic"), "`method` should be one of collabdm, collabdm-pae"),
         (("--compare", "random,magic"), "`compare` should be of random, sites, all, collabdm"),
         (("--sites", "0"), "`sites` should be greater than or equal to 1; found 0"),
         (("--beta", "-1"), "`beta` should be greater than 0; found -1"),
@@ -643,7 +650,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
         (("--seed", "-1"), "`seed` should be greater than or equal to 0; found -1"),
         (("--seed", str(2**70)), "`seed` should be less than"),
         (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
-        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl or dense; found 'worst'"),
+        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'"),
         (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--network", "LeNet"), "found 'LeNet'"),
         (("--steps", "-1"), "`steps` should be greater than or equal to 0; found -1"),
@@ -682,7 +689,7 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
         ('data = "digits"\n[plan]\nclasses = ["a", "b"]', "`plan` should leave classes to the simulation"),
         ('data = "digits"\n[plan]\nsites = 9', "`plan` should leave sites to the simulation"),
         ('data = "digits"\ntrials = "many"', "`trials` should be a valid integer"),
-        ('data = "digits"\npreset = 5', "`preset` should be one of best, paper, fedd3, dosfl, dense; found '5'"),
+        ('data = "digits"\npreset = 5', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
         ('data = "digits"\nsite_column = "x"\nper_class = 5', "`site_column` should stand without `per_class`"),
         ('data = "digits"\nbeta = 0\nclass_floor = 2', "`class_floor` belongs to the Dirichlet split"),
         ("sites = 3", "`--data` should name the data, here or in the configuration; found none"),
@@ -712,7 +719,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, monkeypatch) -> None:
 def test_a_partition_of_another_set_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Partition(("a",), (torch.arange(3),), 3).save(Path("split.json"))
-    refused(*SIMULATE, "--partition", "split.json", said=("the partition is of a set of 3 images; found one of 1442",))
+    refused(*SIMULATE, "--partition", "split.json", said=("a set of 3 images; found one of 1442",))
     assert not Path("sim").exists()
 
 

@@ -30,7 +30,7 @@ def plan_with(classes: int = 10, channels: int = 1, side: int = 8, **settings: o
 def fullest(plan: Plan, site: str = "s" * 64) -> Contribution:
     """What a site with every class sends, with numbers that no network computed."""
     classes, steps = len(plan.classes), plan.steps_of(site)
-    images = torch.zeros(classes * plan.local.images, *plan.image.shape, dtype=getattr(torch, plan.images))
+    images = torch.zeros(classes * plan.local.images, *plan.image.shape, dtype=plan.image_dtype)
     labels = torch.arange(classes).repeat_interleave(plan.local.images)
     width = (cost(plan_without_sketch(plan)).statistics_bytes) // (classes * 4)
     codes, scales = encode(torch.ones(len(steps), classes, min(plan.sketch or width, width)), plan.wire)

@@ -78,30 +78,32 @@ def test_an_answer_read_from_its_bytes_is_the_answer_and_repeats(method: str) ->
         assert content == contribution_bytes(two)
         assert len(content) <= contribution_limit(plan)
         found = parse_contribution(content, plan)
-        assert all(torch.equal(found.parts[name], part) for name, part in one.parts.items())
+        assert all(torch.equal(found.extra_tensors[name], part) for name, part in one.extra_tensors.items())
 
 
 @pytest.mark.parametrize("method", sorted(OPTIONS))
 def test_parts_that_the_plan_does_not_declare_are_refused(method: str) -> None:
     plan = plan_of(method)
     sent = answers_to(plan)[0]
-    name, part = next(iter(sent.parts.items()))
-    for changed in ({}, {**sent.parts, "more": part}, {**sent.parts, name: part[:1].clone()[:0]}):
+    name, part = next(iter(sent.extra_tensors.items()))
+    for changed in ({}, {**sent.extra_tensors, "more": part}, {**sent.extra_tensors, name: part[:1].clone()[:0]}):
         with pytest.raises(DocumentError, match="parts"):
-            parse_contribution(contribution_bytes(replace(sent, parts=changed)), plan)
-    floats = next((n for n, p in sent.parts.items() if p.is_floating_point()), None)
+            parse_contribution(contribution_bytes(replace(sent, extra_tensors=changed)), plan)
+    floats = next((n for n, p in sent.extra_tensors.items() if p.is_floating_point()), None)
     if floats:
-        broken = sent.parts[floats].clone()
+        broken = sent.extra_tensors[floats].clone()
         broken.view(-1)[0] = float("nan")
         with pytest.raises(DocumentError, match="finite"):
-            parse_contribution(contribution_bytes(replace(sent, parts={**sent.parts, floats: broken})), plan)
+            parse_contribution(
+                contribution_bytes(replace(sent, extra_tensors={**sent.extra_tensors, floats: broken})), plan
+            )
 
 
 def test_parts_are_refused_where_the_method_has_none() -> None:
     plan = tiny_plan()
     sent = collab.contribute(plan, tiny_data([1, 1, 1]), "a")
     with pytest.raises(DocumentError, match="unknown"):
-        parse_contribution(contribution_bytes(replace(sent, parts={"more": torch.zeros(1)})), plan)
+        parse_contribution(contribution_bytes(replace(sent, extra_tensors={"more": torch.zeros(1)})), plan)
 
 
 def weights_after(made: Any) -> list[torch.Tensor]:
@@ -195,7 +197,7 @@ def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_ima
     outputs = [tmp_path / "a" / "made.safetensors", tmp_path / "b" / "made.safetensors"]
     for output, order in zip(outputs, (sent, sent[::-1]), strict=True):
         distill_files(plan, ContributionFiles(plan, order), output, RunContext())
-    own = read_contribution(sent[0], plan).parts.values()
+    own = read_contribution(sent[0], plan).extra_tensors.values()
     assert parts_of(sent[0])[1][OWN] == sum(part.nbytes for part in own) > 0
     made = KINDS[METHODS[method].outcome].read(outputs[0])
     assert (made.plan, made.method) == (plan, method)
@@ -317,7 +319,7 @@ def test_centres_are_each_the_farthest_from_those_before_and_equal_images_are_al
 @pytest.mark.parametrize("rule", ["herding", "centres", "random"])
 def test_a_coreset_is_of_the_site_s_images_and_repeats_what_is_too_few(rule: str) -> None:
     plan, data = plan_of("coreset", options={"images": 6, "rule": rule}), tiny_data([8, 1, 0])
-    parts = METHODS["coreset"].contribute(plan, data, "site-0", RunContext()).parts
+    parts = METHODS["coreset"].contribute(plan, data, "site-0", RunContext()).extra_tensors
     assert parts["labels"].tolist() == [0, 0, 0, 1, 1, 1]
     real = {image.numpy().tobytes() for image in data.images}
     found = [image.numpy().tobytes() for image in parts["images"]]
@@ -417,7 +419,7 @@ def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_ima
     networks = []
     for sent in answers_to(plan):
         networks.append(build(NETWORK, GREY.shape, 3))
-        load_weights(networks[-1], sent.parts)
+        load_weights(networks[-1], sent.extra_tensors)
     ensemble, seen = ensemble_of([network.eval() for network in networks]), {}
     made = METHODS["dense"].distill(
         plan, answers_to(plan), RunContext(watch=lambda what, at, f: seen.setdefault(what, f))

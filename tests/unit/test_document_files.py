@@ -2,8 +2,11 @@ import contextlib
 import copy
 import errno
 import hashlib
+import io
 import json
 import os
+import socket
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +33,7 @@ from tiny import (
 )
 
 from collabdm.checkpoint import Checkpoint
-from collabdm.documents.atomic_write import check_writable
+from collabdm.documents.atomic_write import atomic_write_with, check_writable
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import contribution_bytes, write_contribution
 from collabdm.documents.outcome_files import read_distilled, read_steps, write_distilled, write_steps
@@ -47,6 +50,7 @@ from collabdm.scoring.distilled_model_file import read_distilled_model, write_di
 
 PLAN = fixed_plan()
 INT8 = fixed_plan(wire="int8")
+LEAST = -(2**63)  # its difference to 1 overflows
 
 
 @pytest.fixture(autouse=True)
@@ -366,18 +370,21 @@ def test_an_answer_to_another_plan_is_refused() -> None:
         ),
         ("should be float16, .* found torch.bool", {"statistics__codes": torch.ones(2, 2, 4).bool()}),
         ("wire type should be float16; found float32", {"statistics__codes": torch.ones(2, 2, 4)}),
-        ("scales should stand beside int8 statistics", {"statistics__scales": torch.ones(2, 2)}),
-        ("scales should stand beside int8 statistics", {"statistics__codes": torch.ones(2, 2, 4).to(torch.int8)}),
+        ("found torch.float16 with scales", {"statistics__scales": torch.ones(2, 2)}),
+        ("found torch.int8 without scales", {"statistics__codes": torch.ones(2, 2, 4).to(torch.int8)}),
         ("`statistics.steps` should be int64 .* found torch.int32", {"statistics__steps": torch.arange(2).int()}),
         ("`statistics.totals` should be int64 .* found torch.float32", {"statistics__totals": torch.ones(2)}),
         ("`statistics.batch_counts` should be int64 of one dim", {"statistics__batch_counts": torch.tensor(1)}),
         ("`statistics.classes` should be int64 of one dim", {"statistics__classes": torch.tensor([[0, 2]])}),
         ("class numbers should be below 3; found 3", {"statistics__classes": torch.tensor([0, 3])}),
+        (f"numbers should ascend from 0; found {LEAST} after 1", {"statistics__classes": torch.tensor([1, LEAST])}),
+        (f"steps should ascend from 0; found {LEAST} after 1", {"statistics__steps": torch.tensor([1, LEAST])}),
         ("counts should be 1 <= ", {"statistics__totals": torch.tensor([-1, 5])}),
         ("`local.labels` should be int64", {"local__labels": torch.tensor([0.0, 2.0])}),
         ("`local.labels` should be int64", {"local__labels": torch.tensor([0, 2]).to(torch.uint64)}),
-        ("`local.labels` should be int64 .* in ascending order", {"local__labels": torch.tensor([2, 0])}),
+        ("`local.labels` should ascend; found them in another order", {"local__labels": torch.tensor([2, 0])}),
         ("`local.labels` should be int64 of one dimension", {"local__labels": torch.tensor(0)}),
+        ("`local.labels` should ascend; found them in another order", {"local__labels": torch.tensor([1, LEAST])}),
         (r"`labels` should be int64, one per image, \(2,\)", {"local__labels": torch.tensor([0, 2, 2])}),
         (r"labels should be in 0 .. 2 .*; found 0 .. 3", {"local__labels": torch.tensor([0, 3])}),
         ("`images` should be uint8 or float32 .* found torch.int16", {"local__images": torch.ones(2, 1, 8, 8).short()}),
@@ -397,10 +404,10 @@ def test_wrong_parts_of_a_contribution_are_refused_by_name(message: str, parts: 
 @pytest.mark.parametrize(
     ("message", "scales"),
     [
-        ("statistics should be finite", torch.full((2, 2), float("nan"))),
-        ("scales should not be negative", torch.full((2, 2), -1.0)),
+        ("scales should be finite; found NaN or infinity", torch.full((2, 2), float("nan"))),
+        ("scales should be 0 or more; found -1.0", torch.full((2, 2), -1.0)),
         (r"scales should be float32 of shape \(2, 2\); found .* \(2,\)", torch.ones(2)),
-        ("scales should stand beside int8 statistics", None),
+        ("scales should be present with int8 statistics, and absent otherwise; found torch.int8 without scales", None),
         ("scales should be float32 of shape .* found torch.int64", torch.ones(2, 2, dtype=torch.int64)),
     ],
 )
@@ -433,18 +440,22 @@ def test_wrong_headers_of_a_contribution_are_refused_by_name(message: str, heade
 @pytest.mark.parametrize(
     ("message", "parts"),
     [
-        (r"parts should be \['images', 'labels'\]; missing \['labels'\]", {"labels": None}),
+        (r"tensors should be \['images', 'labels'\]; missing \['labels'\], unknown \[\]", {"labels": None}),
         (r"missing \[\], unknown \['prices'\]", {"prices": torch.zeros(1)}),
         ("`labels` should be int64", {"labels": torch.tensor([0.0, 1.0, 2.0])}),
         ("`labels` should be int64", {"labels": torch.tensor([0, 1, 2]).to(torch.uint64)}),
         ("`labels` should be int64", {"labels": torch.tensor([0, 1, 2]).byte()}),
         ("labels should be in 0 .. 2", {"labels": torch.tensor([0, 1, 3])}),
         ("there should be 1 images of a class; found", {"labels": torch.tensor([0, 1, 1])}),
-        ("images should be of the plan's classes and shape", {"images": torch.zeros(3, 1, 4, 4).byte()}),
+        (
+            r"images should be \(1, 8, 8\), as in the plan; found \(1, 4, 4\)",
+            {"images": torch.zeros(3, 1, 4, 4).byte()},
+        ),
         ("images should be finite", {"images": torch.full((3, 1, 8, 8), float("nan"))}),
         ("there should be 1 images of a class", {"images": torch.zeros(0, 1, 8, 8).byte(), "labels": torch.arange(0)}),
         ("images should be uint8; found torch.float32", {"images": torch.zeros(3, 1, 8, 8)}),
-        ("labels should ascend", {"labels": torch.tensor([0, 2, 1])}),
+        ("labels should ascend; found them in another order", {"labels": torch.tensor([0, 2, 1])}),
+        (f"labels should be in 0 .. 2 .*; found {LEAST} .. 1", {"labels": torch.tensor([0, 1, LEAST])}),
     ],
 )
 def test_wrong_parts_of_a_distilled_set_are_refused_by_name(message: str, parts: dict, tmp_path: Path) -> None:
@@ -455,7 +466,7 @@ def test_wrong_parts_of_a_distilled_set_are_refused_by_name(message: str, parts:
 @pytest.mark.parametrize(
     ("message", "header"),
     [
-        ("images should be of the plan's classes and shape", {"classes": ["cat", "cow", "owl"]}),
+        (r"classes should be those of the plan, .*; found \('cat', 'cow', 'owl'\)", {"classes": ["cat", "cow", "owl"]}),
         ("each site should have 3 counts, none negative", {"sites": {"a": [1, 2]}}),
         ("each site should have 3 counts, none negative", {"sites": {"a": [1, 2, -1]}}),
         ("header: `sites` .* found 3", {"sites": 3}),
@@ -488,8 +499,8 @@ def test_a_plan_laid_out_otherwise_is_the_same_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "old", "new"),
     [
-        ("a key stands twice", '"seed": 7', '"seed": 7, "seed": 7'),
-        ("a key stands twice", '"side": 8', '"side": 8, "side": 9'),
+        ("a key occurs twice", '"seed": 7', '"seed": 7, "seed": 7'),
+        ("a key occurs twice", '"side": 8', '"side": 8, "side": 9'),
         ("`hurry` is not a setting", '"seed": 7', '"seed": 7, "hurry": 1'),
         ("`ipc` .*; found 0", '"ipc": 1', '"ipc": 0'),
         ("`image.mean.0` .* finite", "0.5\n    ],", "NaN\n    ],"),
@@ -621,6 +632,129 @@ def test_a_writable_place_is_told_before_the_work_and_stays_as_it_was(tmp_path: 
         check_writable(tmp_path)
     with pytest.raises(OutputError, match="should be writable"):
         check_writable(tmp_path / "old" / "x")
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    """Sets the umask of the process; it is as before after the test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+PRIVATE = {"contribution", "state"}
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o027, 0o077])
+@pytest.mark.parametrize("document", WRITERS)
+def test_a_file_has_the_mode_of_the_umask_and_a_private_one_is_for_its_owner(
+    document: str, mask: int, umask: Callable[[int], int], tmp_path: Path
+) -> None:
+    umask(mask)
+    for _ in range(2):  # a new file, and one that replaces it
+        WRITERS[document](tmp_path / "file")
+        expected = 0o600 if document in PRIVATE else 0o666 & ~mask
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+    (tmp_path / "file").chmod(0o666)
+    WRITERS[document](tmp_path / "file")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+
+
+def test_a_private_file_is_never_open_to_others(umask: Callable[[int], int], tmp_path: Path) -> None:
+    umask(0)
+    modes: list[int] = []
+
+    def fill(file: io.BufferedWriter) -> None:
+        modes.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+
+    atomic_write_with(tmp_path / "private", fill, private=True)
+    atomic_write_with(tmp_path / "public", fill)
+    assert modes == [0o600, 0o666]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_a_symbolic_link_is_kept_and_its_target_is_written(write: Callable[[Path], None], tmp_path: Path) -> None:
+    for folder in ("links", "targets", "plain"):
+        (tmp_path / folder).mkdir()
+    link, old, new = tmp_path / "links" / "link", tmp_path / "targets" / "old", tmp_path / "targets" / "deep" / "new"
+    write(tmp_path / "plain" / "document")
+    expected = (tmp_path / "plain" / "document").read_bytes()
+    old.write_bytes(b"old")
+    for target in (old, new):
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(target, link.parent))
+        check_writable(link)
+        write(link)
+        assert link.is_symlink()
+        assert target.read_bytes() == expected
+    assert [path.name for path in (tmp_path / "links").iterdir()] == ["link"]
+    assert files_in(tmp_path / "targets") == {"old": expected}
+
+
+SPECIAL_FILES = {
+    "fifo": "a FIFO",
+    "link-to-fifo": "a FIFO",
+    "socket": "a socket",
+    "link-to-socket": "a socket",
+    "folder": "a folder",
+    "link-to-folder": "a folder",
+    "link-to-device": "a character device",
+    os.devnull: "a character device",
+}
+
+
+@pytest.fixture
+def special_files(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("special")
+    monkeypatch.chdir(folder)  # the path of a socket has at most 107 bytes
+    os.mkfifo("fifo")
+    Path("folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+    for name in ("fifo", "socket", "folder"):
+        Path(f"link-to-{name}").symlink_to(name)
+    Path("link-to-device").symlink_to(os.devnull)
+    return folder
+
+
+@pytest.mark.parametrize("place", SPECIAL_FILES)
+def test_only_regular_files_are_replaced(place: str, special_files: Path) -> None:
+    def kinds() -> dict[str, int]:
+        return {path.name: stat.S_IFMT(path.lstat().st_mode) for path in special_files.iterdir()}
+
+    before = kinds()
+    kind = SPECIAL_FILES[place]
+    message = f"^{place} should be writable; it is {kind}, not a regular file: choose another place for the output$"
+    for write in WRITERS.values():
+        with pytest.raises(OutputError, match=message):
+            write(Path(place))
+    with pytest.raises(OutputError, match=f"^{place} should be a file to write" if kind == "a folder" else message):
+        check_writable(Path(place))
+    assert kinds() == before
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for use in (check_writable, lambda path: write_plan(PLAN, path)):
+        with pytest.raises(OutputError, match=r"a should be writable; Too many levels of symbolic links: choose"):
+            use(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+
+
+def test_a_temporary_file_that_was_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
+    left = tmp_path / f".plan.json.{os.getpid()}.0.part"
+    left.write_bytes(b"half")
+    write_plan(PLAN, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json") == PLAN
+    assert files_in(tmp_path).keys() == {"plan.json", left.name}
+    assert left.read_bytes() == b"half"
+
+
+def test_a_long_name_in_any_script_can_be_written(tmp_path: Path) -> None:
+    write_plan(PLAN, tmp_path / ("😀" * 63))
+    assert [path.name for path in tmp_path.iterdir()] == ["😀" * 63]
 
 
 # states of a run

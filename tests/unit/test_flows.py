@@ -74,8 +74,8 @@ def test_as_many_categories_as_levels_are_all_told_apart() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"leaking": ("none",)}, "`leaking` should be of the columns"),
-        ({"label": "dur"}, "none of the features"),
+        ({"leaking": ("none",)}, "`leaking` should be names of columns; found none"),
+        ({"label": "dur"}, "`label` should not be a feature; found `dur` among"),
         ({"merge": (("scan", "worse"),)}, "with a class of `classes`"),
         ({"flows": 22}, "`flows` should be at most 21: 3 features"),
         ({"flows": 9, "layout": "rows"}, "`flows` should be at most 8"),
@@ -350,7 +350,7 @@ def test_the_built_in_schema_is_of_the_columns_of_5g_nidd() -> None:
 
 def test_images_per_class_of_the_whole_table_are_the_arithmetic_of_table_1() -> None:
     assert sum(PUBLISHED_COUNTS.values()) == 1_215_890
-    places = [FIVE_G_NIDD.places[name] for name in PUBLISHED_COUNTS]
+    places = [FIVE_G_NIDD.class_numbers[name] for name in PUBLISHED_COUNTS]
     rows = sessions(list(PUBLISHED_COUNTS.values()), Stream.of(0, Purpose.DATA))
     flows = Flows(torch.zeros(len(rows), 42, dtype=torch.uint8), torch.tensor(places)[torch.from_numpy(rows)])
     found = windows(flows, FIVE_G_NIDD).labelled(FIVE_G_NIDD.classes).counts()
@@ -366,8 +366,8 @@ def test_table_1_is_what_windows_of_each_label_at_each_of_two_stations_give() ->
     most = [0] * len(FIVE_G_NIDD.classes)
     labels = [0] * len(FIVE_G_NIDD.classes)
     for name, rows in PUBLISHED_COUNTS.items():
-        most[FIVE_G_NIDD.places[name]] += rows // 94
-        labels[FIVE_G_NIDD.places[name]] += 1
+        most[FIVE_G_NIDD.class_numbers[name]] += rows // 94
+        labels[FIVE_G_NIDD.class_numbers[name]] += 1
     assert PUBLISHED_COUNTS["HTTPFlood"] == 94 * 1498
     published = [5081, 1497, 777, 4865, 706]
     assert most == [5082, 1498, 777, 4865, 710]

@@ -71,7 +71,7 @@ def test_every_class_that_some_site_has_gets_exactly_ipc_images(changes: dict, h
     images = distilled.images
     assert images.labels.tolist() == [y for y in range(len(CLASSES)) for _ in range(plan.ipc)]
     assert images.shape == plan.image.shape
-    assert images.images.dtype == getattr(torch, plan.images)
+    assert images.images.dtype == plan.image_dtype
     assert distilled.sites == dict(zip(SITES, holdings, strict=False))
     assert distilled.plan == plan
 

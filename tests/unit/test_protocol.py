@@ -26,7 +26,7 @@ from collabdm.documents.contribution import Contribution, Statistics, check_cont
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.flow_schema import FlowSchema, Number
 from collabdm.documents.frozen_model import validation_message
-from collabdm.documents.plan import Collection, Plan, Probe
+from collabdm.documents.plan import Collection, Local, Plan, Probe
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError, ProbeError
 from collabdm.images import ImageSet
@@ -101,6 +101,30 @@ def test_every_number_can_be_read_back(value: float) -> None:
     text = canonical_json(value)
     assert float(json.loads(text)) == value
     assert re.fullmatch(r"-?(0|[1-9]\d*)(\.\d*[1-9])?(e[+-][1-9]\d*)?", text)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (2**53, "9007199254740992 exceeds"),
+        (-(2**53), "-9007199254740992 exceeds"),
+        (float("nan"), "nan is not representable"),
+        (float("-inf"), "-inf is not representable"),
+        ("\ud800", "non-UTF-8"),
+    ],
+)
+def test_a_value_without_a_canonical_form_is_refused(value: Any, reason: str) -> None:
+    assert canonical_json(2**53 - 1) == "9007199254740991"
+    for inside in (value, [value], {"a": {"b": value}}):
+        with pytest.raises(PlanError, match=f"settings should be finite numbers, .*; .*{reason}.*: change it"):
+            canonical_json(inside)
+    refused = (
+        "`options.a.float` should be a finite number"
+        if isinstance(value, float)
+        else (r"`options` should have whole numbers of at most 2\^53 - 1 and Unicode text")
+    )
+    with pytest.raises(PlanError, match=f"^{refused}; found "):
+        tiny_plan(options={"a": value})
 
 
 # the Plan
@@ -207,6 +231,13 @@ def test_parts_that_do_not_agree_are_refused(message: str, bad: dict) -> None:
 def test_every_wrong_field_is_told_at_once() -> None:
     with pytest.raises(PlanError, match=r"`ipc` .*; found 0\n`wire` .*; found 'text'"):
         tiny_plan(ipc=0, wire="text")
+
+
+def test_the_pixels_of_a_plan_have_a_type_and_no_images_are_sent_by_the_method_none() -> None:
+    assert fixed_plan(images="uint8").image_dtype is torch.uint8
+    assert fixed_plan(images="float32").image_dtype is torch.float32
+    assert Local(method="dm", images=7).images_sent == Local(method="random", images=7).images_sent == 7
+    assert Local(method="none", images=7).images_sent == 0
 
 
 def test_a_site_takes_part_in_the_steps_that_its_name_draws() -> None:

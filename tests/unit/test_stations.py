@@ -19,7 +19,7 @@ from collabdm.errors import DataError, PlanError
 from collabdm.images import pool
 from collabdm.lab import demo
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.reproduce.running import before_the_server
+from collabdm.lab.reproduce.reuse import site_settings
 from collabdm.lab.settings import experiment_of, simulation
 from collabdm.lab.simulate import data_of, plan_of, simulate
 from collabdm.methods.registry import METHODS
@@ -157,7 +157,7 @@ def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -
     assert made.plan.flows == SCHEMA
     assert (made.plan.augment, made.plan.pae) == ((), 1)
     assert set(made.sites) == {"north", "south"}
-    assert [score["what"] for score in results["scores"]] == [
+    assert [score.what for score in results.scores] == [
         *("collabdm", "random real", "north alone", "south alone", "all the data"),
     ]
     simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")  # it goes on
@@ -186,7 +186,7 @@ def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps
     assert (plain.evaluation().recipe.learning_rate, own.evaluation().recipe.learning_rate) == (0.02, 0.5)
     assert "learning_rate" not in plain.model_dump(mode="json")
     assert plain.digest != own.digest
-    assert before_the_server(plain) == before_the_server(own)
+    assert site_settings(plain) == site_settings(own)
 
 
 def test_a_simulation_takes_a_schema_by_name_and_then_the_method_without_pae(two_files) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from collabdm.errors import did_you_mean
 
-Preset = Literal["best", "paper", "fedd3", "dosfl", "dense"]
+Preset = Literal["best", "paper", "fedd3", "dosfl", "dense", "none"]
 
 #: methods of this package; installed packages may add others, so `--method` takes any text
 METHODS = (

@@ -1,8 +1,8 @@
-"""Output of the command line: consoles, progress bars with the time left, tables of scores."""
+"""Output of the command line: consoles, progress bars with the time left, tables."""
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import rich.progress
 from rich.console import Console, Group
@@ -20,8 +20,6 @@ from rich.text import Text
 from collabdm.progress import Progress
 
 FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
-
-SCORE_COLUMNS = ("set", "network", "accuracy %", "std", "n", "images", "bytes per site, at most")
 
 console = Console()
 
@@ -96,22 +94,3 @@ def table(
     for row in rows:
         result.add_row(*map(Text, row))
     return Group(Text(title, style="italic"), result)
-
-
-def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The rows of a table of results, with the columns `SCORE_COLUMNS`."""
-    rows: list[tuple[str, ...]] = []
-    for item in results["scores"]:
-        sent = results["sets"].get(item["what"], {}).get("bytes_per_site", {})
-        rows.append(
-            (
-                item["what"],
-                item["network"],
-                f"{100 * item['mean']:.2f}",
-                f"{100 * item['std']:.2f}",
-                str(item["n"]),
-                f"{item['images']:,}",
-                f"{max(sent.values()):,}" if sent else "-",
-            )
-        )
-    return rows

@@ -1,16 +1,21 @@
 """The evaluation of a distilled set: real images, scores, results."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from collabdm.cli.console import SCORE_COLUMNS, Bars, console, score_rows, table
+from collabdm.cli.console import Bars, console
 from collabdm.cli.running import load_for_plan
-from collabdm.documents.atomic_write import atomic_write
+from collabdm.cli.scores import print_scores
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
 from collabdm.images import ImageSet
+from collabdm.lab.results import (
+    ComputeRecord,
+    EvaluationResults,
+    RobustnessRecord,
+    ScoreRecord,
+    write_results,
+)
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
 from collabdm.matching.run_context import RunContext
@@ -69,11 +74,10 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
 
     results = _results(request, scores, robust)
     if output is not None:
-        atomic_write(output, (json.dumps(results, indent=2) + "\n").encode())
+        write_results(results, output)
 
     title = f"Accuracy on {request.source.location}, {len(test):,} test images"
-    rows = (row[:-1] for row in score_rows(results))
-    console.print(table(title, SCORE_COLUMNS[:-1], rows))
+    print_scores(title, results, with_bytes=False)
     if robust is not None:
         console.print(_robustness_line(robust))
 
@@ -98,21 +102,20 @@ def _random_scores(
     return scores
 
 
-def _results(request: Request, scores: list[Score], robust: Robustness | None) -> dict[str, Any]:
-    """The results as JSON values, with everything that they depend on."""
-    results = {
-        "set": str(request.path),
-        "plan": request.distilled.plan.digest,
-        "data": request.source.location,
-        "seed": request.config.seed,
-        "sets": {},
-        "bytes": request.path.stat().st_size,
-        "versions": versions(),
-        "recipe": request.config.recipe.model_dump(),
-        "compute": asdict(request.compute),
-        "scores": [item.document() for item in scores],
-    }
-    return results | ({"robustness": asdict(robust)} if robust is not None else {})
+def _results(request: Request, scores: list[Score], robust: Robustness | None) -> EvaluationResults:
+    """The scores, with everything that they depend on."""
+    return EvaluationResults(
+        set=str(request.path),
+        plan=request.distilled.plan.digest,
+        data=request.source.location,
+        seed=request.config.seed,
+        bytes=request.path.stat().st_size,
+        versions=versions(),
+        recipe=request.config.recipe.model_dump(),
+        compute=ComputeRecord.of(request.compute),
+        scores=tuple(map(ScoreRecord.of, scores)),
+        robustness=None if robust is None else RobustnessRecord.of(robust),
+    )
 
 
 def _robustness_line(scores: Robustness) -> str:

@@ -1,7 +1,7 @@
 """Trained models and exported sets: the implementation of `train`, `predict` and `export`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError
 from collabdm.export.dataset import Card, export
-from collabdm.lab.results import read_json
+from collabdm.lab.results import read_results
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
 from collabdm.progress import Progress, Stage
@@ -131,13 +131,13 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
         OutputError: If the folder is not new.
     """
     made = read_distilled(path)
-    results = read_json(options.results) if options.results else None
-    if options.results and not (results or {}).get("scores"):
-        raise DataError(
-            f"{options.results} should contain results of `collabdm evaluate --json`; found none"
+    card = Card(options.licence, options.counts)
+    if options.results is not None:
+        results = read_results(options.results)
+        card = replace(
+            card, scores=tuple(record.score for record in results.scores), data=results.data
         )
 
-    card = Card(options.licence, options.counts, results)
     written = export(made, output, options.form, options.expanded, card)
 
     small = made.plan.pae**2

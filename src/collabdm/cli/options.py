@@ -93,7 +93,7 @@ FlowsPath = Annotated[
 Preset = Annotated[
     choices.Preset | None,
     setting(
-        help="Default settings: ours (best), as published (paper), or for a compared method.",
+        help="Default settings: ours (best), as published (paper), of a compared method, or none.",
         show_default="best",
     ),
 ]

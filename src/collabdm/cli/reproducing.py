@@ -9,9 +9,11 @@ from collabdm.cli.console import Bars, console
 from collabdm.cli.running import check_output
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
+from collabdm.lab.reproduce.cell_runner import CellRunner
 from collabdm.lab.reproduce.grids import Cell, Grid, in_turn, picture_of, pictured, read_grid
-from collabdm.lab.reproduce.records import failed, read_records
-from collabdm.lab.reproduce.running import CellRunner, Done, Pace, missing, run_cells, share_out
+from collabdm.lab.reproduce.records import read_records
+from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
+from collabdm.lab.reproduce.timing import TimeEstimates
 from collabdm.matching.compute import Compute
 from collabdm.planning.option_values import whole_number
 
@@ -83,7 +85,7 @@ def start(reproduction: Reproduction) -> list[Cell]:
 
     total = len({cell.experiment.digest for cell in cells})
     undone = len(missing(cells, records, reproduction.retry))
-    time = time_estimate(*Pace(records).of_all(left), len(left))
+    time = time_estimate(*TimeEstimates(records.values()).total(left), len(left))
     console.print(f"{total - undone} of {total} cells are done; {len(left)} to run here, {time}")
     if errors := len(missing(cells, records, retry=True)) - undone:
         console.print(f"{errors} failed before: `--retry` runs them again")
@@ -130,10 +132,10 @@ def share_of(text: str | None) -> tuple[int, int]:
     return share, shares
 
 
-def print_cell(done: Done) -> None:
+def print_cell(done: FinishedCell) -> None:
     """Print one line about a cell that was run."""
-    seconds = sum(done.record["seconds"].values())
-    result = done.record["error"] if failed(done.record) else f"{100 * main_accuracy(done):.1f} %"
+    seconds = sum(done.record.seconds.values())
+    result = done.record.error or f"{100 * main_accuracy(done):.1f} %"
     left = time_estimate(*done.time_left, done.cells_left)
     console.print(
         f"{done.cell.name}: {result} ({seconds:.0f} s); {done.cells_left} left, {left}",
@@ -143,9 +145,9 @@ def print_cell(done: Done) -> None:
     )
 
 
-def main_accuracy(done: Done) -> float:
+def main_accuracy(done: FinishedCell) -> float:
     """The mean accuracy of the cell's own set."""
-    accuracies = done.record["scores"][0]["accuracies"]
+    accuracies = done.record.scores[0].accuracies
     return sum(accuracies) / len(accuracies)
 
 

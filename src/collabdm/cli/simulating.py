@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collabdm.cli.console import SCORE_COLUMNS, Bars, console, score_rows, table
+from collabdm.cli.console import Bars, console
+from collabdm.cli.scores import print_scores
 from collabdm.export.pictures import write_picture
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import experiment_fields, simulation
@@ -37,10 +38,8 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     if images is not None:
         write_picture(images, picture)
 
-    title = (
-        f"Accuracy on {experiment.data}, {len(results['sets'][experiment.method]['sites'])} sites"
-    )
-    console.print(table(title, SCORE_COLUMNS, score_rows(results)))
+    title = f"Accuracy on {experiment.data}, {len(results.sets[experiment.method].sites)} sites"
+    print_scores(title, results, with_bytes=True)
     names = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
     console.print(f"in {output}: {', '.join(name for name in names if (output / name).exists())}")
 

@@ -1,52 +1,146 @@
-"""A file is written whole or not at all: beside its place, then moved there."""
+"""Atomic writes: write a temporary file, then rename it.
+
+A reader never finds half a file, and a failed write leaves the old file as it was:
+
+1. Resolve symbolic links, and refuse a target that exists and is not a regular file.
+2. Write a new temporary file in the target's folder and flush it to the disk.
+3. Rename it to the target.
+
+The process's umask sets the mode of the file, as for any other program. A private file, which may
+show a site's data, is readable by its owner alone.
+
+Reference: IEEE Std 1003.1, `rename`: a rename within one file system is atomic.
+"""
 
 import errno
 import io
 import os
-import tempfile
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collabdm.errors import OutputError
 
+FILE_MODE = 0o666  # the umask takes away from it
+PRIVATE_MODE = 0o600
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write bytes to `path`. Raises OutputError where it cannot be written; no part is left behind."""
-    atomic_write_with(path, lambda file: file.write(content))
+_SPECIAL_FILES = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+)
 
 
-def atomic_write_with(path: Path, fill: Callable[[io.BufferedWriter], object]) -> None:
-    """Let `fill` write a file beside `path`, flush it to the disk, and move it there."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
-        raise OutputError(f"{path} should be writable; {reason}: choose another place for the output") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+def atomic_write(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write bytes to a file, atomically.
+
+    Args:
+        path: The file to create or to replace. Missing folders are created.
+        content: The whole content of the file.
+        private: Make the file readable by its owner alone, whatever the umask.
+
+    Raises:
+        OutputError: The file cannot be written, or something other than a regular file is in its
+            place. No temporary file is left behind.
+    """
+    atomic_write_with(path, lambda file: file.write(content), private=private)
+
+
+def atomic_write_with(
+    path: Path, fill: Callable[[io.BufferedWriter], object], *, private: bool = False
+) -> None:
+    """Write a file through a function, atomically.
+
+    Args:
+        path: The file to create or to replace. Missing folders are created.
+        fill: Writes the content to the open temporary file.
+        private: Make the file readable by its owner alone, whatever the umask.
+
+    Raises:
+        OutputError: As for `atomic_write`.
+    """
+    with _output_errors(path):
+        target = _target_of(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = _create_beside(target, PRIVATE_MODE if private else FILE_MODE)
+
+        try:
+            with file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+
+            os.replace(file.name, target)
+        finally:
+            Path(file.name).unlink(missing_ok=True)  # already gone after the rename
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place that cannot be written, before any work is done for it. Raises OutputError."""
+    """Check that a file can be written, before any work is done for it. Nothing is changed.
+
+    Raises OutputError.
+    """
     if path.is_dir():
         raise OutputError(f"{path} should be a file to write; found a folder: name a file in it")
-    new_folders = [folder for folder in path.parents if not folder.exists()]  # innermost first
-    trial = path.parent / f".{path.name[:64]}.{os.getpid()}.part"
+
+    with _output_errors(path):
+        target = _target_of(path)
+        missing = [folder for folder in target.parents if not folder.exists()]  # innermost first
+
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = _create_beside(target, PRIVATE_MODE)
+            file.close()
+            Path(file.name).unlink()
+        finally:
+            for folder in missing:
+                with suppress(OSError):  # not created, or used by another program meanwhile
+                    folder.rmdir()
+
+
+def _target_of(path: Path) -> Path:
+    """The file that a path leads to, through symbolic links. Raises OutputError or OSError."""
+    target = Path(os.path.realpath(path))
     try:
-        atomic_write(trial, b"")
-        trial.unlink()
-    except OutputError as error:
-        raise OutputError(str(error).replace(str(trial), str(path))) from error
-    finally:
-        for folder in filter(Path.is_dir, new_folders):
-            folder.rmdir()
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+
+    kinds = [kind for is_kind, kind in _SPECIAL_FILES if is_kind(mode)]
+    if kinds:
+        raise OutputError(_message(path, f"it is {kinds[0]}, not a regular file"))
+
+    return target
+
+
+def _create_beside(target: Path, mode: int) -> io.BufferedWriter:
+    """Create a temporary file in the folder of `target`, under a name that is not in use."""
+
+    def create(path: str, flags: int) -> int:
+        return os.open(path, flags, mode)  # `open` and `mkstemp` have no mode of their own
+
+    number = 0
+    while True:
+        temporary = target.with_name(f".{target.name[:32]}.{os.getpid()}.{number}.part")
+        try:
+            return open(temporary, "xb", opener=create)  # the caller closes it
+        except FileExistsError:
+            number += 1
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into an OutputError that names the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise OutputError(_message(path, reason)) from error
+
+
+def _message(path: Path, reason: str) -> str:
+    return f"{path} should be writable; {reason}: choose another place for the output"

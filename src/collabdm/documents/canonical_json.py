@@ -1,34 +1,30 @@
-"""TODO documents.canonical_json."""
+"""Canonical JSON: one text, and so one digest, for equal documents.
 
-import json
-from decimal import Decimal
+Keys are sorted, there are no spaces, and numbers are written as ECMAScript writes them.
+
+Reference: A. Rundgren, B. Jordan, S. Erdtman, "JSON Canonicalization Scheme (JCS)", RFC 8785, 2020.
+"""
+
 from typing import Any
+
+import rfc8785
+
+from collabdm.errors import PlanError
 
 
 def canonical_json(value: Any) -> str:
-    """JSON in the canonical form of RFC 8785 (sorted keys, no spaces, ECMAScript numbers).
+    """A JSON value in the canonical form of RFC 8785.
+
+    Raises PlanError for a value that has no such form: NaN, infinity, a whole number of 2^53 or
+    more, which not every JSON reader keeps exactly, or a text that is not Unicode.
 
     >>> canonical_json({"b": 1.0, "a": [0.1, 1e-7]})
     '{"a":[0.1,1e-7],"b":1}'
     """
-    if isinstance(value, dict):
-        items = (
-            f"{canonical_json(k)}:{canonical_json(v)}"
-            for k, v in sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
-        )
-        return "{" + ",".join(items) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(canonical_json, value)) + "]"
-    if isinstance(value, float):
-        return _ecmascript_number(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _ecmascript_number(value: float) -> str:
-    if value == 0:
-        return "0"
-    if 1e-6 <= abs(value) < 1e21:
-        text = format(Decimal(repr(value)), "f")
-        return text.removesuffix(".0")
-    mantissa, exponent = repr(value).split("e")
-    return f"{mantissa}e{int(exponent):+d}"
+    try:
+        return rfc8785.dumps(value).decode()
+    except rfc8785.CanonicalizationError as error:
+        raise PlanError(
+            "settings should be finite numbers, whole numbers of at most 2^53 - 1, and Unicode "
+            f"text; {error}: change it"
+        ) from error

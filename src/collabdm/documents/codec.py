@@ -1,8 +1,12 @@
-"""The three documents on disk: Plan as JSON, Contribution and DistilledSet as safetensors.
+"""Safetensors documents: one JSON header and named tensors, to bytes and back.
 
-docs/format.md states the formats in MUST and MAY. No pickle is read or written. A file is written
-beside its place and moved there when it is whole, so nobody ever sees half a file. A file is checked
-before it is used: size first, then structure, values, and the plan it answers.
+    file = N (8 bytes, little-endian), N bytes of JSON, the tensors' bytes
+    JSON = dtype, shape and offsets of each tensor, and __metadata__ = {"collabdm": header}
+
+Nothing is pickled, so reading a file executes nothing. A file is checked before it is used: its
+size first, then its structure, its header, its values, and the Plan that it refers to.
+
+Reference: docs/format.md; https://huggingface.co/docs/safetensors (the container).
 """
 
 import json
@@ -17,13 +21,17 @@ from torch import Tensor
 from collabdm.documents.frozen_model import validation_message
 from collabdm.errors import DocumentError
 
-HEADER_KEY = "collabdm"  # one metadata key: safetensors does not order several
+HEADER_KEY = "collabdm"  # the only metadata key, because safetensors does not order several
+
+#: raised by damaged files, whichever byte is wrong
+_DAMAGED = (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError)
 
 
 class DocumentHeader(BaseModel):
-    """What every header begins with."""
+    """The fields of every header."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
     format: str
     version: int
     classes: tuple[str, ...]
@@ -34,22 +42,28 @@ Header = TypeVar("Header", bound=DocumentHeader)
 
 
 def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes:
-    """Safetensors bytes of a document: its tensors, and its header as the one metadata text."""
+    """The bytes of a document."""
     return safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header.model_dump_json()})
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as safetensors wants them: each in order and in memory of its own; copied only where it is not."""
-    found: dict[str, Tensor] = {}
+    """Tensors as safetensors requires them: each contiguous, in memory of its own.
+
+    A tensor is copied only if it is a view, or shares its memory with an earlier one.
+    """
+    separate: dict[str, Tensor] = {}
+
     for name, tensor in tensors.items():
         whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-        own = whole and all(tensor.data_ptr() != other.data_ptr() for other in found.values())
-        found[name] = tensor if own else tensor.clone(memory_format=torch.contiguous_format)
-    return found
+        shared = any(tensor.data_ptr() == other.data_ptr() for other in separate.values())
+        copied = not whole or shared
+        separate[name] = tensor.clone(memory_format=torch.contiguous_format) if copied else tensor
+
+    return separate
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
-    """The metadata of safetensors bytes (8 bytes of length, then JSON)."""
+    """The metadata of safetensors bytes, unchecked. Raises KeyError or ValueError."""
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length])["__metadata__"]
 
@@ -57,61 +71,86 @@ def read_metadata(content: bytes) -> dict[str, str]:
 def decode_document(
     content: bytes, where: str, model: type[Header], kind: str, version: int
 ) -> tuple[Header, dict[str, Tensor]]:
-    """Header and tensors of a document from its bytes. Raises DocumentError."""
+    """Decode a document.
+
+    Args:
+        content: The bytes of the whole file.
+        where: The document, named in errors.
+        model: The class of its header.
+        kind: The expected `format`, such as `collabdm/contribution`.
+        version: The expected `version`.
+
+    Returns:
+        The validated header, and the tensors by name. The tensors are not checked yet.
+
+    Raises:
+        DocumentError: The bytes are damaged, of another kind or version, or the header is wrong.
+    """
     try:
         tensors = safetensors.torch.load(content)
-        text = json.loads(read_metadata(content)[HEADER_KEY], object_pairs_hook=distinct_keys)
-    except (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        fields = json.loads(read_metadata(content)[HEADER_KEY], object_pairs_hook=distinct_keys)
+    except _DAMAGED as error:
         raise DocumentError(
-            f"{where} should be a whole safetensors file with a `{HEADER_KEY}` header; found one that is "
-            f"damaged, cut off or of another kind ({error}): ask for it again"
+            f"{where} should be a whole safetensors file with a `{HEADER_KEY}` header; found one "
+            f"that is damaged, cut off or of another kind ({error}): ask for it again"
         ) from error
-    check_format(where, text, kind, version)
+
+    check_format(where, fields, kind, version)
     try:
-        return model.model_validate(text), tensors
+        return model.model_validate(fields), tensors
     except ValidationError as error:
         raise DocumentError(f"{where}: header: {validation_message(error)}") from error
 
 
 def format_of(path: Path) -> str:
-    """The kind of document that a safetensors file says it is; empty where it says nothing."""
+    """The `format` that a safetensors file states in its header; empty if it states none."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             return str(json.loads((file.metadata() or {})[HEADER_KEY])["format"])
-    except (OSError, KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError):
+    except (OSError, *_DAMAGED):
         return ""
 
 
-def check_format(where: str, document: Any, kind: str, version: int) -> None:
-    found = document.get("format") if isinstance(document, dict) else None
+def check_format(where: str, fields: Any, kind: str, version: int) -> None:
+    """Check the kind and the version that a document states.
+
+    Args:
+        where: The document, named in errors.
+        fields: Its decoded JSON.
+        kind: The expected `format`.
+        version: The expected `version`.
+
+    Raises:
+        DocumentError: The document is of another kind or version.
+    """
+    found = fields.get("format") if isinstance(fields, dict) else None
     if found != kind:
         raise DocumentError(f"{where}: format should be {kind}; found {found!r}")
-    if document.get("version") != version or isinstance(document.get("version"), bool):
+
+    number = fields.get("version")
+    if number != version or isinstance(number, bool):
         raise DocumentError(
-            f"{where}: version should be {version}; found {document.get('version')!r}: "
+            f"{where}: version should be {version}; found {number!r}: "
             "it was made by another version of collabdm; use the same on both sides"
         )
 
 
-def expect_names(where: str, tensors: dict[str, Tensor], names: set[str]) -> None:
-    """Refuse a document with other tensors than those named. Raises DocumentError."""
-    if set(tensors) != names:
-        missing, unknown = sorted(names - set(tensors)), sorted(set(tensors) - names)
-        raise DocumentError(f"{where}: parts should be {sorted(names)}; missing {missing}, unknown {unknown}")
-
-
 def read_limited(path: Path, limit: int) -> bytes:
-    """The bytes of a file, unless they are more than `limit`. Raises DocumentError."""
+    """The bytes of a file of at most `limit` bytes. Raises DocumentError before reading more."""
     try:
         size = path.stat().st_size
         if size > limit:
             raise DocumentError(f"{path} should have at most {limit:,} bytes; found {size:,}")
+
         return path.read_bytes()
     except OSError as error:
         raise DocumentError(f"{path} should be a readable file; {error.strerror}") from error
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
+    """A JSON object, for `json.loads`. Raises ValueError if a key occurs twice."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key occurs twice")
+
+    return fields

@@ -1,5 +1,17 @@
-"""TODO documents.contribution."""
+"""A Contribution: one site's answer to a Plan, and the checks that it must pass.
 
+For each of its steps t and classes y, a site k sends a mean over a batch B of its images,
+
+    L[t, y] = mean_{x in B} P_t ψ_t(augment(x))                (r numbers, encoded as `Plan.wire`)
+
+with the size of the batch and n_y, the number of its images. A few images per class follow, from
+which the server starts, and the extra tensors that the Plan's method declares.
+
+Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
+distillation", 2024, Algorithm 1, lines 17 to 24.
+"""
+
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -7,25 +19,23 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.documents.extra_tensors import DeclaredTensors, check_extra_tensors
+from collabdm.documents.extra_tensors import EXTRA_PREFIX, DeclaredTensors, check_extra_tensors
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES, Wire
 from collabdm.errors import DocumentError, PlanError
 from collabdm.images import ImageSet
 
 CONTRIBUTION_VERSION = 1
-
-
-LARGEST_TOTAL = 2**40  # images of a class at one site: sums over any number of sites stay far below 2^63
+LARGEST_TOTAL = 2**40  # images of a class at one site: sums over all sites stay far below 2^63
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Class means of one site, as they travel.
+    """The encoded class means of one site. Raises DocumentError if its parts disagree.
 
-    `codes` is (steps, classes present, r), float16, float32 or int8; `scales` is (steps, classes
-    present) for int8, else None. `batch_counts` and `totals` are per class present: images in a
-    batch, images held.
+    `codes` has shape (steps, classes present, r) and dtype float16, float32 or int8. `scales` has
+    shape (steps, classes present) with int8, and is None otherwise. `batch_counts` and `totals`
+    have one number per class present: images in a batch, and images in all.
     """
 
     steps: Int64[Tensor, " T"]
@@ -36,51 +46,90 @@ class Statistics:
     totals: Int64[Tensor, " P"]
 
     def __post_init__(self) -> None:
+        self._check_codes()
+        self._check_scales()
+
+        if not len(self.batch_counts) == len(self.totals) == len(self.classes):
+            raise DocumentError(
+                f"there should be one batch count and one total per class, {len(self.classes)}; "
+                f"found {len(self.batch_counts)} and {len(self.totals)}"
+            )
+        _check_ascending("class numbers", self.classes)
+        _check_ascending("steps", self.steps)
+
+        wrong = (self.batch_counts < 1) | (self.totals < self.batch_counts)
+        if bool(wrong.any()):
+            i = wrong.tolist().index(True)
+            raise DocumentError(
+                "counts should be 1 <= images in a batch <= images of the class, for every class; "
+                f"found {int(self.batch_counts[i])} and {int(self.totals[i])}"
+            )
+
+    def _check_codes(self) -> None:
         shape = (len(self.steps), len(self.classes))
+
         if self.codes.ndim != 3 or self.codes.shape[:2] != shape:
             raise DocumentError(
-                f"statistics should be (steps, classes, width) = {(*shape, 'r')}; found {tuple(self.codes.shape)}"
+                f"statistics should be (steps, classes, width) = {(*shape, 'r')}; "
+                f"found {tuple(self.codes.shape)}"
             )
         if self.codes.dtype not in WIRE_DTYPES.values():
-            raise DocumentError(f"statistics should be float16, float32 or int8; found {self.codes.dtype}")
-        if (self.scales is not None) != (self.codes.dtype == torch.int8):
-            raise DocumentError("scales should stand beside int8 statistics, and only there")
-        if self.scales is not None and (self.scales.shape != shape or self.scales.dtype != torch.float32):
             raise DocumentError(
-                f"scales should be float32 of shape {shape}; found {self.scales.dtype} of {tuple(self.scales.shape)}"
+                f"statistics should be float16, float32 or int8; found {self.codes.dtype}"
             )
-        if not len(self.batch_counts) == len(self.totals) == len(self.classes):
-            raise DocumentError("there should be one batch count and one total per class")
-        self._check_values()
-
-    def _check_values(self) -> None:
-        floats = self.codes if self.scales is None else self.scales
-        if not bool(torch.isfinite(floats).all()):
+        if self.codes.is_floating_point() and not bool(torch.isfinite(self.codes).all()):
             raise DocumentError("statistics should be finite; found NaN or infinity")
-        if self.scales is not None and bool((self.scales < 0).any()):
-            raise DocumentError("scales should not be negative")
-        if len(self.classes) and (int(self.classes[0]) < 0 or bool((self.classes.diff() <= 0).any())):
-            raise DocumentError(f"class numbers should ascend from 0; found {self.classes.tolist()}")
-        if bool((self.steps.diff() <= 0).any()):
-            raise DocumentError("steps should ascend")
-        if bool((self.batch_counts < 1).any()) or bool((self.totals < self.batch_counts).any()):
-            raise DocumentError("counts should be 1 <= images in a batch <= images held, for every class present")
+
+    def _check_scales(self) -> None:
+        if (self.scales is not None) != (self.codes.dtype == torch.int8):
+            raise DocumentError(
+                "scales should be present with int8 statistics, and absent otherwise; found "
+                f"{self.codes.dtype} with{'out' if self.scales is None else ''} scales"
+            )
+        if self.scales is None:
+            return
+
+        shape = self.codes.shape[:2]
+        if self.scales.shape != shape or self.scales.dtype != torch.float32:
+            raise DocumentError(
+                f"scales should be float32 of shape {tuple(shape)}; "
+                f"found {self.scales.dtype} of {tuple(self.scales.shape)}"
+            )
+        if not bool(torch.isfinite(self.scales).all()):
+            raise DocumentError("scales should be finite; found NaN or infinity")
+        if bool((self.scales < 0).any()):
+            raise DocumentError(f"scales should be 0 or more; found {float(self.scales.min())}")
 
     @property
     def wire(self) -> Wire:
-        """The wire type."""
+        """The encoding of the means."""
         return next(wire for wire, dtype in WIRE_DTYPES.items() if dtype == self.codes.dtype)
 
     def means(self) -> Float32[Tensor, "T P r"]:
-        """The class means, decoded."""
+        """The decoded class means."""
         values = self.codes.float()
         return values if self.scales is None else values * self.scales[:, :, None]
 
 
+def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
+    """Check that distinct numbers of 0 or more are in order. Raises DocumentError.
+
+    Neighbours are compared: their difference could overflow.
+    """
+    previous = torch.cat([torch.tensor([-1]), numbers[:-1]])
+    wrong = torch.nonzero(numbers <= previous).flatten().tolist()
+    if wrong:
+        i = wrong[0]
+        place = f"after {int(previous[i])}" if i else "first"
+        raise DocumentError(f"{name} should ascend from 0; found {int(numbers[i])} {place}")
+
+
 @dataclass(frozen=True)
 class Contribution:
-    """What one site answers: statistics of its classes, a few images (see `Local`), and the further `parts`
-    that the plan's method declares (see `parts`).
+    """One site's answer to a Plan.
+
+    Its `statistics`, its images (as many per class as `Local` requests), and the `extra_tensors`
+    that the Plan's method declares.
     """
 
     site: str
@@ -88,14 +137,14 @@ class Contribution:
     statistics: Statistics
     images: ImageSet
     versions: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    extra_tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ContributionSpec:
-    """The contents that a contribution must have: the plan, and two facts that follow from its network and method.
+    """The required contents of a contribution: the Plan, and two facts that follow from it.
 
-    `width` is r, the number of values in the mean of a class; `extra` declares the tensors of the plan's method.
+    `width` is r, the number of values in a class mean; `extra` declares the method's tensors.
     """
 
     plan: Plan
@@ -104,73 +153,108 @@ class ContributionSpec:
 
 
 def check_contribution(spec: ContributionSpec, contribution: Contribution) -> None:
-    """Refuse a contribution that does not answer the plan. Raises DocumentError."""
+    """Check that a contribution answers the Plan. Raises DocumentError."""
     plan = spec.plan
-    name = f"contribution of {contribution.site!r}"
+    where = f"contribution of {contribution.site!r}"
+
     if contribution.plan_digest != plan.digest:
         raise DocumentError(
-            f"{name}: plan digest should be {plan.digest[:16]}…; found {contribution.plan_digest[:16]}…: "
+            f"{where}: plan digest should be {plan.digest[:16]}…; "
+            f"found {contribution.plan_digest[:16]}…: "
             "it answers another plan; ask the site to run `collabdm contribute` with this one"
         )
     try:
         plan.check_site(contribution.site)
     except PlanError as error:
-        raise DocumentError(f"{name}: {error}") from error
-    _check_statistics(spec, contribution, name)
-    _check_images(plan, contribution, name)
-    check_extra_tensors(spec.extra, contribution.parts, name)
+        raise DocumentError(f"{where}: {error}") from error
+
+    _check_statistics(spec, contribution, where)
+    _check_counts(plan, contribution.statistics, where)
+    _check_images(plan, contribution, where)
+    check_extra_tensors(spec.extra, contribution.extra_tensors, where, EXTRA_PREFIX)
 
 
-def _check_statistics(spec: ContributionSpec, contribution: Contribution, name: str) -> None:
+def _check_statistics(spec: ContributionSpec, contribution: Contribution, where: str) -> None:
+    """Check steps, classes, width and encoding against the Plan."""
     plan, statistics = spec.plan, contribution.statistics
-    expected = plan.steps_of(contribution.site)
-    if statistics.steps.tolist() != expected:
-        raise DocumentError(f"{name}: steps should be the {len(expected)} of the plan; found {len(statistics.steps)}")
+
+    steps = plan.steps_of(contribution.site)
+    if statistics.steps.tolist() != steps:
+        count = len(statistics.steps)
+        others = f"{count} others" if count == len(steps) else f"{count}"
+        raise DocumentError(
+            f"{where}: steps should be the {len(steps)} of the plan; found {others}"
+        )
+
     if len(statistics.classes) == 0:
-        raise DocumentError(f"{name}: at least one class should be present; found none")
-    if int(statistics.classes.max()) >= len(plan.classes):
+        raise DocumentError(f"{where}: at least one class should be present; found none")
+
+    largest = int(statistics.classes[-1])
+    if largest >= len(plan.classes):
         raise DocumentError(
-            f"{name}: class numbers should be below {len(plan.classes)}; found {int(statistics.classes.max())}"
+            f"{where}: class numbers should be below {len(plan.classes)}; found {largest}"
         )
-    if statistics.codes.shape[2] != spec.width:
-        raise DocumentError(f"{name}: a class mean should have {spec.width} numbers; found {statistics.codes.shape[2]}")
-    if int(statistics.totals.max()) > LARGEST_TOTAL:
+
+    width = statistics.codes.shape[2]
+    if width != spec.width:
         raise DocumentError(
-            f"{name}: totals should be at most {LARGEST_TOTAL:,}; found {int(statistics.totals.max()):,}"
+            f"{where}: a class mean should have {spec.width} numbers; found {width}"
         )
-    batches = statistics.totals if plan.batch is None else statistics.totals.clamp_max(plan.batch)
-    if statistics.batch_counts.tolist() != batches.tolist():
-        raise DocumentError(
-            f"{name}: batch counts should be {batches.tolist()}; found {statistics.batch_counts.tolist()}"
-        )
+
     if statistics.wire != plan.wire:
-        raise DocumentError(f"{name}: wire type should be {plan.wire}; found {statistics.wire}")
+        raise DocumentError(f"{where}: wire type should be {plan.wire}; found {statistics.wire}")
 
 
-def _check_images(plan: Plan, contribution: Contribution, name: str) -> None:
+def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
+    """Check that batches have min(B, n_y) images."""
+    totals, counts = statistics.totals, statistics.batch_counts
+
+    if int(totals.max()) > LARGEST_TOTAL:
+        raise DocumentError(
+            f"{where}: totals should be at most {LARGEST_TOTAL:,}; found {int(totals.max()):,}"
+        )
+
+    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    if counts.tolist() != batches.tolist():
+        raise DocumentError(
+            f"{where}: batch counts should be {batches.tolist()}; found {counts.tolist()}"
+        )
+
+
+def _check_images(plan: Plan, contribution: Contribution, where: str) -> None:
+    """Check classes, shape, type and number of the local images."""
     images = contribution.images
+
     if images.classes != plan.classes:
-        raise DocumentError(f"{name}: classes should be {plan.classes}; found {images.classes}")
+        raise DocumentError(f"{where}: classes should be {plan.classes}; found {images.classes}")
     if len(images) and images.shape != plan.image.shape:
-        raise DocumentError(f"{name}: images should be {plan.image.shape}; found {images.shape}")
-    if len(images) and str(images.images.dtype) != f"torch.{plan.images}":
-        raise DocumentError(f"{name}: images should be {plan.images}; found {images.images.dtype}")
-    present = torch.zeros(len(plan.classes), dtype=torch.bool)
-    present[contribution.statistics.classes] = True
-    expected = present * (0 if plan.local.method == "none" else plan.local.images)
-    if images.counts().tolist() != expected.tolist():
-        raise DocumentError(f"{name}: images per class should be {expected.tolist()}; found {images.counts().tolist()}")
+        raise DocumentError(f"{where}: images should be {plan.image.shape}; found {images.shape}")
+    if len(images) and images.images.dtype != plan.image_dtype:
+        raise DocumentError(f"{where}: images should be {plan.images}; found {images.images.dtype}")
+
+    present = torch.zeros(len(plan.classes), dtype=torch.int64)
+    present[contribution.statistics.classes] = 1
+    expected = (present * plan.local.images_sent).tolist()
+    counts = images.counts().tolist()
+    if counts != expected:
+        raise DocumentError(f"{where}: images per class should be {expected}; found {counts}")
 
 
 def check_contributions(plan: Plan, sites: list[str]) -> None:
-    """Refuse an empty round and two contributions of one site. Raises DocumentError."""
+    """Check the sites of a round: at least one, none twice, no more than the Plan allows.
+
+    Raises DocumentError.
+    """
     if not sites:
         raise DocumentError("there should be at least one contribution; found none")
-    twice = sorted({site for site in sites if sites.count(site) > 1})
-    if twice:
+
+    repeated = sorted(site for site, count in Counter(sites).items() if count > 1)
+    if repeated:
         raise DocumentError(
-            f"each site should contribute once; found {', '.join(twice)} more than once: remove one of the files"
+            f"each site should contribute once; found {', '.join(repeated)} more than once: "
+            "remove one of the files"
         )
+
     if len(sites) > plan.sites:
         raise DocumentError(f"the plan is for {plan.sites} sites; found {len(sites)} contributions")
 

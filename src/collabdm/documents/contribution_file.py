@@ -1,4 +1,11 @@
-"""TODO documents.contribution_file."""
+"""A Contribution as bytes: a safetensors document, the same on disk and on the network.
+
+    statistics.NAME      the tensors of `Statistics`
+    local.images         the images, and local.labels their classes, ascending
+    parts.NAME           the extra tensors of the Plan's method
+
+Reference: docs/format.md, "Contribution".
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.codec import DocumentHeader, decode_document, encode_document, expect_names
+from collabdm.documents.codec import DocumentHeader, decode_document, encode_document
 from collabdm.documents.contribution import (
     CONTRIBUTION_VERSION,
     Contribution,
@@ -16,37 +23,46 @@ from collabdm.documents.contribution import (
     Statistics,
     check_contribution,
 )
+from collabdm.documents.extra_tensors import EXTRA_PREFIX, check_names
 from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet
 
-_PART = "parts."
-_STATISTICS = ("steps", "classes", "codes", "batch_counts", "totals")
+CONTRIBUTION_FORMAT = "collabdm/contribution"
+
+_STATISTICS = "statistics."
+_INTEGERS = ("steps", "classes", "batch_counts", "totals")
+_REQUIRED = {_STATISTICS + name for name in (*_INTEGERS, "codes")} | {
+    "local.images",
+    "local.labels",
+}
 
 
 class ContributionHeader(DocumentHeader):
-    """Header of a Contribution."""
+    """The header of a Contribution."""
 
     site: str
     plan_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def write_contribution(contribution: Contribution, path: Path | str) -> None:
-    """Write a Contribution as safetensors."""
-    atomic_write(Path(path), contribution_bytes(contribution))
+    """Write a Contribution, readable by its owner alone. Raises OutputError."""
+    atomic_write(Path(path), contribution_bytes(contribution), private=True)
 
 
 def contribution_bytes(contribution: Contribution) -> bytes:
-    """The bytes of a Contribution: the same on disk and on any wire."""
-    s = contribution.statistics
-    tensors = {f"statistics.{name}": getattr(s, name) for name in _STATISTICS}
-    if s.scales is not None:
-        tensors["statistics.scales"] = s.scales
-    tensors |= {"local.images": contribution.images.images, "local.labels": contribution.images.labels}
-    tensors |= {f"{_PART}{name}": part for name, part in contribution.parts.items()}
+    """The bytes of a Contribution."""
+    statistics, images = contribution.statistics, contribution.images
+
+    tensors = {_STATISTICS + name: getattr(statistics, name) for name in (*_INTEGERS, "codes")}
+    if statistics.scales is not None:
+        tensors[_STATISTICS + "scales"] = statistics.scales
+    tensors |= {"local.images": images.images, "local.labels": images.labels}
+    tensors |= {EXTRA_PREFIX + name: extra for name, extra in contribution.extra_tensors.items()}
+
     header = ContributionHeader(
-        format="collabdm/contribution",
+        format=CONTRIBUTION_FORMAT,
         version=CONTRIBUTION_VERSION,
-        classes=contribution.images.classes,
+        classes=images.classes,
         versions=contribution.versions,
         site=contribution.site,
         plan_digest=contribution.plan_digest,
@@ -54,29 +70,70 @@ def contribution_bytes(contribution: Contribution) -> bytes:
     return encode_document(tensors, header)
 
 
-def decode_contribution(content: bytes, spec: ContributionSpec, where: str = "contribution") -> Contribution:
-    """A Contribution from its bytes, checked against the plan that it answers. Raises DocumentError."""
-    header, tensors = decode_document(content, where, ContributionHeader, "collabdm/contribution", CONTRIBUTION_VERSION)
+def decode_contribution(
+    content: bytes, spec: ContributionSpec, where: str = "contribution"
+) -> Contribution:
+    """Decode and check a Contribution.
+
+    Args:
+        content: The bytes of the whole file.
+        spec: The Plan that it should answer, and the contents that follow from it.
+        where: The file, named in errors.
+
+    Raises:
+        DocumentError: The bytes are no contribution, or it does not answer the Plan.
+    """
+    header, tensors = decode_document(
+        content, where, ContributionHeader, CONTRIBUTION_FORMAT, CONTRIBUTION_VERSION
+    )
     try:
         contribution = _contribution(header, tensors)
         check_contribution(spec, contribution)
     except (DocumentError, DataError) as error:
         raise DocumentError(f"{where}: {error}") from error
+
     return contribution
 
 
 def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:
-    names = {f"statistics.{name}" for name in _STATISTICS} | {"local.images", "local.labels"}
-    scales = tensors.get("statistics.scales")
-    parts = {name.removeprefix(_PART): tensor for name, tensor in tensors.items() if name.startswith(_PART)}
-    optional = {"statistics.scales", *(f"{_PART}{name}" for name in parts)}
-    expect_names(f"contribution of {header.site!r}", tensors, names | (optional & set(tensors)))
-    for name in ("statistics.steps", "statistics.classes", "statistics.batch_counts", "statistics.totals"):
-        if tensors[name].dtype != torch.int64 or tensors[name].ndim != 1:
-            raise DocumentError(f"`{name}` should be int64 of one dimension; found {tensors[name].dtype}")
-    statistics = Statistics(**{name: tensors[f"statistics.{name}"] for name in _STATISTICS}, scales=scales)
-    labels = tensors["local.labels"]
-    if labels.dtype != torch.int64 or labels.ndim != 1 or bool((labels.diff() < 0).any()):
-        raise DocumentError("`local.labels` should be int64 of one dimension, in ascending order")
-    images = ImageSet(tensors["local.images"], labels, header.classes)
-    return Contribution(header.site, header.plan_digest, statistics, images, header.versions, parts)
+    """A Contribution from its tensors. Raises DocumentError or DataError."""
+    extra = [name for name in tensors if name.startswith(EXTRA_PREFIX)]
+    optional = {_STATISTICS + "scales"} & set(tensors)
+    check_names(f"contribution of {header.site!r}", tensors, {*_REQUIRED, *optional, *extra})
+
+    images = ImageSet(tensors["local.images"], _labels(tensors["local.labels"]), header.classes)
+    return Contribution(
+        header.site,
+        header.plan_digest,
+        _statistics(tensors),
+        images,
+        header.versions,
+        {name.removeprefix(EXTRA_PREFIX): tensors[name] for name in extra},
+    )
+
+
+def _statistics(tensors: dict[str, Tensor]) -> Statistics:
+    for name in _INTEGERS:
+        numbers = tensors[_STATISTICS + name]
+        if numbers.dtype != torch.int64 or numbers.ndim != 1:
+            raise DocumentError(
+                f"`{_STATISTICS}{name}` should be int64 of one dimension; "
+                f"found {numbers.dtype} of shape {tuple(numbers.shape)}"
+            )
+
+    integers = {name: tensors[_STATISTICS + name] for name in _INTEGERS}
+    codes, scales = tensors[_STATISTICS + "codes"], tensors.get(_STATISTICS + "scales")
+    return Statistics(**integers, codes=codes, scales=scales)
+
+
+def _labels(labels: Tensor) -> Tensor:
+    """The labels, checked. Raises DocumentError."""
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise DocumentError(
+            "`local.labels` should be int64 of one dimension; "
+            f"found {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    if bool((labels[1:] < labels[:-1]).any()):
+        raise DocumentError("`local.labels` should ascend; found them in another order")
+
+    return labels

@@ -1,12 +1,14 @@
-"""Further named parts of a contribution: what a method declares, its bytes, and the check of what came.
+"""Tensors of a document by name: declared, counted and checked before use.
 
-Statistics and local images serve distribution matching. A method that sends something else (weights, images
-of its own count, steps of training) declares tensors by name, each of one dtype and one shape that follow from
-the plan alone. So the most bytes of a file are known before it is read, and a part is checked before it is used.
+Statistics and local images serve distribution matching. A method that sends something else
+(weights, training steps, its own number of images) declares extra tensors, each with one dtype and
+one shape that follow from the Plan alone. The largest possible file is then known before it is
+read, and every tensor is checked before it is used. A contribution's file lists them under
+`parts.NAME`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +16,13 @@ from torch import Tensor
 
 from collabdm.errors import DocumentError
 
-TENSOR_HEADER_BYTES = 256  # of a part in the header of a file: its name, dtype, shape and place
+EXTRA_PREFIX = "parts."  # of the names in a contribution's file
+TENSOR_HEADER_BYTES = 256  # per tensor in the header of a file: name, dtype, shape and offsets
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a part should be."""
+    """The required dtype and shape of a tensor."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -34,21 +37,54 @@ DeclaredTensors = dict[str, TensorSpec]
 
 
 def declared_bytes(declared: DeclaredTensors) -> int:
-    """The most bytes that the parts add to a file."""
+    """An upper bound on the bytes that declared tensors add to a file."""
     return sum(spec.nbytes + len(name) + TENSOR_HEADER_BYTES for name, spec in declared.items())
 
 
-def check_extra_tensors(declared: DeclaredTensors, parts: Mapping[str, Tensor], name: str) -> None:
-    """Refuse parts that are not those declared. Raises DocumentError."""
-    if set(parts) != set(declared):
-        missing, unknown = sorted(set(declared) - set(parts)), sorted(set(parts) - set(declared))
-        raise DocumentError(f"{name}: parts should be {sorted(declared)}; missing {missing}, unknown {unknown}")
-    for part, spec in declared.items():
-        found = parts[part]
-        if found.dtype != spec.dtype or tuple(found.shape) != spec.shape:
+def check_names(where: str, tensors: Collection[str], expected: Collection[str]) -> None:
+    """Check that a document contains exactly the expected tensors.
+
+    Args:
+        where: The document, named in the error.
+        tensors: The names of its tensors.
+        expected: The names that it should contain.
+
+    Raises:
+        DocumentError: A tensor is missing or unknown.
+    """
+    missing, unknown = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
+    if missing or unknown:
+        raise DocumentError(
+            f"{where}: tensors should be {sorted(expected)}; missing {missing}, unknown {unknown}"
+        )
+
+
+def check_extra_tensors(
+    declared: DeclaredTensors, tensors: Mapping[str, Tensor], where: str, prefix: str = ""
+) -> None:
+    """Check that tensors are the declared ones, with finite numbers.
+
+    Args:
+        declared: The required dtype and shape of each tensor, by name.
+        tensors: The tensors found, by name.
+        where: The document, named in the error.
+        prefix: Precedes every name in the error, such as `EXTRA_PREFIX`.
+
+    Raises:
+        DocumentError: A tensor is missing, unknown, of another dtype or shape, or not finite.
+    """
+    check_names(where, [prefix + name for name in tensors], [prefix + name for name in declared])
+
+    for name, spec in declared.items():
+        tensor = tensors[name]
+
+        if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
             raise DocumentError(
-                f"{name}: `parts.{part}` should be {spec.dtype} of shape {spec.shape}; "
-                f"found {found.dtype} of {tuple(found.shape)}"
+                f"{where}: `{prefix}{name}` should be {spec.dtype} of shape {spec.shape}; "
+                f"found {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
-        if found.is_floating_point() and not bool(torch.isfinite(found).all()):
-            raise DocumentError(f"{name}: `parts.{part}` should be finite; found NaN or infinity")
+
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DocumentError(
+                f"{where}: `{prefix}{name}` should be finite; found NaN or infinity"
+            )

@@ -1,16 +1,18 @@
-"""What sites agree on about a table of network flows, so that none needs to see another's rows.
+"""The schema of a table of network flows: how all sites turn rows into images.
 
-A row becomes one pixel for each feature, in 0 .. 255, by maps that are declared and never fitted:
+A row becomes one pixel per feature, in 0 .. 255. The maps are declared, never fitted, so no site
+needs to see another's rows:
 
-    number      missing 0;  1 + round(254 (f(v) - f(low)) / (f(high) - f(low))),  v clipped to low .. high
-                f(v) = v (linear), or sign(v) log(1 + |v| / unit) (log)
-    category    missing 0;  a value not listed 1;  the k-th of C values  1 + round(254 k / C),  k = 1 .. C
+    number      1 + round(254 (f(v) - f(low)) / (f(high) - f(low))),  v clipped to low .. high
+                f(v) = v (linear) or sign(v) log(1 + |v| / unit) (log)
+    category    1 + round(254 k / C) for the k-th of C values, k = 1 .. C;  1 for any other value
+    missing     0
 
-`flows` rows make one image of `side` x `side` pixels, filled up with 0 (`collabdm.flows.windows`).
+`flows` rows form an image of `side` x `side` pixels, padded with 0 (`collabdm.data.flows.windows`).
 
-References: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (rows of a class
-combined into 64 x 64 images). S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection
-dataset generated over 5G wireless network", 2022 (the data).
+References: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (rows of
+a class combined into 64 x 64 images). S. Samarakoon et al., "5G-NIDD: a comprehensive network
+intrusion detection dataset generated over 5G wireless network", 2022 (the data).
 """
 
 import math
@@ -18,28 +20,22 @@ from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int32, UInt8
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-LEVELS = 254  # of what is present; 0 is what is missing
+from collabdm.documents.frozen_model import FrozenModel
 
+LEVELS = 254  # of values that are present
+MISSING, OTHER = 0, 1  # pixels
 
-MISSING, OTHER = 0, 1
-
-
-Name = Annotated[str, Field(max_length=256)]  # a column may be unnamed
-
-
+Name = Annotated[str, Field(max_length=256)]  # a column may have an empty name
 Value = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class _Agreed(BaseModel):
-    """A frozen part of a Plan; unknown keys, NaN and infinity are refused."""
+class Number(FrozenModel):
+    """A numeric column, whose range `low` .. `high` is spread over the levels.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Number(_Agreed):
-    """A numeric column: `low` .. `high` are spread over the levels, by logarithms of v / `unit` or evenly."""
+    With `scale` log, levels are even in sign(v) log(1 + |v| / `unit`); with linear, in v.
+    """
 
     name: Name
     low: float
@@ -50,21 +46,28 @@ class Number(_Agreed):
     @model_validator(mode="after")
     def _has_a_range(self) -> "Number":
         if not self.low < self.high:
-            raise ValueError(f"`low` should be below `high` in column `{self.name}`; found {self.low} and {self.high}")
+            raise ValueError(
+                f"`low` should be below `high` in column `{self.name}`; "
+                f"found {self.low} and {self.high}"
+            )
         return self
 
     def levels(self, values: Float64[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
-        """Pixels of the values; NaN is a missing one."""
+        """Pixels of values; NaN is a missing value."""
         low, high = self._curve(np.array([self.low, self.high]))
         share = (self._curve(values.clip(self.low, self.high)) - low) / (high - low)
-        return np.where(np.isnan(share), MISSING, 1 + np.rint(LEVELS * np.nan_to_num(share))).astype(np.uint8)
+        present = 1 + np.rint(LEVELS * np.nan_to_num(share))
+        return np.where(np.isnan(share), MISSING, present).astype(np.uint8)
 
     def _curve(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        return np.sign(values) * np.log1p(np.abs(values) / self.unit) if self.scale == "log" else values
+        """f(v)."""
+        if self.scale == "linear":
+            return values
+        return np.sign(values) * np.log1p(np.abs(values) / self.unit)
 
 
-class Category(_Agreed):
-    """A column of names. What is not among `values` shares one level."""
+class Category(FrozenModel):
+    """A column of texts. All values that are not listed share one level."""
 
     name: Name
     values: tuple[Value, ...] = Field(min_length=1, max_length=LEVELS)
@@ -75,27 +78,33 @@ class Category(_Agreed):
             raise ValueError(f"`values` should be distinct in column `{self.name}`")
         return self
 
-    def levels(self, places: Int32[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
-        """Pixels of positions in `values`; -1 is another value, -2 a missing one."""
-        known = 1 + np.rint(LEVELS * (places + 1.0) / len(self.values))
-        return np.where(places == -2, MISSING, np.where(places == -1, OTHER, known)).astype(np.uint8)
+    def levels(self, positions: Int32[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
+        """Pixels of positions in `values`; -1 is any other value, -2 a missing one."""
+        listed = 1 + np.rint(LEVELS * (positions + 1.0) / len(self.values))
+        present = np.where(positions == -1, OTHER, listed)
+        return np.where(positions == -2, MISSING, present).astype(np.uint8)
 
 
 Column = Number | Category
 
 
-class FlowSchema(_Agreed):
+class FlowSchema(FrozenModel):
     """How a table of flows becomes images of its classes.
 
-    - `columns`: the features, in order. Those in `leaking` give the label away (they count within a capture)
-      and are left out unless `keep_leaking`.
-    - `label`: the column of the label, `classes` its values; `merge` pairs a value with the class it joins.
-    - `missing`: texts that mean that there is no value. `time`: the column to sort by; None takes rows as they come.
-    - `flows` rows make an image of `side` x `side` pixels. `layout` `packed`: one row after the other;
-      `rows`: every flow begins a new line of the image, repeated as often as there is room.
-    - `grouping` `class`: images of rows of one class; `stream`: of consecutive rows, labelled by the majority.
-    - `split` `time`: every `held_out`-th block of `block` images is for the test, and one image's rows on each
-      side of it are left out; `random`: every image by lot; `none`: all is for training, and all for the test.
+    - `columns`: the features, in order. `leaking` names those that reveal the label, because they
+      count within a capture; they are left out unless `keep_leaking` is set.
+    - `label`: the label column, whose values are `classes`; `merge` pairs a further value with the
+      class that it belongs to.
+    - `missing`: texts that mean a missing value.
+    - `time`: the column to sort by; None keeps the order of the rows.
+    - `flows`, `side`: rows per image, and its height and width in pixels.
+    - `layout`: `packed` writes one row after the other; `rows` begins a new line of the image with
+      every row, and repeats it as often as there is room.
+    - `grouping`: `class` forms images of rows of one class; `stream` of consecutive rows, labelled
+      by the majority.
+    - `split`: `time` reserves every `held_out`-th block of `block` images for the test, and leaves
+      out the rows of one image on each side of it; `random` reserves images drawn at random;
+      `none` uses all of them for training and for the test.
     """
 
     columns: tuple[Column, ...] = Field(min_length=1, max_length=4096)
@@ -115,26 +124,38 @@ class FlowSchema(_Agreed):
     held_out: Annotated[int, Field(ge=2, le=1000)] = 5
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "FlowSchema":
+    def _fields_agree(self) -> "FlowSchema":
+        self._check_columns()
+        self._check_labels()
+
+        if self.flows > self.most_flows:
+            raise ValueError(
+                f"`flows` should be at most {self.most_flows}: {len(self.features)} features each, "
+                f"in {self.side} x {self.side} pixels, layout {self.layout}; found {self.flows}"
+            )
+        return self
+
+    def _check_columns(self) -> None:
         names = [column.name for column in self.columns]
+
         if len(set(names)) != len(names):
             raise ValueError("`columns` should have distinct names")
         if unknown := sorted(set(self.leaking) - set(names)):
-            raise ValueError(f"`leaking` should be of the columns; found {', '.join(unknown)}")
+            raise ValueError(f"`leaking` should be names of columns; found {', '.join(unknown)}")
         if self.label in names:
-            raise ValueError(f"`label` should be none of the features; found `{self.label}` among `columns`")
+            raise ValueError(
+                f"`label` should not be a feature; found `{self.label}` among `columns`"
+            )
+        if not self.features:
+            raise ValueError("`leaking` should leave at least one column; found all of them in it")
+
+    def _check_labels(self) -> None:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("`classes` should be distinct names")
-        if len(dict(self.merge)) != len(self.merge) or not {name for _, name in self.merge} <= set(self.classes):
-            raise ValueError("`merge` should give each value once, with a class of `classes`")
-        if not self.features:
-            raise ValueError("`leaking` should leave at least one column")
-        if self.flows > self.most_flows:
-            raise ValueError(
-                f"`flows` should be at most {self.most_flows}: {len(self.features)} features each, in "
-                f"{self.side} x {self.side} pixels, layout {self.layout}; found {self.flows}"
-            )
-        return self
+
+        merged = dict(self.merge)
+        if len(merged) != len(self.merge) or not set(merged.values()) <= set(self.classes):
+            raise ValueError("`merge` should contain each value once, with a class of `classes`")
 
     @property
     def features(self) -> tuple[Column, ...]:
@@ -143,23 +164,23 @@ class FlowSchema(_Agreed):
 
     @property
     def most_flows(self) -> int:
-        """How many rows fit in one image."""
+        """The number of rows that fit into one image."""
         if self.layout == "packed":
             return self.side**2 // len(self.features)
         return self.side // self.lines
 
     @property
     def lines(self) -> int:
-        """Lines of the image that one flow takes in the layout `rows`."""
+        """Lines of the image that one row takes in the layout `rows`."""
         return math.ceil(len(self.features) / self.side)
 
     @property
-    def places(self) -> dict[str, int]:
+    def class_numbers(self) -> dict[str, int]:
         """The class number of every value of the label."""
-        own = {name: y for y, name in enumerate(self.classes)}
-        return own | {value: own[name] for value, name in self.merge}
+        numbers = {name: y for y, name in enumerate(self.classes)}
+        return numbers | {value: numbers[name] for value, name in self.merge}
 
     def with_leaking(self) -> "FlowSchema":
-        """The same with the leaking columns too, and as many flows as still fit."""
-        kept = self.model_copy(update={"keep_leaking": True})
-        return kept.model_copy(update={"flows": min(self.flows, kept.most_flows)})
+        """The schema with the leaking columns as features, and no more rows per image than fit."""
+        schema = self.model_copy(update={"keep_leaking": True})
+        return schema.model_copy(update={"flows": min(self.flows, schema.most_flows)})

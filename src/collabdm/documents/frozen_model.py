@@ -1,37 +1,40 @@
-"""TODO documents.frozen_model."""
+"""The base class of all settings, and the messages of their validation errors."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 Positive = Annotated[int, Field(ge=1, le=10**6)]
-
-
 LearningRate = Annotated[float, Field(gt=0, le=10**4)]
 
-
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-
-
+SITE_NAME_RULE = "should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
 SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME}$")]
 
 
 class FrozenModel(BaseModel):
-    """A frozen part of a Plan; unknown keys, NaN and infinity are refused."""
+    """Immutable settings. Unknown keys, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def validation_message(error: ValidationError) -> str:
-    """A validation error in the house's form, one line per field."""
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"`{where}` is not a setting: remove it, or check its spelling")
-            continue
-        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        if item.get("ctx", {}).get("pattern") == f"^{SITE_NAME}$":
-            message = "should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
-        lines.append(f"`{where}` {message}; found {item['input']!r:.80}" if where else message)
-    return "\n".join(lines)
+    """A validation error in the form of all messages, one line per field.
+
+    Each line names the field, the expected value and the value found.
+    """
+    return "\n".join(_line(item) for item in error.errors())
+
+
+def _line(item: ErrorDetails) -> str:
+    """The message about one field, from one entry of `ValidationError.errors()`."""
+    field = ".".join(str(key) for key in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"`{field}` is not a setting: remove it, or check its spelling"
+
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if item.get("ctx", {}).get("pattern") == f"^{SITE_NAME}$":
+        message = SITE_NAME_RULE
+
+    return f"`{field}` {message}; found {item['input']!r:.80}" if field else message

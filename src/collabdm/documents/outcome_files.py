@@ -1,124 +1,177 @@
-"""The outcomes beside a DistilledSet on disk: DistilledSteps and DistilledModel, as safetensors.
+"""Outcomes on disk: DistilledSet and DistilledSteps, as safetensors documents.
 
-Read and checked as the documents are, see `files`. Of their headers only the kind differs from that of a set; that of
-a model names its network as well.
+Reference: docs/format.md, "DistilledSet" and "Steps".
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.codec import DocumentHeader, decode_document, encode_document, expect_names, read_limited
-from collabdm.documents.extra_tensors import TensorSpec, check_extra_tensors
+from collabdm.documents.codec import (
+    DocumentHeader,
+    decode_document,
+    encode_document,
+    read_limited,
+)
+from collabdm.documents.extra_tensors import (
+    DeclaredTensors,
+    TensorSpec,
+    check_extra_tensors,
+    check_names,
+)
 from collabdm.documents.outcomes import (
     DISTILLED_VERSION,
     STEPS_VERSION,
     DistilledModel,
     DistilledSet,
     DistilledSteps,
+    check_site_counts,
 )
 from collabdm.documents.plan import Plan
-from collabdm.documents.plan_file import plan_within
+from collabdm.documents.plan_file import embedded_plan
 from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet
 
+DISTILLED_FORMAT = "collabdm/distilled"
+STEPS_FORMAT = "collabdm/steps"
+DISTILLED_LIMIT = 2**32  # bytes, of any outcome
+
 
 class DistilledHeader(DocumentHeader):
-    """Header of a DistilledSet: the plan whole, and the images of each class that each site holds."""
+    """The header of an outcome: its method, the whole Plan, and the sites' images per class."""
 
     method: str
     plan: dict[str, Any]
     sites: dict[str, list[int]]
 
 
-def check_header(where: str, header: DistilledHeader, plan: Plan) -> None:
-    """Refuse classes other than the plan's, and counts that are not one for each class."""
-    if header.classes != plan.classes:
-        raise DocumentError(f"{where}: classes should be those of the plan, {plan.classes}; found {header.classes}")
-    check_site_counts(where, header, plan)
-
-
-def write_steps(made: DistilledSteps, path: Path | str) -> None:
-    """Write DistilledSteps as safetensors."""
-    header = DistilledHeader(
-        format="collabdm/steps",
-        version=STEPS_VERSION,
-        classes=made.plan.classes,
-        **what_made(made),
-    )
-    tensors = {"images": made.images, "labels": made.labels, "rates": made.rates}
-    atomic_write(Path(path), encode_document(tensors, header))
-
-
-def read_steps(path: Path | str) -> DistilledSteps:
-    """Read DistilledSteps. Raises DocumentError where the file holds none."""
-    where = str(path)
-    header, tensors = decode_document(
-        read_limited(Path(path), DISTILLED_LIMIT), where, DistilledHeader, "collabdm/steps", STEPS_VERSION
-    )
-    plan = plan_within(where, header.plan)
-    check_header(where, header, plan)
-    images = tensors.get("images", torch.zeros(0))
-    count, each = (*images.shape, 0, 0)[:2]
-    declared = {
-        "images": TensorSpec(getattr(torch, plan.images), (count, each, *plan.image.shape)),
-        "labels": TensorSpec(torch.float32, (count, each, len(plan.classes))),
-        "rates": TensorSpec(torch.float32, (count,)),
+def provenance_fields(outcome: DistilledSet | DistilledSteps | DistilledModel) -> dict[str, Any]:
+    """The header fields that state where an outcome comes from."""
+    return {
+        "versions": outcome.versions,
+        "method": outcome.method,
+        "plan": outcome.plan.model_dump(mode="json"),
+        "sites": outcome.sites,
     }
-    check_extra_tensors(declared, tensors, where)
-    if not count * each or bool((tensors["rates"] <= 0).any()):
-        raise DocumentError(f"{where}: there should be at least one step, with rates above 0")
-    return DistilledSteps(**tensors, plan=plan, sites=header.sites, method=header.method, versions=header.versions)
 
 
-DISTILLED_LIMIT = 2**32
+def check_header(where: str, header: DistilledHeader, plan: Plan) -> None:
+    """Check classes and counts of an outcome against its Plan.
 
+    Args:
+        where: The file, named in errors.
+        header: The decoded header.
+        plan: The Plan in that header.
 
-def what_made(outcome: DistilledSet | DistilledSteps | DistilledModel) -> dict[str, Any]:
-    """The fields of a header that say of any outcome where it comes from."""
-    plan = outcome.plan.model_dump(mode="json")
-    return {"versions": outcome.versions, "method": outcome.method, "plan": plan, "sites": outcome.sites}
-
-
-def check_site_counts(where: str, header: DistilledHeader, plan: Plan) -> None:
-    """Refuse counts of sites that are not one for each class. Raises DocumentError."""
-    if any(len(held) != len(plan.classes) or min(held) < 0 for held in header.sites.values()):
-        raise DocumentError(f"{where}: each site should have {len(plan.classes)} counts, none negative")
+    Raises:
+        DocumentError: The classes are not the Plan's, or a site has not one count per class.
+    """
+    if header.classes != plan.classes:
+        raise DocumentError(
+            f"{where}: classes should be those of the plan, {plan.classes}; found {header.classes}"
+        )
+    try:
+        check_site_counts(plan, header.sites)
+    except DocumentError as error:
+        raise DocumentError(f"{where}: {error}") from error
 
 
 def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
-    """Write a DistilledSet as safetensors."""
+    """Write a DistilledSet. Raises OutputError."""
     header = DistilledHeader(
-        format="collabdm/distilled",
+        format=DISTILLED_FORMAT,
         version=DISTILLED_VERSION,
         classes=distilled.images.classes,
-        **what_made(distilled),
+        **provenance_fields(distilled),
     )
     tensors = {"images": distilled.images.images, "labels": distilled.images.labels}
     atomic_write(Path(path), encode_document(tensors, header))
 
 
 def read_distilled(path: Path | str) -> DistilledSet:
-    """Read a DistilledSet. Raises DocumentError where it is not one."""
+    """Read a DistilledSet. Raises DocumentError if the file is none."""
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)
-    header, tensors = decode_document(content, where, DistilledHeader, "collabdm/distilled", DISTILLED_VERSION)
-    plan = plan_within(where, header.plan)
-    expect_names(where, tensors, {"images", "labels"})
+    header, tensors = decode_document(
+        content, where, DistilledHeader, DISTILLED_FORMAT, DISTILLED_VERSION
+    )
+    plan = embedded_plan(where, header.plan)
+
+    check_names(where, tensors, {"images", "labels"})
     try:
         images = ImageSet(tensors["images"], tensors["labels"], header.classes)
     except DataError as error:
         raise DocumentError(f"{where}: {error}") from error
-    if str(images.images.dtype) != f"torch.{plan.images}":
+
+    check_header(where, header, plan)
+    _check_images(where, images, plan)
+    return DistilledSet(images, plan, header.sites, header.method, header.versions)
+
+
+def _check_images(where: str, images: ImageSet, plan: Plan) -> None:
+    """Check type, shape, order and number of distilled images. Raises DocumentError."""
+    if images.images.dtype != plan.image_dtype:
         raise DocumentError(f"{where}: images should be {plan.images}; found {images.images.dtype}")
-    if bool((images.labels.diff() < 0).any()):
-        raise DocumentError(f"{where}: labels should ascend")
-    if header.classes != plan.classes or images.shape != plan.image.shape:
-        raise DocumentError(f"{where}: images should be of the plan's classes and shape {plan.image.shape}")
+    if images.shape != plan.image.shape:
+        raise DocumentError(
+            f"{where}: images should be {plan.image.shape}, as in the plan; found {images.shape}"
+        )
+    if bool((images.labels[1:] < images.labels[:-1]).any()):
+        raise DocumentError(f"{where}: labels should ascend; found them in another order")
+
     counts = set(images.counts().tolist())
     if counts == {0} or (plan.options is None and not counts <= {0, plan.ipc}):
-        raise DocumentError(f"{where}: there should be {plan.ipc} images of a class; found {sorted(counts)}")
-    check_site_counts(where, header, plan)
-    return DistilledSet(images, plan, header.sites, header.method, header.versions)
+        raise DocumentError(
+            f"{where}: there should be {plan.ipc} images of a class; found {sorted(counts)}"
+        )
+
+
+def write_steps(steps: DistilledSteps, path: Path | str) -> None:
+    """Write DistilledSteps. Raises OutputError."""
+    header = DistilledHeader(
+        format=STEPS_FORMAT,
+        version=STEPS_VERSION,
+        classes=steps.plan.classes,
+        **provenance_fields(steps),
+    )
+    tensors = {"images": steps.images, "labels": steps.labels, "rates": steps.rates}
+    atomic_write(Path(path), encode_document(tensors, header))
+
+
+def read_steps(path: Path | str) -> DistilledSteps:
+    """Read DistilledSteps. Raises DocumentError if the file contains none."""
+    where = str(path)
+    content = read_limited(Path(path), DISTILLED_LIMIT)
+    header, tensors = decode_document(content, where, DistilledHeader, STEPS_FORMAT, STEPS_VERSION)
+
+    plan = embedded_plan(where, header.plan)
+    check_header(where, header, plan)
+    check_extra_tensors(_steps_declared(plan, tensors), tensors, where)
+
+    if not tensors["labels"].numel():
+        raise DocumentError(
+            f"{where}: there should be at least one step of one image; "
+            f"found labels of shape {tuple(tensors['labels'].shape)}"
+        )
+    if bool((tensors["rates"] <= 0).any()):
+        raise DocumentError(
+            f"{where}: rates should be above 0; found {float(tensors['rates'].min())}"
+        )
+
+    return DistilledSteps(
+        **tensors, plan=plan, sites=header.sites, method=header.method, versions=header.versions
+    )
+
+
+def _steps_declared(plan: Plan, tensors: dict[str, Tensor]) -> DeclaredTensors:
+    """The required tensors, for the number of steps and images that `images` has."""
+    images = tensors.get("images", torch.zeros(0))
+    steps, each = (*images.shape, 0, 0)[:2]
+    return {
+        "images": TensorSpec(plan.image_dtype, (steps, each, *plan.image.shape)),
+        "labels": TensorSpec(torch.float32, (steps, each, len(plan.classes))),
+        "rates": TensorSpec(torch.float32, (steps,)),
+    }

@@ -1,4 +1,8 @@
-"""TODO documents.outcomes."""
+"""Outcomes of a round: a set of images, a sequence of training steps, or a trained network.
+
+Each contains its Plan, so that it can be used without any other file, and lists for each site n_y,
+its number of images of each class.
+"""
 
 from dataclasses import dataclass, field
 
@@ -11,20 +15,18 @@ from collabdm.errors import DocumentError
 from collabdm.images import ImageSet
 
 DISTILLED_VERSION = 1
-
-
 STEPS_VERSION = 1
-
-
 DISTILLED_MODEL_VERSION = 1
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class DistilledSet:
-    """The outcome: exactly `ipc` images of every class that some site has.
+    """The usual outcome: `ipc` images of every class that some site has.
 
-    `plan` is carried whole, so that the set can be used without any other file. With pae, each
-    image holds `plan.pae`^2 small ones: train on `expanded` images.
+    With pae, each stored image contains `plan.pae`^2 smaller ones; training uses these, enlarged.
+    `method` is the method that made the set, `versions` the software.
     """
 
     images: ImageSet
@@ -36,10 +38,10 @@ class DistilledSet:
 
 @dataclass(frozen=True)
 class DistilledSteps:
-    """An outcome that is a course of training: steps of images with soft labels (logits) and learning rates.
+    """A sequence of training steps: images with soft labels (logits), and a learning rate per step.
 
-    `images` is (steps, images, channels, height, width), pixels as the plan says; `labels` (steps, images, classes);
-    `rates` (steps,). What the course begins from follows from `plan`.
+    `images` has shape (steps, images, channels, height, width) and the Plan's pixel type; `labels`
+    (steps, images, classes); `rates` (steps,). The initial weights follow from the Plan.
     """
 
     images: Tensor
@@ -51,18 +53,18 @@ class DistilledSteps:
     versions: dict[str, str] = field(default_factory=dict)
 
     def as_set(self) -> ImageSet:
-        """The images as data, by class, each with the class of its largest logit."""
+        """The images as a data set sorted by class, each with the class of its largest logit."""
         labels = self.labels.flatten(0, 1).argmax(1)
         order = labels.argsort(stable=True)
         return ImageSet(self.images.flatten(0, 1)[order], labels[order], self.plan.classes)
 
 
-Weights = dict[str, Tensor]
-
-
 @dataclass(frozen=True)
 class DistilledModel:
-    """Weights of one network, for images and classes of `plan`; `sites` as in a DistilledSet."""
+    """The weights of one network, for images and classes of the Plan.
+
+    Raises DocumentError if a site's counts are not one per class, 0 or more.
+    """
 
     weights: Weights
     spec: NetworkSpec
@@ -72,5 +74,14 @@ class DistilledModel:
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if any(len(held) != len(self.plan.classes) or min(held) < 0 for held in self.sites.values()):
-            raise DocumentError(f"each site should have {len(self.plan.classes)} counts, none negative")
+        check_site_counts(self.plan, self.sites)
+
+
+def check_site_counts(plan: Plan, sites: dict[str, list[int]]) -> None:
+    """Check that every site has one number of images per class. Raises DocumentError."""
+    for site, counts in sites.items():
+        if len(counts) != len(plan.classes) or min(counts) < 0:
+            raise DocumentError(
+                f"each site should have {len(plan.classes)} counts, none negative; "
+                f"found {counts} for {site!r}"
+            )

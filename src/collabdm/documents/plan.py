@@ -1,12 +1,11 @@
-"""The three documents: Plan, Contribution, DistilledSet.
+"""The Plan: all that sites and server agree on before a round.
 
-    Plan  ->  each site: Contribution  ->  anyone: DistilledSet
-
-All are frozen. A Plan is identified by the SHA-256 of its canonical JSON; the other two carry that
-digest. What a document may hold is stated in docs/format.md; how it lies on disk is `files`.
+T random networks are given by one seed, so a Plan is a small JSON document. It is identified by its
+digest, the SHA-256 of its canonical JSON; a contribution carries that digest, a distilled set the
+whole Plan.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
-distillation", 2024.
+distillation", 2024; docs/format.md, "Plan".
 """
 
 import hashlib
@@ -16,24 +15,35 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, JsonValue, field_validator, model_serializer, model_validator
 
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
-from collabdm.documents.frozen_model import SITE_NAME, FrozenModel, LearningRate, Positive, SiteName
+from collabdm.documents.frozen_model import (
+    SITE_NAME,
+    SITE_NAME_RULE,
+    FrozenModel,
+    LearningRate,
+    Positive,
+    SiteName,
+)
 from collabdm.documents.specs import OPERATIONS, Merging, NetworkSpec, Operation, Wire
 from collabdm.errors import PlanError
 from collabdm.images import Normalisation
 from collabdm.seeds import participants
 
 PLAN_VERSION = 1
-
-
 JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
+
+METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
+
+#: fields that a Plan's document contains only if they have a value: older Plans keep their digest
+EXTENSIONS = ("collection", "flows", "options")
 
 
 class ImageSpec(FrozenModel):
-    """The images of all sites: square, `channels` x `side` x `side`, normalised with these constants."""
+    """The image format of all sites: square, and normalised by these constants."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
     side: Annotated[int, Field(ge=8, le=128)]
@@ -43,7 +53,10 @@ class ImageSpec(FrozenModel):
     @model_validator(mode="after")
     def _one_constant_per_channel(self) -> "ImageSpec":
         if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(f"`mean` and `std` should have {self.channels} values, one per channel")
+            raise ValueError(
+                f"`mean` and `std` should have {self.channels} values, one per channel; "
+                f"found {len(self.mean)} and {len(self.std)}"
+            )
         return self
 
     @property
@@ -53,15 +66,16 @@ class ImageSpec(FrozenModel):
 
     @property
     def normalisation(self) -> Normalisation:
-        """The map from pixels to what networks see."""
+        """The map from pixels to network units."""
         return Normalisation(self.mean, self.std)
 
 
 class Matching(FrozenModel):
-    """A run of distribution matching: how the synthetic images follow the gradient of the loss.
+    """The optimiser of distribution matching.
 
-    `spread` weighs a further term that matches the standard deviation of every dimension of the
-    embedding within a class (local distillation only: statistics carry means alone).
+    `spread` is the weight of a further term of the loss, which matches the standard deviation of
+    every dimension of the embedding within a class. It has an effect in local distillation alone,
+    because the statistics contain only means.
     """
 
     optimiser: Literal["sgd", "adam"] = "sgd"
@@ -72,11 +86,12 @@ class Matching(FrozenModel):
 
 
 class Local(FrozenModel):
-    """What a site sends beside its statistics: `images` per class that it holds.
+    """The images that a site sends with its statistics: `images` for each of its classes.
 
-    `dm`: distilled by distribution matching from its own data; `random`: real images as they are;
-    `none`: nothing. `start` says what `dm` starts from, and what fills a class at the server that
-    got too few images: real images (of the site), or noise, which shows no real image.
+    - `method`: `dm` distils them from the site's data by distribution matching; `random` sends real
+      images; `none` sends none.
+    - `start`: the initial images of `dm`, and the source of missing images of a class at the
+      server: real images of the site, or noise, which shows no real image.
     """
 
     method: Literal["dm", "random", "none"] = "dm"
@@ -86,9 +101,17 @@ class Local(FrozenModel):
     batch: Positive = 256
     matching: Matching = Matching(learning_rate=1.0)
 
+    @property
+    def images_sent(self) -> int:
+        """Images that a site sends per class: none with the method `none`."""
+        return 0 if self.method == "none" else self.images
+
 
 class Refinement(FrozenModel):
-    """The server's part: `passes` over the T seeds; `batch` synthetic images per class and step (all if None)."""
+    """The server's part: `passes` over the T steps.
+
+    A step uses `batch` synthetic images of each class, or all of them if it is None.
+    """
 
     passes: Annotated[int, Field(ge=0, le=1000)] = 1
     batch: Positive | None = None
@@ -96,27 +119,24 @@ class Refinement(FrozenModel):
 
 
 class Probe(FrozenModel):
-    """What the Plan's author computed at step 0, for a site to compare with (see `probe`)."""
+    """Values that the Plan's author computed at step 0, for sites to compare with their own."""
 
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     embedding: tuple[float, ...]
 
 
 class Collection(FrozenModel):
-    """When the server stops waiting: `quorum` sites have answered, and `deadline` seconds are over or all have."""
+    """When a collection over a network ends: all have answered, or `deadline` seconds are over.
+
+    The round counts if `quorum` sites have contributed.
+    """
 
     quorum: Positive = 1
     deadline: Annotated[float, Field(gt=0, le=10**8)] = 3600.0
 
 
-METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
-
-#: fields of a Plan that stand in its document only where they have a value, so that older plans keep their digest
-EXTENSIONS = ("collection", "flows", "options")
-
-
 class Plan(FrozenModel):
-    """All that sites and server must agree on before the round; its seeds stand for T random networks."""
+    """All that sites and server agree on before a round. docs/format.md describes every field."""
 
     classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
     image: ImageSpec
@@ -143,48 +163,81 @@ class Plan(FrozenModel):
     options: dict[str, JsonValue] | None = None
 
     def __hash__(self) -> int:
-        return hash(self.digest)  # `options` is a dict, which has none
+        return hash(self.digest)  # `options` is a dict, which has no hash
 
     @field_validator("options")
     @classmethod
-    def _options_can_be_written(cls, options: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+    def _options_have_a_digest(
+        cls, options: dict[str, JsonValue] | None
+    ) -> dict[str, JsonValue] | None:
         try:
-            json.dumps(options, allow_nan=False)
-        except ValueError as error:
-            raise ValueError("`options` should hold finite numbers; found NaN or infinity") from error
+            canonical_json(options)
+        except PlanError as error:
+            raise ValueError(
+                "should have whole numbers of at most 2^53 - 1 and Unicode text"
+            ) from error
         return options
 
     @model_serializer(mode="wrap")
-    def _without_absent_extensions(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def _without_absent_extensions(
+        self, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
         return {k: v for k, v in handler(self).items() if v is not None or k not in EXTENSIONS}
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "Plan":
+    def _fields_agree(self) -> "Plan":
+        self._check_names()
+        self._check_images()
+        self._check_round()
+        return self
+
+    def _check_names(self) -> None:
         if len(set(self.classes)) != len(self.classes) or "" in self.classes:
             raise ValueError("`classes` should be distinct names, none empty")
+
         if len(set(self.augment)) != len(self.augment):
             raise ValueError("`augment` should name every operation once")
-        if self.image.side % self.pae:
-            raise ValueError(f"`pae` should divide the image side {self.image.side}; found {self.pae}")
-        if self.site_names is not None and not len(set(self.site_names)) == len(self.site_names) == self.sites:
-            raise ValueError(f"`site_names` should be {self.sites} distinct names, as `sites` says")
-        if self.collection is not None and self.collection.quorum > self.sites:
+
+        names = self.site_names
+        if names is not None and not len(set(names)) == len(names) == self.sites:
             raise ValueError(
-                f"`collection.quorum` should be at most `sites`, {self.sites}; found {self.collection.quorum}"
+                f"`site_names` should be {self.sites} distinct names, one for each of `sites`"
             )
-        if self.flows is not None and (self.flows.classes, (1, self.flows.side, self.flows.side)) != (
-            self.classes,
-            self.image.shape,
-        ):
+
+    def _check_images(self) -> None:
+        if self.image.side % self.pae:
+            raise ValueError(
+                f"`pae` should divide the image side {self.image.side}; found {self.pae}"
+            )
+
+        flows = self.flows
+        if flows is None:
+            return
+        if flows.classes != self.classes or (1, flows.side, flows.side) != self.image.shape:
             raise ValueError(
                 f"`flows` should have the plan's `classes`, and images of {self.image.shape}; "
-                f"found {len(self.flows.classes)} classes and side {self.flows.side}"
+                f"found {len(flows.classes)} classes and side {flows.side}"
+            )
+
+    def _check_round(self) -> None:
+        if self.collection is not None and self.collection.quorum > self.sites:
+            raise ValueError(
+                f"`collection.quorum` should be at most `sites`, {self.sites}; "
+                f"found {self.collection.quorum}"
             )
         if self.network.norm == "batch":
-            raise ValueError("`network.norm` should not be batch: an embedding should not depend on other images")
+            raise ValueError(
+                "`network.norm` should not be batch: an embedding should not depend on other images"
+            )
         if self.fraction < 1 and self.site_names is None:
-            raise ValueError("`fraction` below 1 needs `site_names`: sites draw which of them take part in a step")
-        return self
+            raise ValueError(
+                "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"
+            )
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """The type of stored pixels: `images` as a torch type."""
+        return torch.uint8 if self.images == "uint8" else torch.float32
 
     @property
     def digest(self) -> str:
@@ -195,16 +248,20 @@ class Plan(FrozenModel):
         """A_k: the steps in which a site takes part."""
         if self.fraction == 1 or self.site_names is None:
             return list(range(self.steps))
-        return [t for t in range(self.steps) if site in participants(self.seed, t, self.site_names, self.fraction)]
+
+        return [
+            t
+            for t in range(self.steps)
+            if site in participants(self.seed, t, self.site_names, self.fraction)
+        ]
 
     def check_site(self, site: str) -> None:
-        """Refuse a name that the Plan does not allow."""
+        """Check that the Plan allows a site's name. Raises PlanError."""
         if self.site_names is not None and site not in self.site_names:
             raise PlanError(f"`site` should be one of {', '.join(self.site_names)}; found {site!r}")
+
         if re.fullmatch(SITE_NAME, site) is None:
-            raise PlanError(
-                f"`site` should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first; found {site!r}"
-            )
+            raise PlanError(f"`site` {SITE_NAME_RULE}; found {site!r}")
 
 
 @lru_cache

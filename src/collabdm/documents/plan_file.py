@@ -1,4 +1,7 @@
-"""TODO documents.plan_file."""
+"""A Plan as JSON: its fields, its format and version, and the digest that protects it from changes.
+
+Reference: docs/format.md, "Plan".
+"""
 
 import json
 from pathlib import Path
@@ -12,49 +15,61 @@ from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import PLAN_VERSION, Plan
 from collabdm.errors import DocumentError
 
-PLAN_LIMIT = 4 * 2**20
+PLAN_FORMAT = "collabdm/plan"
+PLAN_LIMIT = 4 * 2**20  # bytes
 
 
 def write_plan(plan: Plan, path: Path | str) -> None:
-    """Write a Plan as indented JSON, its digest beside its fields."""
+    """Write a Plan as indented JSON. Raises OutputError."""
     atomic_write(Path(path), plan_bytes(plan))
 
 
 def plan_bytes(plan: Plan) -> bytes:
-    """The bytes of a Plan: the same on disk and on any wire."""
-    document = {"format": "collabdm/plan", "version": PLAN_VERSION, "digest": plan.digest}
-    document |= plan.model_dump(mode="json")
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    """The bytes of a Plan, the same on disk and on the network."""
+    fields = {"format": PLAN_FORMAT, "version": PLAN_VERSION, "digest": plan.digest}
+    fields |= plan.model_dump(mode="json")
+    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_plan(path: Path | str) -> Plan:
-    """Read a Plan. Raises DocumentError where it is not one, or was changed after it was made."""
+    """Read a Plan. Raises DocumentError if the file is no Plan, or was edited."""
     return parse_plan(read_limited(Path(path), PLAN_LIMIT), str(path))
 
 
 def parse_plan(content: bytes, where: str = "plan") -> Plan:
-    """A Plan from its bytes. Raises DocumentError."""
+    """A Plan from its bytes. Raises DocumentError, which names the file `where`."""
     try:
-        document = json.loads(content.decode(), object_pairs_hook=distinct_keys)
+        fields = json.loads(content.decode(), object_pairs_hook=distinct_keys)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{where} should be a plan, JSON; found text that is not ({error})") from error
-    if not isinstance(document, dict):
-        raise DocumentError(f"{where} should be a plan, a JSON object; found {type(document).__name__}")
-    check_format(where, document, "collabdm/plan", PLAN_VERSION)
-    digest = document.pop("digest", None)
-    del document["format"], document["version"]
-    plan = plan_within(where, document)
+        raise DocumentError(
+            f"{where} should be a plan, JSON; found text that is not ({error})"
+        ) from error
+    if not isinstance(fields, dict):
+        raise DocumentError(
+            f"{where} should be a plan, a JSON object; found {type(fields).__name__}"
+        )
+
+    check_format(where, fields, PLAN_FORMAT, PLAN_VERSION)
+    digest = fields.pop("digest", None)
+    del fields["format"], fields["version"]
+
+    plan = embedded_plan(where, fields)
     if digest != plan.digest:
         raise DocumentError(
-            f"{where}: digest should be {plan.digest[:16]}…, that of its content; found {str(digest)[:16]}…: "
+            f"{where}: digest should be {plan.digest[:16]}…, that of its content; "
+            f"found {str(digest)[:16]}…: "
             "the plan was changed after it was made; ask its author for the original"
         )
+
     return plan
 
 
-def plan_within(where: str, document: dict[str, Any]) -> Plan:
-    """A Plan that stands in another document. Raises DocumentError."""
+def embedded_plan(where: str, fields: dict[str, Any]) -> Plan:
+    """A Plan from its fields, as the header of an outcome contains them.
+
+    Raises DocumentError, which names the document `where`.
+    """
     try:
-        return Plan.model_validate_json(json.dumps(document), strict=True)
+        return Plan.model_validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         raise DocumentError(f"{where}: {validation_message(error)}") from error

@@ -1,18 +1,19 @@
-"""TODO documents.specs."""
+"""Named choices in a Plan: the network, the augmentation, the encoding and the merging of means.
+
+These are names and ranges alone; `collabdm.matching` contains the code behind them.
+"""
 
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-Wire = Literal["float16", "int8", "float32"]
+from collabdm.documents.frozen_model import FrozenModel
 
-
-Merging = Literal["weighted", "uniform"]
-
+Wire = Literal["float16", "int8", "float32"]  # the encoding of class means
+Merging = Literal["weighted", "uniform"]  # sites count by their images, or equally
 
 WIRE_BYTES: dict[Wire, int] = {"float16": 2, "int8": 1, "float32": 4}
-
 
 WIRE_DTYPES: dict[Wire, torch.dtype] = {
     "float16": torch.float16,
@@ -20,23 +21,17 @@ WIRE_DTYPES: dict[Wire, torch.dtype] = {
     "float32": torch.float32,
 }
 
-
-GROUPS = 4
-
+Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 NetworkName = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18"]
-
-
 Norm = Literal["instance", "batch", "layer", "group", "none"]
-
-
 Activation = Literal["relu", "leakyrelu", "sigmoid"]
-
-
 Pooling = Literal["average", "max", "none"]
 
+GROUPS = 4  # of channels, with norm `group`
 
-#: the fields that mean something to each network, beside its name
+#: the options that apply to each network
 FIELDS: dict[NetworkName, frozenset[str]] = {
     "ConvNet": frozenset({"width", "depth", "norm", "activation", "pooling"}),
     "AlexNet": frozenset(),
@@ -45,18 +40,20 @@ FIELDS: dict[NetworkName, frozenset[str]] = {
 }
 
 
-class NetworkSpec(BaseModel):
-    """Which network: a name and, where they mean something, its options.
+class NetworkSpec(FrozenModel):
+    """A network: its name, and the options that apply to it.
 
-    - `width` (filters), `depth` (blocks), `activation` and `pooling`: of ConvNet only. AlexNet, VGG11 and
-      ResNet18 have fixed tables, ReLU and (the first two) max pooling.
-    - `norm`: of ConvNet, VGG11 and ResNet18; AlexNet has no normalisation. `layer` takes the mean over all
-      channels and pixels, `group` over groups of a quarter of the channels; both scale per channel.
+    - `width` (filters), `depth` (blocks), `activation` and `pooling` apply to ConvNet alone.
+      AlexNet, VGG11 and ResNet18 have fixed layers, ReLU and (the first two) max pooling.
+    - `norm` applies to ConvNet, VGG11 and ResNet18; AlexNet has no normalisation. `layer`
+      normalises over all channels and pixels, `group` over each quarter of the channels; both scale
+      per channel.
 
-    A field that has no meaning for `name` should be left at its default; pydantic.ValidationError otherwise.
+    An option that does not apply should be left at its default; otherwise pydantic raises a
+    ValidationError.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
     name: NetworkName = "ConvNet"
     width: int = Field(default=128, ge=8, le=1024)
@@ -66,17 +63,17 @@ class NetworkSpec(BaseModel):
     pooling: Pooling = "average"
 
     @model_validator(mode="after")
-    def _means_something(self) -> "NetworkSpec":
+    def _options_apply(self) -> "NetworkSpec":
         for name, field in type(self).model_fields.items():
-            found = getattr(self, name)
-            if name not in FIELDS[self.name] | {"name"} and found != field.default:
-                raise ValueError(f"`{name}` should be left at {field.default} for {self.name}; found {found}")
+            value = getattr(self, name)
+            if name not in FIELDS[self.name] | {"name"} and value != field.default:
+                raise ValueError(
+                    f"`{name}` should be left at {field.default} for {self.name}; found {value}"
+                )
+
         if self.norm == "group" and self.width % GROUPS:
-            raise ValueError(f"`width` should be a multiple of {GROUPS} for norm group; found {self.width}")
+            raise ValueError(
+                f"`width` should be a multiple of {GROUPS} for norm group; found {self.width}"
+            )
+
         return self
-
-
-Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
-
-
-OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")

@@ -234,7 +234,7 @@ def _keep(round_: _Round, reply: Message, node: int) -> None:
             who = f"two nodes say that they are {site!r}, {first} and then {node}"
         round_.note(f"{who}, {'the same' if same else 'something else'}: the first answer stays")
         return
-    atomic_write(round_.path(site), answer.content)
+    atomic_write(round_.path(site), answer.content, private=True)
     round_.came.add(site)
     round_.nodes[site] = node
     round_.refused.pop(site, None)

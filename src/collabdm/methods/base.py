@@ -239,7 +239,7 @@ def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor])
     scales = torch.zeros(0, len(present)) if plan.wire == "int8" else None
     statistics = Statistics(no_steps, present, codes, scales, batches, counts[present])
 
-    no_pixels = torch.zeros(0, *plan.image.shape, dtype=getattr(torch, plan.images))
+    no_pixels = torch.zeros(0, *plan.image.shape, dtype=plan.image_dtype)
     no_images = ImageSet(no_pixels, torch.zeros(0, dtype=torch.int64), plan.classes)
     return Contribution(site, plan.digest, statistics, no_images, versions(), dict(tensors))
 

@@ -167,7 +167,7 @@ def _picks(
     plan: Plan, held: Int64[Tensor, " sites"], stream: Stream
 ) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
     """The images of a class that are taken: a site's number, and positions among those that it sent."""
-    sent = 0 if plan.local.method == "none" else plan.local.images
+    sent = plan.local.images_sent
     available = (held > 0) * sent
 
     if plan.merging == "weighted":

@@ -149,7 +149,7 @@ def distill(
     networks = []
     for contribution in ordered:
         network = new_network(plan)
-        load_weights(network, contribution.parts)
+        load_weights(network, contribution.extra_tensors)
         networks.append(network.to(context.compute.device).eval().requires_grad_(False))
         context.watch(contribution.site, 0, networks[-1])
     ensemble = ensemble_of(networks)

@@ -123,7 +123,7 @@ def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: images, labels as logits, and rates of its steps."""
     count, images = steps_sent(plan), plan_options(plan, Dosfl).images
     return {
-        "images": TensorSpec(getattr(torch, plan.images), (count, images, *plan.image.shape)),
+        "images": TensorSpec(plan.image_dtype, (count, images, *plan.image.shape)),
         "labels": TensorSpec(torch.float32, (count, images, len(plan.classes))),
         "rates": TensorSpec(torch.float32, (count,)),
     }
@@ -309,13 +309,13 @@ def distill(
     """
     ordered = checked_in_order(plan, contributions, declare(plan), allow_missing)
     for contribution in ordered:
-        if bool((contribution.parts["rates"] <= 0).any()):
+        if bool((contribution.extra_tensors["rates"] <= 0).any()):
             raise DocumentError(
                 f"contribution of {contribution.site!r}: `parts.rates` should be above 0"
             )
 
     def in_turn(name: str) -> Tensor:
-        return torch.stack([c.parts[name] for c in ordered], 1).flatten(0, 1)
+        return torch.stack([c.extra_tensors[name] for c in ordered], 1).flatten(0, 1)
 
     images, labels, rates = (in_turn(name) for name in ("images", "labels", "rates"))
     made = DistilledSteps(

@@ -45,7 +45,7 @@ def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> 
     """
     local = plan.local
     present = torch.nonzero(data.counts()).flatten()
-    labels = present.repeat_interleave(0 if local.method == "none" else local.images)
+    labels = present.repeat_interleave(local.images_sent)
 
     if len(labels) == 0:
         pixels = torch.zeros(0, *plan.image.shape)

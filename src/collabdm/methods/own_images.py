@@ -42,7 +42,7 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
     if options.bytes is None:
         return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
 
-    image_bytes = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + LABEL_BYTES
+    image_bytes = TensorSpec(plan.image_dtype, plan.image.shape).nbytes + LABEL_BYTES
     if options.bytes < image_bytes:
         raise PlanError(
             f"`options.bytes` should be at least {image_bytes}, those of an image; found {options.bytes}"
@@ -53,7 +53,7 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
 def declare_images(plan: Plan, k: int) -> DeclaredTensors:
     """k images and their labels, as extra tensors."""
     return {
-        "images": TensorSpec(getattr(torch, plan.images), (k, *plan.image.shape)),
+        "images": TensorSpec(plan.image_dtype, (k, *plan.image.shape)),
         "labels": TensorSpec(torch.int64, (k,)),
     }
 
@@ -92,8 +92,8 @@ def union(
         DocumentError: a contribution does not answer the plan, or no site has one of the classes.
     """
     ordered = checked_in_order(plan, contributions, declared, allow_missing)
-    labels = torch.cat([contribution.parts["labels"] for contribution in ordered])
-    images = torch.cat([contribution.parts["images"] for contribution in ordered])
+    labels = torch.cat([contribution.extra_tensors["labels"] for contribution in ordered])
+    images = torch.cat([contribution.extra_tensors["images"] for contribution in ordered])
 
     order = labels.argsort(stable=True)
     images_by_class = ImageSet(images[order], labels[order], plan.classes)

@@ -210,8 +210,8 @@ def round_traffic(plan: Plan, sites: dict[str, ImageSet], rounds: int, values: i
     weights = sum(parameter.numel() for parameter in network.parameters())
     down = rounds * VALUE_BYTES * weights
 
-    image = TensorSpec(getattr(torch, plan.images), plan.image.shape).nbytes + COUNT_BYTES
-    first_images = 0 if plan.local.method == "none" else plan.local.images * image
+    image = TensorSpec(plan.image_dtype, plan.image.shape).nbytes + COUNT_BYTES
+    first_images = plan.local.images_sent * image
     per_class = rounds * (values * VALUE_BYTES + COUNT_BYTES) + first_images
     up = {name: int(torch.count_nonzero(data.counts())) * per_class for name, data in sites.items()}
     return Traffic(rounds, up, dict.fromkeys(sites, down))

@@ -70,7 +70,7 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
         synthetic = 3 * local.images * plan.pae**2
         passed += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
 
-    images = classes * (0 if local.method == "none" else local.images)
+    images = classes * local.images_sent
     statistics_bytes = steps * (bytes_per_step(plan) - STEP_BYTES)
     image_bytes = images * _bytes_per_image(plan)
     other_bytes = STEP_BYTES * steps + LABEL_BYTES * images + CLASS_BYTES * classes

@@ -107,7 +107,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
     statistics, images = blank.statistics, blank.images
     scales = 0 if statistics.scales is None else statistics.scales.nbytes
     whole, means = len(contribution_bytes(blank)), statistics.codes.nbytes + scales
-    parts = sum(part.nbytes for part in blank.parts.values())
+    parts = sum(part.nbytes for part in blank.extra_tensors.values())
     spent = cost(plan, int(data.counts().max()))
     time = f"{duration(spent.multiplications)} on two cores, at most"
     if plan.options is not None:
@@ -116,7 +116,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
     return [
         ("class means", f"{means:,} bytes, {' x '.join(map(str, statistics.codes.shape))} numbers in {plan.wire}"),
         ("images", f"{images.nbytes():,} bytes, {len(images)} of {' x '.join(map(str, plan.image.shape))}"),
-        *([("parts of the method", f"{parts:,} bytes: {', '.join(blank.parts)}")] if parts else []),
+        *([("parts of the method", f"{parts:,} bytes: {', '.join(blank.extra_tensors)}")] if parts else []),
         ("numbers and header", f"{whole - means - images.nbytes() - parts:,} bytes"),
         ("in all", f"{whole:,} bytes"),
         ("classes", ", ".join(f"{plan.classes[y]}: {n}" for y, n in counts)),
@@ -140,8 +140,8 @@ def _blank(plan: Plan, data: ImageSet, site: str) -> Contribution:
     codes, scales = encode(torch.zeros(len(steps), len(present), statistics_width(plan)), plan.wire)
     totals = totals[present]
     batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
-    labels = present.repeat_interleave(0 if plan.local.method == "none" else plan.local.images)
-    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=getattr(torch, plan.images))
+    labels = present.repeat_interleave(plan.local.images_sent)
+    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=plan.image_dtype)
     statistics = Statistics(torch.tensor(steps, dtype=torch.int64), present, codes, scales, batches, totals)
     parts = {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in contribution_spec(plan).extra.items()}
     return Contribution(site, plan.digest, statistics, ImageSet(pixels, labels, plan.classes), versions(), parts)

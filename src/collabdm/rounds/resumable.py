@@ -65,7 +65,8 @@ def write_checkpoint(checkpoint: Checkpoint, identity: str, path: Path) -> None:
     tensors = {name: value.cpu() for name, value in checkpoint.tensors.items()}
     header = {"version": STATE_VERSION, "identity": identity, "done": checkpoint.done}
     metadata = {HEADER_KEY: json.dumps(header)}
-    atomic_write(path, safetensors.torch.save(contiguous(tensors), metadata))
+    content = safetensors.torch.save(contiguous(tensors), metadata)
+    atomic_write(path, content, private=True)
 
 
 def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:

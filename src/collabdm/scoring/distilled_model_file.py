@@ -9,9 +9,9 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import decode_document, encode_document, read_limited
 from collabdm.documents.extra_tensors import check_extra_tensors
 from collabdm.documents.frozen_model import validation_message
-from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader, check_header, what_made
+from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader, check_header, provenance_fields
 from collabdm.documents.outcomes import DISTILLED_MODEL_VERSION, DistilledModel
-from collabdm.documents.plan_file import plan_within
+from collabdm.documents.plan_file import embedded_plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
 from collabdm.matching.weights import weights_declared
@@ -29,7 +29,7 @@ def write_distilled_model(made: DistilledModel, path: Path | str) -> None:
         format="collabdm/distilled-model",
         version=DISTILLED_MODEL_VERSION,
         classes=made.plan.classes,
-        **what_made(made),
+        **provenance_fields(made),
         network=made.spec.model_dump(mode="json"),
     )
     atomic_write(Path(path), encode_document(made.weights, header))
@@ -42,7 +42,7 @@ def read_distilled_model(path: Path | str) -> DistilledModel:
     header, tensors = decode_document(
         content, where, DistilledModelHeader, "collabdm/distilled-model", DISTILLED_MODEL_VERSION
     )
-    plan = plan_within(where, header.plan)
+    plan = embedded_plan(where, header.plan)
     check_header(where, header, plan)
     try:
         spec = NetworkSpec.model_validate(header.network)

@@ -25,10 +25,10 @@ from collabdm.documents.codec import (
     DocumentHeader,
     decode_document,
     encode_document,
-    expect_names,
     format_of,
     read_limited,
 )
+from collabdm.documents.extra_tensors import check_names
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.outcomes import DistilledModel, DistilledSet
 from collabdm.documents.plan import ImageSpec
@@ -144,7 +144,7 @@ def read_model(path: Path | str) -> TrainedModel:
 
 def _check_weights(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     """Refuse tensors of other names, shapes or types than the network's, and NaN or infinity."""
-    expect_names("weights", found, set(expected))
+    check_names("weights", found, expected)
     for name, own in expected.items():
         tensor = found[name]
         if tensor.shape != own.shape or tensor.dtype != own.dtype:

@@ -146,11 +146,11 @@ def _labels(cells: Any, schema: FlowSchema, counts: Counter[str]) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    places = _places(cells, tuple(schema.places))
+    places = _places(cells, tuple(schema.class_numbers))
     for value in pc.value_counts(cells.cast(pa.string()).filter(pa.array(places == -1))).to_pylist():
         counts[f"rows {NO_CLASS} {value['values']!r}"] += value["counts"]
     counts["rows without a label"] += int((places == -2).sum())
-    numbers = np.array([*schema.places.values(), UNKNOWN, UNKNOWN], dtype=np.int64)  # -1 and -2 point to the end
+    numbers = np.array([*schema.class_numbers.values(), UNKNOWN, UNKNOWN], dtype=np.int64)  # -1 and -2 point to the end
     return numbers[places]
 
 
@@ -174,6 +174,6 @@ def _check_labels(path: Path, counts: Counter[str], schema: FlowSchema, labelled
     unknown = [f"{n:,} {what}" for what, n in counts.most_common() if what.startswith(f"rows {NO_CLASS}")]
     if labelled and unknown:
         raise DataError(
-            f"{path}: labels in `{schema.label}` should be of {some(list(schema.places))}; "
+            f"{path}: labels in `{schema.label}` should be of {some(list(schema.class_numbers))}; "
             f"found {'; '.join(unknown[:MOST_SHOWN])}. Add them to `classes` or `merge` of the schema"
         )
