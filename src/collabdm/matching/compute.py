@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import torch._dynamo
+import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
@@ -119,10 +119,12 @@ def _compiled(function: Forward) -> Forward:
     """One compiled form of a function for the whole process: networks are arguments, so they share it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own imports
+        from torch._dynamo import config  # here, since this import takes seconds
+
         compiled = torch.compile(function, dynamic=False)
 
     def run(network: Network, x: Tensor) -> Tensor:
-        with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=SHAPES):
+        with warnings.catch_warnings(), config.patch(recompile_limit=SHAPES):
             warnings.simplefilter("ignore", DeprecationWarning)
             return compiled(network, x)
 
