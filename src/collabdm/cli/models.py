@@ -28,7 +28,7 @@ from collabdm.lab.results import read_json
 from collabdm.matching.embedding import plan_geometry
 from collabdm.planning.settings import networks_of
 from collabdm.progress import Progress, Stage
-from collabdm.scoring.trained_model import TrainedModel, origin, read_model, weights_of, write_model
+from collabdm.scoring.trained_model import TrainedModel, origin, read_model, state_tensors, write_model
 from collabdm.scoring.training import RECIPES, Task, Trainer, network_seed, recipe_of, training_set
 from collabdm.version import versions
 
@@ -68,7 +68,7 @@ def train(
     told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
     if made.plan.flows is not None:
         told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
-    model = TrainedModel(spec, made.plan.image, made.plan.classes, weights_of(trained), told, versions())
+    model = TrainedModel(spec, made.plan.image, made.plan.classes, state_tensors(trained), told, versions())
     write_model(model, output)
     if onnx:
         atomic_write(portable, onnx_bytes(model))
