@@ -25,7 +25,7 @@ from collabdm.matching.compute import LOGITS, Compute, padded_pass
 from collabdm.matching.network_size import multiplications
 from collabdm.matching.networks import Network, has_batch_norm
 from collabdm.matching.run_context import RunContext
-from collabdm.matching.weights import load_weights, weights_of
+from collabdm.matching.weights import float_weights, load_weights
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 
@@ -162,7 +162,7 @@ def allowed_moves(plan: Plan) -> tuple[Operation, ...]:
 
 def training_tensors(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The tensors of a network and its optimiser, for a checkpoint."""
-    weights = {f"{_NETWORK}{name}": value for name, value in weights_of(network).items()}
+    weights = {f"{_NETWORK}{name}": value for name, value in float_weights(network).items()}
     state = {name: value.clone() for name, value in optimizer_tensors(optimizer).items()}
     return weights | state
 
