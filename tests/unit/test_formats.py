@@ -121,11 +121,18 @@ def test_paths_without_images_are_refused_with_what_was_found(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "read"),
-    [((2, 5, 4), (1, 5, 4)), ((2, 5, 4, 3), (3, 5, 4)), ((2, 3, 5, 4), (3, 5, 4)), ((2, 1, 5, 4), (1, 5, 4))],
+    [
+        ((2, 5, 4), (1, 5, 4)),
+        ((2, 5, 4, 3), (3, 5, 4)),
+        ((2, 3, 5, 4), (3, 5, 4)),
+        ((2, 1, 5, 4), (1, 5, 4)),
+    ],
 )
 def test_an_npz_may_have_its_channels_first_last_or_none(tmp_path, shape, read) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    np.savez(tmp_path / "set.npz", images=images, labels=np.array([1, 0]), classes=np.array(["a", "b"]))
+    np.savez(
+        tmp_path / "set.npz", images=images, labels=np.array([1, 0]), classes=np.array(["a", "b"])
+    )
     data = load(tmp_path / "set.npz")
     assert data.shape == read
     assert data.classes == ("a", "b")
@@ -155,7 +162,10 @@ def test_an_npz_may_hold_both_splits(tmp_path) -> None:
     [
         ({"x": np.zeros(3)}, "`images` and `labels`.*found x"),
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "found images"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, int)}, "one label per image"),
+        (
+            {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, int)},
+            "one label per image",
+        ),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array(1)}, "one label per image"),
         ({"images": np.zeros((2, 4, 4), np.int64), "labels": np.zeros(2, int)}, "should be uint8"),
         ({"images": np.full((2, 4, 4), 1.5), "labels": np.zeros(2, int)}, r"values in 0 \.\. 1"),

@@ -30,8 +30,18 @@ def test_philox_in_plain_python_gives_the_vector_that_its_authors_published() ->
 @pytest.mark.parametrize(
     ("seed", "purpose", "step", "words"),
     [
-        (0, Purpose.WEIGHTS, 0, [0x68F2A1CB1907A6F3, 0xA56C242DB0A03161, 0xF54610F42F089295, 0x036C2AC25C0249D1]),
-        (0, Purpose.SKETCH, 1, [0x136214AD581ED436, 0xC97E27D0F611D28A, 0x12A9421C4A2BC2A4, 0xEADC0AA66F17FC08]),
+        (
+            0,
+            Purpose.WEIGHTS,
+            0,
+            [0x68F2A1CB1907A6F3, 0xA56C242DB0A03161, 0xF54610F42F089295, 0x036C2AC25C0249D1],
+        ),
+        (
+            0,
+            Purpose.SKETCH,
+            1,
+            [0x136214AD581ED436, 0xC97E27D0F611D28A, 0x12A9421C4A2BC2A4, 0xEADC0AA66F17FC08],
+        ),
         (
             2**63 - 1,
             Purpose.DATA,
@@ -124,7 +134,13 @@ def test_streams_of_another_seed_purpose_or_step_differ() -> None:
 
 def test_purposes_are_these_numbers_for_ever() -> None:
     numbers = {1: "WEIGHTS", 2: "AUGMENT", 3: "SKETCH", 4: "PROBE", 5: "PARTICIPATION", 6: "SERVER"}
-    numbers |= {16: "LOCAL_WEIGHTS", 17: "LOCAL_AUGMENT", 18: "LOCAL_BATCH", 19: "LOCAL_START", 20: "BATCH"}
+    numbers |= {
+        16: "LOCAL_WEIGHTS",
+        17: "LOCAL_AUGMENT",
+        18: "LOCAL_BATCH",
+        19: "LOCAL_START",
+        20: "BATCH",
+    }
     numbers |= {32: "PARTITION", 33: "NETWORK", 34: "TRAINING", 35: "BASELINE", 36: "DATA"}
     assert {number: Purpose(number).name for number in numbers} == numbers
 
@@ -154,8 +170,12 @@ def test_derived_seeds_differ_by_name_and_are_seeds() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize(("fraction", "size"), [(0.01, 1), (0.2, 1), (0.4, 2), (0.5, 2), (0.7, 4), (0.9, 4), (1.0, 5)])
-def test_as_many_sites_take_part_as_the_fraction_says_and_at_least_one(fraction: float, size: int) -> None:
+@pytest.mark.parametrize(
+    ("fraction", "size"), [(0.01, 1), (0.2, 1), (0.4, 2), (0.5, 2), (0.7, 4), (0.9, 4), (1.0, 5)]
+)
+def test_as_many_sites_take_part_as_the_fraction_says_and_at_least_one(
+    fraction: float, size: int
+) -> None:
     for step in range(20):
         chosen = participants(0, step, SITES, fraction)
         assert len(chosen) == size
@@ -164,7 +184,9 @@ def test_as_many_sites_take_part_as_the_fraction_says_and_at_least_one(fraction:
 
 def test_participants_do_not_depend_on_the_order_of_the_names() -> None:
     for step in range(3):
-        found = {participants(1, step, order, 0.4) for order in islice(permutations(SITES), 0, 120, 7)}
+        found = {
+            participants(1, step, order, 0.4) for order in islice(permutations(SITES), 0, 120, 7)
+        }
         assert len(found) == 1
 
 
@@ -191,7 +213,8 @@ def test_a_whole_round_neither_reads_nor_moves_the_global_generators() -> None:
 
 def test_normals_are_these_for_ever_and_standard() -> None:
     assert Stream.of(0, Purpose.BASELINE).normals(4).tolist() == pytest.approx(
-        [-1.0638394355773926, -0.4981825053691864, -1.0000221729278564, -0.16144970059394836], rel=1e-6
+        [-1.0638394355773926, -0.4981825053691864, -1.0000221729278564, -0.16144970059394836],
+        rel=1e-6,
     )
     many = Stream.of(0, Purpose.BASELINE).normals(100_001)
     assert (float(many.mean()), float(many.std())) == pytest.approx((0, 1), abs=0.01)
