@@ -124,25 +124,32 @@ def draft(
 
     drafted = {name: _column(name, sample[name]) for name in used}
     columns = tuple(column for column in drafted.values() if column is not None)
+    unused = (name for name, column in drafted.items() if column is None)
+    try:
+        return Draft(_schema(columns, sample, label, side), (*leave_out, *unused))
+    except ValidationError as error:
+        raise DataError(
+            f"{path} should be described by a schema; {_first(error)}: choose other columns"
+        ) from error
+
+
+def _schema(
+    columns: tuple[Column, ...], sample: dict[str, list[Any]], label: str, side: int
+) -> FlowSchema:
+    """The schema of these columns and of the classes in the sample. Raises ValidationError."""
     leaking = tuple(c.name for c in columns if _counts(c.name, sample[c.name]))
     classes = sorted({str(value).strip() for value in sample[label] if value is not None} - {""})
 
     lines = math.ceil(max(1, len(columns) - len(leaking)) / side)
-    try:
-        schema = FlowSchema(
-            columns=columns,
-            leaking=leaking,
-            label=label,
-            classes=tuple(classes),
-            side=side,
-            flows=max(1, side // lines),
-            layout="rows",
-        )
-    except ValidationError as error:
-        raise DataError(f"{path} cannot be described by a schema yet: {_first(error)}") from error
-
-    unused = (name for name, column in drafted.items() if column is None)
-    return Draft(schema, (*leave_out, *unused))
+    return FlowSchema(
+        columns=columns,
+        leaking=leaking,
+        label=label,
+        classes=tuple(classes),
+        side=side,
+        flows=max(1, side // lines),
+        layout="rows",
+    )
 
 
 def _first(error: ValidationError) -> str:
