@@ -403,7 +403,7 @@ def test_a_plan_changed_after_its_probe_was_made_is_refused(change: dict) -> Non
 
 
 def test_a_plan_without_a_probe_is_refused() -> None:
-    with pytest.raises(ProbeError, match="should carry a probe; found none"):
+    with pytest.raises(ProbeError, match="should contain a probe; found none"):
         check_probe(fixed_plan())
 
 
