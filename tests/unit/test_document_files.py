@@ -197,7 +197,7 @@ def test_parts_that_are_views_are_written_too() -> None:
 # golden bytes
 
 
-def test_the_bytes_of_a_plan_are_these_for_ever(tmp_path: Path) -> None:
+def test_the_bytes_of_a_plan_never_change(tmp_path: Path) -> None:
     digest = hashlib.sha256(plan_bytes(PLAN, tmp_path)).hexdigest()
     assert digest == "6cfb9324bf2272e6c6a48a9462c624b6dd50b5b0578608122e93192f7ee92d6f"
 
@@ -209,13 +209,13 @@ def test_the_bytes_of_a_plan_are_these_for_ever(tmp_path: Path) -> None:
         (INT8, "d7782e210c1e8ec43f85dc0dfba4981009b64c7bcaf5db57257e536f271a7d2e"),
     ],
 )
-def test_the_bytes_of_a_contribution_are_these_for_ever(plan: Plan, expected: str) -> None:
+def test_the_bytes_of_a_contribution_never_change(plan: Plan, expected: str) -> None:
     content = contribution_bytes(fixed_contribution(plan))
     check_same(parse_contribution(content, plan), fixed_contribution(plan))
     assert hashlib.sha256(content).hexdigest() == expected
 
 
-def test_the_bytes_of_a_distilled_set_are_these_for_ever(tmp_path: Path) -> None:
+def test_the_bytes_of_a_distilled_set_never_change(tmp_path: Path) -> None:
     digest = hashlib.sha256(distilled_bytes(fixed_distilled(PLAN), tmp_path)).hexdigest()
     assert digest == "ef8ce2bfda53e5f07d4ee2e0d207267d276ca58c022a088696ae99eaa16e483b"
 
@@ -799,7 +799,7 @@ def test_a_file_replaces_an_older_one_and_folders_are_made_for_it(
     assert list(first) == ["document"]
 
 
-def test_a_writable_place_is_told_before_the_work_and_stays_as_it_was(tmp_path: Path) -> None:
+def test_an_output_path_is_checked_before_the_work_and_nothing_changes(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
     check_writable(tmp_path / "old")
     check_writable(tmp_path / "new")
@@ -936,7 +936,7 @@ def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "a").is_symlink()
 
 
-def test_a_temporary_file_that_was_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_a_leftover_temporary_file_does_not_matter(tmp_path: Path) -> None:
     left = tmp_path / f".plan.json.{os.getpid()}.0.part"
     left.write_bytes(b"half")
     write_plan(PLAN, tmp_path / "plan.json")
@@ -953,7 +953,7 @@ def test_a_long_name_in_any_script_can_be_written(tmp_path: Path) -> None:
 # states of a run
 
 
-def test_a_state_is_read_back_by_the_run_that_kept_it(tmp_path: Path) -> None:
+def test_a_state_is_read_back_by_the_run_that_wrote_it(tmp_path: Path) -> None:
     state_bytes(tmp_path)
     found = read_checkpoint(tmp_path / "state", "this run")
     assert found is not None

@@ -73,7 +73,7 @@ def test_categories_are_spread_and_another_value_has_a_level_of_its_own() -> Non
     assert levels == [86, 170, 255, 1, 0]
 
 
-def test_as_many_categories_as_levels_are_all_told_apart() -> None:
+def test_as_many_categories_as_levels_have_a_level_each() -> None:
     column = Category(name="p", values=tuple(f"v{k}" for k in range(254)))
     assert len(set(column.levels(np.arange(-2, 254, dtype=np.int32)).tolist())) == 256
 
@@ -91,12 +91,12 @@ def test_as_many_categories_as_levels_are_all_told_apart() -> None:
         ({"classes": ("ok", "ok")}, "distinct"),
     ],
 )
-def test_a_schema_that_cannot_be_kept_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_schema_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         tiny_schema(**changes)
 
 
-def test_bounds_without_a_range_and_values_given_twice_are_refused() -> None:
+def test_bounds_without_a_range_and_repeated_values_are_refused() -> None:
     with pytest.raises(ValidationError, match="`low` should be below"):
         Number(name="x", low=1, high=1)
     with pytest.raises(ValidationError, match="distinct"):
@@ -136,7 +136,7 @@ def test_the_layout_of_rows_begins_a_line_with_each_flow_and_repeats_it() -> Non
     assert not image[:, 3:].any()
 
 
-def test_class_windows_hold_rows_of_one_class_in_order() -> None:
+def test_class_windows_contain_rows_of_one_class_in_order() -> None:
     found = windows(flows_of([0, 1, 0, 0, 1, 0, 0]), tiny_schema())
     assert found.labels.tolist() == [0, 0, 1]
     assert found.images[:, 0, 0, [0, 3]].tolist() == [[0, 2], [3, 5], [1, 4]]
@@ -240,12 +240,12 @@ def test_a_missing_column_is_named(tmp_path) -> None:
         read_flows(path, tiny_schema())
 
 
-def test_a_wrong_delimiter_is_said(tmp_path) -> None:
+def test_a_wrong_delimiter_is_reported(tmp_path) -> None:
     with pytest.raises(DataError, match="separated by commas; found one column, 'dur;bytes"):
         read_flows(write_csv(tmp_path / "a.csv", ROWS, ";"), tiny_schema())
 
 
-def test_a_column_that_stands_twice_is_refused(tmp_path) -> None:
+def test_a_repeated_column_is_refused(tmp_path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("dur,bytes,proto,label,dur\n1,1,tcp,ok,2\n")
     with pytest.raises(DataError, match="found twice: `dur`"):
@@ -260,7 +260,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path) -> None:
         (b"dur,bytes,proto,label\n", "should have rows; found none"),
     ],
 )
-def test_an_empty_file_is_said(tmp_path, content: bytes, message: str) -> None:
+def test_an_empty_file_is_reported(tmp_path, content: bytes, message: str) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_flows(tmp_path / "a.csv", tiny_schema())
@@ -358,7 +358,7 @@ def test_rows_of_a_station_are_picked_by_a_column(tmp_path) -> None:
         read_flows(path, tiny_schema(), Reading(rows=("station", "7")))
 
 
-def test_a_class_without_an_image_is_told(tmp_path) -> None:
+def test_a_class_without_an_image_is_reported(tmp_path) -> None:
     notes: list[str] = []
     path = write_csv(tmp_path / "a.csv", [row(i) for i in range(9)] + [row(9, "bad")])
     data = load_flows(path, tiny_schema(), note=notes.append)

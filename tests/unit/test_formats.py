@@ -140,7 +140,7 @@ def test_an_npz_may_have_its_channels_first_last_or_none(tmp_path, shape, read) 
     assert sorted(data.images.flatten().tolist()) == sorted(images.flatten().tolist())
 
 
-def test_an_npz_may_hold_both_splits(tmp_path) -> None:
+def test_an_npz_may_contain_both_splits(tmp_path) -> None:
     images = np.zeros((3, 4, 4), np.uint8)
     labels = np.array([[0], [1], [2]])
     np.savez(
@@ -175,7 +175,7 @@ def test_an_npz_may_hold_both_splits(tmp_path) -> None:
         ({"images": np.array([{}, {}]), "labels": np.zeros(2, int)}, "plain arrays"),
     ],
 )
-def test_an_npz_that_does_not_hold_images_and_labels_is_refused(tmp_path, arrays, message) -> None:
+def test_an_npz_without_images_and_labels_is_refused(tmp_path, arrays, message) -> None:
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(DataError, match=message):
         load(tmp_path / "set.npz")

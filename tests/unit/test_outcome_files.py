@@ -218,9 +218,7 @@ def test_a_wrong_network_of_a_model_is_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["dosfl", "dense"])
-def test_what_a_folder_holds_for_another_plan_is_not_taken_for_this_one(
-    name: str, tmp_path: Path
-) -> None:
+def test_an_outcome_of_another_plan_is_not_taken_for_this_one(name: str, tmp_path: Path) -> None:
     other = fixed_plan(seed=8)
     write_steps(fixed_steps(other), tmp_path / KINDS[DistilledSteps].file)
     write_distilled_model(fixed_model(other), tmp_path / KINDS[DistilledModel].file)

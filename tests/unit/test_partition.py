@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:
     assert first != lists(dirichlet(LABELS, 10, 5, 0.1, seed=2))
 
 
-def test_the_split_of_a_small_set_is_this_one_for_ever() -> None:
+def test_the_split_of_a_small_set_never_changes() -> None:
     labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
     assert lists(dirichlet(labels, 2, 3, 0.5, seed=0)) == [
         [2, 3, 4, 5, 8, 9, 10, 11],
@@ -107,7 +107,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
         dirichlet(LABELS, 5, 5, 0.1, seed=0)
 
 
-def test_a_site_may_hold_nothing_and_is_named() -> None:
+def test_a_site_may_be_empty() -> None:
     partition = dirichlet(torch.zeros(5, dtype=torch.int64), 1, 3, 1e-6, seed=0)
     assert sum(len(index) == 0 for index in partition.index) == 2
     assert all(len(index) for index in iid(6, 3, seed=0).index)
@@ -126,7 +126,7 @@ def test_a_column_names_the_sites() -> None:
     assert lists(partition) == [[1], [0, 2], [3]]
 
 
-def test_the_sites_hold_the_images_at_their_positions() -> None:
+def test_the_sites_have_the_images_at_their_positions() -> None:
     data = data_of(LABELS)
     partition = dirichlet(LABELS, 10, ["north", "south"], 0.3, seed=4)
     sites = partition.sites(data)
@@ -154,7 +154,7 @@ def test_a_partition_of_another_set_is_refused() -> None:
         iid(1000, 2, seed=0).sites(data_of(LABELS[:990]))
 
 
-def test_an_image_given_twice_is_refused() -> None:
+def test_an_image_of_two_sites_is_refused() -> None:
     with pytest.raises(DataError, match=r"found more than once: \[2\] \(1 in all\)"):
         Partition(("a", "b"), (torch.tensor([1, 2]), torch.tensor([2, 3])), 4)
 

@@ -95,7 +95,7 @@ def test_canonical_json_is_that_of_rfc_8785(value: Any, text: str) -> None:
         (0x43143FF3C1CB0959, "1424953923781206.2"),
     ],
 )
-def test_the_samples_of_numbers_in_rfc_8785_hold(bits: int, text: str) -> None:
+def test_numbers_are_written_as_in_the_samples_of_rfc_8785(bits: int, text: str) -> None:
     (value,) = struct.unpack(">d", struct.pack(">Q", bits))
     assert canonical_json(value) == text
 
@@ -137,7 +137,7 @@ def test_a_value_without_a_canonical_form_is_refused(value: Any, reason: str) ->
 # the Plan
 
 
-def test_the_digest_of_a_plan_is_this_for_ever() -> None:
+def test_the_digest_of_a_plan_never_changes() -> None:
     assert fixed_plan().digest == "885ca72c37dc2ced86eba23f2e2c8faa65b4a9e2d9e76fb7c26c3a3b6b6ed575"
 
 
@@ -273,7 +273,7 @@ def test_parts_that_do_not_agree_are_refused(message: str, bad: dict) -> None:
     assert re.search(message, validation_message(refusal.value))
 
 
-def test_every_wrong_field_is_told_at_once() -> None:
+def test_all_wrong_fields_are_reported_at_once() -> None:
     with pytest.raises(PlanError, match=r"`ipc` .*; found 0\n`wire` .*; found 'text'"):
         tiny_plan(ipc=0, wire="text")
 
@@ -336,7 +336,7 @@ def test_a_site_sends_its_share_of_images_and_one_more(ipc: int, sites: int, ima
     assert tiny_plan(ipc=ipc, sites=sites).local.images == images
 
 
-def test_images_that_are_asked_for_are_kept_and_none_are_sent_by_method_none() -> None:
+def test_a_given_number_of_images_is_used_and_method_none_sends_none() -> None:
     assert tiny_plan(local={"images": 7}).local.images == 7
     assert tiny_plan(local={"method": "none"}).local.images == 0
 
@@ -366,7 +366,7 @@ def with_probe(plan: Plan, **changes: Any) -> Plan:
     return plan.model_copy(update={"probe": plan.probe.model_copy(update=changes)})
 
 
-def test_the_probe_is_this_for_ever() -> None:
+def test_the_probe_never_changes() -> None:
     found = probe(fixed_plan(sketch=None))
     assert found.weights == "680af7dbfe3e7e506780729d97dec698405137892f2b192c89108b4560145d12"
     assert found.embedding == pytest.approx(EMBEDDING, rel=1e-3, abs=1e-3)
@@ -429,14 +429,14 @@ def sent_bytes(contribution: Contribution) -> int:
         {"steps": 0},
     ],
 )
-def test_the_foretold_bytes_are_those_that_a_site_with_every_class_sends(changes: dict) -> None:
+def test_the_estimated_bytes_are_those_that_a_site_with_every_class_sends(changes: dict) -> None:
     plan = tiny_plan(**changes)
     contribution = contribute(plan, tiny_data([3, 2, 4], plan=plan))
     assert sent_bytes(contribution) == cost(plan).bytes
     assert cost(plan).bytes < len(contribution_bytes(contribution)) <= cost(plan).file_bytes
 
 
-def test_the_foretold_work_counts_real_images_and_local_steps() -> None:
+def test_the_estimated_work_counts_real_images_and_local_steps() -> None:
     statistics = tiny_plan(steps=5, batch=4, local={"method": "none"})
     assert cost(statistics, images_per_class=3).forward_images == 3 * 5 * 3
     assert cost(statistics, images_per_class=9).forward_images == 3 * 5 * 4
@@ -589,7 +589,7 @@ def test_a_round_may_lack_sites() -> None:
     check_contributions(PLAN, ["b", "a"])
 
 
-def test_an_extension_stands_in_the_document_only_where_it_has_a_value() -> None:
+def test_an_extension_is_in_the_document_only_if_it_has_a_value() -> None:
     plain = tiny_plan()
     waits = plain.model_copy(update={"collection": Collection(quorum=2, deadline=60)})
     assert "collection" not in plain.model_dump(mode="json")

@@ -50,7 +50,7 @@ def test_philox_in_plain_python_gives_the_vector_that_its_authors_published() ->
         ),
     ],
 )
-def test_the_first_words_of_a_stream_are_these_for_ever(
+def test_the_first_words_of_a_stream_never_change(
     seed: int, purpose: Purpose, step: int, words: list[int]
 ) -> None:
     assert Stream.of(seed, purpose, step).words(4).tolist() == words
@@ -102,7 +102,7 @@ def test_shapes_fill_row_by_row_and_may_be_empty() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 1000])
-def test_a_permutation_holds_every_number_once(n: int) -> None:
+def test_a_permutation_contains_every_number_once(n: int) -> None:
     assert sorted(Stream.of(4, Purpose.BATCH, n).permutation(n).tolist()) == list(range(n))
 
 
@@ -122,7 +122,7 @@ def test_integers_are_below_their_bound(bound: int) -> None:
     assert len(found.unique()) >= min(bound, 900)
 
 
-def test_integers_are_these_for_ever() -> None:
+def test_integers_never_change() -> None:
     assert Stream.of(0, Purpose.BATCH).integers(10, 8).tolist() == [1, 8, 0, 3, 1, 4, 6, 3]
 
 
@@ -132,7 +132,7 @@ def test_streams_of_another_seed_purpose_or_step_differ() -> None:
     assert len(firsts) == len(names)
 
 
-def test_purposes_are_these_numbers_for_ever() -> None:
+def test_the_numbers_of_purposes_never_change() -> None:
     numbers = {1: "WEIGHTS", 2: "AUGMENT", 3: "SKETCH", 4: "PROBE", 5: "PARTICIPATION", 6: "SERVER"}
     numbers |= {
         16: "LOCAL_WEIGHTS",
@@ -157,7 +157,7 @@ def test_a_step_out_of_range_is_refused(step: int) -> None:
         Stream.of(0, Purpose.WEIGHTS, step)
 
 
-def test_derived_seeds_are_these_for_ever() -> None:
+def test_derived_seeds_never_change() -> None:
     assert derive(0, "site", "a") == 7335550314967764189
     assert derive(7, "site", "site-1") == 5875068540628416701
     assert derive(5, 1, 2) == 8327067363258887888
@@ -190,7 +190,7 @@ def test_participants_do_not_depend_on_the_order_of_the_names() -> None:
         assert len(found) == 1
 
 
-def test_participants_are_these_for_ever_and_every_site_has_its_turn() -> None:
+def test_participants_never_change_and_every_site_takes_part() -> None:
     first = [sorted(participants(0, step, SITES, 0.4)) for step in range(4)]
     assert first == [["b", "c"], ["a", "d"], ["b", "d"], ["a", "c"]]
     turns = [site for step in range(200) for site in participants(0, step, SITES, 0.4)]
@@ -211,7 +211,7 @@ def test_a_whole_round_neither_reads_nor_moves_the_global_generators() -> None:
     assert torch.equal(*outcomes)
 
 
-def test_normals_are_these_for_ever_and_standard() -> None:
+def test_normals_never_change_and_are_standard() -> None:
     assert Stream.of(0, Purpose.BASELINE).normals(4).tolist() == pytest.approx(
         [-1.0638394355773926, -0.4981825053691864, -1.0000221729278564, -0.16144970059394836],
         rel=1e-6,

@@ -63,7 +63,7 @@ def test_a_known_name_is_the_folder_of_that_name(tmp_path, monkeypatch) -> None:
     assert data.labels.tolist() == [0, 9]
 
 
-def test_an_unreachable_hub_is_said_with_what_to_do(monkeypatch) -> None:
+def test_an_unreachable_hub_is_reported_with_the_remedy(monkeypatch) -> None:
     monkeypatch.delenv("COLLABDM_DATA", raising=False)
     for name in ("cifar10", "someone/something"):
         with pytest.raises(

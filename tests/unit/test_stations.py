@@ -64,7 +64,7 @@ def experiment(data: str, **changes: Any) -> Experiment:
 # --- sites ---------------------------------------------------------------------------------------
 
 
-def test_every_file_is_a_site_that_holds_its_own_windows(two_files) -> None:
+def test_every_file_is_a_site_with_its_own_windows(two_files) -> None:
     found = stations(two_files, SCHEMA)
     assert found.split is not None
     assert found.split.names == ("north", "south")
@@ -107,7 +107,7 @@ def test_only_the_values_that_are_named_are_sites_and_the_other_rows_are_nowhere
     assert not caplog.text
 
 
-def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_data(
+def test_a_table_that_does_not_exist_is_looked_for_in_the_data_folder(
     tmp_path, monkeypatch
 ) -> None:
     (tmp_path / "data" / "flows").mkdir(parents=True)
@@ -130,7 +130,7 @@ def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_dat
         stations("flows/b.csv", SCHEMA)
 
 
-def test_a_random_split_is_another_for_every_seed(two_files) -> None:
+def test_a_random_split_depends_on_the_seed(two_files) -> None:
     schema = SCHEMA.model_copy(update={"split": "random"})
     first, again, other = (
         stations(two_files, schema, seed=seed).train.images for seed in (1, 1, 2)
@@ -268,7 +268,7 @@ def test_the_demonstration_writes_synthetic_traffic_that_differs_between_station
 # --- small images --------------------------------------------------------------------------------
 
 
-def test_rates_of_small_images_are_filled_in_only_where_nothing_is_said() -> None:
+def test_rates_of_small_images_are_filled_in_only_if_none_are_given() -> None:
     assert with_rates({}, 32) == {}
     assert with_rates({"ipc": 2}, 16) == {
         "ipc": 2,
