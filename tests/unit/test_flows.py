@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from traffic import row, tiny_schema, write_csv
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD, LEAKING
-from collabdm.data.flows.draft import draft, schema_of
+from collabdm.data.flows.draft import draft
 from collabdm.data.flows.images import load_flows
+from collabdm.data.flows.schemas import schema_of
 from collabdm.data.flows.synthetic import (
     NAMES,
     PROFILES,
