@@ -37,8 +37,19 @@ from collabdm.planning.make import make_plan
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.settings import merge_settings, new_plan
 from collabdm.report.gathering import OWN, parts_of
-from collabdm.rounds.contributions import ContributionFiles, contribution_limit, parse_contribution, read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_path, prepare_site
+from collabdm.rounds.contributions import (
+    ContributionFiles,
+    contribution_limit,
+    parse_contribution,
+    read_contribution,
+)
+from collabdm.rounds.exchange import (
+    Site,
+    contribute_file,
+    distill_files,
+    picture_path,
+    prepare_site,
+)
 from collabdm.rounds.policy import Policy, PolicyError, preview_contribution
 from collabdm.scoring.outcomes import KINDS
 from collabdm.seeds import Purpose, Stream, derive

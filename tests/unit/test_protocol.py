@@ -22,7 +22,12 @@ from tiny import (
 )
 
 from collabdm.documents.canonical_json import canonical_json
-from collabdm.documents.contribution import Contribution, Statistics, check_contribution, check_contributions
+from collabdm.documents.contribution import (
+    Contribution,
+    Statistics,
+    check_contribution,
+    check_contributions,
+)
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.flow_schema import FlowSchema, Number
 from collabdm.documents.frozen_model import validation_message

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from collabdm.cli.console import Bars
-from collabdm.data.decoding import read_image
+from collabdm.data.image_files import read_image
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.specs import NetworkSpec

@@ -9,7 +9,12 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import decode_document, encode_document, read_limited
 from collabdm.documents.extra_tensors import check_extra_tensors
 from collabdm.documents.frozen_model import validation_message
-from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader, check_header, provenance_fields
+from collabdm.documents.outcome_files import (
+    DISTILLED_LIMIT,
+    DistilledHeader,
+    check_header,
+    provenance_fields,
+)
 from collabdm.documents.outcomes import DISTILLED_MODEL_VERSION, DistilledModel
 from collabdm.documents.plan_file import embedded_plan
 from collabdm.documents.specs import NetworkSpec

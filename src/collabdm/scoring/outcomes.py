@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collabdm.documents.outcome_files import read_distilled, read_steps, write_distilled, write_steps
+from collabdm.documents.outcome_files import (
+    read_distilled,
+    read_steps,
+    write_distilled,
+    write_steps,
+)
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
