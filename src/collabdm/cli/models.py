@@ -17,7 +17,7 @@ from collabdm.lab.results import read_results
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
 from collabdm.progress import Progress, Stage
-from collabdm.scoring.trained_model import TrainedModel, origin, read_model, weights_of
+from collabdm.scoring.trained_model import TrainedModel, origin, read_model, state_tensors
 from collabdm.scoring.training import Recipe, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
 
@@ -56,7 +56,7 @@ def train_model(distilled: DistilledSet, name: str, training: Training, bars: Ba
     provenance |= {"recipe": recipe.model_dump(mode="json"), "seed": training.seed}
     if plan.flows is not None:
         provenance["flows"] = plan.flows.model_dump(mode="json")  # how `classify` reads tables
-    weights = weights_of(network)
+    weights = state_tensors(network)
     return TrainedModel(training.network, plan.image, plan.classes, weights, provenance, versions())
 
 

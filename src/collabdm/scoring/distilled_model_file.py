@@ -19,7 +19,7 @@ from collabdm.documents.outcomes import DISTILLED_MODEL_VERSION, DistilledModel
 from collabdm.documents.plan_file import embedded_plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
-from collabdm.matching.weights import weights_declared
+from collabdm.matching.weights import declare_weights
 
 
 class DistilledModelHeader(DistilledHeader):
@@ -51,7 +51,7 @@ def read_distilled_model(path: Path | str) -> DistilledModel:
     check_header(where, header, plan)
     try:
         spec = NetworkSpec.model_validate(header.network)
-        check_extra_tensors(weights_declared(spec, plan), tensors, "the model")
+        check_extra_tensors(declare_weights(spec, plan), tensors, "the model")
         return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
     except ValidationError as error:
         raise DocumentError(f"{where}: network: {validation_message(error)}") from error
