@@ -1,5 +1,8 @@
 """The errors of the package: the expected value, the value found, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class CollabDMError(ValueError):
     """The base of all errors that the package raises on purpose."""
@@ -23,3 +26,13 @@ class ProbeError(CollabDMError):
 
 class OutputError(CollabDMError):
     """A file or folder cannot be written."""
+
+
+def did_you_mean(text: str, names: Iterable[str]) -> str:
+    """The end of a message: a question with the nearest of several names; empty if none is near.
+
+    >>> did_you_mean("papr", ["paper", "short"])
+    ': did you mean paper?'
+    """
+    nearest = difflib.get_close_matches(text, names, 1)
+    return f": did you mean {nearest[0]}?" if nearest else ""

@@ -21,7 +21,7 @@ from collabdm.export.dataset import Card, export
 from collabdm.export.onnx import onnx_bytes
 from collabdm.images import ImageSet
 from collabdm.scoring.evaluation import Score
-from collabdm.scoring.trained_model import read_model, weights_of, write_model
+from collabdm.scoring.trained_model import read_model, state_tensors, write_model
 from collabdm.scoring.training import training_set
 from collabdm.seeds import Purpose, Stream
 
@@ -178,7 +178,7 @@ def test_the_same_training_gives_the_same_model(tmp_path) -> None:
     for name in "ab":
         done("train", tmp_path / "set.safetensors", "--epochs", "2", "--recipe", "strong", "-o", tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert set(weights_of(read_model(tmp_path / "a").network())) == set(read_model(tmp_path / "a").weights)
+    assert set(state_tensors(read_model(tmp_path / "a").network())) == set(read_model(tmp_path / "a").weights)
 
 
 @pytest.mark.parametrize(

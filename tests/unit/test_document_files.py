@@ -36,7 +36,12 @@ from collabdm.checkpoint import Checkpoint
 from collabdm.documents.atomic_write import atomic_write_with, check_writable
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import contribution_bytes, write_contribution
-from collabdm.documents.outcome_files import read_distilled, read_steps, write_distilled, write_steps
+from collabdm.documents.outcome_files import (
+    read_distilled,
+    read_steps,
+    write_distilled,
+    write_steps,
+)
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan, write_plan

@@ -94,7 +94,7 @@ def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_dat
     write_csv(tmp_path / "flows" / "a.csv", rows_of("a", 0)[:60])
     assert table_path("flows/a.csv") == Path("flows/a.csv")  # what is there as it is said goes first
     with pytest.raises(
-        DataError, match=r"flows/b\.csv should be a table of flows; nothing is there, nor in COLLABDM_DATA"
+        DataError, match=r"flows/b\.csv should be a table of flows; it does not exist, nor in COLLABDM_DATA"
     ):
         stations("flows/b.csv", SCHEMA)
     monkeypatch.delenv("COLLABDM_DATA")
@@ -133,10 +133,10 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
     [
         ("{0},{0}", None, "files or folders differ in name"),
         ("", None, "files or folders differ in name"),
-        ("{0},{1}", "station", "should stand with one table; found 2"),
+        ("{0},{1}", "station", "should be used with one table; found 2"),
         ("{0}", "place", "`place` missing"),
         ("{0}", "station=", "should be NAME, or NAME=VALUE,VALUE; found 'station='"),
-        ("{0}", "station=north,west", "should hold north, west; no west there"),
+        ("{0}", "station=north,west", "should contain north, west; found no west in it"),
         ("{0}", "seq", "at most 5 sites; found `0`, `1`"),
         ("{2}", None, "images of 2 rows for training and for the test; found 3 and 0"),
     ],

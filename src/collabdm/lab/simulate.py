@@ -43,7 +43,13 @@ from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.exchange import data_digest
 from collabdm.rounds.resumable import ResumableRun
-from collabdm.scoring.evaluation import EvaluationConfig, evaluate, for_as_many_steps, random_baselines, score
+from collabdm.scoring.evaluation import (
+    EvaluationConfig,
+    evaluate,
+    for_as_many_steps,
+    random_baselines,
+    score,
+)
 from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
 from collabdm.seeds import Purpose, Stream
 
