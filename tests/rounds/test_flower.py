@@ -30,7 +30,7 @@ from collabdm.flower.settings import SettingsError
 from collabdm.flower.wire import (
     BYTES,
     DOCUMENT,
-    SAID,
+    HEADER,
     Answer,
     answer_content,
     plan_content,
@@ -187,7 +187,7 @@ def refusal_of(node: Node, plan: bytes = plan_bytes(PLAN)) -> str:
     (reply,) = grid.pull_messages(["message-0"])
     assert not reply.has_error()
     assert DOCUMENT not in reply.content
-    return str(reply.content[SAID]["refusal"])
+    return str(reply.content[HEADER]["refusal"])
 
 
 def test_a_policy_is_obeyed(data, tmp_path) -> None:
@@ -404,16 +404,16 @@ FAULTS: dict[str, tuple[Callable[[], Node], str]] = {
     "another plan": (lambda: saying("west", of_another_plan()), "it answers another plan"),
     "too large": (lambda: saying("west", too_large()), "should have at most"),
     "the name of another": (lambda: saying("west", content_of("north")), "found one of 'north'"),
-    "no records": (lambda: records(RecordDict()), "should say its site"),
+    "no records": (lambda: records(RecordDict()), "should contain the name of its site"),
     "other records": (
-        lambda: records(RecordDict({SAID: ArrayRecord()})),
-        "should say its site",
+        lambda: records(RecordDict({HEADER: ArrayRecord()})),
+        "should contain the name of its site",
     ),
     "two arrays": (
         lambda: records(
             RecordDict(
                 {
-                    SAID: ConfigRecord({"site": "west", "refusal": ""}),
+                    HEADER: ConfigRecord({"site": "west", "refusal": ""}),
                     DOCUMENT: ArrayRecord({BYTES: torch_array(), "more": torch_array()}),
                 }
             )
@@ -469,8 +469,8 @@ def test_of_two_answers_the_first_stays(data, tmp_path, caplog) -> None:
     )
     assert outcome.state == "complete"
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
-    assert "an answer to no question came; it is dropped" in outcome.notes
-    first = "two nodes say that they are 'west', 103 and then 104, something else: the first answer stays"
+    assert "an answer to no question arrived: it is dropped" in outcome.notes
+    first = "two nodes answer as 'west', 103 and then 104, with different contributions: the first counts"
     assert first in outcome.notes
 
 
@@ -482,8 +482,8 @@ def test_two_nodes_with_one_name_are_named_and_the_first_stays(data, tmp_path, c
     assert outcome.nodes == {site: 100 + k for k, site in enumerate(SITES)}
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
     assert set(outcome.notes) <= {
-        "two nodes say that they are 'west', 103 and then 200, something else: the first answer stays",
-        "two nodes say that they are 'north', 101 and then 201, the same: the first answer stays",
+        "two nodes answer as 'west', 103 and then 200, with different contributions: the first counts",
+        "two nodes answer as 'north', 101 and then 201, with the same contribution: the first counts",
     }
     assert outcome.notes
 
@@ -494,8 +494,8 @@ def test_a_node_with_a_name_that_the_plan_does_not_have_is_nobody(data, tmp_path
     outcome = gather(grid, tmp_path)
     assert (outcome.state, outcome.missing, outcome.refused) == ("enough", ("west",), {})
     assert outcome.notes == (
-        "node 50 says that it is 'stranger', whom the plan does not name: its answer is dropped",
-        "node 51 says that it is '../west', whom the plan does not name: its answer is dropped",
+        "node 50 answers as 'stranger', which is not a site of the plan: its answer is dropped",
+        "node 51 answers as '../west', which is not a site of the plan: its answer is dropped",
     )
     assert grid.hours.seconds == pytest.approx(DEADLINE)  # the real one may still come
 
@@ -507,7 +507,7 @@ def test_a_site_that_is_bound_to_a_node_answers_from_there_alone(data, tmp_path,
     grid = InProcess(nodes)
     outcome = serve(grid, settings(tmp_path, nodes=bound, distill=False), grid.hours.clock)
     assert (outcome.state, outcome.came) == ("complete", SITES)
-    assert outcome.notes == ("node 50 says that it is 'west', whose node is 103: its answer is dropped",)
+    assert outcome.notes == ("node 50 answers as 'west', whose node is 103: its answer is dropped",)
     assert contribution_path(tmp_path / "round", "west").read_bytes() == content_of("west")
     failed = InProcess(honest(data) | {103: failing(8, 9, honest(data)[103])})
     (tmp_path / "more").mkdir()
@@ -584,7 +584,7 @@ def test_without_a_quorum_the_missing_are_named_and_what_came_is_kept(data, tmp_
     grid = InProcess({100: honest(data)[100], 101: honest(data)[101]})
     with pytest.raises(CollectionError, match=r"missing: south, west") as error:
         serve(grid, settings(tmp_path), grid.hours.clock)
-    assert "2 sites came (east, north)" in str(error.value)
+    assert "2 sites contributed (east, north)" in str(error.value)
     assert not outcome_path(PLAN, tmp_path / "round").exists()
     assert len(list((tmp_path / "round" / "contributions").iterdir())) == 2
     assert json.loads((tmp_path / "round" / "collection.json").read_text())["missing"] == [
