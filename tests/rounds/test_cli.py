@@ -336,7 +336,7 @@ def test_the_help_of_simulate_shows_the_defaults_of_an_experiment() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "Commands"),
+        ((), "Organiser"),
         (("nothing",), "No such command 'nothing'"),
         (("plan",), "Missing option"),
         (("plan", "-o", "x", "--nothing"), "--nothing"),
@@ -377,7 +377,7 @@ def stop_by_hand(folder: Path, *arguments: object) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "stopped; the same command goes on where it stood" in err
+    assert "stopped; the same command resumes the work" in err
     assert "Traceback" not in err
     assert out == ""
 
@@ -553,7 +553,7 @@ def test_a_refused_folder_is_left_as_it_was(simulated) -> None:
 @pytest.mark.parametrize("words", ['networks = "ConvNet"\ncompare = "localdm, random"', "beta = 0"])
 def test_a_configuration_may_use_the_words_of_the_options(words, tmp_path, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr("collabdm.cli.simulation.run_simulation", lambda experiment, *_: asked.append(experiment))
+    monkeypatch.setattr("collabdm.cli.simulating.run_simulation", lambda experiment, *_: asked.append(experiment))
     keys = tomllib.loads(words)
     lines = [line for line in CONFIG.splitlines() if line.split(" = ")[0] not in keys]
     (tmp_path / "words.toml").write_text("\n".join([words, *lines]).replace("batch = 4", 'batch = "all"'))
@@ -623,7 +623,7 @@ def test_the_demonstration_runs_its_settings_through_simulate(tmp_path, monkeypa
     for line in (small.method, "localdm", "random real", "site-1 alone", "all the data"):
         assert line in result.out
     again = simulate(small, tmp_path / "again")
-    assert json.loads(json.dumps(again["scores"])) == results["scores"]
+    assert again.document()["scores"] == results["scores"]
     with Image.open(io.BytesIO((tmp_path / "demo" / "distilled.png").read_bytes())) as picture:
         assert picture.format == "PNG"
 

@@ -148,14 +148,13 @@ def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> No
     words = ("check", "plan.json", "--data", "mine.npz", "--site", "north")
     good = run(*words)
     assert good.code == 0
-    assert {row[0]: row[1] for row in cells(good.out)}[
-        "would send: classes"
-    ] == "cat: 4, dog: 3, owl: 2"
-    monkeypatch.setattr("collabdm.cli.check.check_flower", lambda: "flwr")
+    rows = {row[0]: row[1] for row in cells(good.out)}
+    assert rows["would send: classes"] == "cat: 4, dog: 3, owl: 2"
+    monkeypatch.setattr("collabdm.cli.checking.check_flower", lambda: "flwr")
     Path("site.toml").write_text("raw_images = false\n")
     bad = run(
         *words, "--policy", "site.toml", "--key", "none", "--server", f"127.0.0.1:{free_port()}"
     )
     assert bad.code == 2
     assert bad.out.count("WRONG") == 3
-    assert "key, server, plan, data, policy should be mended before the round" in bad.err
+    assert "key, server, policy should be corrected before the round; see the table" in bad.err

@@ -223,19 +223,19 @@ def test_an_error_at_a_site_tells_nothing_of_its_files(data, tmp_path, caplog) -
 WRONG_SETTINGS: dict[str, tuple[dict[str, object], str]] = {
     "misspelt": (
         {"polcy": "site.toml"},
-        "`polcy` is not a setting of the node: did you mean `policy`?",
+        "`polcy` is not a setting of the node: did you mean policy?",
     ),
     "capital": (
         {"Policy": "site.toml"},
-        "`Policy` is not a setting of the node: did you mean `policy`?",
+        "`Policy` is not a setting of the node: did you mean policy?",
     ),
     "plural": (
         {"policies": "site.toml"},
-        "`policies` is not a setting of the node: did you mean `policy`?",
+        "`policies` is not a setting of the node: did you mean policy?",
     ),
     "underscore": (
         {"partition_id": 1},
-        "`partition_id` is not a setting of the node: did you mean `partition-id`?",
+        "`partition_id` is not a setting of the node: did you mean partition-id?",
     ),
     "unknown": (
         {"colour": "red"},
@@ -662,11 +662,11 @@ WRONG_RUNS: dict[str, tuple[dict[str, object], str]] = {
     "folder": ({"folder": "here"}, "`folder` of the run should be an absolute path; found 'here'"),
     "misspelt": (
         {"distil": False},
-        "`distil` is not a setting of the run: did you mean `distill`?",
+        "`distil` is not a setting of the run: did you mean distill?",
     ),
     "underscore": (
         {"allow_missing": True},
-        "`allow_missing` is not a setting of the run: did you mean `allow-miss",
+        "`allow_missing` is not a setting of the run: did you mean allow-missing?",
     ),
     "unknown": (
         {"colour": "red"},

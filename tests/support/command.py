@@ -11,8 +11,7 @@ from unittest.mock import patch
 import pytest
 from pictures import draw, pixels
 
-from collabdm.cli import console as screen
-from collabdm.cli import main as cli
+from collabdm.cli import console, main
 
 NETWORK = "ConvNet:width=8,depth=1"
 TINY = ("--ipc", "1", "--steps", "3", "--batch", "4", "--local-steps", "2", "--passes", "2", "--network", NETWORK)
@@ -35,12 +34,12 @@ def run(*arguments: object) -> Result:
     argv = ["collabdm", *map(str, arguments)]
     with (
         patch.object(sys, "argv", argv),
-        patch.object(cli.console, "_width", 160),
+        patch.object(console.console, "_width", 160),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as stopped,
     ):
-        cli.main()
+        main.main()
     return Result(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
 
 
@@ -66,4 +65,4 @@ def picture_folder(root: Path, side: int = 8, channels: int = 3, **counts: int) 
 
 def watched(progress: Callable[[str, int, int], None]) -> contextlib.AbstractContextManager[object]:
     """Call `progress` with every step that a command reports, in place of its bars."""
-    return patch.object(screen.Bars, "__call__", lambda _, *step: progress(*step))
+    return patch.object(console.Bars, "__call__", lambda _, *step: progress(*step))

@@ -11,7 +11,7 @@ from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
 from collabdm.matching.networks import build, seed_weights
-from collabdm.matching.weights import weights_of
+from collabdm.matching.weights import float_weights
 from collabdm.methods.collabdm import contribute
 from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
@@ -121,4 +121,4 @@ def fixed_model(plan: Plan, spec: NetworkSpec = NETWORK) -> DistilledModel:
     """Weights that no training moved."""
     network = build(spec, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(7, Purpose.NETWORK))
-    return DistilledModel(weights_of(network), spec, plan, {"site-1": [3, 0, 5]}, "dense", VERSIONS)
+    return DistilledModel(float_weights(network), spec, plan, {"site-1": [3, 0, 5]}, "dense", VERSIONS)

@@ -22,7 +22,7 @@ from collabdm.lab.settings import simulation
 from collabdm.matching.augment import identity
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.run_context import RunContext
-from collabdm.matching.weights import load_weights, network_of, weights_of
+from collabdm.matching.weights import float_weights, load_weights, trained_network
 from collabdm.methods import collabdm as collab
 from collabdm.methods import coreset
 from collabdm.methods.base import parse_options
@@ -37,8 +37,19 @@ from collabdm.planning.make import make_plan
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.settings import merge_settings, new_plan
 from collabdm.report.gathering import OWN, parts_of
-from collabdm.rounds.contributions import ContributionFiles, contribution_limit, parse_contribution, read_contribution
-from collabdm.rounds.exchange import Site, contribute_file, distill_files, picture_path, prepare_site
+from collabdm.rounds.contributions import (
+    ContributionFiles,
+    contribution_limit,
+    parse_contribution,
+    read_contribution,
+)
+from collabdm.rounds.exchange import (
+    Site,
+    contribute_file,
+    distill_files,
+    picture_path,
+    prepare_site,
+)
 from collabdm.rounds.policy import Policy, PolicyError, preview_contribution
 from collabdm.scoring.outcomes import KINDS
 from collabdm.seeds import Purpose, Stream, derive
@@ -429,14 +440,14 @@ def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_ima
     seed_weights(fresh, Stream.of(derive(plan.seed, "dense"), Purpose.NETWORK))
     with torch.no_grad():
         wanted = ensemble(x)
-        before, after = (softened(f(x), wanted, 20.0) for f in (fresh, network_of(made)))
+        before, after = (softened(f(x), wanted, 20.0) for f in (fresh, trained_network(made)))
     assert float(after) < 0.2 * float(before)
     assert set(seen) == {"site-0", "site-1", "ensemble", "counted ensemble", "epoch"}
 
 
 def test_the_original_client_network_has_as_many_parameters_as_published() -> None:
     network = build(NetworkSpec(norm="none", pooling="max"), (3, 32, 32), 10)
-    assert sum(value.numel() for value in weights_of(network).values()) == 319_242
+    assert sum(value.numel() for value in float_weights(network).values()) == 319_242
 
 
 # the strawman

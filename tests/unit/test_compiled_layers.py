@@ -16,7 +16,7 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
 from collabdm.matching import compute
 from collabdm.matching.compiled_layers import run_fused
-from collabdm.matching.compute import CHUNKS, Compute
+from collabdm.matching.compute import IMAGES_PER_PASS, Compute
 from collabdm.matching.embedding import Sampling, plan_embedding
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.run_context import RunContext
@@ -121,20 +121,20 @@ def test_compiled_is_what_is_not_compiled(compare) -> None:
 @pytest.mark.parametrize("size", [1, 7, 70, 200])
 def test_the_number_of_images_in_a_pass_does_not_matter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = means(Compute(compiled=False))
-    monkeypatch.setitem(CHUNKS, "cpu", (size, size))
-    monkeypatch.setattr(compute, "SMALL", 1)
+    monkeypatch.setitem(IMAGES_PER_PASS, "cpu", (size, size))
+    monkeypatch.setattr(compute, "FEW_ACTIVATIONS", 1)
     torch.testing.assert_close(means(Compute(compiled=False)), plain, rtol=1e-5, atol=1e-5)
 
 
 def test_images_of_few_activations_go_in_larger_passes() -> None:
-    few, many = Compute().chunk(True, 43_000 // 4), Compute().chunk(True, 10**6)
-    assert (few, many) == (4 * CHUNKS["cpu"][1], CHUNKS["cpu"][1])
+    few, many = Compute().images_per_pass(True, 43_000 // 4), Compute().images_per_pass(True, 10**6)
+    assert (few, many) == (4 * IMAGES_PER_PASS["cpu"][1], IMAGES_PER_PASS["cpu"][1])
 
 
 def test_too_little_memory_makes_the_passes_smaller_and_is_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compute, "SMALL", 1)
+    monkeypatch.setattr(compute, "FEW_ACTIVATIONS", 1)
     plan = make_plan(("cat", "dog"), ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,)), pae=1)
     embedding = plan_embedding(plan, Compute(compiled=False))
     room = 9

@@ -20,7 +20,8 @@ from collabdm.errors import DataError, OutputError, PlanError
 from collabdm.export.dataset import Card, export
 from collabdm.export.onnx import onnx_bytes
 from collabdm.images import ImageSet
-from collabdm.scoring.trained_model import read_model, weights_of, write_model
+from collabdm.scoring.evaluation import Score
+from collabdm.scoring.trained_model import read_model, state_tensors, write_model
 from collabdm.scoring.training import training_set
 from collabdm.seeds import Purpose, Stream
 
@@ -88,11 +89,8 @@ def test_a_torch_data_set_of_the_folder_gives_the_same_tensors(tmp_path) -> None
 
 def test_the_card_says_what_may_be_said(tmp_path) -> None:
     made = coloured(2)
-    results = {
-        "data": "digits",
-        "scores": [{"what": "collabdm", "network": "ConvNet", "mean": 0.5, "std": 0.01, "n": 3}],
-    }
-    export(made, tmp_path / "a", card=Card("cc-by-4.0", True, results))
+    scores = (Score("collabdm", "ConvNet", (0.49, 0.5, 0.51), 6),)
+    export(made, tmp_path / "a", card=Card("cc-by-4.0", True, scores, "digits"))
     export(made, tmp_path / "b")
     full, bare = ((tmp_path / name / "README.md").read_text() for name in "ab")
     assert "license: cc-by-4.0" in full
@@ -180,7 +178,7 @@ def test_the_same_training_gives_the_same_model(tmp_path) -> None:
     for name in "ab":
         done("train", tmp_path / "set.safetensors", "--epochs", "2", "--recipe", "strong", "-o", tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert set(weights_of(read_model(tmp_path / "a").network())) == set(read_model(tmp_path / "a").weights)
+    assert set(state_tensors(read_model(tmp_path / "a").network())) == set(read_model(tmp_path / "a").weights)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from collabdm.errors import DataError, PlanError
 from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
 from collabdm.matching.networks import build, seed_weights
 from collabdm.scoring.confusion import Confusion
-from collabdm.scoring.trained_model import TrainedModel, read_model, weights_of, write_model
+from collabdm.scoring.trained_model import TrainedModel, read_model, state_tensors, write_model
 from collabdm.seeds import Purpose, Stream
 
 SPEC = NetworkSpec(width=8, depth=1)
@@ -30,7 +30,7 @@ def untrained(schema: FlowSchema | None = None) -> TrainedModel:
     network = build(SPEC, IMAGE.shape, 2)
     seed_weights(network, Stream.of(0, Purpose.NETWORK))
     carried = {} if schema is None else {"flows": schema.model_dump(mode="json")}
-    return TrainedModel(SPEC, IMAGE, ("ok", "bad"), weights_of(network), carried)
+    return TrainedModel(SPEC, IMAGE, ("ok", "bad"), state_tensors(network), carried)
 
 
 # --- counts --------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_class_windows_hold_rows_of_one_class_in_order() -> None:
     found = windows(flows_of([0, 1, 0, 0, 1, 0, 0]), tiny_schema())
     assert found.labels.tolist() == [0, 0, 1]
     assert found.images[:, 0, 0, [0, 3]].tolist() == [[0, 2], [3, 5], [1, 4]]
-    assert (found.mixed, found.left) == (0, 1)
+    assert (found.mixed, found.leftover) == (0, 1)
 
 
 def test_stream_windows_take_rows_as_they_come_and_the_majority_names_them() -> None:
@@ -165,9 +165,9 @@ def test_every_row_is_in_an_image_or_counted(split: str) -> None:
     train, test = windows(flows, schema, "train"), windows(flows, schema, "test")
     if split == "time":
         images = (len(train.labels) + len(test.labels)) * schema.flows
-        assert images + train.left + test.left + train.beside == 101
+        assert images + train.leftover + test.leftover + train.adjacent == 101
     elif split == "random":
-        assert (len(train.labels) + len(test.labels)) * schema.flows + train.left == 101
+        assert (len(train.labels) + len(test.labels)) * schema.flows + train.leftover == 101
         assert not {int(f) for f in train.first} & {int(f) for f in test.first}
         assert len(test.labels) == (len(train.labels) + len(test.labels)) // 3
     else:
@@ -305,23 +305,25 @@ def test_rows_are_sorted_by_time(tmp_path) -> None:
 
 def test_rows_of_a_station_are_picked_by_a_column(tmp_path) -> None:
     path = write_csv(tmp_path / "a.csv", [row(i, station=i % 3) for i in range(9)])
-    flows, tally = read_flows(path, tiny_schema(), Reading(where=("station", "2")))
+    flows, tally = read_flows(path, tiny_schema(), Reading(rows=("station", "2")))
     assert len(flows) == 3
-    assert tally.lines() == ["rows left to others, with another station than 2: 6"]
-    with pytest.raises(DataError, match="should have rows, of station 7; found none"):
-        read_flows(path, tiny_schema(), Reading(where=("station", "7")))
+    assert tally.lines() == ["rows left out, where `station` is not 2: 6"]
+    with pytest.raises(
+        DataError, match="should have rows with station 7; found none; rows left out, where `station` is not 7: 9"
+    ):
+        read_flows(path, tiny_schema(), Reading(rows=("station", "7")))
 
 
 def test_a_class_without_an_image_is_told(tmp_path) -> None:
-    told: list[str] = []
+    notes: list[str] = []
     data = load_flows(write_csv(tmp_path / "a.csv", [row(i) for i in range(9)] + [row(9, "bad")]), tiny_schema(),
-                      told=told.append)  # fmt: skip
+                      note=notes.append)  # fmt: skip
     assert data.counts().tolist() == [4, 0]
-    assert told == [
+    assert notes == [
         "no image of class `bad`: 1 rows in the whole table",
-        "4 images for train of 10 rows; rows that fill none: 2; left out beside the test: 0",
+        "4 images for train of 10 rows; rows left over: 2; left out next to the test: 0",
     ]
-    with pytest.raises(DataError, match="should give an image of 2 rows for train; found 1 rows that give none"):
+    with pytest.raises(DataError, match="should yield an image of 2 rows for train; found 1 rows that yield none"):
         load_flows(write_csv(tmp_path / "b.csv", [row(1)]), tiny_schema())
 
 
@@ -392,7 +394,7 @@ def test_the_subset_of_5g_nidd_is_read_by_the_built_in_schema(real_data) -> None
     flows, tally = read_flows(path, FIVE_G_NIDD)
     assert torch.bincount(flows.labels).tolist() == [1789, 475, 392, 1522, 258]
     assert tally.lines() == []
-    held = {k: len(read_flows(path, FIVE_G_NIDD, Reading(where=("BaseStation", str(k))))[0]) for k in (0, 1, 2)}
+    held = {k: len(read_flows(path, FIVE_G_NIDD, Reading(rows=("BaseStation", str(k))))[0]) for k in (0, 1, 2)}
     assert held == {0: 1968, 1: 1610, 2: 858}
 
 

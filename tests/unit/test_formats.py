@@ -105,14 +105,14 @@ def test_paths_without_images_are_refused_with_what_was_found(tmp_path) -> None:
     (tmp_path / "none" / "a" / "notes.txt").write_text("no image")
     (tmp_path / "notes.txt").write_text("no data")
     for path, message in {
-        "absent": "nothing is there",
+        "absent": "it does not exist",
         "empty": "found 0 subfolders",
         "none": "found 1 subfolders",
         "notes.txt": r"found a `\.txt` file",
     }.items():
         with pytest.raises(DataError, match=message):
             load(tmp_path / path)
-    with pytest.raises(DataError, match="nothing is there"):
+    with pytest.raises(DataError, match="it does not exist"):
         load(str(tmp_path / "absent"))
 
 

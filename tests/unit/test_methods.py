@@ -21,7 +21,7 @@ from collabdm.images import ImageSet, as_float
 from collabdm.matching import compute
 from collabdm.matching.augment import expand
 from collabdm.matching.class_statistics import merge
-from collabdm.matching.compute import CHUNKS, Compute
+from collabdm.matching.compute import IMAGES_PER_PASS, Compute
 from collabdm.matching.embedding import class_means, plan_embedding
 from collabdm.matching.loop import Target, learning_rate, matching_loss
 from collabdm.matching.run_context import RunContext
@@ -365,8 +365,8 @@ def test_gradients_in_chunks_of_classes_are_the_gradient(
     plan = tiny_plan(images="float32", **changes)
     sent = answers(plan, SKEWED)
     whole = distill(plan, sent).images.images
-    monkeypatch.setitem(CHUNKS, "cpu", (5, chunk))
-    monkeypatch.setattr(compute, "SMALL", 1)
+    monkeypatch.setitem(IMAGES_PER_PASS, "cpu", (5, chunk))
+    monkeypatch.setattr(compute, "FEW_ACTIVATIONS", 1)
     torch.testing.assert_close(distill(plan, sent).images.images, whole, rtol=1e-4, atol=1e-4)
 
 

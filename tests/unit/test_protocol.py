@@ -22,7 +22,12 @@ from tiny import (
 )
 
 from collabdm.documents.canonical_json import canonical_json
-from collabdm.documents.contribution import Contribution, Statistics, check_contribution, check_contributions
+from collabdm.documents.contribution import (
+    Contribution,
+    Statistics,
+    check_contribution,
+    check_contributions,
+)
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.flow_schema import FlowSchema, Number
 from collabdm.documents.frozen_model import validation_message
@@ -340,7 +345,7 @@ def test_a_plan_changed_after_its_probe_was_made_is_refused(change: dict) -> Non
 
 
 def test_a_plan_without_a_probe_is_refused() -> None:
-    with pytest.raises(ProbeError, match="should carry a probe; found none"):
+    with pytest.raises(ProbeError, match="should contain a probe; found none"):
         check_probe(fixed_plan())
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,9 +14,9 @@ from PIL import Image
 
 from browser import state_of
 from collabdm.errors import DocumentError
-from collabdm.lab.reproduce.findings import Found
-from collabdm.lab.reproduce.grids import Grid, Published, cells_of, picture_of, pictured
-from collabdm.lab.reproduce.records import append
+from collabdm.lab.reproduce.grid_results import Entry
+from collabdm.lab.reproduce.grids import Cell, Grid, Published, cells_of, picture_of, pictured
+from collabdm.lab.reproduce.records import CellRecord, append
 from collabdm.report.results import (
     figures,
     holds_results,
@@ -25,8 +26,17 @@ from collabdm.report.results import (
     write_results,
 )
 
-SETTINGS = {"data": "digits", "sites": 2, "compare": (), "test_per_class": 3, "plan": {"steps": 4, "ipc": 1}}
-AXES = {"data": {"Digits": {}, "<b>Others</b>": {"side": 9}}, "beta": {"0.1": {"beta": 0.1}, "0.5": {"beta": 0.5}}}
+SETTINGS = {
+    "data": "digits",
+    "sites": 2,
+    "compare": (),
+    "test_per_class": 3,
+    "plan": {"steps": 4, "ipc": 1},
+}
+AXES = {
+    "data": {"Digits": {}, "<b>Others</b>": {"side": 9}},
+    "beta": {"0.1": {"beta": 0.1}, "0.5": {"beta": 0.5}},
+}
 LINES = {"collabdm": {"method": "collabdm"}, "fedavg": {"method": "fedavg"}, "localdm": {"method": "localdm"},
          "central": {"method": "central", "sites": 1, "beta": 0, "compare": ["random"]}}  # fmt: skip
 
@@ -44,7 +54,7 @@ def grid(scale: str = "paper", **changes: Any) -> Grid:
     return Grid(**fields | changes)
 
 
-def record(cell: Any, accuracy: float) -> dict[str, Any]:
+def record(cell: Cell, accuracy: float) -> CellRecord:
     """A record of numbers that no network gave: localdm fails, all else has `accuracy` and a point for its seed."""
     experiment = cell.experiment
     about = {
@@ -53,22 +63,44 @@ def record(cell: Any, accuracy: float) -> dict[str, Any]:
         "versions": {"collabdm": "0"}, "commit": "abc",
     }  # fmt: skip
     if experiment.method == "localdm":
-        return about | {"error": "DataError: <none>"}
+        return CellRecord.model_validate_json(json.dumps(about | {"error": "DataError: <none>"}))
     share = (accuracy + cell.seed) / 100
     names = [experiment.method] + (["random real"] if experiment.compare else [])
     scores = [
-        {"what": w, "network": "ConvNet", "accuracies": [share - 0.1 * i], "images": 1} for i, w in enumerate(names)
+        {"what": w, "network": "ConvNet", "accuracies": [share - 0.1 * i], "images": 1}
+        for i, w in enumerate(names)
     ]
-    made = {"bytes_per_site": {"site-1": 1000, "site-2": 2000}, "rounds": 10 if experiment.method == "fedavg" else 1}
-    curve = [{"step": t, "accuracies": [share - 0.01 * (4 - t)]} for t in (1, 2, 4)] if experiment.curve else []
-    return about | {"scores": scores, "sets": {experiment.method: made}, "bytes_per_step": 400, "curve": curve}
+    made = {
+        "plan": "ab",
+        "bytes_per_site": {"site-1": 1000, "site-2": 2000},
+        "bytes": 500,
+        "images": 1,
+        "sites": {},
+    }
+    made |= {"rounds": 10} if experiment.method == "fedavg" else {}
+    curve = (
+        [{"step": t, "accuracies": [share - 0.01 * (4 - t)]} for t in (1, 2, 4)]
+        if experiment.curve
+        else []
+    )
+    results = {
+        "scores": scores,
+        "sets": {experiment.method: made},
+        "bytes_per_step": 400,
+        "curve": curve,
+    }
+    return CellRecord.model_validate_json(json.dumps(about | results))
 
 
 def write(folder: Path, made: Grid, accuracy: float = 60.0) -> None:
     """The grid and records of its first column, as `reproduce` leaves them."""
     folder.mkdir(exist_ok=True)
     (folder / f"{made.name}.{made.scale}.json").write_text(made.model_dump_json(), encoding="utf-8")
-    first = [c for c in cells_of(made) if c.at.get("data", "Digits") == "Digits" and c.at.get("beta", "0.1") == "0.1"]
+    first = [
+        c
+        for c in cells_of(made)
+        if c.at.get("data", "Digits") == "Digits" and c.at.get("beta", "0.1") == "0.1"
+    ]
     for cell in first:
         append(folder / "any.jsonl", record(cell, accuracy))
 
@@ -82,7 +114,10 @@ def folder(tmp_path_factory) -> Path:
     path.parent.mkdir()
     Image.new("RGB", (20, 30), "red").save(path, format="WEBP", lossless=True)
     axes = {"panel": {"5 sites": {"sites": 5}}}
-    lines = {"collabdm": {"method": "collabdm", "curve": 2}, "central": {"method": "central", "sites": 1}}
+    lines = {
+        "collabdm": {"method": "collabdm", "curve": 2},
+        "central": {"method": "central", "sites": 1},
+    }
     paper = (Published(place="Text", row="collabdm", accuracy=57.0, bytes=1500.0),)
     write(place, grid(name="figure9", title="Figure 9", kind="curve", axes=axes, lines=lines, tables=("panel",),
                       rows=("collabdm", "central"), paper=paper, bytes_at=None, pictures_at=None))  # fmt: skip
@@ -99,7 +134,9 @@ def html(folder) -> str:
 def rows(html: str, section: str) -> dict[str, list[str]]:
     """The cells of the first table of a section, by row."""
     text = html[html.index(f"<h2>{section}") :]
-    found = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text[: text.index("</table>")], flags=re.DOTALL)
+    found = re.findall(
+        r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text[: text.index("</table>")], flags=re.DOTALL
+    )
     return {name: re.findall(r"<td[^>]*>(.*?)</td>", rest, flags=re.DOTALL) for name, rest in found}
 
 
@@ -156,7 +193,9 @@ def test_the_papers_points_beyond_a_curve_stand_at_its_edge_with_their_bytes(fol
     star = next(line for line in axis.lines if line.get_marker() == "*")
     assert list(star.get_ydata()) == [57.0]
     assert [text.get_text() for text in axis.texts] == ["paper 57"]
-    beyond = found.grid.model_copy(update={"paper": (found.grid.paper[0].model_copy(update={"bytes": 5000.0}),)})
+    beyond = found.grid.model_copy(
+        update={"paper": (found.grid.paper[0].model_copy(update={"bytes": 5000.0}),)}
+    )
     found.grid = beyond
     (drawn,) = figures(found).values()
     assert [text.get_text() for text in drawn.axes[0].texts] == ["paper 57 at 5 kB"]
@@ -170,7 +209,9 @@ def test_a_number_with_bytes_is_not_that_of_the_end_of_a_curve() -> None:
 
 
 def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:
-    (picture,) = re.findall(r'<figure><img src="data:image/webp;base64,([^"]*)" alt="([^"]*)">', html)
+    (picture,) = re.findall(
+        r'<figure><img src="data:image/webp;base64,([^"]*)" alt="([^"]*)">', html
+    )
     with Image.open(io.BytesIO(base64.b64decode(picture[0]))) as image:
         assert image.size == (20, 30)
         assert image.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
@@ -198,10 +239,9 @@ def test_a_small_scale_is_marked_and_has_no_colours(html) -> None:
     ],
 )
 def test_a_number_is_reached_within_the_spread_of_the_paper_or_above_it(accuracies, said) -> None:
-    found = Found(dict(enumerate(accuracies)))
-    published = Published(place="Table 9", row="collabdm", accuracy=50.0)
-    assert standing(grid(), found, (published, found.mean - 50.0)) == said
-    assert standing(grid("cpu"), found, (published, found.mean - 50.0)) == "plain"
+    found = Entry(dict(enumerate(accuracies)))
+    assert standing(grid(), found, found.mean - 50.0) == said
+    assert standing(grid("cpu"), found, found.mean - 50.0) == "plain"
 
 
 def test_names_are_text_and_not_markup(html) -> None:
@@ -220,7 +260,9 @@ def test_the_page_loads_nothing_and_is_the_same_each_time(folder, html, tmp_path
 
 def test_the_summary_counts_cells_and_failures(html) -> None:
     table = rows(html, "What is run")
-    counts = {re.sub("<.*?>", "", name): cells[1:] for name, cells in table.items() if "Figure 9" in name}
+    counts = {
+        re.sub("<.*?>", "", name): cells[1:] for name, cells in table.items() if "Figure 9" in name
+    }
     assert counts == {"Figure 9": ["4 of 4", "0", "2"]}
     assert any(cells[1:3] == ["6 of 28", "2"] for cells in table.values())
 
@@ -240,7 +282,9 @@ def test_a_damaged_grid_is_refused(folder, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_the_results_without_errors_and_without_overflow(html, tmp_path, width) -> None:
+def test_a_browser_shows_the_results_without_errors_and_without_overflow(
+    html, tmp_path, width
+) -> None:
     state = state_of(html, tmp_path, width)
     assert state["problems"] == []
     assert state["seen"] == width

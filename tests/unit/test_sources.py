@@ -60,7 +60,9 @@ def test_a_known_name_is_the_folder_of_that_name(tmp_path, monkeypatch) -> None:
 def test_an_unreachable_hub_is_said_with_what_to_do(monkeypatch) -> None:
     monkeypatch.delenv("COLLABDM_DATA", raising=False)
     for name in ("cifar10", "someone/something"):
-        with pytest.raises(DataError, match=rf"`{name}` is neither .*no network here.*set COLLABDM_DATA or pass"):
+        with pytest.raises(
+            DataError, match=rf"`{name}` should be a .*no network here.*: set COLLABDM_DATA, or pass a path"
+        ):
             load(name)
 
 

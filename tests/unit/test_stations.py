@@ -19,7 +19,7 @@ from collabdm.errors import DataError, PlanError
 from collabdm.images import pool
 from collabdm.lab import demo
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.reproduce.running import before_the_server
+from collabdm.lab.reproduce.reuse import site_settings
 from collabdm.lab.settings import experiment_of, simulation
 from collabdm.lab.simulate import data_of, plan_of, simulate
 from collabdm.methods.registry import METHODS
@@ -94,7 +94,7 @@ def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_dat
     write_csv(tmp_path / "flows" / "a.csv", rows_of("a", 0)[:60])
     assert table_path("flows/a.csv") == Path("flows/a.csv")  # what is there as it is said goes first
     with pytest.raises(
-        DataError, match=r"flows/b\.csv should be a table of flows; nothing is there, nor in COLLABDM_DATA"
+        DataError, match=r"flows/b\.csv should be a table of flows; it does not exist, nor in COLLABDM_DATA"
     ):
         stations("flows/b.csv", SCHEMA)
     monkeypatch.delenv("COLLABDM_DATA")
@@ -133,10 +133,10 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
     [
         ("{0},{0}", None, "files or folders differ in name"),
         ("", None, "files or folders differ in name"),
-        ("{0},{1}", "station", "should stand with one table; found 2"),
+        ("{0},{1}", "station", "should be used with one table; found 2"),
         ("{0}", "place", "`place` missing"),
         ("{0}", "station=", "should be NAME, or NAME=VALUE,VALUE; found 'station='"),
-        ("{0}", "station=north,west", "should hold north, west; no west there"),
+        ("{0}", "station=north,west", "should contain north, west; found no west in it"),
         ("{0}", "seq", "at most 5 sites; found `0`, `1`"),
         ("{2}", None, "images of 2 rows for training and for the test; found 3 and 0"),
     ],
@@ -157,7 +157,7 @@ def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -
     assert made.plan.flows == SCHEMA
     assert (made.plan.augment, made.plan.pae) == ((), 1)
     assert set(made.sites) == {"north", "south"}
-    assert [score["what"] for score in results["scores"]] == [
+    assert [score.what for score in results.scores] == [
         *("collabdm", "random real", "north alone", "south alone", "all the data"),
     ]
     simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")  # it goes on
@@ -186,7 +186,7 @@ def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps
     assert (plain.evaluation().recipe.learning_rate, own.evaluation().recipe.learning_rate) == (0.02, 0.5)
     assert "learning_rate" not in plain.model_dump(mode="json")
     assert plain.digest != own.digest
-    assert before_the_server(plain) == before_the_server(own)
+    assert site_settings(plain) == site_settings(own)
 
 
 def test_a_simulation_takes_a_schema_by_name_and_then_the_method_without_pae(two_files) -> None:

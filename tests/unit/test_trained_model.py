@@ -14,16 +14,16 @@ from collabdm.documents.outcomes import DistilledModel
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, DocumentError
 from collabdm.matching.networks import build, seed_weights
-from collabdm.matching.weights import weights_of as outcome_weights
+from collabdm.matching.weights import float_weights
 from collabdm.scoring.distilled_model_file import write_distilled_model
-from collabdm.scoring.trained_model import TrainedModel, read_model, weights_of, write_model
+from collabdm.scoring.trained_model import TrainedModel, read_model, state_tensors, write_model
 from collabdm.seeds import Purpose, Stream
 
 
 def tiny_model(spec: NetworkSpec = NETWORK) -> TrainedModel:
     network = build(spec, COLOUR.shape, len(CLASSES))
     seed_weights(network, Stream.of(3, Purpose.NETWORK))
-    return TrainedModel(spec, COLOUR, CLASSES, weights_of(network), {"set": "x", "seed": 3}, {"collabdm": "0"})
+    return TrainedModel(spec, COLOUR, CLASSES, state_tensors(network), {"set": "x", "seed": 3}, {"collabdm": "0"})
 
 
 def pictures(n: int) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_the_network_that_a_method_gave_is_read_as_a_model(tmp_path, norm) -> No
     plan, spec = tiny_plan(COLOUR, method="fedavg"), NetworkSpec(width=8, depth=1, norm=norm)
     network = build(spec, COLOUR.shape, len(CLASSES))
     seed_weights(network, Stream.of(4, Purpose.NETWORK))
-    made = DistilledModel(outcome_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"})
+    made = DistilledModel(float_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"})
     write_distilled_model(made, tmp_path / "model.safetensors")
     model = read_model(tmp_path / "model.safetensors")
     expected = network.eval()(COLOUR.normalisation.apply(pictures(5))).softmax(1)

@@ -3,8 +3,8 @@
     file = N (8 bytes, little-endian), N bytes of JSON, the tensors' bytes
     JSON = dtype, shape and offsets of each tensor, and __metadata__ = {"collabdm": header}
 
-Nothing is pickled, so reading a file executes nothing. A file is checked before it is used: its size
-first, then its structure, its header, its values, and the Plan that it refers to.
+Nothing is pickled, so reading a file executes nothing. A file is checked before it is used: its
+size first, then its structure, its header, its values, and the Plan that it refers to.
 
 Reference: docs/format.md; https://huggingface.co/docs/safetensors (the container).
 """

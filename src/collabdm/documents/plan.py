@@ -108,9 +108,9 @@ class Local(FrozenModel):
 
 
 class Refinement(FrozenModel):
-    """The server's part: `passes` over the T steps, with `batch` synthetic images per class and step.
+    """The server's part: `passes` over the T steps.
 
-    All images of a class take part if `batch` is None.
+    A step uses `batch` synthetic images of each class, or all of them if it is None.
     """
 
     passes: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -126,7 +126,7 @@ class Probe(FrozenModel):
 
 
 class Collection(FrozenModel):
-    """The end of a collection over a network: all sites have answered, or `deadline` seconds are over.
+    """When a collection over a network ends: all have answered, or `deadline` seconds are over.
 
     The round counts if `quorum` sites have contributed.
     """

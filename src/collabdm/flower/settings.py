@@ -9,7 +9,6 @@ of its type: a misspelt `policy` would otherwise leave a site without its policy
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from pydantic_core import ErrorDetails
 
 from collabdm.documents.frozen_model import SITE_NAME, SITE_NAME_RULE, FrozenModel
-from collabdm.errors import CollabDMError, PlanError
+from collabdm.errors import CollabDMError, PlanError, did_you_mean
 from collabdm.matching.compute import Compute, choose_compute
 
 
@@ -210,9 +209,9 @@ def _message(item: ErrorDetails, keys: list[str], owner: str) -> str:
 
     key = str(item["loc"][0])
     if item["type"] == "extra_forbidden":
-        nearest = get_close_matches(key.lower().replace("_", "-"), keys, 1)
-        advice = f"did you mean `{nearest[0]}`?" if nearest else f"choose from {', '.join(keys)}"
-        return f"`{key}` is not a setting of the {owner}: {advice}"
+        nearest = did_you_mean(key.lower().replace("_", "-"), keys)
+        advice = nearest or f": choose from {', '.join(keys)}"
+        return f"`{key}` is not a setting of the {owner}{advice}"
     if item["type"] == "missing":
         return f"`{key}` of the {owner} should be given; found none"
     return f"`{key}` of the {owner} {message}; found {item['input']!r:.80}"

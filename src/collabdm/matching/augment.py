@@ -1,9 +1,9 @@
-"""Siamese differentiable augmentation, and partition-and-expand.
+"""Siamese differentiable augmentation, partition-and-expand, and CutMix.
 
-One draw fixes one transformation: an operation of the policy and its strength. In matching, a draw
-belongs to a (step, class) and is applied to every image of the class on both sides, real and
-synthetic ("siamese"); in training, every image has its own. Every draw takes five uniforms u0 .. u4,
-whatever the operation:
+A draw fixes one transformation: an operation of the policy and its strength. In matching, a draw
+belongs to a (step, class) and applies to every image of the class, real and synthetic ("siamese");
+in training, every image has its own. Every draw takes five uniforms u0 .. u4, whatever the
+operation:
 
     operation  index floor(u0 * number of operations) in the policy
     color      x + (u1 - 1/2);  then (x - m) 2 u2 + m, m over channels;
@@ -14,19 +14,17 @@ whatever the operation:
     scale      both axes by their own factor in 1/1.2 .. 1.2
     rotate     by an angle in -15 .. 15 degrees
 
-Values are in network units, so zero is the mean colour. All operations are one affine map of
-coordinates (bilinear), one map of colours and one mask: a batch needs no loop over its images.
+Values are in network units, so zero is the mean colour. Each operation is an affine map of
+coordinates (bilinear), a map of colours or a mask, so a batch needs no loop over its images.
 
-Partition-and-expand with factor l stores l x l small images in each image:
-`expand` cuts them out and enlarges each to full size, `mosaic` packs full images into one.
-
-`cutmix` belongs to training alone: a box of every image is taken from another image of the batch, and
-its label in proportion.
+Partition-and-expand with factor l stores l x l small images in each image: `expand` cuts them out
+and enlarges each to full size, `mosaic` packs full images into one. `cutmix` belongs to training
+alone: it pastes a box of another image of the batch into each image and mixes their labels.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with differentiable siamese augmentation", ICML
 2021. G. Zhao, G. Li, Y. Qin, Y. Yu, "Improved distribution matching for dataset condensation",
-CVPR 2023 (partition and expand). S. Yun et al., "CutMix: regularization strategy to train strong classifiers
-with localizable features", ICCV 2019.
+CVPR 2023 (partition and expand). S. Yun et al., "CutMix: regularization strategy to train strong
+classifiers with localizable features", ICCV 2019.
 """
 
 import math
@@ -42,15 +40,18 @@ from collabdm.documents.specs import Operation
 from collabdm.seeds import Stream
 
 UNIFORMS_PER_DRAW = 5
-
-
-CROP_RATIO, CUTOUT_RATIO, SCALE_RATIO, ROTATION_DEGREES = 0.125, 0.5, 1.2, 15.0
+CROP_RATIO, CUTOUT_RATIO = 0.125, 0.5  # of the side
+SCALE_RATIO, ROTATION_DEGREES = 1.2, 15.0
 
 
 @dataclass(frozen=True)
 class Draws:
-    """m transformations: `colour` (brightness, saturation, contrast), `affine` (output to input
-    coordinates in -1 .. 1) and `box` (left, right, top, bottom in pixels, right and bottom excluded).
+    """m transformations.
+
+    Attributes:
+        colour: brightness, saturation and contrast.
+        affine: the map from output to input coordinates, both in -1 .. 1.
+        box: the masked pixels: left, right, top, bottom; right and bottom are excluded.
     """
 
     colour: Float32[Tensor, "m 3"]
@@ -58,7 +59,7 @@ class Draws:
     box: Float32[Tensor, "m 4"]
 
     def rows(self, index: Int64[Tensor, " n"]) -> "Draws":
-        """One draw per image, given which draw each image takes."""
+        """The draws of n images, from the number of each image's draw."""
         return Draws(self.colour[index], self.affine[index], self.box[index])
 
     def to(self, device: torch.device) -> "Draws":
@@ -73,77 +74,48 @@ def identity(m: int) -> Draws:
     return Draws(colour, affine, torch.zeros(m, 4))
 
 
-def _color(d: Draws, at: Tensor, u: Tensor, side: int) -> None:
-    d.colour[at] = torch.stack([u[:, 1] - 0.5, 2 * u[:, 2], u[:, 3] + 0.5], 1)
-
-
-def _crop(d: Draws, at: Tensor, u: Tensor, side: int) -> None:
-    reach = int(side * CROP_RATIO + 0.5)
-    d.affine[at, :, 2] = ((u[:, 1:3] * (2 * reach + 1)).floor() - reach) * 2 / side
-
-
-def _cutout(d: Draws, at: Tensor, u: Tensor, side: int) -> None:
-    size = int(side * CUTOUT_RATIO + 0.5)
-    start = (u[:, 1:3] * (side + 1 - size % 2)).floor() - size // 2
-    d.box[at] = torch.stack([start[:, 0], start[:, 0] + size, start[:, 1], start[:, 1] + size], 1)
-
-
-def _flip(d: Draws, at: Tensor, u: Tensor, side: int) -> None:
-    d.affine[at, 0, 0] = torch.where(u[:, 1] < 0.5, -1.0, 1.0)
-
-
-def _scale(d: Draws, at: Tensor, u: Tensor, side: int) -> None:
-    factors = u[:, 1:3] * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO
-    d.affine[at, 0, 0], d.affine[at, 1, 1] = factors[:, 0], factors[:, 1]
-
-
-def _rotate(d: Draws, at: Tensor, u: Tensor, side: int) -> None:
-    angle = (u[:, 1] - 0.5) * 2 * math.radians(ROTATION_DEGREES)
-    d.affine[at, 0, 0] = d.affine[at, 1, 1] = angle.cos()
-    d.affine[at, 0, 1], d.affine[at, 1, 0] = -angle.sin(), angle.sin()
-
-
-_WRITE: dict[Operation, Callable[[Draws, Tensor, Tensor, int], None]] = {
-    "color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate,
-}  # fmt: skip
-
-
 def draw(policy: Sequence[Operation], m: int, side: int, stream: Stream) -> Draws:
-    """m transformations for square images of the given side (pixels), on the CPU."""
+    """Draw m transformations.
+
+    Args:
+        policy: the operations to draw from; with none, no uniforms are taken.
+        m: the number of transformations.
+        side: the side of the images, in pixels.
+        stream: the stream of the uniforms.
+
+    Returns:
+        The draws, on the CPU.
+    """
     draws = identity(m)
     if not policy:
         return draws
-    u = stream.uniforms(m, UNIFORMS_PER_DRAW)
-    chosen = (u[:, 0] * len(policy)).floor().long()
+
+    uniforms = stream.uniforms(m, UNIFORMS_PER_DRAW)
+    chosen = (uniforms[:, 0] * len(policy)).floor().long()
+
     for index, operation in enumerate(policy):
         at = torch.nonzero(chosen == index).flatten()
         if len(at):
-            _WRITE[operation](draws, at, u[at], side)
+            _WRITERS[operation](draws, at, uniforms[at], side)
+
     return draws
 
 
 def augment(x: Float32[Tensor, "n c s s"], draws: Draws) -> Float32[Tensor, "n c s s"]:
-    """Images in network units, each transformed by its own draw; differentiable in x."""
-    brightness, saturation, contrast = (column.view(-1, 1, 1, 1) for column in draws.colour.unbind(1))
-    x = x + brightness
-    if x.shape[1] > 1:  # a grey image is its own mean over channels
-        mean = x.mean(1, keepdim=True)
-        x = (x - mean) * saturation + mean
-    mean = x.mean((1, 2, 3), keepdim=True)
-    x = (x - mean) * contrast + mean
+    """Transform each image (network units) by its own draw; differentiable in x."""
+    x = _recoloured(x, draws.colour)
+
     grid = F.affine_grid(draws.affine, list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    pixel = torch.arange(x.shape[-1], device=x.device)
-    left, right, top, bottom = (column.view(-1, 1) for column in draws.box.unbind(1))
-    columns = (pixel >= left) & (pixel < right)
-    rows = (pixel >= top) & (pixel < bottom)
-    return x.masked_fill((rows[:, None, :, None] & columns[:, None, None, :]), 0.0)
+
+    return x.masked_fill(_box_mask(draws.box, x.shape[-1]), 0.0)
 
 
 def expand(images: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "m c h w"]:
-    """Cut every image into factor x factor tiles (row by row), each enlarged to full size (bilinear)."""
+    """Cut every image into factor x factor tiles, row by row, and enlarge each to full size."""
     if factor == 1:
         return images
+
     n, c, h, w = images.shape
     tiles = images.reshape(n, c, factor, h // factor, factor, w // factor)
     tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(n * factor**2, c, h // factor, w // factor)
@@ -154,24 +126,109 @@ def mosaic(images: Float[Tensor, "m c h w"], factor: int) -> Float[Tensor, "n c 
     """Pack every factor^2 consecutive images, reduced by averaging, into one image."""
     if factor == 1:
         return images
+
     m, c, h, w = images.shape
-    small = F.avg_pool2d(images, factor).reshape(m // factor**2, factor, factor, c, h // factor, w // factor)
-    return small.permute(0, 3, 1, 4, 2, 5).reshape(m // factor**2, c, h, w)
+    n = m // factor**2
+    tiles = F.avg_pool2d(images, factor)
+    tiles = tiles.reshape(n, factor, factor, c, h // factor, w // factor)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
 
 
 def cutmix(
     x: Float32[Tensor, "n c s s"], targets: Float32[Tensor, "n classes"], stream: Stream
 ) -> tuple[Float32[Tensor, "n c s s"], Float32[Tensor, "n classes"]]:
-    """One box for the batch, of a share 1 - lambda of the image (lambda uniform, that is Beta(1, 1)), pasted from a
-    random other order of the batch; targets are mixed by the share of pixels that is left.
+    """Paste one box, the same for the batch, from another image into each image.
+
+    The box has a share 1 - lambda of the image, lambda uniform, i.e. Beta(1, 1), less what lies
+    outside.
+
+    Args:
+        x: the images.
+        targets: their labels as distributions over the classes.
+        stream: the stream of the box, and of the order of the other images.
+
+    Returns:
+        The images, and their targets mixed by the share of pixels.
     """
     side = x.shape[-1]
     share, across, down = stream.uniforms(3).tolist()
     reach = side * math.sqrt(1 - share) / 2
+
     left, top = max(0, int(across * side - reach)), max(0, int(down * side - reach))
     right, bottom = min(side, int(across * side + reach)), min(side, int(down * side + reach))
+
     order = stream.permutation(len(x)).to(x.device)
     mixed = x.clone()
     mixed[:, :, top:bottom, left:right] = x[order, :, top:bottom, left:right]
-    kept = 1 - (bottom - top) * (right - left) / side**2
-    return mixed, kept * targets + (1 - kept) * targets[order]
+
+    own_share = 1 - (bottom - top) * (right - left) / side**2
+    return mixed, own_share * targets + (1 - own_share) * targets[order]
+
+
+def _recoloured(
+    x: Float32[Tensor, "n c s s"], colour: Float32[Tensor, "n 3"]
+) -> Float32[Tensor, "n c s s"]:
+    """The images with brightness, saturation and contrast changed, in that order."""
+    brightness, saturation, contrast = (column.view(-1, 1, 1, 1) for column in colour.unbind(1))
+    x = x + brightness
+
+    if x.shape[1] > 1:  # a grey image is its own mean over channels
+        mean = x.mean(1, keepdim=True)
+        x = (x - mean) * saturation + mean
+
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * contrast + mean
+
+
+def _box_mask(box: Float32[Tensor, "n 4"], side: int) -> Tensor:
+    """True at the pixels of each image's box, of shape (n, 1, side, side)."""
+    pixel = torch.arange(side, device=box.device)
+    left, right, top, bottom = (column.view(-1, 1) for column in box.unbind(1))
+    columns = (pixel >= left) & (pixel < right)
+    rows = (pixel >= top) & (pixel < bottom)
+    return rows[:, None, :, None] & columns[:, None, None, :]
+
+
+# --- one function for each operation: it sets the draws `at` from their uniforms `u` --------------
+
+
+def _color(draws: Draws, at: Tensor, u: Tensor, side: int) -> None:
+    draws.colour[at] = torch.stack([u[:, 1] - 0.5, 2 * u[:, 2], u[:, 3] + 0.5], 1)
+
+
+def _crop(draws: Draws, at: Tensor, u: Tensor, side: int) -> None:
+    reach = int(side * CROP_RATIO + 0.5)
+    shift = (u[:, 1:3] * (2 * reach + 1)).floor() - reach
+    draws.affine[at, :, 2] = shift * 2 / side
+
+
+def _cutout(draws: Draws, at: Tensor, u: Tensor, side: int) -> None:
+    size = int(side * CUTOUT_RATIO + 0.5)
+    start = (u[:, 1:3] * (side + 1 - size % 2)).floor() - size // 2
+    left, top = start.unbind(1)
+    draws.box[at] = torch.stack([left, left + size, top, top + size], 1)
+
+
+def _flip(draws: Draws, at: Tensor, u: Tensor, side: int) -> None:
+    draws.affine[at, 0, 0] = torch.where(u[:, 1] < 0.5, -1.0, 1.0)
+
+
+def _scale(draws: Draws, at: Tensor, u: Tensor, side: int) -> None:
+    factors = u[:, 1:3] * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO
+    draws.affine[at, 0, 0], draws.affine[at, 1, 1] = factors.unbind(1)
+
+
+def _rotate(draws: Draws, at: Tensor, u: Tensor, side: int) -> None:
+    angle = (u[:, 1] - 0.5) * 2 * math.radians(ROTATION_DEGREES)
+    draws.affine[at, 0, 0] = draws.affine[at, 1, 1] = angle.cos()
+    draws.affine[at, 0, 1], draws.affine[at, 1, 0] = -angle.sin(), angle.sin()
+
+
+_WRITERS: dict[Operation, Callable[[Draws, Tensor, Tensor, int], None]] = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": _flip,
+    "scale": _scale,
+    "rotate": _rotate,
+}

@@ -118,7 +118,7 @@ class Embedding:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         numbers = activations(spec, geometry.shape)
-        self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
+        self._chunks = {gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)}
         self._seeded: int | None = None  # the step whose weights the network has
 
     @property

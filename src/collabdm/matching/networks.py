@@ -1,31 +1,32 @@
 """The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images, one definition each.
 
-A network is `logits = classifier(embed(x))`. The embedding is all that the statistics see; the linear
-classifier comes on top when a network is trained. `k x k, c` is a convolution with c filters of side k that
-keeps the side, P a pooling that halves it; every convolution is followed by a normalisation (none in
-AlexNet) and an activation:
+A network is `logits = classifier(embed(x))`. The statistics use the embedding alone; the linear
+classifier serves networks that are trained. `k x k, c` is a convolution with c filters of side k
+that preserves the side, P a pooling that halves it; a normalisation (none in AlexNet) and an
+activation follow every convolution:
 
-    ConvNet   [3x3, width   P] x depth                                                           linear
-    AlexNet   5x5, 128  P   5x5, 192  P   3x3, 256   3x3, 192   3x3, 192  P                      linear
-    VGG11     3x3: 64 P   128 P   256 256 P   512 512 P   512 512 P                              linear
-    ResNet18  3x3, 64   [3x3, c   3x3, c] x 2 for c = 64, 128, 256, 512   mean over the pixels   linear
+    ConvNet   [3x3, width   P] x depth                                                    linear
+    AlexNet   5x5, 128  P   5x5, 192  P   3x3, 256   3x3, 192   3x3, 192  P               linear
+    VGG11     3x3: 64 P   128 P   256 256 P   512 512 P   512 512 P                       linear
+    ResNet18  3x3, 64   [3x3, c   3x3, c] x 2 for c = 64, 128, 256, 512   mean of pixels  linear
 
 Instance normalisation maps each channel of each image to
 
     gamma (x - mean) / sqrt(variance + 1e-5) + beta,   mean and variance (biased) over its pixels
 
-so a channel of one pixel would carry nothing. Hence the one departure from the tables: a pooling or stride
-before another convolution halves the side only while at least 2 remains, which matters below side 32.
-Images of side 28 are padded to 32 by the first convolution, as is usual for MNIST (not in ResNet18).
+so a channel of one pixel would carry nothing. Hence the one departure from the tables: a pooling or
+stride before another convolution halves the side only while at least 2 remains, which matters below
+side 32. Images of side 28 are padded to 32 by the first convolution, as is usual for MNIST (not in
+ResNet18).
 
 References:
     B. Zhao, H. Bilen, "Dataset condensation with differentiable Siamese augmentation", ICML 2021.
-    B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023: ConvNet and these
-        variants for small images.
-    A. Krizhevsky, I. Sutskever, G. E. Hinton, "ImageNet classification with deep convolutional neural
-        networks", NeurIPS 2012.
-    K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR
-        2015.
+    B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023: ConvNet and
+        these variants for small images.
+    A. Krizhevsky, I. Sutskever, G. E. Hinton, "ImageNet classification with deep convolutional
+        neural networks", NeurIPS 2012.
+    K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition",
+        ICLR 2015.
     K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
     D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance normalization: the missing ingredient for fast
         stylization", 2016.
@@ -45,14 +46,18 @@ from collabdm.errors import PlanError
 from collabdm.matching.compiled_layers import run_fused
 from collabdm.seeds import Stream
 
+Image = tuple[int, int, int]  # channels, height, width
+Row = tuple[int, int] | Literal["P"]  # (filters, side of the filter) of a convolution, or a pooling
+Features = tuple[nn.Sequential, int]  # the layers before the classifier, and their width
+
 SMALLEST_SIDE, LARGEST_SIDE = 8, 128
 
-
-Image = tuple[int, int, int]
-
-
-Rows = tuple[tuple[int, int] | Literal["P"], ...]
-
+ALEXNET: tuple[Row, ...] = ((128, 5), "P", (192, 5), "P", (256, 3), (192, 3), (192, 3), "P")
+VGG11: tuple[Row, ...] = (
+    *((64, 3), "P", (128, 3), "P", (256, 3), (256, 3), "P"),
+    *((512, 3), (512, 3), "P", (512, 3), (512, 3), "P"),
+)
+RESNET18 = (64, 128, 256, 512)  # filters of the stages
 
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
@@ -61,38 +66,21 @@ NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "group": lambda channels: nn.GroupNorm(GROUPS, channels),
     "none": lambda channels: nn.Identity(),
 }
-
-
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leakyrelu": nn.LeakyReLU,  # slope 0.01
     "sigmoid": nn.Sigmoid,
 }
-
-
 POOLINGS: dict[Pooling, Callable[[], nn.Module]] = {
     "average": lambda: nn.AvgPool2d(2),
     "max": lambda: nn.MaxPool2d(2),  # "none" adds no layer
 }
 
 
-#: (filters, side of the filter) of a convolution, or "P" for a pooling
-ALEXNET: Rows = ((128, 5), "P", (192, 5), "P", (256, 3), (192, 3), (192, 3), "P")
-
-
-VGG11: Rows = (
-    *((64, 3), "P", (128, 3), "P", (256, 3), (256, 3), "P"),
-    *((512, 3), (512, 3), "P", (512, 3), (512, 3), "P"),
-)
-
-
-RESNET18 = (64, 128, 256, 512)
-
-
 class Network(nn.Module):
     """Features, flattened to the embedding, and a linear classifier on top of them."""
 
-    embedding_width: int  #: numbers in an embedding
+    embedding_width: int  #: values in an embedding
 
     def __init__(self, features: nn.Sequential, embedding_width: int, classes: int) -> None:
         super().__init__()
@@ -101,7 +89,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(embedding_width, classes)
 
     def embed(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n d"]:
-        """The features before the classifier, d = `embedding_width`; x in network units (Normalisation)."""
+        """The features before the classifier, d = `embedding_width`; x in network units."""
         if torch.compiler.is_compiling():
             return run_fused(list(self.features), x).flatten(1)
         return self.features(x).flatten(1)
@@ -112,7 +100,7 @@ class Network(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """`relu(body(x) + shortcut(x))` with a body of two normalised 3x3 convolutions (He et al., figure 5)."""
+    """`relu(body(x) + shortcut(x))`, the body being two normalised 3x3 convolutions (He et al.)."""
 
     def __init__(self, before: int, channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -123,6 +111,7 @@ class BasicBlock(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             NORMS[norm](channels),
         )
+
         self.shortcut = nn.Sequential()  # the identity, where the shape allows it
         if before != channels:
             self.shortcut.append(nn.Conv2d(before, channels, 1, stride, bias=False))
@@ -133,70 +122,8 @@ class BasicBlock(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-def _padded(side: int) -> int:
-    """The side after the first convolution."""
-    return 32 if side == 28 else side
-
-
-def _chain(rows: Rows, image: Image, norm: Norm, activation: Activation, pooling: Pooling) -> tuple[nn.Sequential, int]:
-    """The features that a table of convolutions and poolings describes, and their width."""
-    channels, found, _ = image
-    side = _padded(found)
-    border = (side - found) // 2  # the first convolution pads this much more
-    layers: list[nn.Module] = []
-    for i, row in enumerate(rows):
-        if row != "P":
-            filters, kernel = row
-            layers += [nn.Conv2d(channels, filters, kernel, padding=kernel // 2 + border)]
-            layers += [NORMS[norm](filters), ACTIVATIONS[activation]()]
-            channels, border = filters, 0
-        elif pooling in POOLINGS and side // 2 >= (2 if i + 1 < len(rows) else 1):
-            layers.append(POOLINGS[pooling]())
-            side //= 2
-    return nn.Sequential(*layers), channels * side * side
-
-
-def _convnet(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
-    deepest = int(math.log2(_padded(image[1])))
-    if spec.pooling != "none" and spec.depth > deepest:
-        raise PlanError(f"`depth` should be at most {deepest} for images of side {image[1]}; found {spec.depth}")
-    block: Rows = ((spec.width, 3), "P")
-    return _chain(block * spec.depth, image, spec.norm, spec.activation, spec.pooling)
-
-
-def _alexnet(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
-    return _chain(ALEXNET, image, norm="none", activation="relu", pooling="max")
-
-
-def _vgg11(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
-    return _chain(VGG11, image, spec.norm, activation="relu", pooling="max")
-
-
-def _resnet18(spec: NetworkSpec, image: Image) -> tuple[nn.Sequential, int]:
-    channels, side, _ = image
-    stem = [
-        nn.Conv2d(channels, RESNET18[0], 3, padding=1, bias=False),
-        NORMS[spec.norm](RESNET18[0]),
-    ]
-    features = nn.Sequential(*stem, nn.ReLU())
-    for before, stage in pairwise((RESNET18[0], *RESNET18)):
-        stride = 2 if before != stage and side > 2 else 1
-        side = -(-side // stride)
-        features.append(BasicBlock(before, stage, stride, spec.norm))
-        features.append(BasicBlock(stage, stage, 1, spec.norm))
-    return features.append(nn.AdaptiveAvgPool2d(1)), RESNET18[-1]
-
-
-NETWORKS: dict[NetworkName, Callable[[NetworkSpec, Image], tuple[nn.Sequential, int]]] = {
-    "ConvNet": _convnet,
-    "AlexNet": _alexnet,
-    "VGG11": _vgg11,
-    "ResNet18": _resnet18,
-}
-
-
-def skeleton(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Network:
-    """The network without memory for its weights (on the meta device): its layers and its shapes.
+def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
+    """The network without memory for its weights (on the meta device): its layers and shapes.
 
     Args:
         spec: the network.
@@ -207,22 +134,26 @@ def skeleton(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Ne
         The network, in training mode.
 
     Raises:
-        PlanError: the images are not square, their side is not in 8 .. 128, or it is too small for the
-            depth.
+        PlanError: the images are not square, their side is not in 8 .. 128, or it is too small for
+            the depth.
     """
     channels, height, width = image
     if channels < 1 or classes < 1:
-        raise PlanError(f"channels and classes should be at least 1; found {channels} and {classes}")
+        raise PlanError(
+            f"channels and classes should be at least 1; found {channels} and {classes}"
+        )
     if height != width:
         raise PlanError(f"images should be square; found {height} x {width}")
     if not SMALLEST_SIDE <= height <= LARGEST_SIDE:
-        raise PlanError(f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}")
+        raise PlanError(
+            f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}"
+        )
 
     with torch.device("meta"):  # the layers' own initialisation draws nothing there
-        return Network(*NETWORKS[spec.name](spec, image), classes)
+        return Network(*_FEATURES[spec.name](spec, image), classes)
 
 
-def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Network:
+def build(spec: NetworkSpec, image: Image, classes: int) -> Network:
     """The network on the CPU, in training mode, its weights zero until `seed_weights` fills them.
 
     torch's global generator is neither read nor advanced.
@@ -245,7 +176,7 @@ def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Netwo
     network.to_empty(device="cpu")
 
     with torch.no_grad():
-        for layer in _drawn(network):
+        for layer in _random_layers(network):
             for parameter in layer.parameters(recurse=False):
                 parameter.zero_()
     _reset_norms(network)
@@ -253,41 +184,117 @@ def build(spec: NetworkSpec, image: tuple[int, int, int], classes: int) -> Netwo
     return network
 
 
-def _drawn(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+def seed_weights(network: nn.Module, stream: Stream) -> None:
+    """Fill the parameters in place: a stream gives the same float32 weights on any machine.
+
+    With u the stream's next uniforms, taken in the order of `named_parameters` (so a layer's
+    weight, row by row, then its bias), every weight and bias of a convolution or linear layer
+    becomes
+
+        (2u - 1) / sqrt(fan_in),   fan_in = inputs of one output of the layer
+
+    (the initialisation of PyTorch's own layers: He et al., "Delving deep into rectifiers", 2015,
+    with a = sqrt 5). Scales of normalisations become 1 and their shifts 0, without uniforms. The
+    arithmetic is float32 on the CPU; the values are then copied to each parameter's device and
+    type. No tensor is replaced, so compiled graphs stay valid.
+    """
+    drawn = [
+        (parameter, layer.weight[0].numel())
+        for layer in _random_layers(network)
+        for parameter in layer.parameters(recurse=False)
+    ]
+    sizes = [parameter.numel() for parameter, _ in drawn]
+    values = stream.uniforms(sum(sizes)).mul_(2).sub_(1)  # exact: multiples of 2^-23
+
+    with torch.no_grad():
+        for (parameter, fan_in), part in zip(drawn, values.split(sizes), strict=True):
+            bound = torch.tensor(1 / math.sqrt(fan_in), dtype=torch.float32)
+            parameter.copy_((part * bound).view(parameter.shape))
+
+    _reset_norms(network)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether an image's output depends, in training, on the other images of its batch."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
+def _random_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     """The layers whose parameters are random, in declared order."""
     return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
 def _reset_norms(network: nn.Module) -> None:
-    """Scales 1, shifts 0; running statistics of batch normalisation as new."""
+    """Set scales to 1, shifts to 0, and reset the running statistics of batch normalisation."""
     for layer in network.modules():
         if isinstance(layer, nn.InstanceNorm2d | nn.BatchNorm2d | nn.GroupNorm):
             layer.reset_parameters()
 
 
-def has_batch_norm(network: nn.Module) -> bool:
-    """Whether the output for an image depends, in training, on the other images of its batch."""
-    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+def _convnet(spec: NetworkSpec, image: Image) -> Features:
+    side = image[1]
+    deepest = int(math.log2(_padded(side)))
+    if spec.pooling != "none" and spec.depth > deepest:
+        raise PlanError(
+            f"`depth` should be at most {deepest} for images of side {side}; found {spec.depth}"
+        )
+
+    block: tuple[Row, ...] = ((spec.width, 3), "P")
+    return _chain(block * spec.depth, image, spec.norm, spec.activation, spec.pooling)
 
 
-def seed_weights(network: nn.Module, stream: Stream) -> None:
-    """Fill the parameters in place: the same stream gives the same float32 weights on any machine.
+def _alexnet(spec: NetworkSpec, image: Image) -> Features:
+    return _chain(ALEXNET, image, norm="none", activation="relu", pooling="max")
 
-    With u the stream's next uniforms, taken in the order of `named_parameters` (so a layer's weight, row by
-    row, then its bias), every weight and bias of a convolution or linear layer becomes
 
-        (2u - 1) / sqrt(fan_in),   fan_in = inputs of one output of the layer
+def _vgg11(spec: NetworkSpec, image: Image) -> Features:
+    return _chain(VGG11, image, spec.norm, activation="relu", pooling="max")
 
-    (what PyTorch's own layers start from: He et al., "Delving deep into rectifiers", 2015, with a = sqrt 5).
-    Scales of normalisations become 1 and their shifts 0; they take no uniforms. The arithmetic is float32 on the
-    CPU; the values are then copied to each parameter's device and type. No tensor is replaced, so compiled
-    graphs stay valid.
-    """
-    drawn = [(p, layer.weight[0].numel()) for layer in _drawn(network) for p in layer.parameters(recurse=False)]
-    sizes = [p.numel() for p, _ in drawn]
-    values = stream.uniforms(sum(sizes)).mul_(2).sub_(1)  # exact: multiples of 2^-23
-    with torch.no_grad():
-        for (parameter, fan_in), part in zip(drawn, values.split(sizes), strict=True):
-            bound = torch.tensor(1 / math.sqrt(fan_in), dtype=torch.float32)
-            parameter.copy_((part * bound).view(parameter.shape))
-    _reset_norms(network)
+
+def _resnet18(spec: NetworkSpec, image: Image) -> Features:
+    channels, side, _ = image
+    stem = nn.Conv2d(channels, RESNET18[0], 3, padding=1, bias=False)
+    features = nn.Sequential(stem, NORMS[spec.norm](RESNET18[0]), nn.ReLU())
+
+    for before, filters in pairwise((RESNET18[0], *RESNET18)):
+        stride = 2 if before != filters and side > 2 else 1
+        side = -(-side // stride)
+        features.append(BasicBlock(before, filters, stride, spec.norm))
+        features.append(BasicBlock(filters, filters, 1, spec.norm))
+
+    return features.append(nn.AdaptiveAvgPool2d(1)), RESNET18[-1]
+
+
+_FEATURES: dict[NetworkName, Callable[[NetworkSpec, Image], Features]] = {
+    "ConvNet": _convnet,
+    "AlexNet": _alexnet,
+    "VGG11": _vgg11,
+    "ResNet18": _resnet18,
+}
+
+
+def _chain(
+    rows: tuple[Row, ...], image: Image, norm: Norm, activation: Activation, pooling: Pooling
+) -> Features:
+    """The features that a table of convolutions and poolings describes."""
+    channels, image_side, _ = image
+    side = _padded(image_side)
+    border = (side - image_side) // 2  # additional padding of the first convolution
+    layers: list[nn.Module] = []
+
+    for i, row in enumerate(rows):
+        if row != "P":
+            filters, kernel = row
+            layers.append(nn.Conv2d(channels, filters, kernel, padding=kernel // 2 + border))
+            layers += [NORMS[norm](filters), ACTIVATIONS[activation]()]
+            channels, border = filters, 0
+        elif pooling in POOLINGS and side // 2 >= (2 if i + 1 < len(rows) else 1):
+            layers.append(POOLINGS[pooling]())
+            side //= 2
+
+    return nn.Sequential(*layers), channels * side * side
+
+
+def _padded(side: int) -> int:
+    """The side after the first convolution."""
+    return 32 if side == 28 else side

@@ -1,8 +1,8 @@
-"""A trained network as an outcome: its weights, what it looks at, and where it comes from.
+"""The weights of a trained network: parameters and running statistics, by name.
 
-    f(x) = network(normalise(x)),   x pixels as the plan says
-
-Some methods give a network instead of images: nobody can train another one on it, but it can be used at once.
+Only floating-point tensors count as weights. The counters of batch normalisation (int64) affect
+nothing in evaluation, so methods neither send nor average them; a file that stores a network
+completely uses `scoring.trained_model.state_tensors`.
 """
 
 import torch
@@ -12,29 +12,35 @@ from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec
 from collabdm.documents.outcomes import DistilledModel, Weights
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
-from collabdm.matching.networks import Network, build
+from collabdm.matching.networks import Network, build, skeleton
 
 
-def weights_of(network: nn.Module) -> Weights:
-    """Parameters and running statistics by name, on the CPU."""
-    return {n: v.detach().cpu().clone() for n, v in network.state_dict().items() if v.is_floating_point()}
-
-
-def load_weights(network: nn.Module, weights: Weights) -> None:
-    """Put weights of the same network in place."""
-    network.load_state_dict({**network.state_dict(), **weights})
-
-
-def weights_declared(spec: NetworkSpec, plan: Plan) -> DeclaredTensors:
-    """What the weights of a network should be."""
-    network = build(spec, plan.image.shape, len(plan.classes))
+def float_weights(network: nn.Module) -> Weights:
+    """A copy of the weights, on the CPU."""
     return {
-        n: TensorSpec(torch.float32, tuple(v.shape)) for n, v in network.state_dict().items() if v.is_floating_point()
+        name: tensor.detach().cpu().clone()
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
     }
 
 
-def network_of(made: DistilledModel) -> Network:
+def load_weights(network: nn.Module, weights: Weights) -> None:
+    """Copy weights into a network of the same layers; its counters stay as they are."""
+    network.load_state_dict({**network.state_dict(), **weights})
+
+
+def declare_weights(spec: NetworkSpec, plan: Plan) -> DeclaredTensors:
+    """The dtype and shape of each weight of a network for the plan's images and classes."""
+    network = skeleton(spec, plan.image.shape, len(plan.classes))
+    return {
+        name: TensorSpec(torch.float32, tuple(tensor.shape))
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    }
+
+
+def trained_network(model: DistilledModel) -> Network:
     """The network of an outcome, in evaluation mode, on the CPU."""
-    network = build(made.spec, made.plan.image.shape, len(made.plan.classes))
-    load_weights(network, made.weights)
+    network = build(model.spec, model.plan.image.shape, len(model.plan.classes))
+    load_weights(network, model.weights)
     return network.eval()

@@ -102,7 +102,7 @@ def embedded(
 ) -> Float32[Tensor, "n D"]:
     """psi of every image, of length 1."""
     parts = []
-    for pixels in data.images.split(context.compute.chunk(gradients=False)):
+    for pixels in data.images.split(context.compute.images_per_pass(gradients=False)):
         with context.compute.autocast():
             values = network.embed(
                 plan.image.normalisation.apply(pixels.to(context.compute.device))

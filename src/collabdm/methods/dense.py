@@ -40,7 +40,7 @@ from collabdm.matching.compute import LOGITS
 from collabdm.matching.network_size import multiplications
 from collabdm.matching.networks import Network, build, has_batch_norm, seed_weights
 from collabdm.matching.run_context import RunContext
-from collabdm.matching.weights import load_weights, weights_declared, weights_of
+from collabdm.matching.weights import declare_weights, float_weights, load_weights
 from collabdm.methods.base import (
     Contributions,
     answer,
@@ -102,7 +102,7 @@ def new_network(plan: Plan) -> Network:
 def declare(plan: Plan) -> DeclaredTensors:
     """What a site sends: the weights, and the running statistics of batch normalisations. Raises as `check_pool`."""
     check_pool(plan)
-    return weights_declared(spec_of(plan), plan)
+    return declare_weights(spec_of(plan), plan)
 
 
 def check_pool(plan: Plan) -> None:
@@ -132,7 +132,7 @@ def contribute(
     seed_weights(network, Stream.of(seed, Purpose.NETWORK))
 
     train_locally(LocalTask(network, spec_of(plan), data, plan, seed), local, context)
-    return answer(plan, data, site, weights_of(network))
+    return answer(plan, data, site, float_weights(network))
 
 
 def distill(
@@ -161,7 +161,7 @@ def distill(
     )
     student = Distillation(plan, ensemble, context).student()
     return DistilledModel(
-        weights_of(student),
+        float_weights(student),
         spec_of(plan),
         plan,
         site_counts(plan, ordered),

@@ -22,7 +22,7 @@ from collabdm.errors import PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.run_context import RunContext
-from collabdm.matching.weights import load_weights, weights_of
+from collabdm.matching.weights import float_weights, load_weights
 from collabdm.methods.base import Traffic, check_answer, plan_options
 from collabdm.methods.local_training import LocalTask, LocalTraining, train_locally
 from collabdm.progress import Progress, Stage
@@ -74,7 +74,7 @@ def run_rounds(
     options = plan_options(plan, FedAvg)
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(derive(plan.seed, "fedavg"), Purpose.NETWORK))
-    start = context.resume or Checkpoint(0, weights_of(network))
+    start = context.resume or Checkpoint(0, float_weights(network))
     weights = dict(start.tensors)
 
     for r in range(start.done, options.rounds):
@@ -86,7 +86,7 @@ def run_rounds(
                 network, plan.network, data, plan, derive(plan.seed, "site", name), first_epoch
             )
             train_locally(task, options.local, RunContext(context.compute))
-            trained.append(weights_of(network))
+            trained.append(float_weights(network))
         weights = average(trained, [len(data) for data in sites.values()])
         context.keep(Checkpoint(r + 1, weights))
         context.report(Progress(Stage.ROUNDS, r + 1, options.rounds))

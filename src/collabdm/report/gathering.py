@@ -13,7 +13,7 @@ from collabdm.documents.codec import HEADER_KEY, format_of
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DocumentError
-from collabdm.lab.results import read_json
+from collabdm.lab.results import Results, SimulationResults, read_json, read_results
 from collabdm.scoring.evaluation import Score
 
 MEANS, IMAGES, FRAME, OWN = "class means", "local images", "labels, counts and header", "parts of the method"
@@ -35,15 +35,14 @@ class Round:
     name: str
     made: DistilledSet | None
     scores: list[Score]
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     curve: list[tuple[int, Score]] = field(default_factory=list)
     sent: dict[str, dict[str, int]] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
+    results: Results | None = None
 
     @property
     def data(self) -> str:
         """The data that were scored on, if any."""
-        return str(self.results.get("experiment", self.results).get("data", ""))
+        return "" if self.results is None else self.results.data
 
     @property
     def main(self) -> str:
@@ -52,10 +51,11 @@ class Round:
 
     def bytes_of(self, what: str) -> int | None:
         """The most bytes that a site sent for a set; None where nothing was sent."""
-        listed = self.sets.get(what, {}).get("bytes_per_site", {})
-        if not listed and what == self.main:
-            listed = {site: sum(parts.values()) for site, parts in self.sent.items()}
-        return max(listed.values(), default=None)
+        described = self.results.sets.get(what) if self.results else None
+        largest = described.largest_upload if described else None
+        if largest is None and what == self.main:
+            largest = max((sum(parts.values()) for parts in self.sent.values()), default=None)
+        return largest
 
 
 def gather(folder: Path) -> Round:
@@ -64,14 +64,14 @@ def gather(folder: Path) -> Round:
         raise DocumentError(f"{folder} should be a folder of a round; found none there")
     results = _results(folder)
     made = _distilled(folder)
-    if made is None and not results:
+    if made is None and results is None:
         raise DocumentError(
             f"{folder} should hold a distilled set, or results of `simulate` or of `evaluate --json`; found neither"
         )
-    scores = [Score.read(item) for item in results.get("scores", [])]
-    curve = [(int(item["step"]), Score.read(item)) for item in results.get("curve", [])]
-    sent = _sent(folder, made)
-    return Round(folder.resolve().name, made, scores, results.get("sets", {}), curve, sent, results)
+    scores = [record.score for record in results.scores] if results else []
+    points = results.curve if isinstance(results, SimulationResults) else ()
+    curve = [(point.step, point.score) for point in points]
+    return Round(folder.resolve().name, made, scores, curve, _sent(folder, made), results)
 
 
 def parts_of(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -90,13 +90,12 @@ def parts_of(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     return header, parts
 
 
-def _results(folder: Path) -> dict[str, Any]:
-    """results.json, or else the first file in alphabetical order that holds scores."""
-    for path in [folder / "results.json", *sorted(folder.glob("*.json"))]:
-        found = read_json(path)
-        if isinstance(found.get("scores"), list):
-            return found
-    return {}
+def _results(folder: Path) -> Results | None:
+    """results.json, or else the first JSON file in alphabetical order that contains scores."""
+    if (folder / "results.json").exists():
+        return read_results(folder / "results.json")
+    scored = (path for path in sorted(folder.glob("*.json")) if "scores" in read_json(path))
+    return next(map(read_results, scored), None)
 
 
 def _distilled(folder: Path) -> DistilledSet | None:

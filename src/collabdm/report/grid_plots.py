@@ -7,7 +7,7 @@ Bars are one standard deviation over seeds; stars are the paper's numbers.
 from collections.abc import Mapping
 from typing import Any
 
-from collabdm.lab.reproduce.findings import Findings
+from collabdm.lab.reproduce.grid_results import GridResults
 from collabdm.report.plots import COLOURS, MARKERS, figure, legend_below, plain_logarithm, unit_of
 
 STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # a number of the paper
@@ -16,7 +16,7 @@ STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  #
 GREY, DASHES = "#777777", ("--", ":", "-.", (0, (5, 1)))
 
 
-def refinement(found: Findings, at: Mapping[str, str]) -> Any | None:
+def refinement(found: GridResults, at: Mapping[str, str]) -> Any | None:
     """Accuracy against bytes along the refinement, for one table's values; None where nothing was run."""
     grid = found.grid
     curves = {row: points for row in grid.rows if (points := found.curve(row, at))}
@@ -33,8 +33,8 @@ def refinement(found: Findings, at: Mapping[str, str]) -> Any | None:
                 [b / size for b in sent], means, spreads, color=COLOURS[i % len(COLOURS)],
                 marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
             )  # fmt: skip
-        for i, row in enumerate(row for row in grid.rows if row not in curves and found.at(row, at).n):
-            axes.axhline(found.at(row, at).mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
+        for i, row in enumerate(row for row in grid.rows if row not in curves and found.entry(row, at).n):
+            axes.axhline(found.entry(row, at).mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
         axes.set(xlabel=f"{unit} per site, at most", ylabel="accuracy, %")
         axes.set_xlim(0, 1.05 * most / size)
         for p in published:  # what it sends for more bytes, or for bytes that it does not say, stands at the edge
@@ -49,11 +49,11 @@ def refinement(found: Findings, at: Mapping[str, str]) -> Any | None:
     return figure(draw, 3.4)
 
 
-def along_axis(found: Findings, at: Mapping[str, str]) -> Any | None:
+def along_axis(found: GridResults, at: Mapping[str, str]) -> Any | None:
     """Accuracy along an axis of numbers, such as the images per class; None where nothing was run."""
     grid, axis = found.grid, found.grid.along or ""
     values = sorted(grid.axes[axis], key=float)
-    rows = {row: [(float(v), found.at(row, {**at, axis: v})) for v in values] for row in grid.rows}
+    rows = {row: [(float(v), found.entry(row, {**at, axis: v})) for v in values] for row in grid.rows}
     lines = {row: [(x, own) for x, own in points if own.n] for row, points in rows.items()}
     if not any(lines.values()):
         return None
@@ -78,10 +78,10 @@ def along_axis(found: Findings, at: Mapping[str, str]) -> Any | None:
     return figure(draw, 3.3 + 0.13 * len(lines))
 
 
-def all_methods(found: Findings, at: Mapping[str, str]) -> Any | None:
+def all_methods(found: GridResults, at: Mapping[str, str]) -> Any | None:
     """A point for each line whose sites send something, a line across for the others; None where nothing was run."""
     grid = found.grid
-    rows = {row: found.at(row, at) for row in grid.rows if found.at(row, at).n}
+    rows = {row: found.entry(row, at) for row in grid.rows if found.entry(row, at).n}
     points = {row: own for row, own in rows.items() if own.bytes}
     across = [row for row in rows if row in grid.central or row in grid.against.values()]
     if not points:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -12,6 +13,7 @@ from PIL import Image
 
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.images import as_uint8
+from collabdm.lab.results import EvaluationResults
 from collabdm.report.gathering import Round
 from collabdm.report.plots import INK
 from collabdm.scoring.evaluation import Score
@@ -84,17 +86,17 @@ def result_table(made: Round) -> str:
 
 def robust_scores(made: Round) -> str:
     """The scores of DD-Ranking, where they were asked for."""
-    found = made.results.get("robustness") or {}
-    spread = found.get("std", {})
+    found = made.results.robustness if isinstance(made.results, EvaluationResults) else None
+    if found is None:
+        return ""
     names = {"lrs": "label-robust score", "ars": "augmentation-robust score"}
-    rows = [(told, f"{found[name]:.3f} ± {spread.get(name, 0):.3f}") for name, told in names.items() if name in found]
+    rows = [(told, f"{getattr(found, name):.3f} ± {found.std.get(name, 0):.3f}") for name, told in names.items()]
     points = {"hlr": "short of all the data, points", "ior": "over random real images, points"}
     rows += [
-        (told, f"{100 * found[name]:.1f} ± {100 * spread.get(name, 0):.1f}")
+        (told, f"{100 * getattr(found, name):.1f} ± {100 * found.std.get(name, 0):.1f}")
         for name, told in points.items()
-        if name in found
     ]
-    return table(("DD-Ranking", "value"), rows, f"n = {found.get('n', 1)} trained networks") if rows else ""
+    return table(("DD-Ranking", "value"), rows, f"n = {found.n} trained networks")
 
 
 def network_table(made: Round) -> str:
@@ -181,16 +183,16 @@ def provenance(made: Round, settings: str) -> str:
         plan = made.made.plan
         rows += [("plan", f"<code>{plan.digest}</code>"), ("method", escape(made.made.method))]
         rows += [("seed, steps, ipc", f"{plan.seed}, {plan.steps}, {plan.ipc}")]
-    compute = made.results.get("compute", {})
-    if compute:
+    if made.results is not None:
+        compute = made.results.compute.document()
         rows.append(("computed on", escape(", ".join(f"{k} {v}" for k, v in compute.items() if v is not None))))
-    versions = made.results.get("versions") or (made.made.versions if made.made else {})
+    versions = made.results.versions if made.results else made.made.versions if made.made else {}
     rows.append(("versions", escape(", ".join(f"{k} {v}" for k, v in versions.items()))))
     parts = [f'<div class="about">{table(("what", "value"), rows)}</div>']
     if settings:
         parts.append(
             f"<p>Save these settings as <code>experiment.toml</code>; the command makes the round again:</p>"
-            f"<pre>collabdm simulate --config experiment.toml -o {escape(made.name)}</pre>"
+            f"<pre>collabdm simulate --config experiment.toml -o {escape(shlex.quote(made.name))}</pre>"
             f"<details><summary>experiment.toml</summary><pre>{escape(settings)}</pre></details>"
         )
     if made.made is not None:

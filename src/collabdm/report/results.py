@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import DocumentError
-from collabdm.lab.reproduce.findings import Findings, Found
+from collabdm.lab.reproduce.grid_results import Entry, GridResults
 from collabdm.lab.reproduce.grids import Grid, picture_of, pictured, told
-from collabdm.lab.reproduce.records import Record, failed, read_records
+from collabdm.lab.reproduce.records import CellRecord, read_records
 from collabdm.report import grid_plots, page, plots
 
 WITHIN = 1.5  # points below the paper's number that still count as its number, and never less than two deviations
@@ -40,7 +40,7 @@ def _grid_paths(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.json")) if re.fullmatch(r"[\w-]+\.(paper|cpu)\.json", path.name)]
 
 
-def read_findings(folder: Path) -> list[Findings]:
+def read_findings(folder: Path) -> list[GridResults]:
     """What a folder holds of each grid. Raises DocumentError where a file is not what it should be."""
     records, found = read_records(folder), []
     for path in _grid_paths(folder):
@@ -48,7 +48,7 @@ def read_findings(folder: Path) -> list[Findings]:
             grid = Grid.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise DocumentError(f"{path} should be a grid: run `collabdm reproduce` again; {error}") from error
-        found.append(Findings(grid, records))
+        found.append(GridResults(grid, records))
     return found
 
 
@@ -70,7 +70,7 @@ def write_results(folder: Path, output: Path) -> list[Path]:
     return written
 
 
-def figures(found: Findings) -> dict[str, Any]:
+def figures(found: GridResults) -> dict[str, Any]:
     """Names of the plots of a grid, and the plots."""
     grid, drawn = found.grid, {}
     for i, sheet in enumerate(grid.sheets):
@@ -84,12 +84,12 @@ def figures(found: Findings) -> dict[str, Any]:
     return {name: made for name, made in drawn.items() if made is not None}
 
 
-def summary(found: Sequence[Findings]) -> str:
+def summary(found: Sequence[GridResults]) -> str:
     """How much of each grid is run."""
     rows = [
         (
             f'<a href="#{_anchor(one.grid)}">{escape(one.grid.title)}</a>', escape(one.grid.scale),
-            f"{one.done:,} of {one.all:,}", f"{sum(map(failed, one.records)):,}",
+            f"{one.done:,} of {one.all:,}", f"{sum(record.failed for record in one.records):,}",
             f"{len(one.grid.seeds)}",
         )
         for one in found
@@ -122,7 +122,7 @@ def gallery(grid: Grid, sheet: Mapping[str, str], shown: Mapping[tuple[str, ...]
     return f'<p>{escape(said)}</p><div class="gallery">{"".join(sets)}</div>'
 
 
-def grid_section(found: Findings, svgs: Mapping[str, bytes], shown: Mapping[tuple[str, ...], bytes]) -> str:
+def grid_section(found: GridResults, svgs: Mapping[str, bytes], shown: Mapping[tuple[str, ...], bytes]) -> str:
     """One table or figure."""
     grid = found.grid
     said = f"{SCALE_TOLD[grid.scale]}. Where a row or column says nothing else: {scale_of(grid)}"
@@ -162,7 +162,7 @@ def _words(name: str, value: Any) -> str:
     return f"{name} {value}"
 
 
-def sheet_table(found: Findings, sheet: dict[str, str]) -> str:
+def sheet_table(found: GridResults, sheet: dict[str, str]) -> str:
     """Rows by columns: ours with spread and n, the paper's and the difference, and how far above random images."""
     grid = found.grid
     columns = [told(column) or "accuracy, %" for column in grid.columns]
@@ -174,13 +174,13 @@ def sheet_table(found: Findings, sheet: dict[str, str]) -> str:
     return page.table(("trained on", *heads), rows)
 
 
-def cell(found: Findings, row: str, at: Mapping[str, str]) -> str:
+def cell(found: GridResults, row: str, at: Mapping[str, str]) -> str:
     """One place of a table, as HTML."""
-    own, against = found.at(row, at), found.difference(row, at)
+    own, against = found.entry(row, at), found.above_paper(row, at)
     published = found.grid.published(row, at)
     lines = [escape(str(own)) if own.n else f'<span class="absent">{own}</span>']
     if published is not None:
-        gap = "" if against is None else f", {against[1]:+.1f}"
+        gap = "" if against is None else f", {against:+.1f}"
         lines.append(f"<small>paper {published.accuracy:.1f}{gap}</small>")
     above = found.over_random(row, at)
     if above is not None:
@@ -188,18 +188,18 @@ def cell(found: Findings, row: str, at: Mapping[str, str]) -> str:
     return f'<td class="{standing(found.grid, own, against)}">{"<br>".join(lines)}</td>'
 
 
-def standing(grid: Grid, own: Found, against: tuple[Any, float] | None) -> str:
+def standing(grid: Grid, own: Entry, against: float | None) -> str:
     """How a number of ours stands to the paper's: `reached` or `below`; nothing at another scale."""
     if grid.scale != "paper" or against is None:
         return "plain"
-    return "reached" if against[1] >= -max(WITHIN, 2 * own.std) else "below"
+    return "reached" if against >= -max(WITHIN, 2 * own.std) else "below"
 
 
-def costs(found: Findings, row: str, places: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
+def costs(found: GridResults, row: str, places: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
     """Bytes, rounds and seconds of a row, over its columns."""
-    own = [found.at(row, at) for at in places]
+    own = [found.entry(row, at) for at in places]
     sent = max((one.bytes for one in own if one.bytes is not None), default=None)
-    sites, server = [s for one in own for s in one.sites], [s for one in own for s in one.server]
+    sites, server = [s for one in own for s in one.site_seconds], [s for one in own for s in one.server_seconds]
     times = f"{sum(sites) / len(sites):.0f} / {sum(server) / len(server):.0f}" if sites else "-"
     if row not in found.grid.lines:
         return "-", "-", "-"
@@ -208,17 +208,17 @@ def costs(found: Findings, row: str, places: Sequence[Mapping[str, str]]) -> tup
     return "pooled" if pooled else "-" if sent is None else f"{sent:,}", "-" if pooled else rounds, times
 
 
-def provenance_rows(found: Sequence[Findings]) -> list[tuple[str, ...]]:
+def provenance_rows(found: Sequence[GridResults]) -> list[tuple[str, ...]]:
     """Machine, device and precision, versions, commit, and the number of cells that were so made."""
-    records = {record["digest"]: record for one in found for record in one.records}
+    records = {record.digest: record for one in found for record in one.records}
     made = Counter(_made_by(record) for record in records.values())
     return [(*key, f"{n:,}") for key, n in sorted(made.items())]
 
 
-def provenance(found: Sequence[Findings]) -> str:
+def provenance(found: Sequence[GridResults]) -> str:
     """Where the numbers come from, and what went wrong."""
     rows = [tuple(map(escape, row)) for row in provenance_rows(found)]
-    wrong = {record["digest"]: record["error"] for one in found for record in one.records if failed(record)}
+    wrong = {record.digest: record.error for one in found for record in one.records if record.error is not None}
     errors = [(escape(d[:16]), f'<td class="told">{escape(text)}</td>') for d, text in wrong.items()]
     return page.section(
         "Where the numbers come from",
@@ -230,13 +230,13 @@ def provenance(found: Sequence[Findings]) -> str:
     )
 
 
-def _made_by(record: Record) -> tuple[str, str, str, str]:
-    compute = ", ".join(str(v) for k, v in record["compute"].items() if v is not None and k != "compiled")
-    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-    return record["machine"], compute, versions, str(record["commit"])
+def _made_by(record: CellRecord) -> tuple[str, str, str, str]:
+    compute = ", ".join(str(v) for k, v in record.compute.document().items() if v is not None and k != "compiled")
+    versions = ", ".join(f"{k} {v}" for k, v in record.versions.items())
+    return record.machine, compute, versions, str(record.commit)
 
 
-def commands(found: Sequence[Findings]) -> Iterator[str]:
+def commands(found: Sequence[GridResults]) -> Iterator[str]:
     """What makes the missing cells, for each scale."""
     for scale in dict.fromkeys(one.grid.scale for one in found):
         names = " ".join(f"experiments/{one.grid.name}.toml" for one in found if one.grid.scale == scale)

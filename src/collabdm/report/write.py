@@ -5,13 +5,16 @@
 Nothing is computed anew: the page says what results.json, the set and the contributions say.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import SimulationResults
 from collabdm.report import page, plots
 from collabdm.report.gathering import Round, gather
 
@@ -60,6 +63,7 @@ def _html(rounds: Sequence[Round], svgs: dict[str, bytes]) -> str:
     for i, made in enumerate(rounds):
         prefix = f"{i + 1}-" if len(rounds) > 1 else ""
         own = [page.plot(svgs[prefix + name], told) for name, told in TOLD.items() if prefix + name in svgs]
+        experiment = made.results.experiment if isinstance(made.results, SimulationResults) else None
         if len(rounds) > 1:
             sections.append(f'<h2 class="round">{escape(_title(made))}</h2>')
         sections += [
@@ -67,7 +71,7 @@ def _html(rounds: Sequence[Round], svgs: dict[str, bytes]) -> str:
             page.section("Plots", f'<div class="plots">{"".join(own)}</div>' if own else ""),
             page.section("The distilled images", page.images_by_class(made.made)),
             page.section("Who holds what", page.holdings(made)),
-            page.section("Where it comes from", page.provenance(made, settings_toml(made))),
+            page.section("Where it comes from", page.provenance(made, settings_toml(experiment) if experiment else "")),
         ]
     title = _title(rounds[0]) if len(rounds) == 1 else f"{len(rounds)} rounds"
     return page.page(title, filter(None, sections))
@@ -79,26 +83,16 @@ def _title(made: Round) -> str:
     return ", ".join(filter(None, (f"{made.name}: {made.main}", data, sites)))
 
 
-def settings_toml(made: Round) -> str:
-    """The settings of a simulation as the TOML file that makes it again; empty for a round by hand."""
-    experiment = dict(made.results.get("experiment", {}))
-    if not experiment:
-        return ""
-    plan = experiment.pop("plan", {})
-    experiment["beta"] = experiment.get("beta") or 0  # TOML has no word for nothing
-    plan = {k: {"batch": "all", "sketch": "none"}.get(k) if v is None else v for k, v in plan.items()}
-    return "\n".join([*_toml(experiment), "", *_tables("plan", plan)]) + "\n"
+def settings_toml(experiment: Experiment) -> str:
+    """The settings of a simulation as a TOML file that repeats it."""
+    settings = experiment.model_dump(mode="json")
+    words = {"batch": "all", "sketch": "none"}  # TOML has no null
+    plan = {key: words.get(key) if value is None else value for key, value in settings["plan"].items()}
+    settings |= {"preset": "none", "beta": experiment.beta or 0, "plan": plan}  # every setting is in the file
+    return tomli_w.dumps(_without_none(settings))
 
 
-def _toml(settings: dict[str, Any]) -> list[str]:
-    """Lines of simple values; JSON's strings, numbers, booleans and lists are TOML's."""
-    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
-
-
-def _tables(name: str, settings: dict[str, Any]) -> list[str]:
-    plain = {k: v for k, v in settings.items() if not isinstance(v, dict)}
-    lines = [f"[{name}]", *_toml(plain)]
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            lines += ["", *_tables(f"{name}.{key}", value)]
-    return lines
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value

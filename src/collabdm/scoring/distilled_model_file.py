@@ -9,12 +9,17 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import decode_document, encode_document, read_limited
 from collabdm.documents.extra_tensors import check_extra_tensors
 from collabdm.documents.frozen_model import validation_message
-from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader, check_header, provenance_fields
+from collabdm.documents.outcome_files import (
+    DISTILLED_LIMIT,
+    DistilledHeader,
+    check_header,
+    provenance_fields,
+)
 from collabdm.documents.outcomes import DISTILLED_MODEL_VERSION, DistilledModel
 from collabdm.documents.plan_file import embedded_plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
-from collabdm.matching.weights import weights_declared
+from collabdm.matching.weights import declare_weights
 
 
 class DistilledModelHeader(DistilledHeader):
@@ -46,7 +51,7 @@ def read_distilled_model(path: Path | str) -> DistilledModel:
     check_header(where, header, plan)
     try:
         spec = NetworkSpec.model_validate(header.network)
-        check_extra_tensors(weights_declared(spec, plan), tensors, "the model")
+        check_extra_tensors(declare_weights(spec, plan), tensors, "the model")
         return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
     except ValidationError as error:
         raise DocumentError(f"{where}: network: {validation_message(error)}") from error

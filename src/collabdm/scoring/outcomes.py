@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collabdm.documents.outcome_files import read_distilled, read_steps, write_distilled, write_steps
+from collabdm.documents.outcome_files import (
+    read_distilled,
+    read_steps,
+    write_distilled,
+    write_steps,
+)
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError
 from collabdm.images import ImageSet
 from collabdm.matching.embedding import plan_geometry
 from collabdm.matching.run_context import RunContext
-from collabdm.matching.weights import network_of
+from collabdm.matching.weights import trained_network
 from collabdm.methods.base import Method, Outcome
 from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
 from collabdm.scoring.evaluation import EvaluationConfig, Score, accuracy_of, evaluate, score
@@ -37,7 +42,7 @@ def _score_steps(made: DistilledSteps, test: ImageSet, config: EvaluationConfig,
 
 
 def _score_model(made: DistilledModel, test: ImageSet, config: EvaluationConfig, context: RunContext) -> list[Score]:
-    network = network_of(made).to(context.compute.device)
+    network = trained_network(made).to(context.compute.device)
     normalisation = made.plan.image.normalisation
     accuracy = accuracy_of(network, test, normalisation, context.compute)
     return [Score(made.method, made.spec.name, (accuracy,), 0)]

@@ -37,7 +37,7 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import Pixels
 from collabdm.matching.compute import Compute
 from collabdm.matching.networks import Network, build
-from collabdm.matching.weights import network_of
+from collabdm.matching.weights import trained_network
 from collabdm.scoring.distilled_model_file import read_distilled_model
 from collabdm.scoring.training import logits_of
 
@@ -81,7 +81,7 @@ class TrainedModel:
         return logits_of(self.network(), images, self.image.normalisation, Compute()).softmax(1)
 
 
-def weights_of(network: Network) -> dict[str, Tensor]:
+def state_tensors(network: Network) -> dict[str, Tensor]:
     """A copy of the tensors of a network's state, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
@@ -117,7 +117,7 @@ def origin(made: DistilledSet | DistilledModel) -> dict[str, Any]:
 
 def as_model(made: DistilledModel) -> TrainedModel:
     """A method's network as a model."""
-    weights = weights_of(network_of(made))
+    weights = state_tensors(trained_network(made))
     return TrainedModel(made.spec, made.plan.image, made.plan.classes, weights, origin(made), made.versions)
 
 

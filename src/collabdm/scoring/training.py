@@ -98,7 +98,7 @@ class Trainer:
         if self._padded_passes:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         numbers = activations(task.spec, geometry.shape)
-        self._chunks = {gradients: compute.chunk(gradients, numbers) for gradients in (False, True)}
+        self._chunks = {gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)}
         self._mixes = has_batch_norm(self.network)
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
@@ -221,7 +221,7 @@ def logits_of(
     size: int | None = None,
 ) -> Float32[Tensor, "n classes"]:
     """Outputs of a predictor, which sees images in network units, for all images in order, `size` at a time."""
-    size = size or compute.chunk(gradients=False)
+    size = size or compute.images_per_pass(gradients=False)
     parts = (normalisation.apply(pixels.to(compute.device)) for pixels in images.split(size))
     return torch.cat([predictor(x).float().cpu() for x in parts])
 
