@@ -39,7 +39,7 @@ def _one_thread() -> object:
 
 
 def make_round(root: Path, *options: str) -> tuple[Path, dict[str, Result]]:
-    """A plan that saw no data, two sites that see the plan and their own pictures, the server, an evaluation."""
+    """A plan without data, two sites with the plan and their own pictures, the server."""
     ran = {}
     ran["plan"] = done(
         *(
@@ -547,7 +547,7 @@ def steps_reported(*arguments: object) -> list[tuple[str, int]]:
 def assert_goes_on(
     first: str, total: int, folder: Path, command: tuple[object, ...], whole: bytes
 ) -> None:
-    """The folder holds a state and nothing half; the same command starts later and ends with the same bytes."""
+    """The folder has a state and no half file; the same command resumes, with the same bytes."""
     output = Path(str(command[command.index("-o") + 1]))
     assert [path.name for path in folder.iterdir()] == [f".{output.name}.state"]
     made = [at for label, at in steps_reported(*command) if label == first]

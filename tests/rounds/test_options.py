@@ -101,7 +101,7 @@ def test_the_method_of_a_plan_sets_what_the_method_stands_for(tmp_path) -> None:
         plans[name] = read_plan(tmp_path / "plan.json")
     assert [plan.pae for plan in plans.values()] == [2, 2, 1, 1]
     assert [plan.steps for plan in plans.values()] == [100, 100, 0, 0]
-    assert [plan.method for plan in plans.values()][0] == "collabdm"
+    assert plans["collabdm"].method == "collabdm"
 
 
 # --- --set ---------------------------------------------------------------------------------------
@@ -198,15 +198,19 @@ def test_options_of_a_method_can_be_set(tmp_path) -> None:
 WRONG = {
     "refinement.pases=4": "`refinement.pases` is not a setting: did you mean refinement.passes?",
     "passes=4": "`passes` is not a setting: did you mean refinement.passes?",
-    "learning_rate=1": "did you mean local.matching.learning_rate or refinement.matching.learning_rate?",
+    "learning_rate=1": "did you mean local.matching.learning_rate or "
+    "refinement.matching.learning_rate?",
     "xyzzy=1": "`xyzzy` is not a setting: check its spelling",
     "ipc=ten": "`ipc` should be a valid integer, unable to parse string as an integer; found 'ten'",
     "ipc=0": "`ipc` should be greater than or equal to 1; found '0'",
     "ipc=none": "`ipc` should be a valid integer; found 'none'",
-    "steps=1.5": "`steps` should be a valid integer, got a number with a fractional part; found '1.5'",
+    "steps=1.5": "`steps` should be a valid integer, got a number with a fractional part; "
+    "found '1.5'",
     "wire=int9": "`wire` should be 'float16', 'int8' or 'float32'; found 'int9'",
-    "augment=[crop, blur]": "`augment` should be 'color', 'crop', 'cutout', 'flip', 'scale' or 'rotate'",
-    "refinement=4": "`refinement` should be set field by field, such as refinement.passes; found a value for all",
+    "augment=[crop, blur]": "`augment` should be 'color', 'crop', 'cutout', 'flip', 'scale' or "
+    "'rotate'; found '[crop, blur]'",
+    "refinement=4": "`refinement` should be set field by field, such as refinement.passes; "
+    "found a value for all",
     "image.side=8": "`image.side` cannot be set; found '8': it follows from `--data`",
     "classes=[a, b]": "`classes` cannot be set; found '[a, b]': it follows from `--data`",
     "ipc": "`--set` should be FIELD=VALUE, such as ipc=5; found 'ipc'",
@@ -283,7 +287,8 @@ def test_an_option_and_the_same_field_set_are_one_experiment(
 
 def test_settings_of_a_simulation_that_are_wrong_are_all_named(tmp_path) -> None:
     wrong = {
-        "refinement.passes=4": "`refinement.passes` is not a setting: did you mean plan.refinement.passes?",
+        "refinement.passes=4": "`refinement.passes` is not a setting: did you mean "
+        "plan.refinement.passes?",
         "trails=3": "`trails` is not a setting: did you mean trials?",
         "plan.ipc=ten": "`plan.ipc` should be a valid integer",
         "plan.sites=4": "`plan.sites` cannot be set; found '4': the simulation derives it",

@@ -1,4 +1,4 @@
-"""A round on published images, as people do it: separate processes, each knowing the plan and its own folder."""
+"""A round on published images in separate processes, each with the plan and its own folder."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_a_round_between_folders_on_published_images(
     assert made.images.counts().tolist() == [4] * 10
     assert made.images.shape == published.shape
     if "/" in "".join(published.classes):
-        return  # a folder cannot have the name of that class, so the published test images do not fit
+        return  # no folder can have the name of that class: the published test images do not fit
     evaluate = (
         "evaluate",
         "set.safetensors",

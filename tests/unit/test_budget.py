@@ -1,4 +1,4 @@
-"""No site sends more than the budget: of the plan's own count, and of real files with their headers."""
+"""No site sends more than the budget: by the plan's count, and in real files with headers."""
 
 import re
 

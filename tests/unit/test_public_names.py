@@ -36,7 +36,7 @@ COMMAND = "sys.argv = ['collabdm', *%r]; from collabdm.cli.main import main; mai
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The top-level modules outside the standard library that a statement loads in a new process."""
+    """The top-level modules, without the standard library, that a statement loads."""
     ran = subprocess.run(
         [sys.executable, "-c", LOADED % statement], capture_output=True, text=True, check=True
     )
@@ -95,7 +95,10 @@ def test_every_public_name_can_be_imported_and_is_listed(name) -> None:
 
 
 def test_names_are_listed_before_they_are_imported() -> None:
-    command = "import collabdm; print(set(collabdm.__all__) <= set(dir(collabdm)), 'Plan' in vars(collabdm))"
+    command = (
+        "import collabdm; print(set(collabdm.__all__) <= set(dir(collabdm)), "
+        "'Plan' in vars(collabdm))"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=True
     )
