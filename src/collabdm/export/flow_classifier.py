@@ -40,10 +40,16 @@ class Verdicts:
         """A line for each window: its first and last row (from 0, in order of time), class, confidence, true class."""
         lines = ["first_row,last_row,class,confidence,true_class"]
         for first, y, share, true in zip(
-            *(tensor.tolist() for tensor in (self.first, self.predicted, self.confidence, self.true)), strict=True
+            *(
+                tensor.tolist()
+                for tensor in (self.first, self.predicted, self.confidence, self.true)
+            ),
+            strict=True,
         ):
             named = _quoted(self.classes[true]) if true != UNKNOWN else ""
-            lines.append(f"{first},{first + flows - 1},{_quoted(self.classes[y])},{share:.4f},{named}")
+            lines.append(
+                f"{first},{first + flows - 1},{_quoted(self.classes[y])},{share:.4f},{named}"
+            )
         return "\n".join(lines) + "\n"
 
 
@@ -55,9 +61,13 @@ def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
     """The schema to read tables by: the one given, or the one that the model carries. Raises PlanError."""
     if schema is None:
         plan = model.provenance.get("plan")
-        carried = model.provenance.get("flows") or (plan.get("flows") if isinstance(plan, dict) else None)
+        carried = model.provenance.get("flows") or (
+            plan.get("flows") if isinstance(plan, dict) else None
+        )
         if carried is None:
-            raise PlanError("the model should carry a schema of flows; found none: name one with `--flows`")
+            raise PlanError(
+                "the model should carry a schema of flows; found none: name one with `--flows`"
+            )
         schema = parse_schema("the model's schema", carried)
     if (schema.classes, (1, schema.side, schema.side)) != (model.classes, model.image.shape):
         raise PlanError(

@@ -45,7 +45,9 @@ def check_onnx() -> None:
     """Refuse, before any work, where the packages that write the file are not installed. Raises PlanError."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise PlanError(f"ONNX needs {' and '.join(missing)}; found none here: pip install {' '.join(missing)}")
+        raise PlanError(
+            f"ONNX needs {' and '.join(missing)}; found none here: pip install {' '.join(missing)}"
+        )
 
 
 def onnx_bytes(model: TrainedModel) -> bytes:
@@ -76,7 +78,9 @@ def onnx_bytes(model: TrainedModel) -> bytes:
         "network": model.spec.model_dump(mode="json"),
         "provenance": model.provenance,
     }
-    onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()})
+    onnx.helper.set_model_props(
+        proto, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()}
+    )
     onnx.checker.check_model(proto)
     buffer = io.BytesIO()
     onnx.save_model(proto, buffer)
