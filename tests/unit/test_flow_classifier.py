@@ -115,7 +115,7 @@ def test_the_command_takes_a_table_without_labels_and_says_what_is_wrong(tmp_pat
     wrong = run("classify", tmp_path / "model", table, "--flows", schema, "--grouping", "class")
     assert (wrong.code, "`label` missing" in wrong.err) == (2, True)
     assert (
-        "stream or class; found 'flow'"
+        "class or stream; found 'flow'"
         in run("classify", tmp_path / "model", table, "--grouping", "flow").err
     )
 
