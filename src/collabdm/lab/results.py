@@ -194,6 +194,11 @@ class SimulationResults(Record):
         """The data that the networks were tested on."""
         return self.experiment.data
 
+    @property
+    def plans(self) -> frozenset[str]:
+        """Digests of the plans of the sets that were scored."""
+        return frozenset(record.plan for record in self.sets.values())
+
 
 class EvaluationResults(Record):
     """The file of `evaluate --json`: the scores of one distilled set."""
@@ -211,6 +216,11 @@ class EvaluationResults(Record):
     compute: ComputeRecord
     scores: tuple[ScoreRecord, ...]
     robustness: RobustnessRecord | None = None
+
+    @property
+    def plans(self) -> frozenset[str]:
+        """The digest of the plan of the set that was scored."""
+        return frozenset({self.plan})
 
 
 Results = SimulationResults | EvaluationResults
