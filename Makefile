@@ -10,13 +10,14 @@ demo: $(VENV)/core
 	$(BIN)/collabdm demo -o demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/rounds/test_docs.py
+	$(BIN)/python docs/write_cli.py --check
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
 docs: $(VENV)/test
 	$(BIN)/python docs/write_cli.py

@@ -190,7 +190,7 @@ def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
     runs = itertools.count()
 
     def ours() -> torch.Tensor:
-        return torch.tensor(simulate(experiment, folder / str(next(runs)), RunContext(compute))["scores"][0]["mean"])
+        return torch.tensor(simulate(experiment, folder / str(next(runs)), RunContext(compute)).scores[0].score.mean)
 
     recipe = RECIPE.model_copy(update={"epochs": 30})
     return ours, lambda: torch.tensor(twin.round_and_score(plan, sites, train, recipe))

@@ -1,21 +1,23 @@
-"""Writes docs/cli.md, the reference of the command line, from the functions that the commands are.
+"""Write docs/cli.md, the reference of the command line, from the signatures of the commands.
 
     python docs/write_cli.py            write it
     python docs/write_cli.py --check    exit with 1 if it is not up to date
 
-Signatures are read, not the help screens: those change with the version of typer and the width of the terminal.
+The page is made from the signatures and not from the help screens, which change with the version of
+typer and the width of the terminal.
 """
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from collabdm.cli.main import app
+from collabdm.cli.main import COMMANDS
 
 PLACE = Path(__file__).with_name("cli.md")
 VALUES = {str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
@@ -24,15 +26,42 @@ INTRODUCTION = """\
 
 This page is generated from the program by `python docs/write_cli.py`; do not edit it by hand.
 
-One command for each arrow of the round, and `simulate` for all of them on one machine:
+One command for each step of the round, and `simulate` for all of them on one machine:
 
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
-Exit codes: 0, done; 1, an error of the program itself; 2, something in the input should be changed, and one
-message on standard error says what; 130, stopped by Ctrl-C, with no half file left: the same command goes on
-where it stood. Results go to standard output, progress and errors to standard error. `collabdm COMMAND --help`
-says the same as this page.
+`collabdm --help` (`-h`) lists the commands, `collabdm COMMAND --help` shows the options of one,
+and `collabdm --version` (`-V`) prints the version. `collabdm --install-completion` installs
+completion of commands, options and their values for the current shell. `python -m collabdm` is
+the same program.
+
+`plan` and `simulate` have options for the usual settings, and `--set FIELD=VALUE` for every
+field of a [plan](format.md#plan):
+
+    collabdm plan ... --set refinement.matching.schedule=cosine --set network.norm=group
+    collabdm plan ... --set 'augment=[crop, scale]' --set sketch=none
+
+A value is a TOML or JSON scalar or list; text needs no quotes, and `none` stands for no value.
+`simulate` also accepts the fields of an experiment, and those of its plan as `plan.FIELD`. Of
+several values for one setting, the last in this order applies: preset, configuration file,
+options, `--set`.
+
+Exit codes: 0, done; 1, an error of the program itself; 2, something in the input should be
+changed, and a message on standard error says what; 130, stopped by Ctrl-C, without unfinished
+files: the same command resumes the work. Results go to standard output, progress and errors to
+standard error.
 """
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a command, as texts."""
+
+    argument: bool
+    label: str
+    value: str
+    default: str
+    help: str
 
 
 def main() -> None:
@@ -46,75 +75,101 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    functions = {(c.name or c.callback.__name__.replace("_", "-")): c.callback for c in app.registered_commands}
-    index = "\n".join(f"- [`collabdm {name}`](#collabdm-{name}): {sentence(f)}" for name, f in functions.items())
-    return "\n".join([INTRODUCTION, index, "", *(section(name, f) for name, f in functions.items())])
+    lines = [INTRODUCTION]
+    for panel, commands in COMMANDS.items():
+        lines.append(f"{panel}:\n")
+        for command in commands:
+            name = name_of(command)
+            lines.append(f"- [`collabdm {name}`](#collabdm-{name}): {sentence(command)}")
+        lines.append("")
+
+    sections = (section(command) for commands in COMMANDS.values() for command in commands)
+    return "\n".join([*lines, *sections])
 
 
-def sentence(function: Any) -> str:
-    """The first sentence of a command's help."""
-    text = inspect.cleandoc(function.__doc__)
+def name_of(command: Callable[..., None]) -> str:
+    """The name of a command, as typed."""
+    return command.__name__.replace("_", "-")
+
+
+def sentence(command: Callable[..., None]) -> str:
+    """The first paragraph of a command's help."""
+    text = inspect.cleandoc(command.__doc__ or "")
     return text.split("\n\n")[0].replace("\n", " ")
 
 
-def section(name: str, function: Any) -> str:
+def section(command: Callable[..., None]) -> str:
     """One command: its usage, arguments and options."""
-    found = list(parameters(function))
-    arguments = [(label, help_text) for kind, label, _, _, help_text in found if kind == "argument"]
-    options = [row for kind, *row in found if kind == "option"]
-    usage = " ".join(["collabdm", name, *(label for label, _ in arguments), *(["[OPTIONS]"] if options else [])])
-    lines = [f"## collabdm {name}", "", f"    {usage}", "", sentence(function), ""]
+    every = list(parameters(command))
+    arguments = [p for p in every if p.argument]
+    options = [p for p in every if not p.argument]
+    name = name_of(command)
+
+    labels = [p.label for p in arguments] + (["[OPTIONS]"] if options else [])
+    usage = " ".join(["collabdm", name, *labels])
+    lines = [f"## collabdm {name}", "", f"    {usage}", "", sentence(command), ""]
+
     if arguments:
-        lines += ["| argument | what it is |", "|---|---|"]
-        lines += [f"| `{label}` | {cell(text)} |" for label, text in arguments] + [""]
+        lines += ["| argument | meaning |", "|---|---|"]
+        lines += [f"| `{p.label}` | {cell(p.help)} |" for p in arguments] + [""]
     if options:
-        lines += ["| option | value | default | what it does |", "|---|---|---|---|"]
-        lines += ["| " + " | ".join((f"`{label}`", value, default, cell(text))) + " |"
-                  for label, value, default, text in options] + [""]  # fmt: skip
+        lines += ["| option | value | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{p.label}` | {p.value} | {p.default} | {cell(p.help)} |" for p in options
+        ] + [""]
     return "\n".join(lines)
 
 
-def parameters(function: Any) -> Iterator[tuple[str, str, str, str, str]]:
-    """(kind, name as typed, what its value is, default, help) of every parameter."""
-    hints = get_type_hints(function, include_extras=True)
-    for name, parameter in inspect.signature(function).parameters.items():
+def parameters(command: Callable[..., None]) -> Iterator[Parameter]:
+    """The parameters of a command."""
+    hints = get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
         kind, info = split(hints[name])
         if isinstance(info, ArgumentInfo):
-            yield "argument", info.metavar or name.upper(), "", "", info.help or ""
+            yield Parameter(True, info.metavar or name.upper(), "", "", info.help or "")
             continue
-        named = [info.default, *(info.param_decls or ())]  # in Annotated, typer keeps the first name as the default
-        flags = [flag for flag in named if isinstance(flag, str)] or [f"--{name.replace('_', '-')}"]
+
+        # in Annotated, typer keeps the first name of an option as its default
+        names = [info.default, *(info.param_decls or ())]
+        flags = [flag for flag in names if isinstance(flag, str)]
+        flags = flags or [f"--{name.replace('_', '-')}"]
         flags.sort(key=lambda flag: flag.startswith("--"))  # short names first
-        yield "option", ", ".join(flags), value_of(kind, info), default_of(parameter.default), info.help or ""
+        default = default_of(parameter.default, info)
+        yield Parameter(False, ", ".join(flags), value_of(kind, info), default, info.help or "")
 
 
 def split(hint: Any) -> tuple[Any, ArgumentInfo | OptionInfo]:
     """The plain type and typer's part of an annotation; `X | None` counts as X."""
     plain, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    if isinstance(plain, UnionType):
+    if get_origin(plain) is UnionType or type(None) in get_args(plain):
         (plain,) = (part for part in get_args(plain) if part is not type(None))
     return plain, next(e for e in extras if isinstance(e, ArgumentInfo | OptionInfo))
 
 
 def value_of(kind: Any, info: ArgumentInfo | OptionInfo) -> str:
-    """What is to be typed after an option."""
-    word = VALUES.get(kind, "text")
+    """The value of an option, for readers."""
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{name}`" for name in get_args(kind))
+
+    word = (info.metavar and f"`{info.metavar}`") or VALUES.get(kind, "text")
     if info.min is not None:
         word += f", at least {info.min}"
-    return word if info.max is None else f"{word}, at most {info.max}"
+    if info.max is not None:
+        word += f", at most {info.max}"
+    return word
 
 
-def default_of(default: Any) -> str:
-    """A default for readers."""
+def default_of(default: Any, info: OptionInfo) -> str:
+    """The default of an option, for readers."""
     if default is inspect.Parameter.empty:
         return "required"
     if default is None:
-        return ""
+        return f"`{info.show_default}`" if isinstance(info.show_default, str) else ""
     return ("on" if default else "off") if isinstance(default, bool) else f"`{default}`"
 
 
 def cell(text: str) -> str:
-    """Text that can stand in a table."""
+    """Text for a cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

@@ -19,10 +19,16 @@ from typing import Any
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
-from collabdm.lab.reproduce.findings import Findings
+from collabdm.lab.reproduce.grid_results import GridResults
 from collabdm.lab.reproduce.grids import SCALES, Grid, read_grid, told
 from collabdm.planning.settings import read_toml
-from collabdm.report.results import commands, costs, provenance_rows, read_findings, scale_of
+from collabdm.report.grid_summary import (
+    commands,
+    provenance_rows,
+    read_grids,
+    row_costs,
+    settings_line,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, README = ROOT / "results", ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -42,7 +48,7 @@ def main() -> None:
     check = parser.parse_args().check
     rounds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("rounds/*.json"))]
     cells = [json.loads(line) for path in sorted(RESULTS.glob("bytes/*.jsonl")) for line in path.open()]
-    found = read_findings(RESULTS / "grids")
+    found = read_grids(RESULTS / "grids")
     wanted = {PAGE: page(rounds, cells, found), README: readme(README.read_text(), found)}
     missing = {(path.stem, scale) for path in ROOT.glob("experiments/*.toml") for scale in SCALES}
     missing -= {(f.grid.name, f.grid.scale) for f in found}
@@ -56,12 +62,12 @@ def main() -> None:
         path.write_text(text)
 
 
-def grid_of(found: Findings) -> Grid:
+def grid_of(found: GridResults) -> Grid:
     """The grid as its TOML file says it now."""
     return read_grid(ROOT / "experiments" / f"{found.grid.name}.toml", found.grid.scale)
 
 
-def page(rounds: list[Cell], cells: list[Cell], found: list[Findings]) -> str:
+def page(rounds: list[Cell], cells: list[Cell], found: list[GridResults]) -> str:
     """docs/results.md."""
     parts = [
         "# Measured results\n",
@@ -83,7 +89,7 @@ def page(rounds: list[Cell], cells: list[Cell], found: list[Findings]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def readme(text: str, found: list[Findings]) -> str:
+def readme(text: str, found: list[GridResults]) -> str:
     """The README with its table between the marks renewed."""
     (methods,) = (f for f in found if (f.grid.name, f.grid.scale) == ("comparison", "cpu"))
     before, _, rest = text.partition(MARK[0])
@@ -91,14 +97,14 @@ def readme(text: str, found: list[Findings]) -> str:
     return f"{before}{MARK[0]}\n{methods_table(methods)}\n{MARK[1]}{after}"
 
 
-def methods_table(found: Findings) -> str:
+def methods_table(found: GridResults) -> str:
     """A row per method, a column per data set, where accuracy is drawn against bytes: at the hardest split."""
     places = [sheet | (found.grid.bytes_at or {}) for sheet in found.grid.sheets]
     heads = " | ".join(f"{', '.join(sheet.values())}, %" for sheet in found.grid.sheets)
     lines = [f"| set | {heads} | bytes per site, at most | rounds |", "|---|" + "---:|" * (len(places) + 2)]
     for row in SHOWN_ROWS:
-        sent, rounds, _ = costs(found, row, places)
-        lines.append(f"| {row} | {' | '.join(str(found.at(row, at)) for at in places)} | {sent} | {rounds} |")
+        sent, rounds, _ = row_costs(found, row, places)
+        lines.append(f"| {row} | {' | '.join(str(found.entry(row, at)) for at in places)} | {sent} | {rounds} |")
     return "\n".join(lines) + "\n"
 
 
@@ -162,7 +168,7 @@ def spread(values: list[float], digits: int = 1) -> str:
     return f"{statistics.fmean(values):.{digits}f}{deviation} (n = {len(values)})"
 
 
-def grid_pages(grids: list[Findings]) -> Iterator[str]:
+def grid_pages(grids: list[GridResults]) -> Iterator[str]:
     """The paper's tables and figures at the scales that were run."""
     yield "\n## The paper's tables and figures\n"
     yield (
@@ -180,19 +186,19 @@ def grid_pages(grids: list[Findings]) -> Iterator[str]:
         text = f" {' '.join(found.grid.text.split())}" if found.done else ""
         yield f"{found.done:,} of {found.all:,} cells have been run.{text}\n"
         if found.done:
-            yield f"Settings, unless a row or column states otherwise: {scale_of(found.grid)}.\n"
+            yield f"{settings_line(found.grid)}\n"
             for sheet in found.grid.sheets:
                 yield from grid_table(found, sheet)
     yield "| machine | computed in | versions | commit | cells |\n|---|---|---|---|---:|"
     yield "\n".join(f"| {' | '.join(row)} |" for row in provenance_rows(grids)) + "\n"
 
 
-def grid_table(found: Findings, sheet: Mapping[str, str]) -> Iterator[str]:
+def grid_table(found: GridResults, sheet: Mapping[str, str]) -> Iterator[str]:
     """A row per line of the grid, a column per combination of the other axes."""
     grid = found.grid
     heads = [told(column) or "accuracy, %" for column in grid.columns]
     yield f"#### {', '.join(sheet.values())}\n" if sheet else ""
-    if not any(found.at(row, sheet | column).n for row in grid.rows for column in grid.columns):
+    if not any(found.entry(row, sheet | column).n for row in grid.rows for column in grid.columns):
         yield "not run\n"
         return
     costly = ("over random", "bytes per site, at most", "rounds", "seconds, sites / server")
@@ -203,15 +209,15 @@ def grid_table(found: Findings, sheet: Mapping[str, str]) -> Iterator[str]:
         above = [gain for at in places if (gain := found.over_random(row, at)) is not None]
         gained = f"{statistics.fmean(above):+.1f}" if above else "-"
         cells = [place(found, row, at) for at in places]
-        yield f"| {' | '.join([row, *cells, gained, *costs(found, row, places)])} |"
+        yield f"| {' | '.join([row, *cells, gained, *row_costs(found, row, places)])} |"
     yield ""
 
 
-def place(found: Findings, row: str, at: Mapping[str, str]) -> str:
+def place(found: GridResults, row: str, at: Mapping[str, str]) -> str:
     """Ours, the paper's, the difference."""
-    published, against = found.grid.published(row, at), found.difference(row, at)
+    published, against = found.grid.published(row, at), found.above_paper(row, at)
     paper = "" if published is None else f"; paper {published.accuracy:.1f}"
-    return f"{found.at(row, at)}{paper}" + (f", {against[1]:+.1f}" if against else "")
+    return f"{found.entry(row, at)}{paper}" + (f", {against:+.1f}" if against is not None else "")
 
 
 def table1() -> Iterator[str]:

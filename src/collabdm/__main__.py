@@ -1,4 +1,4 @@
-"""`python -m collabdm`."""
+"""Run the command line with `python -m collabdm`."""
 
 from collabdm.cli.main import main
 

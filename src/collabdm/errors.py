@@ -1,16 +1,19 @@
-"""Errors a person can act on: what should be, what was found, what to do."""
+"""The errors of the package: the expected value, the value found, and what to do."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class CollabDMError(ValueError):
-    """Base of all errors that the package raises on purpose."""
+    """The base of all errors that the package raises on purpose."""
 
 
 class PlanError(CollabDMError):
-    """The Plan, or a setting in it, cannot be carried out."""
+    """A Plan, or one of its settings, cannot be carried out."""
 
 
 class DocumentError(CollabDMError):
-    """A file is not the document it should be."""
+    """A file is not the document that it should be."""
 
 
 class DataError(CollabDMError):
@@ -22,4 +25,14 @@ class ProbeError(CollabDMError):
 
 
 class OutputError(CollabDMError):
-    """A place cannot be written."""
+    """A file or folder cannot be written."""
+
+
+def did_you_mean(text: str, names: Iterable[str]) -> str:
+    """The end of a message: a question with the nearest of several names; empty if none is near.
+
+    >>> did_you_mean("papr", ["paper", "short"])
+    ': did you mean paper?'
+    """
+    nearest = difflib.get_close_matches(text, names, 1)
+    return f": did you mean {nearest[0]}?" if nearest else ""

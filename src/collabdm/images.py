@@ -1,7 +1,11 @@
-"""Labelled images, resident in memory.
+"""Labelled images in memory, and the map from pixels to network units.
 
-Pixels are uint8 in 0 .. 255, or float32 in units where 0 .. 1 is the same range (a learned image may
-leave it). Networks see `(x - mean) / std`; the constants come from the Plan, never from one site's data.
+Pixels are uint8 in 0 .. 255, or float32 in units where 0 .. 1 is the same range; learned images may
+leave it. Networks receive
+
+    (x - mean) / std,    x in 0 .. 1
+
+with constants from the Plan, never from one site's data.
 """
 
 from collections.abc import Sequence
@@ -18,9 +22,10 @@ Pixels = UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels and the names of the classes.
+    """Images with their labels and the names of the classes. Raises DataError if they disagree.
 
-    `images` is (n, channels, height, width); `labels` is (n,), an index into `classes`.
+    `images` has shape (n, channels, height, width); `labels` has shape (n,) and contains positions
+    in `classes`.
     """
 
     images: Pixels
@@ -33,18 +38,24 @@ class ImageSet:
                 "`images` should be uint8 or float32 of shape (n, channels, height, width); "
                 f"found {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
+        if self.images.dtype == torch.float32 and not bool(torch.isfinite(self.images).all()):
+            raise DataError("images should be finite; found NaN or infinity")
+
         if self.labels.shape != (len(self.images),) or self.labels.dtype != torch.int64:
             raise DataError(
                 f"`labels` should be int64, one per image, ({len(self.images)},); "
                 f"found {self.labels.dtype} of shape {tuple(self.labels.shape)}"
             )
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+        if len(self.labels):
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        least, most, count = int(self.labels.min()), int(self.labels.max()), len(self.classes)
+        if not 0 <= least <= most < count:
             raise DataError(
-                f"labels should be in 0 .. {len(self.classes) - 1} (there are {len(self.classes)} classes); "
-                f"found {int(self.labels.min())} .. {int(self.labels.max())}"
+                f"labels should be in 0 .. {count - 1} (there are {count} classes); "
+                f"found {least} .. {most}"
             )
-        if self.images.dtype == torch.float32 and not bool(torch.isfinite(self.images).all()):
-            raise DataError("images should be finite; found NaN or infinity")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,7 +71,7 @@ class ImageSet:
         return torch.bincount(self.labels, minlength=len(self.classes))
 
     def of_class(self, y: int) -> Int64[Tensor, " n_y"]:
-        """Positions of the images of class y, in order."""
+        """The positions of the images of class y, in order."""
         return torch.nonzero(self.labels == y).flatten()
 
     def subset(self, index: Int64[Tensor, " m"]) -> "ImageSet":
@@ -73,9 +84,10 @@ class ImageSet:
 
 
 def pool(sets: Sequence[ImageSet]) -> ImageSet:
-    """All sets as one, in the order given. The classes should agree."""
+    """Concatenate sets, in the order given. Raises DataError if their classes differ."""
     if len({s.classes for s in sets}) != 1:
         raise DataError("sets to pool should have the same classes in the same order")
+
     images = torch.cat([s.images for s in sets])
     return ImageSet(images, torch.cat([s.labels for s in sets]), sets[0].classes)
 
@@ -87,35 +99,43 @@ def as_float(images: Pixels) -> Float32[Tensor, "n c h w"]:
 
 def as_uint8(images: Pixels) -> UInt8[Tensor, "n c h w"]:
     """Pixels rounded to 0 .. 255; values outside are clipped."""
-    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    if images.dtype == torch.uint8:
+        return images
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The affine map to what networks see, one mean and std per channel, in units of 0 .. 1."""
+    """The affine map from pixels to network units: one mean and std per channel, for 0 .. 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std as (1, channels, 1, 1), on the device of `like`."""
         mean = torch.tensor(self.mean, device=like.device).view(1, -1, 1, 1)
         return mean, torch.tensor(self.std, device=like.device).view(1, -1, 1, 1)
 
     def apply(self, images: Pixels) -> Float32[Tensor, "n c h w"]:
-        """Pixels -> network units."""
+        """Convert pixels to network units."""
         mean, std = self._constants(images)
         return (as_float(images) - mean) / std
 
     def invert(self, values: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
-        """Network units -> pixels in units of 0 .. 1."""
+        """Convert network units to pixels in units of 0 .. 1."""
         mean, std = self._constants(values)
         return values * std + mean
 
 
 def measure_normalisation(data: ImageSet) -> Normalisation:
-    """Per-channel mean and std of a data set: for a coordinator that holds a reference set."""
+    """Mean and std of each channel of a reference set, rounded to four digits."""
     levels = data.images.flatten(2).transpose(0, 1).flatten(1)  # channel, pixel
     scale = 255.0 if levels.dtype == torch.uint8 else 1.0
+
     mean = [float(channel.double().mean()) / scale for channel in levels]
     std = [float(channel.double().std(correction=0)) / scale for channel in levels]
-    return Normalisation(tuple(round(m, 4) for m in mean), tuple(max(round(s, 4), 1e-3) for s in std))
+
+    least_std = 1e-3  # a channel of one level would divide by 0
+    return Normalisation(
+        tuple(round(m, 4) for m in mean), tuple(max(round(s, 4), least_std) for s in std)
+    )

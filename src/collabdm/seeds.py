@@ -1,15 +1,16 @@
 """The only source of randomness: a counter-based generator whose stream never changes.
 
-Server and sites never exchange networks, only seeds, so every random number of the protocol is
-a function of the Plan alone. A stream is named by (seed, purpose, step):
+Server and sites exchange seeds, never networks, so every random number of the protocol is a
+function of the Plan alone. A stream is identified by (seed, purpose, step):
 
-    words   = Philox4x64-10 with key = (seed, purpose * 2^32 + step), counters 1, 2, 3, …, four words each
+    words   = Philox4x64-10 with key (seed, purpose * 2^32 + step), counters 1, 2, 3, …;
+              each counter yields four words of 64 bits
     uniform = (h >> 8) * 2^-24      for each 32-bit half h of a word, the low half first
     sign    = 2 * bit - 1           for each bit of a word, the lowest first
 
-Every call takes whole words; what it leaves of its last word is dropped. Uniforms are exact in
-float32, so weights and sketches agree bit for bit on any machine. NumPy guarantees the raw stream of
-its bit generators (NEP 19); tests hold the first words as golden values.
+Every call consumes whole words; unused bits of the last one are dropped. Uniforms are exact in
+float32, so weights and sketches agree bit for bit on any machine. NumPy guarantees the raw stream
+of its bit generators (NEP 19); golden values in the tests verify it.
 
 Reference: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
 1, 2, 3", SC 2011.
@@ -27,37 +28,36 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 SEED_LIMIT = 2**63
-
-
 STEP_LIMIT = 2**32
 
 
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of the protocol and are never reused."""
+    """The use of a stream. The numbers are part of the protocol and are never reused."""
 
     WEIGHTS = 1  #: weights of the embedding network of a step
     AUGMENT = 2  #: augmentation parameters of a step
     SKETCH = 3  #: signs of the sketch of a step
     PROBE = 4  #: the probe image
-    PARTICIPATION = 5  #: which sites take part in a step (Z_t)
-    SERVER = 6  #: the server's draws: images to start from, batches of synthetic images
+    PARTICIPATION = 5  #: the sites that take part in a step (Z_t)
+    SERVER = 6  #: the server's draws: initial images, batches of synthetic images
     LOCAL_WEIGHTS = 16  #: weights of the network of a step of the local distillation
     LOCAL_AUGMENT = 17  #: augmentation of a step of the local distillation
     LOCAL_BATCH = 18  #: real images of a step of the local distillation
-    LOCAL_START = 19  #: the images that the local distillation starts from
+    LOCAL_START = 19  #: the initial images of the local distillation
     BATCH = 20  #: real images of a step of the statistics
     PARTITION = 32  #: simulated split of one data set over sites
-    NETWORK = 33  #: initial weights of a network to be trained
+    NETWORK = 33  #: initial weights of a network that is trained
     TRAINING = 34  #: order of images and augmentation in training
-    BASELINE = 35  #: what a system to compare with draws, under a seed derived for it
+    BASELINE = 35  #: draws of a method to compare with, under a seed derived for it
     DATA = 36  #: subsets of a data set
 
 
 @dataclass
 class Stream:
-    """A run of raw 64-bit words, consumed from the front.
+    """A sequence of raw 64-bit words, consumed from the front.
 
-    >>> Stream.of(7, Purpose.WEIGHTS, 0).uniforms(2).tolist() == Stream.of(7, Purpose.WEIGHTS, 0).uniforms(2).tolist()
+    >>> first, again = (Stream.of(7, Purpose.WEIGHTS).uniforms(2) for _ in range(2))
+    >>> first.tolist() == again.tolist()
     True
     """
 
@@ -69,11 +69,21 @@ class Stream:
 
     @classmethod
     def of(cls, seed: int, purpose: Purpose, step: int = 0) -> "Stream":
-        """The stream named by (seed, purpose, step), at its beginning."""
+        """The beginning of a stream.
+
+        Args:
+            seed: In 0 .. 2^63 - 1, often that of a Plan.
+            purpose: The use of the numbers.
+            step: In 0 .. 2^32 - 1, a step of the round for most purposes.
+
+        Raises:
+            ValueError: Seed or step is out of range.
+        """
         if not 0 <= seed < SEED_LIMIT:
             raise ValueError(f"`seed` should be in 0 .. 2^63 - 1; found {seed}")
         if not 0 <= step < STEP_LIMIT:
             raise ValueError(f"`step` should be in 0 .. 2^32 - 1; found {step}")
+
         return cls((seed, (int(purpose) << 32) + step))
 
     def words(self, count: int) -> np.ndarray:
@@ -95,30 +105,32 @@ class Stream:
         return torch.from_numpy(bits.astype(np.float32) * 2 - 1).reshape(shape)
 
     def normals(self, *shape: int) -> Float32[Tensor, "..."]:
-        """Standard normals by Box and Muller, float32, of the given shape.
+        """Standard normals by the Box-Muller transform, float32, of the given shape.
 
-        Uniforms u_1 .. u_n and then v_1 .. v_n give sqrt(-2 log(1 - u_i)) (cos, sin)(2 pi v_i), n = half of what is
-        wanted, rounded up; all cosines come first. Computed in double precision: equal on any machine but for the
-        last bit.
+        n = half the count, rounded up. Uniforms u_1 .. u_n, then v_1 .. v_n, give
+        sqrt(-2 log(1 - u_i)) cos(2 pi v_i) for all i, then the same with sin. They are computed in
+        double precision, so machines differ in the last bit at most.
         """
         count = math.prod(shape)
         u, v = self.uniforms(2, (count + 1) // 2).double()
+
         radius, angle = (-2 * torch.log1p(-u)).sqrt(), 2 * math.pi * v
         values = torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
         return values.float().reshape(shape)
 
     def permutation(self, n: int) -> Int64[Tensor, " n"]:
-        """A random order of 0 .. n-1: the order of the next n words (ties, of chance 2^-64, by position)."""
+        """A random order of 0 .. n-1: that of the next n words; equal words keep their order."""
         return torch.from_numpy(np.argsort(self.words(n), kind="stable").astype(np.int64))
 
     def integers(self, bound: int, *shape: int) -> Int64[Tensor, "..."]:
         """Integers in 0 .. bound-1: the high 64 bits of word * bound (bias below bound * 2^-64)."""
         words = self.words(math.prod(shape)).tolist()
-        return torch.tensor([(word * bound) >> 64 for word in words], dtype=torch.int64).reshape(shape)
+        values = [(word * bound) >> 64 for word in words]
+        return torch.tensor(values, dtype=torch.int64).reshape(shape)
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A seed for a named part, e.g. one site's private draws: the first 63 bits of a SHA-256.
+    """A seed for a named use, such as one site's private draws: the first 63 bits of a SHA-256.
 
     The hashed text is the decimal seed and the names, joined by U+001F.
 
@@ -130,11 +142,19 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def participants(seed: int, step: int, sites: Sequence[str], fraction: float) -> frozenset[str]:
-    """Z_t: the sites that take part in step t, `round(fraction * K)` of them, at least one.
+    """Z_t: the sites that take part in a step (Algorithm 1, line 4).
 
-    Source: Algorithm 1, line 4. The order in which the sites are named does not matter.
+    Args:
+        seed: The Plan's seed.
+        step: The step t.
+        sites: The names of all K sites, in any order.
+        fraction: The share of them that takes part, in 0 .. 1.
+
+    Returns:
+        `round(fraction * K)` names, at least one.
     """
     ordered = sorted(sites)
     size = max(1, round(fraction * len(ordered)))
+
     order = Stream.of(seed, Purpose.PARTICIPATION, step).permutation(len(ordered))
     return frozenset(ordered[i] for i in order[:size].tolist())

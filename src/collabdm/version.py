@@ -1,12 +1,20 @@
-"""The version of the package and of what it computes with; the documents have versions of their own."""
+"""The version of the package, and of the software that it computes with.
 
-import platform
-from importlib.metadata import version
+The documents have versions of their own.
+"""
 
 __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Versions that stand in every document, so that a difference can be traced."""
+    """The versions recorded in every document, to trace differences."""
+    import platform
+    from importlib.metadata import version  # here, since its imports delay the command line
+
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"collabdm": __version__, "python": python, "torch": version("torch"), "numpy": version("numpy")}
+    return {
+        "collabdm": __version__,
+        "python": python,
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }

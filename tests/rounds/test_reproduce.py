@@ -1,6 +1,5 @@
 """Grids of published tables: cells, records, resuming, what is taken over, and what is found."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,11 @@ from command import cells as table_cells
 from command import done, run
 from PIL import Image
 
-from collabdm.errors import DocumentError, PlanError
+from collabdm.errors import DataError, PlanError
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.reproduce import running
-from collabdm.lab.reproduce.findings import Findings, Found
+from collabdm.lab.reproduce import cell_runner, running
+from collabdm.lab.reproduce.cell_runner import CellRunner, results_of
+from collabdm.lab.reproduce.grid_results import Entry, GridResults
 from collabdm.lab.reproduce.grids import (
     SCALES,
     Grid,
@@ -24,16 +24,11 @@ from collabdm.lab.reproduce.grids import (
     published_of,
     read_grid,
 )
-from collabdm.lab.reproduce.records import append, failed, read_records
-from collabdm.lab.reproduce.running import (
-    CellRunner,
-    Pace,
-    before_the_server,
-    missing,
-    run_cells,
-    share_out,
-    take_over,
-)
+from collabdm.lab.reproduce.records import CellRecord, append, read_records
+from collabdm.lab.reproduce.reuse import site_settings, take_over
+from collabdm.lab.reproduce.running import missing, run_cells, share_out
+from collabdm.lab.reproduce.timing import TimeEstimates
+from collabdm.lab.results import AccuracyRecord, ComputeRecord, SetRecord
 from collabdm.lab.simulate import simulate
 from collabdm.methods.registry import METHODS
 from collabdm.planning.cost import cost
@@ -42,7 +37,13 @@ from collabdm.planning.settings import read_toml
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 GRIDS = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
-PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
+PLAN = {
+    "ipc": 1,
+    "steps": 2,
+    "batch": 4,
+    "network": {"width": 8, "depth": 1},
+    "local": {"steps": 2, "batch": 4},
+}
 TINY = """
 shared = "tiny-scales.toml"
 published = "tiny-paper.toml"
@@ -105,6 +106,18 @@ accuracy = [12.5, 50.0]
 """
 
 
+def record_of(experiment: Experiment, **fields: Any) -> CellRecord:
+    """A record of one score, or of an error, that no network gave."""
+    made = SetRecord(plan="", bytes_per_site={"a": 9}, bytes=9, images=1, sites={"a": [1]})
+    score = AccuracyRecord(what=experiment.method, network="ConvNet", accuracies=(0.5,), images=1)
+    result = {"scores": (score,), "sets": {experiment.method: made}, "bytes_per_step": 1}
+    about = {
+        "digest": experiment.digest, "experiment": experiment, "seconds": {"sites": 1.0}, "versions": {},
+        "compute": ComputeRecord(device="cpu", precision="float32"), "machine": "a", "threads": 1, "commit": None,
+    }  # fmt: skip
+    return CellRecord(**about | ({} if "error" in fields else result) | fields)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("grids")
@@ -122,7 +135,17 @@ def grid(place) -> Grid:
 def results(place) -> Path:
     """The tiny grid, run to the end by the command in two goes."""
     folder = place / "results"
-    command = ("reproduce", place / "tiny.toml", "-o", folder, "--device", "cpu", "--precision", "float32", "-q")
+    command = (
+        "reproduce",
+        place / "tiny.toml",
+        "-o",
+        folder,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "-q",
+    )
     first = done(*command, "--minutes", "0.0001")
     assert "0 of 14 cells are done; 14 to run here, time not known before the first" in first.out
     assert len(read_records(folder)) == 1
@@ -139,14 +162,16 @@ def results(place) -> Path:
 def test_every_grid_of_the_paper_is_whole_at_both_scales(name, scale) -> None:
     grid = read_grid(EXPERIMENTS / f"{name}.toml", scale)
     cells = cells_of(grid)
-    assert len(cells) == len(grid.lines) * len(combinations({a: tuple(v) for a, v in grid.axes.items()})) * len(
-        grid.seeds
-    )
+    assert len(cells) == len(grid.lines) * len(
+        combinations({a: tuple(v) for a, v in grid.axes.items()})
+    ) * len(grid.seeds)
     assert len(grid.seeds) >= 3
     for published in grid.paper:
         assert published.row in grid.rows
         assert all(value in grid.axes[axis] for axis, value in published.at.items())
-    assert set(grid.against) >= {row for row in grid.rows if row in grid.lines and row.startswith("collabdm")}
+    assert set(grid.against) >= {
+        row for row in grid.rows if row in grid.lines and row.startswith("collabdm")
+    }
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -181,7 +206,9 @@ def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> Non
     numbers = published_of(EXPERIMENTS / "shared" / "paper.toml", "table2")
     assert len({(p.row, p.at["data"], p.at["beta"]) for p in numbers}) == 6 * 4 * 3
     grid = read_grid(EXPERIMENTS / "table2.toml", "paper")
-    found = grid.published("collabdm-pae, uniform", {"data": "CIFAR-10", "split": "pure", "beta": "0.3"})
+    found = grid.published(
+        "collabdm-pae, uniform", {"data": "CIFAR-10", "split": "pure", "beta": "0.3"}
+    )
     assert found is not None
     assert (found.accuracy, found.place) == (64.67, "Table 2")
 
@@ -222,7 +249,9 @@ def test_what_pools_the_data_is_one_cell_in_all_columns(grid) -> None:
 
 
 def test_a_digest_does_not_depend_on_the_grid_that_names_the_cell() -> None:
-    table, compared = (read_grid(EXPERIMENTS / f"{name}.toml", "cpu") for name in ("table2", "comparison"))
+    table, compared = (
+        read_grid(EXPERIMENTS / f"{name}.toml", "cpu") for name in ("table2", "comparison")
+    )
     digests = [{cell.experiment.digest for cell in cells_of(grid)} for grid in (table, compared)]
     assert len(digests[0] & digests[1]) > 100
 
@@ -230,7 +259,10 @@ def test_a_digest_does_not_depend_on_the_grid_that_names_the_cell() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ('chosen = ["nobody"]', "`chosen` should be of collabdm, ours, central, wrong; found nobody"),
+        (
+            'chosen = ["nobody"]',
+            "`chosen` should be of collabdm, ours, central, wrong; found nobody",
+        ),
         ('tables = ["moon"]', "`tables` should be of beta; found moon"),
         ('bytes_at = { beta = "7" }', "`beta` should be of"),
         ("moon = 3", "`moon` is not a setting"),
@@ -262,27 +294,39 @@ def test_cells_that_are_done_are_not_run_again(place, results) -> None:
 
 def test_a_record_says_all_that_makes_its_cell_again(results) -> None:
     for digest, record in read_records(results).items():
-        assert Experiment(**record["experiment"]).digest == digest
-        assert {"seconds", "compute", "machine", "threads", "versions", "commit"} <= record.keys()
+        assert record.experiment.digest == digest
+        document = record.document()
+        assert {"seconds", "compute", "machine", "threads", "versions", "commit"} <= document.keys()
+        assert Experiment(**document["experiment"]).digest == digest
 
 
 def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
     shown = pictured(grid)
-    assert sorted(shown) == [("central", "0.5"), ("collabdm", "0.5"), ("ours", "0.5"), ("wrong", "0.5")]
+    assert sorted(shown) == [
+        ("central", "0.5"),
+        ("collabdm", "0.5"),
+        ("ours", "0.5"),
+        ("wrong", "0.5"),
+    ]
     assert {cell.seed for cell in shown.values()} == {0}
     kept = {place for place, cell in shown.items() if picture_of(results, cell).exists()}
     assert kept == set(shown) - {("wrong", "0.5")}
     assert len(list((results / "pictures").iterdir())) == len(kept)
     with Image.open(picture_of(results, shown["collabdm", "0.5"])) as picture:
-        assert picture.size == (8 + 2 * 2, 10 * (8 + 2) + 2)  # one image of each of ten classes, 8 pixels wide
+        assert picture.size == (
+            8 + 2 * 2,
+            10 * (8 + 2) + 2,
+        )  # one image of each of ten classes, 8 pixels wide
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(grid, results) -> None:
     records = read_records(results)
-    errors = [record["error"] for record in records.values() if failed(record)]
+    errors = [record.error for record in records.values() if record.error is not None]
     assert len(records) == 14
     assert len(errors) == 4
-    assert all(error.startswith("PlanError: `options.bytes` should be at least") for error in errors)
+    assert all(
+        error.startswith("PlanError: `options.bytes` should be at least") for error in errors
+    )
     assert len(missing(cells_of(grid), records, retry=True)) == 4
     assert missing(cells_of(grid), records) == []
 
@@ -292,14 +336,13 @@ def test_a_cell_scores_what_a_simulation_of_its_settings_scores(grid, results, t
         cell = next(cell for cell in cells_of(grid) if cell.name == name)
         alone = simulate(cell.experiment, tmp_path / cell.line)
         record = read_records(results)[cell.experiment.digest]
-        assert record["scores"] == json.loads(json.dumps(running.found_in(alone)["scores"]))
-        assert (
-            record["sets"][cell.experiment.method]["bytes_per_site"]
-            == (alone["sets"][cell.experiment.method]["bytes_per_site"])
-        )
+        assert record.scores == results_of(alone)["scores"]
+        assert record.main_set.bytes_per_site == alone.sets[cell.experiment.method].bytes_per_site
 
 
-def test_answers_taken_over_give_the_set_that_answers_made_anew_give(grid, results, tmp_path) -> None:
+def test_answers_taken_over_give_the_set_that_answers_made_anew_give(
+    grid, results, tmp_path
+) -> None:
     plain, ours = (
         next(cell.experiment for cell in cells_of(grid) if cell.name == f"{line}, beta 0.5, seed 0")
         for line in ("collabdm", "ours")
@@ -309,10 +352,12 @@ def test_answers_taken_over_give_the_set_that_answers_made_anew_give(grid, resul
     taken = {p.name: p.read_bytes() for p in (tmp_path / "ours" / "contributions").iterdir()}
     simulate(ours, tmp_path / "ours")
     simulate(ours, tmp_path / "anew")
-    assert taken == {p.name: p.read_bytes() for p in (tmp_path / "anew" / "contributions").iterdir()}
+    assert taken == {
+        p.name: p.read_bytes() for p in (tmp_path / "anew" / "contributions").iterdir()
+    }
     sets = [(tmp_path / name / "distilled.safetensors").read_bytes() for name in ("ours", "anew")]
     assert sets[0] == sets[1]
-    assert read_records(results)[ours.digest]["taken_over"] == plain.digest
+    assert read_records(results)[ours.digest].taken_over == plain.digest
 
 
 def test_another_recipe_takes_the_set_over(tmp_path) -> None:
@@ -321,14 +366,14 @@ def test_another_recipe_takes_the_set_over(tmp_path) -> None:
     strong = common.model_copy(update={"recipe": "strong"})
     workshop = CellRunner(tmp_path)
     first, second = workshop.run(common), workshop.run(strong)
-    assert second["taken_over"] == common.digest
-    assert first["sets"] == second["sets"]
+    assert second.taken_over == common.digest
+    assert first.sets == second.sets
     places = [tmp_path / e.digest[:16] / "distilled.safetensors" for e in (common, strong)]
     assert places[0].read_bytes() == places[1].read_bytes()
 
 
 def test_folders_of_cells_do_not_pile_up(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(running, "FOLDERS_KEPT", 2)
+    monkeypatch.setattr(cell_runner, "FOLDERS_KEPT", 2)
     workshop = CellRunner(tmp_path)
     for seed in range(4):
         workshop.run(Experiment(data="digits", method="localdm", sites=1, beta=None, per_class=3, trials=1,
@@ -340,10 +385,10 @@ def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch
     now = [0.0]
     monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
 
-    def slow(self: CellRunner, experiment: Experiment) -> dict[str, Any]:
+    def slow(self: CellRunner, experiment: Experiment) -> CellRecord:
         now[0] += 40
-        about = {"digest": experiment.digest, "experiment": experiment.model_dump(mode="json")}
-        return about | {"error": "none"} if experiment.method == "fedd3" else about | {"seconds": {"sites": 40.0}}
+        error = {"error": "none"} if experiment.method == "fedd3" else {}
+        return record_of(experiment, seconds={"sites": 40.0}, **error)
 
     monkeypatch.setattr(CellRunner, "run", slow)
     cells = cells_of(grid)
@@ -356,23 +401,29 @@ def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch
 def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
     cells = {cell.name: cell for cell in cells_of(grid)}
 
-    def record(name: str, seconds: float) -> dict[str, Any]:
-        experiment = cells[name].experiment
-        return {"digest": name, "experiment": experiment.model_dump(mode="json"), "seconds": {"sites": seconds}}
+    def record(name: str, seconds: float) -> CellRecord:
+        return record_of(cells[name].experiment, seconds={"sites": seconds})
 
-    pace = Pace({})
-    assert pace.of_all(list(cells.values())) == (0.0, len(cells))
-    pace = Pace({"a": record("collabdm, beta 0.5, seed 0", 10.0), "b": record("ours, beta 0.5, seed 0", 2.0)})
-    assert pace.expected(cells["collabdm, beta 1.0, seed 1"]) == 10
-    assert pace.expected(cells["ours, beta 1.0, seed 1"]) == 2
-    assert pace.expected(cells["central, beta 1.0, seed 1"]) in (2, 10)
+    estimates = TimeEstimates([])
+    assert estimates.total(list(cells.values())) == (0.0, len(cells))
+    estimates = TimeEstimates(
+        [record("collabdm, beta 0.5, seed 0", 10.0), record("ours, beta 0.5, seed 0", 2.0)]
+    )
+    assert estimates.seconds(cells["collabdm, beta 1.0, seed 1"]) == 10
+    assert estimates.seconds(cells["ours, beta 1.0, seed 1"]) == 2
+    assert estimates.seconds(cells["central, beta 1.0, seed 1"]) in (2, 10)
+    failed = record_of(
+        cells["central, beta 1.0, seed 1"].experiment, seconds={"sites": 99.0}, error="no"
+    )
+    estimates.add(failed)
+    assert estimates.seconds(cells["central, beta 1.0, seed 1"]) in (2, 10)
 
 
 def test_the_time_of_a_cell_is_not_told_from_another_scale(place, grid) -> None:
     (cell,) = (cell for cell in cells_of(grid) if cell.name == "collabdm, beta 0.5, seed 0")
-    known = {"digest": "a", "experiment": cell.experiment.model_dump(mode="json"), "seconds": {"sites": 10.0}}
+    known = record_of(cell.experiment, seconds={"sites": 10.0})
     others = cells_of(read_grid(place / "tiny.toml", "paper"))
-    assert Pace({"a": known}).of_all([*others, cell]) == (10.0, len(others))
+    assert TimeEstimates([known]).total([*others, cell]) == (10.0, len(others))
 
 
 def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_path) -> None:
@@ -388,11 +439,15 @@ def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_
 
 def test_cells_that_can_take_over_from_each_other_are_in_one_part(grid) -> None:
     parts = share_out(cells_of(grid), 3)
-    assert sorted(cell.name for part in parts for cell in part) == sorted(cell.name for cell in cells_of(grid))
+    assert sorted(cell.name for part in parts for cell in part) == sorted(
+        cell.name for cell in cells_of(grid)
+    )
     for part in parts:
         for other in parts:
             if other is not part:
-                mine, theirs = ([before_the_server(cell.experiment) for cell in cells] for cells in (part, other))
+                mine, theirs = (
+                    [site_settings(cell.experiment) for cell in cells] for cells in (part, other)
+                )
                 assert not [settings for settings in mine if settings in theirs]
 
 
@@ -420,28 +475,42 @@ def test_one_machine_takes_the_cells_of_the_stages_first(place, tmp_path) -> Non
 
 
 def test_records_of_several_files_are_merged_and_success_wins(tmp_path) -> None:
-    append(tmp_path / "a.jsonl", {"digest": "1", "error": "no"})
-    append(tmp_path / "a.jsonl", {"digest": "2", "at": "a"})
-    append(tmp_path / "b.jsonl", {"digest": "1", "at": "b"})
-    append(tmp_path / "b.jsonl", {"digest": "2", "error": "no"})
-    assert {d: r.get("at") for d, r in read_records(tmp_path).items()} == {"1": "b", "2": "a"}
+    about = Experiment(data="digits")
+    append(tmp_path / "a.jsonl", record_of(about, digest="1", error="no"))
+    append(tmp_path / "a.jsonl", record_of(about, digest="2", machine="a"))
+    append(tmp_path / "b.jsonl", record_of(about, digest="1", machine="b"))
+    append(tmp_path / "b.jsonl", record_of(about, digest="2", error="no"))
+    found = {digest: (r.machine, r.error) for digest, r in read_records(tmp_path).items()}
+    assert found == {"1": ("b", None), "2": ("a", None)}
 
 
 def test_half_a_last_line_is_passed_over_and_cut_off(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
-    append(path, {"digest": "1"})
+    about = Experiment(data="digits")
+    append(path, record_of(about, digest="1"))
     with path.open("a") as file:
         file.write('{"digest": "2", "sc')
     assert read_records(tmp_path).keys() == {"1"}
-    append(path, {"digest": "3"})
+    append(path, record_of(about, digest="3"))
     assert read_records(tmp_path).keys() == {"1", "3"}
     assert path.read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("line", ["[1]", "{}", "word"])
-def test_a_line_that_is_no_record_is_refused(tmp_path, line) -> None:
-    (tmp_path / "a.jsonl").write_text(line + "\n")
-    with pytest.raises(DocumentError, match="line 1 should be the record of a cell"):
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[1]", r"should be an object; found \[1\]"),
+        ("{}", "`digest` should be present; found nothing"),
+        ("word", "should be JSON; expected value at line 1 column 1"),
+    ],
+)
+def test_a_line_that_is_no_record_is_refused(tmp_path, line, problem) -> None:
+    append(tmp_path / "a.jsonl", record_of(Experiment(data="digits")))
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(
+        DataError, match=f"a.jsonl, line 2: {problem}: remove that line, and run the cell again"
+    ):
         read_records(tmp_path)
 
 
@@ -450,26 +519,26 @@ def test_a_line_that_is_no_record_is_refused(tmp_path, line) -> None:
 
 def test_findings_are_means_over_seeds_of_what_the_records_say(grid, results) -> None:
     records = read_records(results)
-    found = Findings(grid, records)
+    found = GridResults(grid, records)
     assert (found.done, found.all) == (10, 14)
     at = {"beta": "0.5"}
     scores = [
-        100 * records[cell.experiment.digest]["scores"][0]["accuracies"][0]
+        100 * records[cell.experiment.digest].scores[0].accuracies[0]
         for cell in cells_of(grid)
         if cell.line == "collabdm" and cell.at == at
     ]
-    own = found.at("collabdm", at)
+    own = found.entry("collabdm", at)
     assert sorted(own.accuracies.values()) == sorted(scores)
     assert own.n == 2
     assert own.bytes is not None
-    published, gap = found.difference("collabdm", at) or (None, 0.0)
-    assert published is not None
+    gap = found.above_paper("collabdm", at)
+    assert gap is not None
     assert gap == pytest.approx(sum(scores) / 2 - 12.5)
-    random = found.at("random real", at)
-    assert random.accuracies == found.at("random real", {"beta": "1.0"}).accuracies
+    random = found.entry("random real", at)
+    assert random.accuracies == found.entry("random real", {"beta": "1.0"}).accuracies
     assert found.over_random("collabdm", at) == pytest.approx(own.mean - random.mean)
-    assert str(found.at("wrong", at)) == "failed"
-    assert str(Found()) == "not run"
+    assert str(found.entry("wrong", at)) == "failed"
+    assert str(Entry()) == "not run"
 
 
 def test_points_along_the_refinement_end_at_what_a_site_sends(tmp_path) -> None:
@@ -480,12 +549,15 @@ def test_points_along_the_refinement_end_at_what_a_site_sends(tmp_path) -> None:
                 settings=settings)  # fmt: skip
     (cell,) = cells_of(grid)
     record = CellRunner(tmp_path).run(cell.experiment)
-    found = Findings(grid, {record["digest"]: record})
+    found = GridResults(grid, {record.digest: record})
     points = found.curve("collabdm", {"split": "even"})
-    sent = max(record["sets"]["collabdm"]["bytes_per_site"].values())
-    assert [round(b) for b, *_ in points] == [sent - 3 * record["bytes_per_step"],
-                                              sent - 2 * record["bytes_per_step"], sent]  # fmt: skip
-    assert points[-1][1] == pytest.approx(found.at("collabdm", {"split": "even"}).mean)
+    sent = record.main_set.largest_upload
+    assert sent is not None
+    assert record.bytes_per_step is not None
+    assert [point.bytes for point in points] == [
+        sent - left * record.bytes_per_step for left in (3, 2, 0)
+    ]
+    assert points[-1].mean == pytest.approx(found.entry("collabdm", {"split": "even"}).mean)
 
 
 def test_the_command_names_what_is_wrong(place, tmp_path) -> None:

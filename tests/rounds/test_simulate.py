@@ -187,7 +187,7 @@ def test_test_images_are_labelled_by_the_class_names_of_the_training_images(tmp_
 
 def test_the_table_has_the_lines_that_were_asked_for_in_that_order(compared) -> None:
     _, _, results = compared
-    assert list(dict.fromkeys(s["what"] for s in results["scores"])) == [
+    assert list(dict.fromkeys(s.what for s in results.scores)) == [
         *("collabdm-pae", "localdm", "localdm-pae", "central-pae"),
         *("random real", "random real, pae"),
         *("site-1 alone", "site-2 alone", "site-3 alone"),
@@ -223,13 +223,13 @@ def test_local_distillation_sends_a_whole_set_and_no_statistics(compared) -> Non
 def test_all_methods_see_the_same_sites(compared) -> None:
     folder, _, results = compared
     assert held_by(folder) == held_by(folder / "localdm") == held_by(folder / "localdm-pae")
-    assert results["sets"]["localdm"]["sites"] == held_by(folder)
+    assert results.sets["localdm"].sites == held_by(folder)
 
 
 def test_random_images_have_the_storage_of_the_set(compared) -> None:
     folder, experiment, results = compared
-    images = {s["what"]: s["images"] for s in results["scores"]}
-    assert images["random real"] == results["sets"]["collabdm-pae"]["images"] == 10
+    images = {s.what: s.images for s in results.scores}
+    assert images["random real"] == results.sets["collabdm-pae"].images == 10
     assert images["random real, pae"] == images["collabdm-pae"] == 10 * 2 * 2
     baselines = random_baselines(read_plan(folder / "plan.json"), ten_of_each(), experiment.seed)
     made = read_distilled(folder / "distilled.safetensors")
@@ -243,7 +243,7 @@ def test_random_images_have_the_storage_of_the_set(compared) -> None:
 
 def test_the_lines_of_the_sites_and_of_all_the_data_train_on_what_is_held(compared) -> None:
     folder, _, results = compared
-    images = {s["what"]: s["images"] for s in results["scores"]}
+    images = {s.what: s.images for s in results.scores}
     for site, counts in held_by(folder).items():
         assert images[f"{site} alone"] == sum(counts)
     assert images["all the data"] == 100
@@ -254,18 +254,18 @@ def test_the_lines_of_the_sites_and_of_all_the_data_train_on_what_is_held(compar
 
 def test_the_results_say_all_that_they_depend_on(compared) -> None:
     folder, experiment, results = compared
-    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
-    assert results["complete"]
-    assert results["digest"] == experiment.digest
-    assert results["experiment"] == experiment.model_dump(mode="json")
-    assert results["experiment"]["seed"] == 2
-    assert results["compute"] == {"device": "cpu", "precision": "float32", "compiled": None}
-    assert results["versions"] == versions()
-    assert "torch" in results["versions"]
+    assert json.loads((folder / "results.json").read_text()) == results.document()
+    assert results.complete
+    assert results.digest == experiment.digest
+    assert results.experiment == experiment
+    assert results.experiment.seed == 2
+    assert results.compute.document() == {"device": "cpu", "precision": "float32", "compiled": None}
+    assert results.versions == versions()
+    assert "torch" in results.versions
 
 
 def test_every_score_has_its_accuracies_mean_deviation_and_number(compared) -> None:
-    scores = compared[2]["scores"]
+    scores = compared[2].document()["scores"]
     assert len(scores) == 2 * 10  # two networks
     for score in scores:
         first, second = score["accuracies"]
@@ -280,9 +280,9 @@ def test_the_bytes_of_every_file_are_in_the_results(compared) -> None:
     for name in ("collabdm-pae", "localdm", "central-pae"):
         place = folder if name == "collabdm-pae" else folder / name
         sizes = {Path(file).stem: len(content) for file, content in contributions(place).items()}
-        assert results["sets"][name]["bytes_per_site"] == sizes
-        assert results["sets"][name]["bytes"] == (place / "distilled.safetensors").stat().st_size
-        assert results["sets"][name]["plan"] == read_plan(place / "plan.json").digest
+        assert results.sets[name].bytes_per_site == sizes
+        assert results.sets[name].bytes == (place / "distilled.safetensors").stat().st_size
+        assert results.sets[name].plan == read_plan(place / "plan.json").digest
 
 
 def test_a_finished_round_is_not_made_again(compared) -> None:
@@ -291,9 +291,7 @@ def test_a_finished_round_is_not_made_again(compared) -> None:
     def never(event: Progress) -> None:
         pytest.fail(f"{event.label} was made again")
 
-    assert json.loads(json.dumps(simulate(experiment, folder, RunContext(Compute(), never)))) == json.loads(
-        json.dumps(results)
-    )
+    assert simulate(experiment, folder, RunContext(Compute(), never)) == results
 
 
 def test_damaged_results_are_made_again(tmp_path) -> None:

@@ -11,11 +11,23 @@ from unittest.mock import patch
 import pytest
 from pictures import draw, pixels
 
-from collabdm.cli import console as screen
-from collabdm.cli import main as cli
+from collabdm.cli import console, main
 
 NETWORK = "ConvNet:width=8,depth=1"
-TINY = ("--ipc", "1", "--steps", "3", "--batch", "4", "--local-steps", "2", "--passes", "2", "--network", NETWORK)
+TINY = (
+    "--ipc",
+    "1",
+    "--steps",
+    "3",
+    "--batch",
+    "4",
+    "--local-steps",
+    "2",
+    "--passes",
+    "2",
+    "--network",
+    NETWORK,
+)
 SPLIT = ("--sites", "2", "--beta", "0.5", "--seed", "4", "--per-class", "12")
 SCORED = ("--trials", "2", "--recipe", "short", "--epochs", "2")
 
@@ -35,12 +47,12 @@ def run(*arguments: object) -> Result:
     argv = ["collabdm", *map(str, arguments)]
     with (
         patch.object(sys, "argv", argv),
-        patch.object(cli.console, "_width", 160),
+        patch.object(console.console, "_width", 160),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as stopped,
     ):
-        cli.main()
+        main.main()
     return Result(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
 
 
@@ -53,7 +65,11 @@ def done(*arguments: object) -> Result:
 
 def cells(text: str) -> list[list[str]]:
     """The rows of the tables in what a command printed."""
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    return [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in text.splitlines()
+        if "│" in line
+    ]
 
 
 def picture_folder(root: Path, side: int = 8, channels: int = 3, **counts: int) -> Path:
@@ -66,4 +82,4 @@ def picture_folder(root: Path, side: int = 8, channels: int = 3, **counts: int) 
 
 def watched(progress: Callable[[str, int, int], None]) -> contextlib.AbstractContextManager[object]:
     """Call `progress` with every step that a command reports, in place of its bars."""
-    return patch.object(screen.Bars, "__call__", lambda _, *step: progress(*step))
+    return patch.object(console.Bars, "__call__", lambda _, *step: progress(*step))

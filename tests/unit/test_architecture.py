@@ -36,7 +36,7 @@ GLOBAL_GENERATORS = {
 }
 DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"rounds.resumable", "lab.reproduce.running", "cli.flows", "flower.server"}
+HAS_A_CLOCK = {"rounds.resumable", "lab.reproduce.running", "lab.reproduce.timing", "cli.classifying", "flower.server"}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

@@ -147,7 +147,7 @@ def test_a_machine_that_computes_other_embeddings_is_refused(command, here, plan
 
 def test_a_plan_without_a_probe_is_refused(here, plan) -> None:
     write_as(plan.model_copy(update={"probe": None}))
-    refused(*CONTRIBUTE, said=("the plan should carry a probe; found none",))
+    refused(*CONTRIBUTE, said=("the plan should contain a probe; found none",))
 
 
 @pytest.mark.parametrize("command", [CONTRIBUTE, DISTILL], ids=lambda c: c[0])
@@ -341,12 +341,16 @@ def small_parquet(labels: list, names: list[str] | None) -> None:
 
 
 BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
-    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; nothing is there",)),
-    "no data set of the hub": (lambda: None, "some/set", ("`some/set` is neither a folder, a file nor a data set",)),
+    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; it does not exist",)),
+    "no data set of the hub": (
+        lambda: None,
+        "some/set",
+        ("`some/set` should be a folder, a file or a data set of the hub",),
+    ),
     "an empty folder": (
         lambda: Path("held").mkdir(),
         "held",
-        ("should hold parquet files, or one subfolder", "found 0"),
+        ("should contain parquet files, or one subfolder", "found 0"),
     ),
     "folders without a picture": (
         lambda: (Path("held/cat").mkdir(parents=True), Path("held/cat/notes.txt").write_text("none")),
@@ -364,7 +368,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("one size and one number of channels; found", "16 x 16 with 3 channel(s): 1 images"),
     ),
     "an archive cut off": (lambda: (npz(labels=[0] * 4), cut("held.npz")), "held.npz", ("cannot be read",)),
-    "an archive without labels": (npz, "held.npz", ("should hold `images` and `labels`", "found images")),
+    "an archive without labels": (npz, "held.npz", ("should contain `images` and `labels`", "found images")),
     "labels outside the classes": (
         lambda: npz(labels=[0, 1, 2, 3], classes=["cat", "dog", "owl"]),
         "held.npz",
@@ -388,7 +392,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "no images": (
         lambda: np.savez("held.npz", images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0, int)),
         "held.npz",
-        ("`held.npz` should hold images; found none",),
+        ("`held.npz` should contain images; found none",),
     ),
     "pictures of four pixels": (
         lambda: small_parquet([0, 1], ["cat", "dog"]),
@@ -434,7 +438,7 @@ def test_pictures_of_two_sizes_are_mended_by_resize_too(here) -> None:
     ("counts", "said"),
     [
         ({"cat": 1, "cow": 1}, ("among the plan's ['cat', 'dog', 'owl']", "of which the plan lacks ['cow']")),
-        ({}, ("should be a folder or a file; nothing is there",)),
+        ({}, ("should be a folder or a file; it does not exist",)),
     ],
 )
 def test_an_evaluation_on_data_of_other_classes_is_refused(counts, said, here) -> None:
@@ -485,7 +489,8 @@ def test_a_simulation_below_a_file_is_refused(here) -> None:
     ],
 )
 def test_an_output_in_the_place_of_an_input_is_refused(command, option, output, here) -> None:
-    refused(*with_option(command, option, output), said=(f"{output} should be a file of its own; found one that",))
+    said = f"{output} should differ from the other files of this command; found a file that is also read or written"
+    refused(*with_option(command, option, output), said=(said,))
 
 
 def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
@@ -518,13 +523,13 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--fraction", "1.5"), "`fraction` should be less than or equal to 1; found 1.5"),
         (("--fraction", "nan"), "`fraction` should be"),
         (("--fraction", "0.5"), "`fraction` below 1 needs `site_names`"),
-        (("--wire", "float64"), "`wire` should be 'float16', 'int8' or 'float32'; found 'float64'"),
-        (("--images", "png"), "`images` should be 'uint8' or 'float32'; found 'png'"),
-        (("--init", "zeros"), "`local.start` should be 'real' or 'noise'; found 'zeros'"),
-        (("--local", "all"), "`local.method` should be 'dm', 'random' or 'none'; found 'all'"),
-        (("--merging", "median"), "`merging` should be 'weighted' or 'uniform'; found 'median'"),
+        (("--wire", "float64"), "`--wire` should be float16, int8 or float32; found 'float64': did you mean float16?"),
+        (("--images", "png"), "`--images` should be uint8 or float32; found 'png'"),
+        (("--init", "zeros"), "`--init` should be real or noise; found 'zeros'"),
+        (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
+        (("--merging", "median"), "`--merging` should be weighted or uniform; found 'median'"),
         (("--augment", "crop_blur"), "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur"),
-        (("--preset", "worst"), "`preset` should be one of best, paper, fedd3, dosfl, dense; found 'worst'"),
+        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'"),
         (("--network", "LeNet"), "`network.name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--network", "ConvNet:width"), "`network` should be NAME or NAME:key=value"),
         (("--network", "ConvNet:width=-8"), "`network.width` should be greater than or equal to 8; found -8"),
@@ -557,10 +562,10 @@ def test_an_odd_side_is_not_partitioned(tmp_path, monkeypatch) -> None:
         ("colour = 1", "`colour` is not a setting"),
         ("steps = -1", "`steps` should be greater than or equal to 0; found -1"),
         ("local = 5", "`local` should be"),
-        ('classes = ["a", "b"]\nprobe = 1', "plan.toml should leave classes, probe to `--data`"),
-        ("image = 5", "plan.toml should leave image to `--data`"),
-        ('preset = "worst"', "`preset` should be one of best, paper, fedd3, dosfl, dense; found 'worst'"),
-        ("preset = 5", "`preset` should be one of best, paper, fedd3, dosfl, dense; found '5'"),
+        ('classes = ["a", "b"]\nprobe = 1', "plan.toml should not set classes, probe; found them there"),
+        ("image = 5", "plan.toml should not set image; found them there"),
+        ('preset = "worst"', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found 'worst'"),
+        ("preset = 5", "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
         ("steps", "plan.toml should be a readable TOML file"),
     ],
 )
@@ -597,7 +602,7 @@ def test_a_site_is_named_so_that_a_file_can_be(site, here) -> None:
     ("option", "said"),
     [
         (("--device", "abacus"), "`device` should be one that this machine has; found 'abacus'"),
-        (("--precision", "float8"), "`precision` should be float32, bfloat16 or auto; found 'float8'"),
+        (("--precision", "float8"), "`--precision` should be auto, float32 or bfloat16; found 'float8': did you mean float32?"),
     ],
 )
 def test_a_device_or_precision_that_is_not_here_is_refused(command, option, said, here) -> None:
@@ -608,7 +613,7 @@ def test_a_device_or_precision_that_is_not_here_is_refused(command, option, said
     ("option", "said"),
     [
         (("--epochs", "0"), "`epochs` should be at least 1; found 0"),
-        (("--recipe", "cake"), "`recipe` should be one of paper, short, strong; found 'cake'"),
+        (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
         (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--networks", "ConvNet,AlexNet:width=9"), "`width` should be left at 128 for AlexNet; found 9"),
     ],
@@ -644,15 +649,15 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
         (("--epochs", "0"), "`epochs` should be greater than or equal to 1; found 0"),
         (("--seed", "-1"), "`seed` should be greater than or equal to 0; found -1"),
         (("--seed", str(2**70)), "`seed` should be less than"),
-        (("--recipe", "cake"), "`recipe` should be 'paper', 'short' or 'strong'; found 'cake'"),
-        (("--preset", "worst"), "`preset` should be one of best, paper, fedd3, dosfl, dense; found 'worst'"),
+        (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
+        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'"),
         (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
         (("--network", "LeNet"), "found 'LeNet'"),
         (("--steps", "-1"), "`steps` should be greater than or equal to 0; found -1"),
         (("--ipc", "0"), "`ipc` should be greater than or equal to 1; found 0"),
         (("--batch", "none"), "`batch` should be a number of at least 1, or all; found 'none'"),
         (("--local-steps", "-1"), "`local.steps` should be greater than or equal to 0; found -1"),
-        (("--wire", "float64"), "`wire` should be 'float16', 'int8' or 'float32'; found 'float64'"),
+        (("--wire", "float64"), "`--wire` should be float16, int8 or float32; found 'float64': did you mean float16?"),
         (("--site-column", "hospital"), "digits should have a column `hospital`"),
         (("--partition", "nothing.json"), "`nothing.json` should be a saved partition; [Errno 2] No such file"),
         (("--config", "nothing.toml"), "nothing.toml should be a readable TOML file"),
@@ -684,10 +689,10 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
         ('data = "digits"\n[plan]\nclasses = ["a", "b"]', "`plan` should leave classes to the simulation"),
         ('data = "digits"\n[plan]\nsites = 9', "`plan` should leave sites to the simulation"),
         ('data = "digits"\ntrials = "many"', "`trials` should be a valid integer"),
-        ('data = "digits"\npreset = 5', "`preset` should be one of best, paper, fedd3, dosfl, dense; found '5'"),
+        ('data = "digits"\npreset = 5', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
         ('data = "digits"\nsite_column = "x"\nper_class = 5', "`site_column` should stand without `per_class`"),
         ('data = "digits"\nbeta = 0\nclass_floor = 2', "`class_floor` belongs to the Dirichlet split"),
-        ("sites = 3", "`--data` should name the data, here or in the configuration; found nothing"),
+        ("sites = 3", "`--data` should name the data, here or in the configuration; found none"),
     ],
 )
 def test_a_configuration_that_cannot_be_leaves_no_folder(text, said, tmp_path, monkeypatch) -> None:
@@ -714,7 +719,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, monkeypatch) -> None:
 def test_a_partition_of_another_set_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Partition(("a",), (torch.arange(3),), 3).save(Path("split.json"))
-    refused(*SIMULATE, "--partition", "split.json", said=("the partition is of a set of 3 images; found one of 1442",))
+    refused(*SIMULATE, "--partition", "split.json", said=("a set of 3 images; found one of 1442",))
     assert not Path("sim").exists()
 
 

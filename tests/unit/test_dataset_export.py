@@ -20,6 +20,7 @@ from collabdm.errors import DataError, OutputError, PlanError
 from collabdm.export.dataset import Card, export
 from collabdm.export.onnx import onnx_bytes
 from collabdm.images import ImageSet
+from collabdm.scoring.evaluation import Score
 from collabdm.scoring.trained_model import read_model, state_tensors, write_model
 from collabdm.scoring.training import training_set
 from collabdm.seeds import Purpose, Stream
@@ -88,11 +89,8 @@ def test_a_torch_data_set_of_the_folder_gives_the_same_tensors(tmp_path) -> None
 
 def test_the_card_says_what_may_be_said(tmp_path) -> None:
     made = coloured(2)
-    results = {
-        "data": "digits",
-        "scores": [{"what": "collabdm", "network": "ConvNet", "mean": 0.5, "std": 0.01, "n": 3}],
-    }
-    export(made, tmp_path / "a", card=Card("cc-by-4.0", True, results))
+    scores = (Score("collabdm", "ConvNet", (0.49, 0.5, 0.51), 6),)
+    export(made, tmp_path / "a", card=Card("cc-by-4.0", True, scores, "digits"))
     export(made, tmp_path / "b")
     full, bare = ((tmp_path / name / "README.md").read_text() for name in "ab")
     assert "license: cc-by-4.0" in full
@@ -186,9 +184,9 @@ def test_the_same_training_gives_the_same_model(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict", "model", "empty"), "should hold pictures"),
+        (("predict", "model", "empty"), "empty should contain pictures (.png, "),
         (("predict", "model", "set.safetensors"), "should be a whole image file"),
-        (("train", "set.safetensors", "-o", "set.safetensors"), "should be a file of its own"),
+        (("train", "set.safetensors", "-o", "set.safetensors"), "should differ from the other files"),
         (("train", "set.safetensors", "--network", "LeNet", "-o", "m"), "LeNet"),
         (("export", "set.safetensors", "-o", "out", "--results", "set.safetensors"), "evaluate --json"),
     ],

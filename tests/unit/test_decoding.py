@@ -1,4 +1,5 @@
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from pictures import draw, image_folder, pixels, planes
 from PIL import Image
 
 from collabdm.data import sources
+from collabdm.data.cache import cache_folder
 from collabdm.data.sources import load
 from collabdm.errors import DataError
 
@@ -23,7 +25,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3)]
+    ("mode", "channels"),
+    [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3)],
 )
 def test_grey_modes_stay_grey_and_all_others_become_rgb(tmp_path, mode, channels) -> None:
     suffix = "tiff" if mode == "CMYK" else "png"
@@ -41,7 +44,9 @@ def test_images_of_16_bits_are_refused_rather_than_clipped(tmp_path) -> None:
 def test_several_sizes_are_refused_with_counts_and_resized_when_asked(tmp_path) -> None:
     image_folder(tmp_path / "set", a=2)
     draw(tmp_path / "set" / "a" / "9.png", pixels(0, 1, side=6))
-    with pytest.raises(DataError, match=r"4 x 4 with 3 channel\(s\): 2 images; 6 x 6 with 1 channel\(s\): 1 images"):
+    with pytest.raises(
+        DataError, match=r"4 x 4 with 3 channel\(s\): 2 images; 6 x 6 with 1 channel\(s\): 1 images"
+    ):
         load(tmp_path / "set")
     data = load(tmp_path / "set", side=5, channels=1)
     assert data.images.shape == (3, 1, 5, 5)
@@ -99,6 +104,26 @@ def test_a_damaged_cache_is_made_anew(tmp_path, cache, part, content) -> None:
 def test_a_cache_that_cannot_be_written_is_skipped(tmp_path, cache) -> None:
     cache.write_text("a file where the folder should be")
     assert len(load(image_folder(tmp_path / "set", a=2))) == 2
+
+
+def test_the_cache_is_readable_by_its_owner_alone(tmp_path, cache) -> None:
+    before = os.umask(0)
+    try:
+        load(image_folder(tmp_path / "set", a=1))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir()] == [0o600] * 3
+
+
+def test_a_user_without_a_home_has_no_cache(tmp_path, monkeypatch) -> None:
+    for name in ("COLLABDM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is where no home is known
+    monkeypatch.chdir(tmp_path)
+    assert cache_folder() is None
+    assert len(load(image_folder(tmp_path / "set", a=2))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_the_cache_is_in_the_users_cache_folder_unless_named(tmp_path, monkeypatch) -> None:

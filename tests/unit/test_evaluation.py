@@ -231,10 +231,10 @@ def test_a_simulation_scores_its_curve_and_goes_on_with_it(tmp_path) -> None:
         "recipe": "short", "epochs": 1, "compare": (), "plan": plan,
     }  # fmt: skip
     results = simulate(Experiment(**settings, curve=2), tmp_path)
-    assert [point["step"] for point in results["curve"]] == [1, 2, 4]
-    assert results["curve"][-1]["accuracies"] == results["scores"][0]["accuracies"]
+    assert [point.step for point in results.curve] == [1, 2, 4]
+    assert results.curve[-1].accuracies == results.scores[0].accuracies
     kept = json.loads((tmp_path / "results.json").read_text())
     again = simulate(Experiment(**settings, curve=2), tmp_path)
-    assert json.loads(json.dumps(again)) == kept
+    assert again.document() == kept
     assert len(read_distilled(tmp_path / "distilled.safetensors").images) == 10
     assert "curve" not in Experiment(**settings).model_dump(mode="json")  # older experiments keep their digest

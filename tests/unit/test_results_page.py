@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,20 +14,24 @@ from PIL import Image
 
 from browser import state_of
 from collabdm.errors import DocumentError
-from collabdm.lab.reproduce.findings import Found
-from collabdm.lab.reproduce.grids import Grid, Published, cells_of, picture_of, pictured
-from collabdm.lab.reproduce.records import append
-from collabdm.report.results import (
-    figures,
-    holds_results,
-    read_findings,
-    scale_of,
-    standing,
-    write_results,
-)
+from collabdm.lab.reproduce.grid_results import Entry
+from collabdm.lab.reproduce.grids import Cell, Grid, Published, cells_of, picture_of, pictured
+from collabdm.lab.reproduce.records import CellRecord, append
+from collabdm.report.grid_page import standing, write_grid_page
+from collabdm.report.grid_plots import grid_figures
+from collabdm.report.grid_summary import contains_grids, read_grids, settings_line
 
-SETTINGS = {"data": "digits", "sites": 2, "compare": (), "test_per_class": 3, "plan": {"steps": 4, "ipc": 1}}
-AXES = {"data": {"Digits": {}, "<b>Others</b>": {"side": 9}}, "beta": {"0.1": {"beta": 0.1}, "0.5": {"beta": 0.5}}}
+SETTINGS = {
+    "data": "digits",
+    "sites": 2,
+    "compare": (),
+    "test_per_class": 3,
+    "plan": {"steps": 4, "ipc": 1},
+}
+AXES = {
+    "data": {"Digits": {}, "<b>Others</b>": {"side": 9}},
+    "beta": {"0.1": {"beta": 0.1}, "0.5": {"beta": 0.5}},
+}
 LINES = {"collabdm": {"method": "collabdm"}, "fedavg": {"method": "fedavg"}, "localdm": {"method": "localdm"},
          "central": {"method": "central", "sites": 1, "beta": 0, "compare": ["random"]}}  # fmt: skip
 
@@ -44,7 +49,7 @@ def grid(scale: str = "paper", **changes: Any) -> Grid:
     return Grid(**fields | changes)
 
 
-def record(cell: Any, accuracy: float) -> dict[str, Any]:
+def record(cell: Cell, accuracy: float) -> CellRecord:
     """A record of numbers that no network gave: localdm fails, all else has `accuracy` and a point for its seed."""
     experiment = cell.experiment
     about = {
@@ -53,22 +58,44 @@ def record(cell: Any, accuracy: float) -> dict[str, Any]:
         "versions": {"collabdm": "0"}, "commit": "abc",
     }  # fmt: skip
     if experiment.method == "localdm":
-        return about | {"error": "DataError: <none>"}
+        return CellRecord.model_validate_json(json.dumps(about | {"error": "DataError: <none>"}))
     share = (accuracy + cell.seed) / 100
     names = [experiment.method] + (["random real"] if experiment.compare else [])
     scores = [
-        {"what": w, "network": "ConvNet", "accuracies": [share - 0.1 * i], "images": 1} for i, w in enumerate(names)
+        {"what": w, "network": "ConvNet", "accuracies": [share - 0.1 * i], "images": 1}
+        for i, w in enumerate(names)
     ]
-    made = {"bytes_per_site": {"site-1": 1000, "site-2": 2000}, "rounds": 10 if experiment.method == "fedavg" else 1}
-    curve = [{"step": t, "accuracies": [share - 0.01 * (4 - t)]} for t in (1, 2, 4)] if experiment.curve else []
-    return about | {"scores": scores, "sets": {experiment.method: made}, "bytes_per_step": 400, "curve": curve}
+    made = {
+        "plan": "ab",
+        "bytes_per_site": {"site-1": 1000, "site-2": 2000},
+        "bytes": 500,
+        "images": 1,
+        "sites": {},
+    }
+    made |= {"rounds": 10} if experiment.method == "fedavg" else {}
+    curve = (
+        [{"step": t, "accuracies": [share - 0.01 * (4 - t)]} for t in (1, 2, 4)]
+        if experiment.curve
+        else []
+    )
+    results = {
+        "scores": scores,
+        "sets": {experiment.method: made},
+        "bytes_per_step": 400,
+        "curve": curve,
+    }
+    return CellRecord.model_validate_json(json.dumps(about | results))
 
 
 def write(folder: Path, made: Grid, accuracy: float = 60.0) -> None:
     """The grid and records of its first column, as `reproduce` leaves them."""
     folder.mkdir(exist_ok=True)
     (folder / f"{made.name}.{made.scale}.json").write_text(made.model_dump_json(), encoding="utf-8")
-    first = [c for c in cells_of(made) if c.at.get("data", "Digits") == "Digits" and c.at.get("beta", "0.1") == "0.1"]
+    first = [
+        c
+        for c in cells_of(made)
+        if c.at.get("data", "Digits") == "Digits" and c.at.get("beta", "0.1") == "0.1"
+    ]
     for cell in first:
         append(folder / "any.jsonl", record(cell, accuracy))
 
@@ -82,7 +109,10 @@ def folder(tmp_path_factory) -> Path:
     path.parent.mkdir()
     Image.new("RGB", (20, 30), "red").save(path, format="WEBP", lossless=True)
     axes = {"panel": {"5 sites": {"sites": 5}}}
-    lines = {"collabdm": {"method": "collabdm", "curve": 2}, "central": {"method": "central", "sites": 1}}
+    lines = {
+        "collabdm": {"method": "collabdm", "curve": 2},
+        "central": {"method": "central", "sites": 1},
+    }
     paper = (Published(place="Text", row="collabdm", accuracy=57.0, bytes=1500.0),)
     write(place, grid(name="figure9", title="Figure 9", kind="curve", axes=axes, lines=lines, tables=("panel",),
                       rows=("collabdm", "central"), paper=paper, bytes_at=None, pictures_at=None))  # fmt: skip
@@ -99,7 +129,9 @@ def html(folder) -> str:
 def rows(html: str, section: str) -> dict[str, list[str]]:
     """The cells of the first table of a section, by row."""
     text = html[html.index(f"<h2>{section}") :]
-    found = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text[: text.index("</table>")], flags=re.DOTALL)
+    found = re.findall(
+        r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text[: text.index("</table>")], flags=re.DOTALL
+    )
     return {name: re.findall(r"<td[^>]*>(.*?)</td>", rest, flags=re.DOTALL) for name, rest in found}
 
 
@@ -130,7 +162,7 @@ def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_p
     made = grid(name="figure8", along="images per class", axes=axes, tables=(), paper=paper, bytes_at=None,
                 pictures_at=None)  # fmt: skip
     write(tmp_path, made)
-    (drawn,) = figures(read_findings(tmp_path)[0]).values()
+    (drawn,) = grid_figures(read_grids(tmp_path)[0]).values()
     (axis,) = drawn.axes
     lines = {line.get_label(): line for line in drawn.axes[0].containers}
     assert list(lines) == ["central", "collabdm", "fedavg", "random real"]  # localdm failed
@@ -138,7 +170,7 @@ def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_p
     star = next(line for line in axis.lines if line.get_marker() == "*")
     assert (list(star.get_xdata()), list(star.get_ydata())) == ([10.0], [99.0])
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "10"]
-    (written, *_) = write_results(tmp_path, tmp_path / "report.html")
+    (written, *_) = write_grid_page(tmp_path, tmp_path / "report.html")
     assert "accuracy against images per class" in written.read_text(encoding="utf-8")
 
 
@@ -150,15 +182,17 @@ def test_what_is_drawn_along_an_axis_needs_an_axis_of_numbers() -> None:
 
 
 def test_the_papers_points_beyond_a_curve_stand_at_its_edge_with_their_bytes(folder) -> None:
-    found = next(one for one in read_findings(folder) if one.grid.name == "figure9")
-    (drawn,) = figures(found).values()
+    found = next(one for one in read_grids(folder) if one.grid.name == "figure9")
+    (drawn,) = grid_figures(found).values()
     (axis,) = drawn.axes
     star = next(line for line in axis.lines if line.get_marker() == "*")
     assert list(star.get_ydata()) == [57.0]
     assert [text.get_text() for text in axis.texts] == ["paper 57"]
-    beyond = found.grid.model_copy(update={"paper": (found.grid.paper[0].model_copy(update={"bytes": 5000.0}),)})
+    beyond = found.grid.model_copy(
+        update={"paper": (found.grid.paper[0].model_copy(update={"bytes": 5000.0}),)}
+    )
     found.grid = beyond
-    (drawn,) = figures(found).values()
+    (drawn,) = grid_figures(found).values()
     assert [text.get_text() for text in drawn.axes[0].texts] == ["paper 57 at 5 kB"]
 
 
@@ -170,19 +204,21 @@ def test_a_number_with_bytes_is_not_that_of_the_end_of_a_curve() -> None:
 
 
 def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:
-    (picture,) = re.findall(r'<figure><img src="data:image/webp;base64,([^"]*)" alt="([^"]*)">', html)
+    (picture,) = re.findall(
+        r'<figure><img src="data:image/webp;base64,([^"]*)" alt="([^"]*)">', html
+    )
     with Image.open(io.BytesIO(base64.b64decode(picture[0]))) as image:
         assert image.size == (20, 30)
         assert image.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
     assert picture[1] == "collabdm"
-    assert "up to ten of it (beta 0.1, seed 0)" in html
+    assert "up to ten images in each (beta 0.1, seed 0)" in html
 
 
 def test_a_small_scale_is_marked_and_has_no_colours(html) -> None:
     paper, cpu = html.index("<h2>Table 9 (paper scale)"), html.index("<h2>Table 9 (cpu scale)")
     sections = {"paper": html[paper:], "cpu": html[cpu:]}
     ends = {name: text.index("</section>") for name, text in sections.items()}
-    assert "not the paper's numbers" in sections["cpu"][: ends["cpu"]].replace("&#x27;", "'")
+    assert "not the paper&#39;s numbers." in sections["cpu"][: ends["cpu"]]
     assert 'class="reached"' in sections["paper"][: ends["paper"]]
     assert not re.search('class="(reached|below)"', sections["cpu"][: ends["cpu"]])
 
@@ -198,10 +234,9 @@ def test_a_small_scale_is_marked_and_has_no_colours(html) -> None:
     ],
 )
 def test_a_number_is_reached_within_the_spread_of_the_paper_or_above_it(accuracies, said) -> None:
-    found = Found(dict(enumerate(accuracies)))
-    published = Published(place="Table 9", row="collabdm", accuracy=50.0)
-    assert standing(grid(), found, (published, found.mean - 50.0)) == said
-    assert standing(grid("cpu"), found, (published, found.mean - 50.0)) == "plain"
+    found = Entry(dict(enumerate(accuracies)))
+    assert standing(grid(), found, found.mean - 50.0) == said
+    assert standing(grid("cpu"), found, found.mean - 50.0) == "plain"
 
 
 def test_names_are_text_and_not_markup(html) -> None:
@@ -212,35 +247,42 @@ def test_names_are_text_and_not_markup(html) -> None:
 def test_the_page_loads_nothing_and_is_the_same_each_time(folder, html, tmp_path) -> None:
     for address in re.findall(r'(?:src|href|xlink:href)="([^"]*)"', html):
         assert address.startswith(("data:", "#")), address
-    written = write_results(folder, tmp_path / "again.html")
+    written = write_grid_page(folder, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == html
     names = {path.stem for path in written[1:]}
     assert names == {"table9-paper-1", "table9-cpu-1", "figure9-paper-1"}
 
 
 def test_the_summary_counts_cells_and_failures(html) -> None:
-    table = rows(html, "What is run")
-    counts = {re.sub("<.*?>", "", name): cells[1:] for name, cells in table.items() if "Figure 9" in name}
+    table = rows(html, "Completed cells")
+    counts = {
+        re.sub("<.*?>", "", name): cells[1:] for name, cells in table.items() if "Figure 9" in name
+    }
     assert counts == {"Figure 9": ["4 of 4", "0", "2"]}
     assert any(cells[1:3] == ["6 of 28", "2"] for cells in table.values())
 
 
-def test_the_scale_is_told_in_its_settings() -> None:
-    assert scale_of(grid()) == (
-        "data digits; sites 2; steps 4; ipc 1; the same 3 test images of each class for all cells"
+def test_the_scale_is_told_in_its_settings(html) -> None:
+    line = (
+        "Settings, unless a row or column states otherwise: data digits; sites 2; steps 4; ipc 1; "
+        "the same 3 test images of each class for all cells."
     )
+    assert settings_line(grid()) == line
+    assert f"The paper&#39;s scale. {line}" in html
 
 
 def test_a_damaged_grid_is_refused(folder, tmp_path) -> None:
     shutil.copytree(folder, tmp_path / "bad")
     (tmp_path / "bad" / "table9.cpu.json").write_text('{"name": "table9"}')
-    assert holds_results(tmp_path / "bad")
+    assert contains_grids(tmp_path / "bad")
     with pytest.raises(DocumentError, match="should be a grid"):
-        read_findings(tmp_path / "bad")
+        read_grids(tmp_path / "bad")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_the_results_without_errors_and_without_overflow(html, tmp_path, width) -> None:
+def test_a_browser_shows_the_results_without_errors_and_without_overflow(
+    html, tmp_path, width
+) -> None:
     state = state_of(html, tmp_path, width)
     assert state["problems"] == []
     assert state["seen"] == width

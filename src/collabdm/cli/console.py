@@ -1,8 +1,8 @@
-"""What the command line shows: progress with time left, tables, pictures of a set."""
+"""Output of the command line: consoles, progress bars with the time left, tables."""
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Literal
 
 import rich.progress
 from rich.console import Console, Group
@@ -21,9 +21,13 @@ from collabdm.progress import Progress
 
 FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
 
+console = Console()
+
+notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
 
 class Bars:
-    """Progress bars by name, on standard error; silent if asked."""
+    """Progress bars by name, on standard error; none with `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         columns = (
@@ -34,7 +38,9 @@ class Bars:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self._progress = rich.progress.Progress(*columns, console=Console(stderr=True), disable=quiet, transient=False)
+        self._progress = rich.progress.Progress(
+            *columns, console=Console(stderr=True), disable=quiet, transient=False
+        )
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
 
@@ -42,7 +48,10 @@ class Bars:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._tasks and not self._progress.disable:
             self._progress.stop()
@@ -51,44 +60,37 @@ class Bars:
         """Show an event."""
         label, done, total = event.label, event.done, event.total
         self._progress.start()  # at the first step: an error before it has no empty line above
+
         if label not in self._tasks:
-            for old in [task.id for task in self._progress.tasks if task.finished][:-FINISHED_SHOWN]:
+            finished = [task.id for task in self._progress.tasks if task.finished]
+            for old in finished[:-FINISHED_SHOWN]:
                 self._progress.update(old, visible=False)
             self._tasks[label] = self._progress.add_task(label, total=total)
         elif done < self._done[label]:  # the same again, such as another network
             self._progress.reset(self._tasks[label], total=total)
+
         self._done[label] = done
         self._progress.update(self._tasks[label], completed=done)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True) -> Group:
-    """A table, below its title, whose first column is text and whose others are figures, or text as well."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True
+) -> Group:
+    """A table below its title.
+
+    Args:
+        title: title of the table.
+        columns: names of the columns.
+        rows: texts of the cells.
+        figures: all columns but the first contain numbers, and are aligned to the right.
+
+    Returns:
+        The title and the table, for a console.
+    """
     result = Table()
     for number, column in enumerate(columns):
-        result.add_column(column, justify="right" if figures and number else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if figures and number else "left"
+        result.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         result.add_row(*map(Text, row))
     return Group(Text(title, style="italic"), result)
-
-
-def score_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of a results table: set, network, accuracy, spread, number of networks, images trained on, bytes."""
-    rows: list[tuple[str, ...]] = []
-    for item in results["scores"]:
-        sent = results["sets"].get(item["what"], {}).get("bytes_per_site", {})
-        largest = f"{max(sent.values()):,}" if sent else "-"
-        rows.append(
-            (
-                item["what"],
-                item["network"],
-                f"{100 * item['mean']:.2f}",
-                f"{100 * item['std']:.2f}",
-                str(item["n"]),
-                f"{item['images']:,}",
-                largest,
-            )
-        )
-    return rows
-
-
-SCORE_COLUMNS = ("set", "network", "accuracy %", "std", "n", "images", "bytes per site, at most")

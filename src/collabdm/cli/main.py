@@ -1,48 +1,123 @@
-"""The command line: one command for each arrow of the round, and `simulate` for all of them.
+"""The entry point of the command line.
 
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
-Exit codes: 0 done; 2 something in the input should be changed (one message says what); 130 stopped by
-Ctrl-C, with no half file left: the same command goes on where it stood.
+Exit codes: 0, done; 2, something in the input should be changed, and one message says what; 130,
+stopped by Ctrl-C, without unfinished files: the same command resumes the work.
 """
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from collabdm.cli import check, flows, models, reporting, reproducing, round_commands, simulation  # noqa: F401  each registers its commands
-from collabdm.cli.options import app, console
+from collabdm.cli.choices import choice_message
+from collabdm.cli.commands import organiser, research, server, site, use
 from collabdm.errors import CollabDMError
 from collabdm.version import __version__
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes
 
+#: click's base class of usage errors, which recent versions of typer contain a copy of
+UsageError: Any = typer.BadParameter.__mro__[2]
 
-UsageError: Any = typer.BadParameter.__mro__[2]  # click's base class, which newer typers carry inside
+app = typer.Typer(
+    name="collabdm",
+    help="One-shot collaborative data distillation: many sites, one small synthetic training set, "
+    "a single round.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-@app.command()
+def print_version(requested: bool) -> bool:
+    """Print the version and exit, if requested."""
+    if requested:
+        typer.echo(__version__)
+        raise typer.Exit
+    return requested
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            callback=print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """One-shot collaborative data distillation: many sites, one small training set, one round."""
+
+
 def version() -> None:
     """Print the version."""
-    console.print(__version__)
+    typer.echo(__version__)
+
+
+#: the commands by who uses them, in the order of a round
+COMMANDS = {
+    "Organiser": (organiser.plan, organiser.schema),
+    "Site": (site.check, site.contribute, site.inspect),
+    "Server": (server.distill,),
+    "Users of a distilled set": (
+        use.evaluate,
+        use.train,
+        use.predict,
+        use.classify,
+        use.export,
+    ),
+    "Research": (
+        research.simulate,
+        research.demo,
+        research.reproduce,
+        research.report,
+        research.synthetic_flows,
+    ),
+    "Program": (version,),
+}
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 def main() -> None:
-    """The entry point: errors that a person can mend are one message, not a traceback."""
-    errors = Console(stderr=True)
+    """Run the command line; an error that the user can correct is one message, not a traceback."""
     try:
-        code = int(app(prog_name="collabdm", standalone_mode=False) or 0)  # 130 too: so newer typers say Ctrl-C
+        # without standalone mode, recent versions of typer report Ctrl-C as exit code 130
+        code = int(app(prog_name="collabdm", standalone_mode=False) or 0)
     except UsageError as error:
-        error.show()
         code = WRONG_INPUT
+        show_usage_error(error)
     except CollabDMError as error:
-        errors.print("[bold red]error:[/]", Text(str(error)), soft_wrap=True)
         code = WRONG_INPUT
+        show_error(str(error))
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
+
     if code == STOPPED:
-        errors.print("stopped; the same command goes on where it stood")
+        typer.echo("stopped; the same command resumes the work", err=True)
     sys.exit(code)
+
+
+def show_usage_error(error: Any) -> None:
+    """Show the message of a usage error; for an unknown value of an option, the nearest value."""
+    parameter = getattr(error, "param", None)
+    name = max(parameter.opts, key=len) if parameter is not None else ""
+    message = choice_message(name, error.message)
+    if message is None:
+        error.show()
+    else:
+        show_error(message)
+
+
+def show_error(message: str) -> None:
+    """Show an error on standard error."""
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(message, err=True)

@@ -1,135 +1,146 @@
-"""Taking a set away: `train` a model on it, `predict` with the model, `export` the set for others."""
+"""Trained models and exported sets: the implementation of `train`, `predict` and `export`."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 
-from collabdm.cli.console import Bars, table
-from collabdm.cli.options import (
-    Device,
-    DistilledPath,
-    Precision,
-    Quiet,
-    Threads,
-    app,
-    check_output,
-    compute_of,
-    console,
-)
-from collabdm.data.decoding import read_image
-from collabdm.documents.atomic_write import atomic_write
+from collabdm.cli.console import Bars
+from collabdm.data.image_files import read_image
 from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError
-from collabdm.export.dataset import FORMS, Card, export
-from collabdm.export.onnx import check_onnx, onnx_bytes
-from collabdm.lab.results import read_json
+from collabdm.export.dataset import Card, export
+from collabdm.lab.results import read_results
+from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
-from collabdm.planning.settings import networks_of
 from collabdm.progress import Progress, Stage
-from collabdm.scoring.trained_model import TrainedModel, origin, read_model, state_tensors, write_model
-from collabdm.scoring.training import RECIPES, Task, Trainer, network_seed, recipe_of, training_set
+from collabdm.scoring.trained_model import TrainedModel, origin, read_model, state_tensors
+from collabdm.scoring.training import Recipe, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-@app.command()
-def train(
-    distilled: DistilledPath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the model, a safetensors file.")],
-    network: Annotated[str, typer.Option(help="NAME or NAME:width=64,depth=2.")] = "ConvNet",
-    recipe: Annotated[str, typer.Option(help=f"{', '.join(RECIPES)}.")] = "paper",
-    epochs: Annotated[int | None, typer.Option(help="Epochs; else the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of the network.")] = 0,
-    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX file beside it, which runs without collabdm.")] = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train a network on a distilled set: a model that predicts."""
-    made = read_distilled(distilled)
-    portable = output.with_suffix(".onnx")
-    check_output(output, distilled, portable)
-    if onnx:
-        check_output(portable, distilled)
-        check_onnx()
-    (spec,) = networks_of((network,), made.plan.network)
-    rule = recipe_of(recipe, epochs)
-    trainer = Trainer(
-        Task(spec, training_set(made), plan_geometry(made.plan), rule), compute_of(device, precision, threads)
-    )
-    with Bars(quiet) as bars:
-        trained = trainer.train(
-            network_seed(seed, spec.name, 0), lambda done: bars(Progress(Stage.TRAINING, done, rule.epochs))
+@dataclass(frozen=True)
+class Training:
+    """The options of `train`: the network, its recipe and seed, and where it is trained."""
+
+    network: NetworkSpec
+    recipe: Recipe
+    seed: int
+    compute: Compute
+
+
+def train_model(distilled: DistilledSet, name: str, training: Training, bars: Bars) -> TrainedModel:
+    """Train a network on a distilled set.
+
+    Args:
+        distilled: the set.
+        name: name of its file, recorded in the model.
+        training: network, recipe, seed and compute.
+        bars: shows the progress.
+
+    Returns:
+        The model, with its provenance.
+    """
+    plan, recipe = distilled.plan, training.recipe
+    task = Task(training.network, training_set(distilled), plan_geometry(plan), recipe)
+    trainer = Trainer(task, training.compute)
+    seed = network_seed(training.seed, training.network.name, 0)
+    network = trainer.train(seed, lambda done: bars(Progress(Stage.TRAINING, done, recipe.epochs)))
+
+    provenance = {"set": name} | origin(distilled)
+    provenance |= {"recipe": recipe.model_dump(mode="json"), "seed": training.seed}
+    if plan.flows is not None:
+        provenance["flows"] = plan.flows.model_dump(mode="json")  # how `classify` reads tables
+    weights = state_tensors(network)
+    return TrainedModel(training.network, plan.image, plan.classes, weights, provenance, versions())
+
+
+def predictions(path: Path, pictures: Sequence[Path], top: int) -> list[tuple[str, str]]:
+    """Predict the classes of pictures.
+
+    Args:
+        path: a trained model.
+        pictures: files, or folders of files.
+        top: the number of classes to name for each picture.
+
+    Returns:
+        Pairs of file name and the most probable classes.
+
+    Raises:
+        DataError: If a picture cannot be read, or a folder has none.
+    """
+    model = read_model(path)
+    files = [file for place in pictures for file in picture_files(place)]
+    channels, side, _ = model.image.shape
+    images = [torch.tensor(read_image(file, str(file), side, channels)) for file in files]
+
+    best = model.probabilities(torch.stack(images)).topk(min(top, len(model.classes)))
+    return [
+        (
+            str(file),
+            ", ".join(
+                f"{model.classes[y]} {100 * p:.1f} %" for p, y in zip(values, classes, strict=True)
+            ),
         )
-    told = {"set": distilled.name} | origin(made) | {"recipe": rule.model_dump(mode="json"), "seed": seed}
-    if made.plan.flows is not None:
-        told["flows"] = made.plan.flows.model_dump(mode="json")  # how `classify` reads tables
-    model = TrainedModel(spec, made.plan.image, made.plan.classes, state_tensors(trained), told, versions())
-    write_model(model, output)
-    if onnx:
-        atomic_write(portable, onnx_bytes(model))
-    console.print(f"{output}: {spec.name} for {len(model.classes)} classes" + (f"; {portable}" if onnx else ""))
-
-
-@app.command()
-def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL", help="A model that `train` wrote, or that a method gave instead of a set."),
-    ],
-    pictures: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 1,
-) -> None:
-    """Say what is on pictures."""
-    known = read_model(model)
-    paths = [path for place in pictures for path in pictures_of(place)]
-    channels, side, _ = known.image.shape
-    pixels = torch.stack([torch.tensor(read_image(path, str(path), side, channels)) for path in paths])
-    found = known.probabilities(pixels).topk(min(top, len(known.classes)))
-    rows = [
-        (str(path), ", ".join(f"{known.classes[y]} {100 * p:.1f} %" for p, y in zip(values, names, strict=True)))
-        for path, values, names in zip(paths, found.values.tolist(), found.indices.tolist(), strict=True)
+        for file, values, classes in zip(
+            files, best.values.tolist(), best.indices.tolist(), strict=True
+        )
     ]
-    console.print(table(f"{model}", ("picture", "is"), rows, figures=False))
 
 
-@app.command("export")
-def export_command(
-    distilled: Annotated[Path, typer.Argument(metavar="SET", help="The distilled set, or, for onnx, a model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder; for onnx, a file.")],
-    form: Annotated[str, typer.Option(help=f"{', '.join(FORMS)}; of a model, onnx.")] = "hub",
-    expanded: Annotated[
-        bool, typer.Option("--expanded", help="Of a set with pae: the small images, enlarged, ready to train on.")
-    ] = False,
-    licence: Annotated[str | None, typer.Option(help="The licence of the set in the hub's words: cc-by-4.0, …")] = None,
-    counts: Annotated[bool, typer.Option("--counts", help="Say on the card what each site holds.")] = False,
-    results: Annotated[Path | None, typer.Option(help="Results of `evaluate --json`, for the card.")] = None,
-) -> None:
-    """Write a distilled set for others: a data set folder of the hub, pictures, or NumPy arrays; or a model as ONNX."""
-    if form == "onnx":
-        check_output(output, distilled)
-        atomic_write(output, onnx_bytes(read_model(distilled)))
-        console.print(f"{output}: runs without collabdm, from pixels to probabilities")
-        return
-    made = read_distilled(distilled)
-    scored = read_json(results) if results else None
-    if results and not (scored or {}).get("scores"):
-        raise DataError(f"{results} should hold results of `collabdm evaluate --json`; found none")
-    written = export(made, output, form, expanded, Card(licence, counts, scored))
-    small = made.plan.pae**2
-    told = f"; each holds {small} small ones, `--expanded` writes those" if small > 1 and not expanded else ""
-    console.print(f"{output}: {len(written)} images of {len(written.classes)} classes{told}")
-
-
-def pictures_of(place: Path) -> list[Path]:
-    """A picture itself, or the pictures in a folder and the folders in it, in order of their names."""
+def picture_files(place: Path) -> list[Path]:
+    """A picture itself, or all pictures below a folder, by name. Raises DataError for none."""
     if not place.is_dir():
         return [place]
-    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURES)
-    if not found:
-        raise DataError(f"{place} should hold pictures ({', '.join(PICTURES)}); found none")
-    return found
+    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURES)
+    if not files:
+        raise DataError(f"{place} should contain pictures ({', '.join(PICTURES)}); found none")
+    return files
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of `export` for a distilled set; see `Card` for the last three."""
+
+    form: str
+    expanded: bool
+    licence: str | None
+    counts: bool
+    results: Path | None
+
+
+def export_set(path: Path, output: Path, options: ExportOptions) -> str:
+    """Export a distilled set.
+
+    Args:
+        path: the set.
+        output: a new folder.
+        options: the form, and what the card contains.
+
+    Returns:
+        A summary of what was written.
+
+    Raises:
+        DataError: If the results are not those of `evaluate --json`, or the form does not suit the
+            images.
+        OutputError: If the folder is not new.
+    """
+    made = read_distilled(path)
+    card = Card(options.licence, options.counts)
+    if options.results is not None:
+        results = read_results(options.results)
+        card = replace(
+            card, scores=tuple(record.score for record in results.scores), data=results.data
+        )
+
+    written = export(made, output, options.form, options.expanded, card)
+
+    small = made.plan.pae**2
+    hint = f"; each stores {small} small ones, `--expanded` writes those" if small > 1 else ""
+    shown = "" if options.expanded else hint
+    return f"{output}: {len(written)} images of {len(written.classes)} classes{shown}"

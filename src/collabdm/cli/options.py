@@ -1,100 +1,162 @@
-"""What the commands share: the application, its options, and checks at the door."""
+"""The options and arguments that several commands share, each defined once."""
 
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
 
-from collabdm.cli.console import Bars, table
-from collabdm.documents.atomic_write import check_writable
-from collabdm.errors import OutputError
-from collabdm.matching.compute import Compute, choose_compute
-from collabdm.matching.run_context import RunContext
-from collabdm.rounds import exchange
-from collabdm.rounds.inspect import describe_file
-
-app = typer.Typer(
-    name="collabdm",
-    help="One-shot collaborative data distillation: many sites, one small synthetic training set, a single round.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-
-console = Console()
-
-
-notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-
-
-load_for_plan = partial(exchange.load_for_plan, note=notes.print)
-
+from collabdm.cli import choices
 
 DATA_HELP = (
-    "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) or of "
-    "parquet files, an .npz file, or a Hugging Face id"
+    "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) "
+    "or of parquet files, an .npz file, or a Hugging Face id"
 )
 
+NETWORKS_HELP = "Networks to train, separated by commas."
 
-Data = Annotated[str, typer.Option("--data", help=f"The data: {DATA_HELP}.")]
+RECIPE_HELP = "Optimiser, schedule and epochs of the training."
 
-
-PRESET = typer.Option(
-    help="Settings not given: `best` (ours), `paper` (the published ones), or those of `fedd3`, `dosfl`, `dense`.",
-    show_default="best",
-)
+TRIALS_HELP = "Networks to train of each kind."
 
 
-Resize = Annotated[bool, typer.Option("--resize", help="Bring images to the plan's size and channels.")]
+def option(panel: str, *flags: str, **settings: Any) -> Any:
+    """An option in a panel of the help.
+
+    Args:
+        panel: title of the panel.
+        flags: names such as `--quiet` and `-q`; by default the parameter's own name.
+        settings: keyword arguments of `typer.Option`.
+    """
+    return typer.Option(*flags, rich_help_panel=panel, **settings)
 
 
-Rows = Annotated[str | None, typer.Option(help="Of a table of flows: only rows with COLUMN=VALUE.")]
+def data_option(*flags: str, **settings: Any) -> Any:
+    """An option about data and sites; arguments as for `option`."""
+    return option("Data and sites", *flags, **settings)
 
 
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, …")]
+def setting(*flags: str, **settings: Any) -> Any:
+    """An option about the settings of the round; arguments as for `option`."""
+    return option("Settings of the round", *flags, **settings)
 
 
-Precision = Annotated[
-    str, typer.Option(help="Networks compute in float32 or bfloat16; auto takes the fastest the device has.")
-]
+def scoring(*flags: str, **settings: Any) -> Any:
+    """An option about training and scoring; arguments as for `option`."""
+    return option("Training and scoring", *flags, **settings)
 
 
-Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes all.")]
+def computing(*flags: str, **settings: Any) -> Any:
+    """An option about the computation; arguments as for `option`."""
+    return option("Computing", *flags, **settings)
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+def method_option(names: tuple[str, ...], default: str) -> Any:
+    """The option for the method, which lists and completes the methods of this package."""
+    return setting(
+        help=f"Method: {', '.join(names)}, or one of an installed package.",
+        show_default=default,
+        metavar="METHOD",
+        autocompletion=lambda: list(names),
+    )
 
+
+# --- documents and data --------------------------------------------------------------------------
 
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]
 
+DistilledPath = Annotated[
+    Path, typer.Argument(metavar="SET", help="The distilled set, a safetensors file.")
+]
 
-DistilledPath = Annotated[Path, typer.Argument(metavar="SET", help="The distilled set, a safetensors file.")]
+Data = Annotated[str, data_option(help=f"The data: {DATA_HELP}.")]
 
+SiteName = Annotated[str, data_option(help="The name of this site.")]
 
-def check_output(output: Path, *inputs: Path) -> None:
-    """Refuse an output that cannot be written, or that would take the place of an input."""
-    if any(output.resolve() == path.resolve() for path in inputs):
-        raise OutputError(f"{output} should be a file of its own; found one that is read or written here: name another")
-    check_writable(output)
+PolicyPath = Annotated[
+    Path | None, data_option(help="TOML file with the limits of this site; default: no limits.")
+]
 
+Resize = Annotated[
+    bool, data_option("--resize", help="Resize images to the plan's size and channels.")
+]
 
-def compute_of(device: str, precision: str, threads: int) -> Compute:
-    """Where to compute, from three options."""
-    if threads > 0:
-        torch.set_num_threads(threads)
-    return choose_compute(device, precision)
+Rows = Annotated[
+    str | None, data_option(help="Of a table of flows, use only the rows with this COLUMN=VALUE.")
+]
 
+FlowsPath = Annotated[
+    str | None, data_option(help="Schema of tables of flows: 5gnidd, or its file.")
+]
 
-def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:
-    """Where a command computes, with progress bars."""
-    return RunContext(compute_of(device, precision, threads), bars)
+# --- settings of a round -------------------------------------------------------------------------
 
+Preset = Annotated[
+    choices.Preset | None,
+    setting(
+        help="Default settings: ours (best), as published (paper), of a compared method, or none.",
+        show_default="best",
+    ),
+]
 
-def print_document(path: Path) -> None:
-    """Print what is in a document."""
-    title, rows = describe_file(path)
-    console.print(table(title, ("part", "value"), rows, figures=False))
+Config = Annotated[Path | None, setting(help="TOML file with settings; options override it.")]
+
+Set = Annotated[
+    list[str] | None,
+    setting(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Set any field, such as refinement.passes=4; overrides options; repeatable.",
+    ),
+]
+
+Ipc = Annotated[
+    int | None, setting(help="Images per class of the distilled set.", show_default="10")
+]
+
+Steps = Annotated[int | None, setting(help="T, the number of random networks.", show_default="100")]
+
+Batch = Annotated[
+    str | None, setting(help="Real images per class and step, or all.", show_default="256")
+]
+
+Sketch = Annotated[
+    int | None,
+    setting(help="Length of a class mean after random projection; 0: whole.", show_default="0"),
+]
+
+Wire = Annotated[
+    choices.Wire | None,
+    setting(help="Number type of the class means sent.", show_default="float16"),
+]
+
+LocalSteps = Annotated[
+    int | None, setting(help="Steps of the local distillation.", show_default="400")
+]
+
+Passes = Annotated[
+    int | None, setting(help="Passes of the server over the T steps.", show_default="4")
+]
+
+Network = Annotated[
+    str | None,
+    setting(help="Embedding network: NAME or NAME:width=64,depth=2.", show_default="ConvNet"),
+]
+
+# --- training and scoring ------------------------------------------------------------------------
+
+Recipe = Annotated[choices.Recipe, scoring(help=RECIPE_HELP)]
+
+Epochs = Annotated[int | None, scoring(help="Epochs; default: those of the recipe.")]
+
+# --- computing -----------------------------------------------------------------------------------
+
+Device = Annotated[str, computing(help="auto, cpu, cuda, cuda:1, …")]
+
+Precision = Annotated[
+    choices.Precision,
+    computing(help="Precision of the networks; auto: the fastest on the device."),
+]
+
+Threads = Annotated[int, computing(min=0, help="Processor threads; 0: all.")]
+
+Quiet = Annotated[bool, computing("--quiet", "-q", help="Show no progress bars.")]

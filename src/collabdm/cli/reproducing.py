@@ -1,109 +1,178 @@
-"""Published tables and figures, made again: `reproduce`."""
+"""The cells of published tables and figures: which are missing, and running them."""
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from collabdm.cli.console import Bars
-from collabdm.cli.options import Device, Precision, Quiet, Threads, app, check_output, compute_of, console
+from collabdm.cli.console import Bars, console
+from collabdm.cli.running import check_output
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
-from collabdm.lab.reproduce.grids import SCALES, in_turn, picture_of, pictured, read_grid
-from collabdm.lab.reproduce.records import failed, read_records
-from collabdm.lab.reproduce.running import CellRunner, Done, Pace, missing, run_cells, share_out
+from collabdm.lab.reproduce.cell_runner import CellRunner
+from collabdm.lab.reproduce.grids import Cell, Grid, in_turn, picture_of, pictured, read_grid
+from collabdm.lab.reproduce.records import read_records
+from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
+from collabdm.lab.reproduce.timing import TimeEstimates
 from collabdm.matching.compute import Compute
-from collabdm.planning.settings import number_of
+from collabdm.planning.option_values import whole_number
 
 COMPILE_FROM_CELLS = 20  # compiling once serves them all
 
 
-@app.command()
-def reproduce(
-    grids: Annotated[list[Path], typer.Argument(metavar="GRID...", help="TOML files: experiments/table2.toml, …")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of results.")],
-    scale: Annotated[str, typer.Option(help=f"How large: {', '.join(SCALES)}.")] = "cpu",
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop between cells before so many are over.")] = None,
-    part: Annotated[str | None, typer.Option(help="This machine's share, such as 1/3, of the same grids.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Run cells that failed again.")] = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Run the cells of published tables and figures that are missing; what is done is never run again.
+@dataclass(frozen=True)
+class Reproduction:
+    """The grids to reproduce.
 
-    Says at the start how long it will take, and goes on where it stopped. Results of several machines are merged by
-    putting their files into one folder. `collabdm report` shows the folder.
+    Attributes:
+        grids: published tables and figures, at one scale.
+        output: folder of the results.
+        scale: the scale.
+        share: this machine's share of the cells, from 1.
+        shares: the number of shares.
+        retry: run failed cells again.
     """
-    read = [read_grid(path, scale) for path in grids]
+
+    grids: tuple[Grid, ...]
+    output: Path
+    scale: str
+    share: int
+    shares: int
+    retry: bool
+
+    @property
+    def lines(self) -> Path:
+        """The file that receives the records of this share."""
+        part = f"-{self.share}-of-{self.shares}" if self.shares > 1 else ""
+        return self.output / f"{self.scale}{part}.jsonl"
+
+
+def read_reproduction(
+    paths: Sequence[Path], output: Path, scale: str, part: str | None, retry: bool
+) -> Reproduction:
+    """Read the grids of a reproduction.
+
+    Args:
+        paths: TOML files of grids.
+        output: folder of the results.
+        scale: name of a scale.
+        part: this machine's share, such as `1/3`; None for all.
+        retry: run failed cells again.
+
+    Returns:
+        The reproduction.
+
+    Raises:
+        PlanError: If a grid or the share is invalid.
+    """
+    grids = tuple(read_grid(path, scale) for path in paths)
     share, shares = share_of(part)
-    lines = output / f"{scale}.jsonl" if shares == 1 else output / f"{scale}-{share}-of-{shares}.jsonl"
-    check_output(output / f"{read[0].name}.{scale}.json")
-    for grid in read:
-        atomic_write(output / f"{grid.name}.{scale}.json", (grid.model_dump_json(indent=1) + "\n").encode())
+    return Reproduction(grids, output, scale, share, shares, retry)
+
+
+def start(reproduction: Reproduction) -> list[Cell]:
+    """Write the grids to the folder of results, report the state, and return the cells to run."""
+    output, scale = reproduction.output, reproduction.scale
+    check_output(output / f"{reproduction.grids[0].name}.{scale}.json")
+    for grid in reproduction.grids:
+        content = grid.model_dump_json(indent=1) + "\n"
+        atomic_write(output / f"{grid.name}.{scale}.json", content.encode())
+
     records = read_records(output)
-    cells = in_turn(read)
-    left = missing(share_out(cells, shares)[share - 1], records, retry)
-    alone, undone = len({cell.experiment.digest for cell in cells}), len(missing(cells, records, retry))
-    console.print(
-        f"{alone - undone} of {alone} cells are done; {len(left)} to run here, "
-        f"{told(*Pace(records).of_all(left), len(left))}"
-    )
-    if wrong := len(missing(cells, records, retry=True)) - undone:
-        console.print(f"{wrong} failed before: `--retry` runs them again")
-    if left and minutes != 0:
-        chosen = compute_of(device, precision, threads)
-        compute = Compute(chosen.device, chosen.precision, compiled=True if len(left) > COMPILE_FROM_CELLS else None)
-        with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
-            shown = {c.experiment.digest: picture_of(output, c) for grid in read for c in pictured(grid).values()}
-            workshop = CellRunner(Path(folder), compute, bars, shown)
-            for done in run_cells(left, lines, workshop, float("inf") if minutes is None else minutes):
-                tell(done)
-    console.print(f"{output}: collabdm report {output}")
+    cells = in_turn(reproduction.grids)
+    own = share_out(cells, reproduction.shares)[reproduction.share - 1]
+    left = missing(own, records, reproduction.retry)
+
+    total = len({cell.experiment.digest for cell in cells})
+    undone = len(missing(cells, records, reproduction.retry))
+    time = time_estimate(*TimeEstimates(records.values()).total(left), len(left))
+    console.print(f"{total - undone} of {total} cells are done; {len(left)} to run here, {time}")
+    if errors := len(missing(cells, records, retry=True)) - undone:
+        console.print(f"{errors} failed before: `--retry` runs them again")
+    return left
+
+
+def run(
+    reproduction: Reproduction,
+    cells: list[Cell],
+    compute: Compute,
+    minutes: float | None,
+    quiet: bool,
+) -> None:
+    """Run cells, and print a line for each.
+
+    Args:
+        reproduction: the grids.
+        cells: the cells to run, in order.
+        compute: where to compute.
+        minutes: stop between cells before this time is over; None runs all.
+        quiet: show no progress bars.
+    """
+    compiled = True if len(cells) > COMPILE_FROM_CELLS else None
+    compute = Compute(compute.device, compute.precision, compiled=compiled)
+    pictures = {
+        cell.experiment.digest: picture_of(reproduction.output, cell)
+        for grid in reproduction.grids
+        for cell in pictured(grid).values()
+    }
+
+    with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
+        runner = CellRunner(Path(folder), compute, bars, pictures)
+        limit = float("inf") if minutes is None else minutes
+        for done in run_cells(cells, reproduction.lines, runner, limit):
+            print_cell(done)
 
 
 def share_of(text: str | None) -> tuple[int, int]:
-    """`1/3` as the first of three."""
+    """`1/3` as the first of three shares. Raises PlanError for another text."""
     first, _, second = (text or "1/1").partition("/")
-    share, shares = number_of(first), number_of(second)
+    share, shares = whole_number(first), whole_number(second)
     if share is None or shares is None or not 1 <= share <= shares:
-        raise PlanError(f"`--part` should be one of several, such as 1/3; found {text!r}")
+        raise PlanError(f"`--part` should be one of several shares, such as 1/3; found {text!r}")
     return share, shares
 
 
-def tell(done: Done) -> None:
-    """One line for a cell that was run."""
-    seconds = sum(done.record["seconds"].values())
-    said = done.record["error"] if failed(done.record) else f"{100 * main_accuracy(done):.1f} %"
-    left = told(*done.time_left, done.cells_left)
+def print_cell(done: FinishedCell) -> None:
+    """Print one line about a cell that was run."""
+    seconds = sum(done.record.seconds.values())
+    result = done.record.error or f"{100 * main_accuracy(done):.1f} %"
+    left = time_estimate(*done.time_left, done.cells_left)
     console.print(
-        f"{done.cell.name}: {said} ({seconds:.0f} s); {done.cells_left} left, {left}", markup=False, highlight=False,
+        f"{done.cell.name}: {result} ({seconds:.0f} s); {done.cells_left} left, {left}",
+        markup=False,
+        highlight=False,
         soft_wrap=True,
-    )  # fmt: skip
+    )
 
 
-def main_accuracy(done: Done) -> float:
+def main_accuracy(done: FinishedCell) -> float:
     """The mean accuracy of the cell's own set."""
-    found = done.record["scores"][0]["accuracies"]
-    return sum(found) / len(found)
+    accuracies = done.record.scores[0].accuracies
+    return sum(accuracies) / len(accuracies)
 
 
-def told(seconds: float, unknown: int, cells: int) -> str:
-    """How long cells will take, and of how many that is not known.
+def time_estimate(seconds: float, unknown: int, cells: int) -> str:
+    """The estimated time of cells, and for how many there is no estimate.
 
-    >>> told(600.0, 2, 9)
-    'about 10 min, and 2 whose time is not known before the first like them'
+    >>> time_estimate(600.0, 2, 9)
+    'about 10 min, and 2 without an estimate until one like them has run'
+
+    Args:
+        seconds: the time of the cells with an estimate.
+        unknown: the number of cells without an estimate.
+        cells: the number of all cells.
+
+    Returns:
+        A phrase.
     """
     if unknown == cells and cells:
         return "time not known before the first"
-    rest = f", and {unknown} whose time is not known before the first like them" if unknown else ""
+    rest = f", and {unknown} without an estimate until one like them has run" if unknown else ""
     return duration(seconds) + rest
 
 
 def duration(seconds: float) -> str:
-    """About how long, for people.
+    """An approximate time.
 
     >>> duration(7500.0)
     'about 2.1 h'

@@ -1,1 +1,6 @@
-"""TODO data."""
+"""Data sets: load them from files, the hub or Python objects, and split them over sites.
+
+source  ->  Undecoded (`sources`, `formats`)  ->  ImageSet (`decoding`, `image_files`, `cache`)
+ImageSet  ->  one per site (`partition`)
+tables of network flows  ->  ImageSet (`flows`)
+"""

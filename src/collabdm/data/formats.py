@@ -1,9 +1,10 @@
 """Data sets in files: parquet in the hub's layout, image folders, and .npz archives.
 
-Nothing is decoded here: each function gives what was found as `Undecoded`, or says what should be there.
+Nothing is decoded here: each function returns an `Undecoded`, or raises an error that states which
+files were expected.
 
-Reference: Q. Lhoest et al., "Datasets: a community library for natural language processing", EMNLP 2021
-(the layout: `image` {bytes, path} and `label`, class names in the schema's metadata).
+Reference: Q. Lhoest et al., "Datasets: a community library for natural language processing", EMNLP
+2021 (the layout: `image` {bytes, path} and `label`, class names in the schema's metadata).
 """
 
 import json
@@ -11,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,40 +20,67 @@ from collabdm.data.decoding import Undecoded
 from collabdm.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "png", "jpg", "webp")
-
-
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls")
 
-
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-
-
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
-
-
 NPZ_KEYS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
+
+#: raised by files that are damaged, or no archives of plain arrays
+_NPZ_ERRORS = (
+    *(OSError, ValueError, EOFError, AttributeError, TypeError),
+    zipfile.BadZipFile,
+)
 
 
 def need_split(split: str, splits: Iterable[str], where: str) -> None:
-    """Raise DataError, with the splits found, unless `split` is one of them."""
+    """Check that a source has a split.
+
+    Args:
+        split: The name of the split.
+        splits: The names of those that the source has.
+        where: The source, named in the error.
+
+    Raises:
+        DataError: It has no such split.
+    """
     names = sorted(set(splits))
     if split not in names:
-        raise DataError(f"{where} should have a split `{split}`; found {', '.join(names) or 'none'}")
+        raise DataError(
+            f"{where} should have a split `{split}`; found {', '.join(names) or 'none'}"
+        )
 
 
 def open_folder(folder: Path, split: str, names: tuple[str, ...] | None = None) -> Undecoded:
-    """One split of a folder of parquet files or of images; `names`: class names if the files give none."""
+    """One split of a folder of parquet files, or of an image folder.
+
+    Args:
+        folder: The folder. Parquet files are in it, or in one of its subfolders.
+        split: The name of the split.
+        names: The class names, if the parquet files have none.
+
+    Raises:
+        DataError: There is no such split, or the folder contains no data set.
+    """
     tables = sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
     if not tables:
         return _image_folder(folder, split)
+
     parents = sorted({str(table.parent) for table in tables})
     if len(parents) > 1:
-        raise DataError(f"`{folder}` should hold one data set; found parquet files in {', '.join(parents)}: pass one")
+        raise DataError(
+            f"`{folder}` should contain one data set; "
+            f"found parquet files in {', '.join(parents)}: pass one of these folders"
+        )
+
     splits: dict[str, list[Path]] = {}
     for table in tables:
         splits.setdefault(_split_of(table), []).append(table)
     need_split(split, splits, f"`{folder}`")
-    return _tables(splits[split], names)
+
+    return _parquet(splits[split], names)
 
 
 def _split_of(table: Path) -> str:
@@ -60,46 +89,69 @@ def _split_of(table: Path) -> str:
     return match.group() if match else "train"
 
 
-def _tables(files: list[Path], names: tuple[str, ...] | None) -> Undecoded:
-    """Parquet files of the hub's layout, read in place (`datasets` would copy them to its own cache)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _parquet(files: list[Path], names: tuple[str, ...] | None) -> Undecoded:
+    """Parquet files in the hub's layout.
 
-    of = re.search(r"-of-(\d+)", files[0].stem)
-    if of and len(files) != int(of.group(1)):
-        raise DataError(f"`{files[0].parent}` should hold {int(of.group(1))} files of this split; found {len(files)}")
-    try:
-        tables = [pq.ParquetFile(file) for file in files]
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{files[0]} and its like should be parquet files; they cannot be read ({error})") from error
-    schema = tables[0].schema_arrow
+    They are read in place: the library `datasets` would copy them to a cache of its own.
+    """
+    tables = _open_parquet(files)
     where = f"`{files[0].parent}`" if len(files) > 1 else f"`{files[0]}`"
+    schema = tables[0].schema_arrow
     image, label = pick_columns(schema.names, where)
-
-    def column(name: str) -> list[object]:
-        if any(name not in table.schema_arrow.names for table in tables):
-            raise DataError(f"{where} should have a column `{name}`; found {', '.join(schema.names)}")
-        return [value for table in tables for value in table.read([name]).column(0).to_pylist()]
 
     def pairs() -> Iterator[tuple[object, object]]:
         for table in tables:
             rows = table.read([image, label])
-            yield from zip(rows.column(image).to_pylist(), rows.column(label).to_pylist(), strict=True)
+            yield from zip(
+                rows.column(image).to_pylist(), rows.column(label).to_pylist(), strict=True
+            )
+
+    def column(name: str) -> list[object]:
+        if any(name not in table.schema_arrow.names for table in tables):
+            raise DataError(
+                f"{where} should have a column `{name}`; found {', '.join(schema.names)}"
+            )
+        return [value for table in tables for value in table.read([name]).column(0).to_pylist()]
 
     size = sum(table.metadata.num_rows for table in tables)
     names = _class_names(schema.metadata or {}, label) or names
     return Undecoded(where, size, pairs, names, tuple(files), column)
 
 
+def _open_parquet(files: list[Path]) -> list[Any]:
+    """Open the files of one split. Raises DataError if one is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = re.search(r"-of-(\d+)", files[0].stem)
+    if count and len(files) != int(count.group(1)):
+        raise DataError(
+            f"`{files[0].parent}` should contain {int(count.group(1))} files of this split; "
+            f"found {len(files)}"
+        )
+
+    try:
+        return [pq.ParquetFile(file) for file in files]
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"all files of the split of {files[0]} should be parquet files; "
+            f"one cannot be read ({error})"
+        ) from error
+
+
 def pick_columns(present: Iterable[str], where: str) -> tuple[str, str]:
-    """The image column and the label column."""
+    """The image column and the label column, by their usual names.
+
+    Raises DataError, which names the source `where`, if there is none.
+    """
     present = list(present)
     image = next((name for name in IMAGE_COLUMNS if name in present), None)
     label = next((name for name in LABEL_COLUMNS if name in present), None)
+
     if image is None or label is None:
         raise DataError(
-            f"{where} should have a column of images ({', '.join(IMAGE_COLUMNS)}) and one of labels "
-            f"({', '.join(LABEL_COLUMNS)}); found {', '.join(present)}. Rename the columns"
+            f"{where} should have a column of images ({', '.join(IMAGE_COLUMNS)}) and one of "
+            f"labels ({', '.join(LABEL_COLUMNS)}); found {', '.join(present)}: rename the columns"
         )
     return image, label
 
@@ -114,72 +166,106 @@ def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...]
 
 
 def _image_folder(root: Path, split: str) -> Undecoded:
+    """A folder with one subfolder of images per class, below folders of splits if there are any."""
     folders = _subfolders(root)
+
     if folders and all(folder.name in SPLIT_FOLDERS for folder in folders):
         need_split(split, [folder.name for folder in folders], f"`{root}`")
         root = root / split
         folders = _subfolders(root)
     elif folders and split != "train":
         raise DataError(
-            f"image folder `{root}` should have a split `{split}`; found one folder for each class and no splits: "
-            f"put the folders of the {split} images into {root / split}"
+            f"image folder `{root}` should have a split `{split}`; found one folder for each class "
+            f"and no splits: put the folders of the {split} images into {root / split}"
         )
-    files = [
+
+    images = [
         (path, folder.name)
         for folder in folders
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
-    if not files:
+    if not images:
         raise DataError(
-            f"`{root}` should hold parquet files, or one subfolder of images for each class; found "
-            f"{len(folders)} subfolders and {len(list(root.iterdir()))} entries, but no image in a subfolder"
+            f"`{root}` should contain parquet files, or one subfolder of images for each class; "
+            f"found {len(folders)} subfolders and {len(list(root.iterdir()))} entries, "
+            "but no image in a subfolder"
         )
+
     names = tuple(folder.name for folder in folders)
-    return Undecoded(f"`{root}`", len(files), lambda: files, names, tuple(path for path, _ in files))
+    files = tuple(path for path, _ in images)
+    return Undecoded(f"`{root}`", len(images), lambda: images, names, files)
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    visible = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    visible = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     return sorted(visible, key=lambda path: path.name)
 
 
 def open_file(path: Path, split: str) -> Undecoded:
-    """One split of an .npz archive or of a single parquet file."""
+    """One split of an .npz archive, or of a single parquet file. Raises DataError."""
     if path.suffix == ".npz":
         return _npz(path, split)
+
     if path.suffix == ".parquet":
         need_split(split, ["test" if _split_of(path) == "test" else "train"], f"`{path}`")
-        return _tables([path], None)
-    raise DataError(f"`{path}` should be a folder, an .npz or a .parquet file; found a `{path.suffix}` file")
+        return _parquet([path], None)
+
+    raise DataError(
+        f"`{path}` should be a folder, an .npz or a .parquet file; found a `{path.suffix}` file"
+    )
 
 
 def _npz(path: Path, split: str) -> Undecoded:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"`{path}` should be an .npz of plain arrays; it cannot be read ({error})") from error
-    keys = {s: (i.format(s), k.format(s)) for i, k in NPZ_KEYS for s in SPLIT_FOLDERS if i.format(s) in arrays}
-    if "images" in arrays:
-        keys["train"] = ("images", "labels")
-    if not keys or any(label not in arrays for _, label in keys.values()):
-        raise DataError(
-            f"`{path}` should hold `images` and `labels`, or `train_images` and `train_labels`; "
-            f"found {', '.join(arrays) or 'nothing'}"
-        )
-    need_split(split, keys, f"`{path}`")
-    images, labels = (arrays[key] for key in keys[split])
+    """One split of an archive of arrays. It is not cached: its arrays need no decoding."""
+    arrays = _arrays(path)
+    images, labels = (arrays[key] for key in _npz_keys(path, split, arrays))
+
     if labels.ndim == 0 or labels.size != len(labels) or images.shape[:1] != labels.shape[:1]:
         raise DataError(
-            f"`{path}` should hold one label per image; found {images.shape} images and {labels.shape} labels"
+            f"`{path}` should contain one label per image; "
+            f"found {images.shape} images and {labels.shape} labels"
         )
-    names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
     values = labels.reshape(-1).tolist()
 
     def column(name: str) -> list[object]:
         if name not in arrays:
-            raise DataError(f"`{path}` should hold `{name}`; found {', '.join(arrays)}")
+            raise DataError(f"`{path}` should contain `{name}`; found {', '.join(arrays)}")
         return arrays[name].tolist()
 
-    return Undecoded(f"`{path}`", len(images), lambda: zip(images, values, strict=True), names, (), column)
+    def pairs() -> Iterable[tuple[object, object]]:
+        return zip(images, values, strict=True)
+
+    names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+    return Undecoded(f"`{path}`", len(images), pairs, names, (), column)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except _NPZ_ERRORS as error:
+        raise DataError(
+            f"`{path}` should be an .npz of plain arrays; it cannot be read ({error})"
+        ) from error
+
+
+def _npz_keys(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """The names of the images and labels of a split in an archive."""
+    keys = {
+        name: (images.format(name), labels.format(name))
+        for images, labels in NPZ_KEYS
+        for name in SPLIT_FOLDERS
+        if images.format(name) in arrays
+    }
+    if "images" in arrays:
+        keys["train"] = ("images", "labels")
+
+    if not keys or any(label not in arrays for _, label in keys.values()):
+        raise DataError(
+            f"`{path}` should contain `images` and `labels`, or `train_images` and `train_labels`; "
+            f"found {', '.join(arrays) or 'nothing'}"
+        )
+
+    need_split(split, keys, f"`{path}`")
+    return keys[split]

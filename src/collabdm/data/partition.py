@@ -1,18 +1,22 @@
-"""Split one data set over K sites, to simulate sites that each hold their own.
+"""Split one data set over K sites, to simulate sites that have their own data.
 
-    p_y ~ Dirichlet(β, ..., β)                        one draw of K shares for each class y
-    site k takes the shuffled images ⌊n_y (p_y1 + ... + p_y,k-1)⌋ .. ⌊n_y (p_y1 + ... + p_yk)⌋ - 1 of class y
+    p_y ~ Dirichlet(β, ..., β)                        K shares for each class y
+    site k gets the shuffled images ⌊n_y (p_y1 + ... + p_y,k-1)⌋ .. ⌊n_y (p_y1 + ... + p_yk)⌋ - 1
 
-The shares are gamma variates by the inverse distribution function, p_yk = g_k / Σ g, P(β, g_k) = u_k,
-kept as logarithms: for small β almost all g_k are below the smallest float, and there
+The shares are gamma variates, normalised, drawn by the inverse distribution function:
+
+    P(β, g_k) = u_k,    p_yk = g_k / Σ g
+
+They are computed as logarithms: for small β most g_k are below the smallest float, where
 P(β, g) = g^β / Γ(β + 1), so log g = (log u + log Γ(β + 1)) / β.
 
-A small β gives skewed sites, some of which may lack classes or hold nothing (`empty_sites`). With
-`class_floor` every site is first handed that many images of every class and only the rest is split: the
-authors' program does so, and it is easier than the split that the paper describes.
+A small β gives skewed sites, some of which lack classes or have no images at all. With
+`class_floor`, every site first gets that many images of every class, and only the rest is split:
+the authors' program does so, which is easier than the split that the paper describes.
 
-References: M. Yurochkin et al., "Bayesian nonparametric federated learning of neural networks", ICML 2019
-(the split); R. Holland et al., "One-shot collaborative data distillation", 2024, section 4 (its use here).
+References: M. Yurochkin et al., "Bayesian nonparametric federated learning of neural networks",
+ICML 2019 (the split); R. Holland et al., "One-shot collaborative data distillation", 2024,
+section 4 (its use here).
 """
 
 from collections.abc import Sequence
@@ -24,7 +28,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.special import gammaincinv, gammaln
 from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
@@ -33,17 +36,37 @@ from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
 
 BETA_RANGE = (1e-6, 1e6)
+SMALL = 1e-100  # below it, P(β, g) equals its first term to all digits
+MOST_SHOWN = 8  # positions or names in an error
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-SMALL = 1e-100  # below it the gamma distribution function is its first term, to all digits
+class _Site(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    index: list[Count]
+
+
+class _Document(BaseModel):
+    """A partition as JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal["collabdm-partition"]
+    version: Literal[1]
+    size: Count
+    sites: list[_Site]
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Which images each site holds.
+    """The images of each site.
 
-    `names` are the sites, `index` one ascending int64 tensor of positions for each, `size` the number of
-    images of the data set that was split. An image may belong to no site, never to two. Raises DataError.
+    `names` are the sites, `index` their ascending positions in the data set, `size` the number of
+    images of that set. An image belongs to one site at most. Raises DataError or PlanError if the
+    parts disagree.
     """
 
     names: tuple[str, ...]
@@ -52,71 +75,77 @@ class Partition:
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.index):
-            raise DataError(f"there should be one index per site; found {len(self.names)} and {len(self.index)}")
-        _check_names(self.names)
-        given = torch.cat(self.index)
-        if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.size:
             raise DataError(
-                f"positions should be in 0 .. {self.size - 1}; found {int(given.min())} .. {int(given.max())}"
+                f"there should be one index per site; found {len(self.names)} sites "
+                f"and {len(self.index)} indices"
             )
-        position, times = given.unique(return_counts=True)
-        if len(position) != len(given):
+        _check_names(self.names)
+
+        positions = torch.cat(self.index)
+        if len(positions):
+            self._check_positions(positions)
+
+    def _check_positions(self, positions: Int64[Tensor, " _"]) -> None:
+        least, most = int(positions.min()), int(positions.max())
+        if not 0 <= least <= most < self.size:
+            raise DataError(f"positions should be in 0 .. {self.size - 1}; found {least} .. {most}")
+
+        values, counts = positions.unique(return_counts=True)
+        repeated = values[counts > 1]
+        if len(repeated):
             raise DataError(
-                "an image should belong to one site; found twice: "
-                f"{position[times > 1][:8].tolist()} ({int((times > 1).sum())} in all)"
+                "an image should belong to one site; found more than once: "
+                f"{repeated[:MOST_SHOWN].tolist()} ({len(repeated)} in all)"
             )
 
     def sites(self, data: ImageSet) -> dict[str, ImageSet]:
-        """The images of each site, by name. Raises DataError if another set was split."""
-        self._check_fit(data)
-        return {name: data.subset(index) for name, index in zip(self.names, self.index, strict=True)}
+        """The images of each site, by name. Raises DataError if `data` is another set."""
+        self._check_size(data)
+        pairs = zip(self.names, self.index, strict=True)
+        return {name: data.subset(index) for name, index in pairs}
 
     def counts(self, data: ImageSet) -> Int64[Tensor, "K classes"]:
-        """The number of images of each class at each site. Raises DataError if another set was split."""
-        self._check_fit(data)
+        """The number of images of each class at each site.
+
+        Raises DataError if `data` is another set.
+        """
+        self._check_size(data)
         classes = len(data.classes)
-        return torch.stack([torch.bincount(data.labels[index], minlength=classes) for index in self.index])
+        labels = (data.labels[index] for index in self.index)
+        return torch.stack([torch.bincount(own, minlength=classes) for own in labels])
 
     def save(self, path: Path) -> None:
-        """Write the partition as JSON, so that it can be replayed. The file appears whole or not at all."""
-        sites = [_Site(name=name, index=index.tolist()) for name, index in zip(self.names, self.index, strict=True)]
-        text = _Document(format="collabdm-partition", version=1, size=self.size, sites=sites).model_dump_json()
-        atomic_write(path, f"{text}\n".encode())
+        """Write the partition as JSON, to use it again. Raises OutputError."""
+        pairs = zip(self.names, self.index, strict=True)
+        sites = [_Site(name=name, index=index.tolist()) for name, index in pairs]
+        document = _Document(format="collabdm-partition", version=1, size=self.size, sites=sites)
+        atomic_write(path, f"{document.model_dump_json()}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> "Partition":
-        """Read what `save` wrote. Raises DocumentError if it is not a partition, or gives an image twice."""
+        """Read a file that `save` wrote.
+
+        Raises DocumentError if it is no partition, or gives an image to two sites.
+        """
         try:
             document = _Document.model_validate_json(path.read_bytes())
             index = tuple(torch.tensor(site.index, dtype=torch.int64) for site in document.sites)
             return cls(tuple(site.name for site in document.sites), index, document.size)
         except ValidationError as error:
             first = error.errors()[0]
-            at = ".".join(map(str, first["loc"])) or "the text"
-            raise DocumentError(f"`{path}` should be a saved partition; at {at}: {first['msg']}") from error
+            place = ".".join(map(str, first["loc"])) or "the text"
+            raise DocumentError(
+                f"`{path}` should be a saved partition; at {place}: {first['msg']}"
+            ) from error
         except (OSError, DataError, PlanError) as error:
             raise DocumentError(f"`{path}` should be a saved partition; {error}") from error
 
-    def _check_fit(self, data: ImageSet) -> None:
+    def _check_size(self, data: ImageSet) -> None:
         if len(data) != self.size:
-            raise DataError(f"the partition is of a set of {self.size} images; found one of {len(data)}")
-
-
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class _Site(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    name: str
-    index: list[Count]
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    format: Literal["collabdm-partition"]
-    version: Literal[1]
-    size: Count
-    sites: list[_Site]
+            raise DataError(
+                f"the partition should be used with a set of {self.size} images; "
+                f"found one of {len(data)}"
+            )
 
 
 def dirichlet(
@@ -127,31 +156,60 @@ def dirichlet(
     seed: int,
     class_floor: int = 0,
 ) -> Partition:
-    """Split every class over the sites by shares drawn from Dirichlet(beta); every image is given once.
+    """Split every class over the sites by shares from a Dirichlet distribution.
 
-    `classes`: the number of classes; `sites`: their number K or their names; `class_floor`: images of every
-    class that each site gets before the rest is split. Raises PlanError for a setting that cannot be met
-    (a class with fewer than K · class_floor images among them), DataError for labels outside.
+    Args:
+        labels: The class number of each image.
+        classes: The number of classes.
+        sites: The number K of sites, or their names.
+        beta: The concentration β, in 1e-6 .. 1e6: small for skewed sites.
+        seed: The seed of the draws.
+        class_floor: Images of every class that each site gets before the rest is split.
+
+    Returns:
+        A partition in which every image belongs to one site.
+
+    Raises:
+        PlanError: A setting cannot be met, such as K · class_floor images of every class.
+        DataError: A label is not in 0 .. classes - 1.
     """
     names = site_names(sites)
     _check_dirichlet(labels, classes, beta, class_floor, len(names))
-    given: list[list[Tensor]] = [[] for _ in names]
+
+    dealt: list[list[Tensor]] = [[] for _ in names]
     for y in range(classes):
         stream = Stream.of(seed, Purpose.PARTITION, y)
         shares = dirichlet_shares(stream, len(names), beta)
+
         members = torch.nonzero(labels == y).flatten()
         members = members[stream.permutation(len(members))]
-        for k, part in enumerate(_deal(members, shares, class_floor)):
-            given[k].append(part)
-    return Partition(names, tuple(torch.cat(parts).sort().values for parts in given), len(labels))
+        for own, part in zip(dealt, _deal(members, shares, class_floor), strict=True):
+            own.append(part)
+
+    index = tuple(torch.cat(parts).sort().values for parts in dealt)
+    return Partition(names, index, len(labels))
 
 
 def dirichlet_shares(stream: Stream, K: int, beta: float) -> Float64[np.ndarray, " K"]:
-    """One draw of K shares, positive or zero, that sum to one. `beta` in 1e-6 .. 1e6."""
-    uniforms = ((stream.words(K) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # never 0, never 1
+    """Draw shares from a symmetric Dirichlet distribution.
+
+    Args:
+        stream: The source of K words.
+        K: The number of shares.
+        beta: The concentration, in 1e-6 .. 1e6.
+
+    Returns:
+        K shares, 0 or more, which sum to one.
+    """
+    from scipy.special import gammaincinv, gammaln  # takes a third of a second to import
+
+    words = (stream.words(K) >> np.uint64(12)).astype(np.float64)
+    uniforms = (words + 0.5) * 2.0**-52  # never 0, never 1
+
     gammas = gammaincinv(beta, uniforms)
     tail = (np.log(uniforms) + gammaln(beta + 1)) / beta
     logs = np.where(gammas > SMALL, np.log(np.maximum(gammas, SMALL)), tail)
+
     weights = np.exp(logs - logs.max())
     return weights / weights.sum()
 
@@ -159,53 +217,76 @@ def dirichlet_shares(stream: Stream, K: int, beta: float) -> Float64[np.ndarray,
 def _deal(
     members: Int64[Tensor, " n_y"], shares: Float64[np.ndarray, " K"], class_floor: int
 ) -> list[Int64[Tensor, " _"]]:
-    """The members of one class, each given once: the floor to every site, then the rest by shares."""
+    """Deal the images of one class: the floor to every site, then the rest by shares."""
     K = len(shares)
     floor, rest = members[: K * class_floor].view(K, class_floor), members[K * class_floor :]
+
     cuts = np.floor(np.cumsum(shares)[:-1] * len(rest)).astype(np.int64).clip(0, len(rest))
     parts = torch.tensor_split(rest, cuts.tolist())
     return [torch.cat([first, more]) for first, more in zip(floor, parts, strict=True)]
 
 
-def _check_dirichlet(labels: Int64[Tensor, " n"], classes: int, beta: float, class_floor: int, K: int) -> None:
+def _check_dirichlet(
+    labels: Int64[Tensor, " n"], classes: int, beta: float, class_floor: int, K: int
+) -> None:
     if not BETA_RANGE[0] <= beta <= BETA_RANGE[1]:
         raise PlanError(f"`beta` should be in {BETA_RANGE[0]} .. {BETA_RANGE[1]:.0f}; found {beta}")
     if class_floor < 0 or classes < 1:
-        raise PlanError(f"`class_floor` should be 0 or more and `classes` 1 or more; found {class_floor} and {classes}")
+        raise PlanError(
+            "`class_floor` should be 0 or more and `classes` 1 or more; "
+            f"found {class_floor} and {classes}"
+        )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise DataError(f"labels should be in 0 .. {classes - 1}; found {int(labels.min())} .. {int(labels.max())}")
+        raise DataError(
+            f"labels should be in 0 .. {classes - 1}; "
+            f"found {int(labels.min())} .. {int(labels.max())}"
+        )
+
     counts = torch.bincount(labels, minlength=classes)
     if class_floor and int(counts.min()) < K * class_floor:
         y = int(counts.argmin())
         raise PlanError(
-            f"class {y} should have at least {K} sites x {class_floor} (`class_floor`) = {K * class_floor} "
-            f"images; found {int(counts[y])}. Lower `class_floor` or the number of sites"
+            f"class {y} should have at least {K} sites x {class_floor} (`class_floor`) = "
+            f"{K * class_floor} images; found {int(counts[y])}: "
+            "lower `class_floor` or the number of sites"
         )
 
 
 def iid(n: int, sites: int | Sequence[str], seed: int) -> Partition:
-    """Split n images evenly at random: the sites' numbers of images differ by one at most."""
+    """Split images evenly at random.
+
+    Args:
+        n: The number of images.
+        sites: The number of sites, or their names.
+        seed: The seed of the order.
+
+    Returns:
+        A partition whose sites differ by one image at most.
+    """
     names = site_names(sites)
     order = Stream.of(seed, Purpose.PARTITION).permutation(n)
-    return Partition(names, tuple(part.sort().values for part in torch.tensor_split(order, len(names))), n)
+    parts = torch.tensor_split(order, len(names))
+    return Partition(names, tuple(part.sort().values for part in parts), n)
 
 
 def by_column(values: Sequence[str]) -> Partition:
-    """One value per image names its site; the sites are in alphabetical order. Raises PlanError if empty."""
+    """Split by one value per image, the name of its site; sites are in alphabetical order.
+
+    Raises PlanError if a name is empty, or there are none.
+    """
     names, numbers = np.unique(np.array(values, dtype=str), return_inverse=True)
     index = tuple(torch.from_numpy(np.flatnonzero(numbers == k)) for k in range(len(names)))
     return Partition(site_names(names.tolist()), index, len(values))
 
 
-def empty_sites(partition: Partition) -> tuple[str, ...]:
-    """The sites that hold no image."""
-    return tuple(name for name, index in zip(partition.names, partition.index, strict=True) if not len(index))
-
-
 def site_names(sites: int | Sequence[str]) -> tuple[str, ...]:
-    """The names given, or site-1 .. site-K. Raises PlanError if there are none, or one is twice or empty."""
+    """The given names, or site-1 .. site-K for a number K.
+
+    Raises PlanError if there are none, one is empty, or one occurs twice.
+    """
     if isinstance(sites, str):
         raise PlanError(f"`sites` should be a number or several names; found the text `{sites}`")
+
     names = tuple(f"site-{k + 1}" for k in range(sites)) if isinstance(sites, int) else tuple(sites)
     _check_names(names)
     return names
@@ -213,4 +294,7 @@ def site_names(sites: int | Sequence[str]) -> tuple[str, ...]:
 
 def _check_names(names: tuple[str, ...]) -> None:
     if not names or not all(names) or len(set(names)) != len(names):
-        raise PlanError(f"there should be at least one site, each with a name of its own; found {list(names)[:8]}")
+        raise PlanError(
+            "there should be at least one site, each with a name of its own; "
+            f"found {list(names)[:MOST_SHOWN]}"
+        )

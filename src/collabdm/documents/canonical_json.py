@@ -25,6 +25,6 @@ def canonical_json(value: Any) -> str:
         return rfc8785.dumps(value).decode()
     except rfc8785.CanonicalizationError as error:
         raise PlanError(
-            "settings should be finite numbers, whole numbers of at most 2^53 - 1, and Unicode text; "
-            f"{error}: change it"
+            "settings should be finite numbers, whole numbers of at most 2^53 - 1, and Unicode "
+            f"text; {error}: change it"
         ) from error

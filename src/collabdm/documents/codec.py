@@ -3,8 +3,8 @@
     file = N (8 bytes, little-endian), N bytes of JSON, the tensors' bytes
     JSON = dtype, shape and offsets of each tensor, and __metadata__ = {"collabdm": header}
 
-Nothing is pickled, so reading a file executes nothing. A file is checked before it is used: its size
-first, then its structure, its header, its values, and the Plan that it refers to.
+Nothing is pickled, so reading a file executes nothing. A file is checked before it is used: its
+size first, then its structure, its header, its values, and the Plan that it refers to.
 
 Reference: docs/format.md; https://huggingface.co/docs/safetensors (the container).
 """
@@ -123,9 +123,9 @@ def check_format(where: str, fields: Any, kind: str, version: int) -> None:
     Raises:
         DocumentError: The document is of another kind or version.
     """
-    found = fields.get("format") if isinstance(fields, dict) else None
-    if found != kind:
-        raise DocumentError(f"{where}: format should be {kind}; found {found!r}")
+    stated = fields.get("format") if isinstance(fields, dict) else None
+    if stated != kind:
+        raise DocumentError(f"{where}: format should be {kind}; found {stated!r}")
 
     number = fields.get("version")
     if number != version or isinstance(number, bool):

@@ -2,7 +2,7 @@
 
 For each of its steps t and classes y, a site k sends a mean over a batch B of its images,
 
-    L[t, y] = mean_{x in B} P_t ψ_t(augment(x))                    (r numbers, encoded as `Plan.wire`)
+    L[t, y] = mean_{x in B} P_t ψ_t(augment(x))                (r numbers, encoded as `Plan.wire`)
 
 with the size of the batch and n_y, the number of its images. A few images per class follow, from
 which the server starts, and the extra tensors that the Plan's method declares.
@@ -142,7 +142,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class ContributionSpec:
-    """The required contents of a contribution: the Plan, and what follows from its network and method.
+    """The required contents of a contribution: the Plan, and two facts that follow from it.
 
     `width` is r, the number of values in a class mean; `extra` declares the method's tensors.
     """

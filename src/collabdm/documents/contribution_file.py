@@ -128,11 +128,12 @@ def _statistics(tensors: dict[str, Tensor]) -> Statistics:
 
 def _labels(labels: Tensor) -> Tensor:
     """The labels, checked. Raises DocumentError."""
-    integers = labels.dtype == torch.int64 and labels.ndim == 1
-    if not integers or bool((labels[1:] < labels[:-1]).any()):
+    if labels.dtype != torch.int64 or labels.ndim != 1:
         raise DocumentError(
-            "`local.labels` should be int64 of one dimension, in ascending order; "
-            f"found {labels.dtype} of shape {tuple(labels.shape)}{', not in order' if integers else ''}"
+            "`local.labels` should be int64 of one dimension; "
+            f"found {labels.dtype} of shape {tuple(labels.shape)}"
         )
+    if bool((labels[1:] < labels[:-1]).any()):
+        raise DocumentError("`local.labels` should ascend; found them in another order")
 
     return labels

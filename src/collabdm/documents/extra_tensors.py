@@ -1,9 +1,10 @@
 """Tensors of a document by name: declared, counted and checked before use.
 
-Statistics and local images serve distribution matching. A method that sends something else (weights,
-training steps, its own number of images) declares extra tensors, each with one dtype and one shape
-that follow from the plan alone. The largest possible file is then known before it is read, and
-every tensor is checked before it is used. A contribution's file lists them under `parts.NAME`.
+Statistics and local images serve distribution matching. A method that sends something else
+(weights, training steps, its own number of images) declares extra tensors, each with one dtype and
+one shape that follow from the Plan alone. The largest possible file is then known before it is
+read, and every tensor is checked before it is used. A contribution's file lists them under
+`parts.NAME`.
 """
 
 import math

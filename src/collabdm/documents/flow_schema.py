@@ -10,8 +10,8 @@ needs to see another's rows:
 
 `flows` rows form an image of `side` x `side` pixels, padded with 0 (`collabdm.data.flows.windows`).
 
-References: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (rows of a
-class combined into 64 x 64 images). S. Samarakoon et al., "5G-NIDD: a comprehensive network
+References: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (rows of
+a class combined into 64 x 64 images). S. Samarakoon et al., "5G-NIDD: a comprehensive network
 intrusion detection dataset generated over 5G wireless network", 2022 (the data).
 """
 

@@ -108,9 +108,9 @@ class Local(FrozenModel):
 
 
 class Refinement(FrozenModel):
-    """The server's part: `passes` over the T steps, with `batch` synthetic images per class and step.
+    """The server's part: `passes` over the T steps.
 
-    All images of a class take part if `batch` is None.
+    A step uses `batch` synthetic images of each class, or all of them if it is None.
     """
 
     passes: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -126,7 +126,7 @@ class Probe(FrozenModel):
 
 
 class Collection(FrozenModel):
-    """The end of a collection over a network: all sites have answered, or `deadline` seconds are over.
+    """When a collection over a network ends: all have answered, or `deadline` seconds are over.
 
     The round counts if `quorum` sites have contributed.
     """
@@ -225,10 +225,12 @@ class Plan(FrozenModel):
                 f"`collection.quorum` should be at most `sites`, {self.sites}; "
                 f"found {self.collection.quorum}"
             )
+
         if self.network.norm == "batch":
             raise ValueError(
                 "`network.norm` should not be batch: an embedding should not depend on other images"
             )
+
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"

@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +25,7 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError, OutputError, PlanError
 from collabdm.export.pictures import contact_sheet
 from collabdm.images import ImageSet, as_uint8
+from collabdm.scoring.evaluation import Score
 from collabdm.scoring.training import training_set
 
 
@@ -33,13 +33,14 @@ from collabdm.scoring.training import training_set
 class Card:
     """What the card of an exported set says beside what the set itself says.
 
-    `licence` is the hub's word for it; `counts` tells what each site holds, which is the sites' to decide; `results`
-    are those of `evaluate --json`.
+    `licence` is the hub's word for it; `counts` tells what each site holds, which is the sites' to decide; `scores`
+    were measured on test images of `data`.
     """
 
     licence: str | None = None
     counts: bool = False
-    results: dict[str, Any] | None = None
+    scores: tuple[Score, ...] = ()
+    data: str = "real"
 
 
 def export(
@@ -140,12 +141,10 @@ def _about_pae(made: DistilledSet, images: ImageSet) -> str:
 
 
 def _accuracy(card: Card) -> list[str]:
-    scores = (card.results or {}).get("scores", [])
-    data = (card.results or {}).get("data", "real")
     return [
-        f"- trained on {s['what']}, {s['network']}: accuracy {100 * s['mean']:.1f} % on {data} test images "
-        f"(std {100 * s['std']:.1f}, n = {s['n']})"
-        for s in scores
+        f"- trained on {s.what}, {s.network}: accuracy {100 * s.mean:.1f} % on {card.data} test images "
+        f"(std {100 * s.std:.1f}, n = {s.n})"
+        for s in card.scores
     ]
 
 

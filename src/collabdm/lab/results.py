@@ -1,66 +1,343 @@
-"""The scores of a simulation, on disk after each: results.json.
+"""Results as records: what `simulate` and `evaluate --json` write and `report` reads.
 
-A score that is there is not made again, so a simulation that is stopped goes on where it stood.
+    results.json of `simulate`   settings, compute, versions, sets (bytes sent), scores, [curve]
+    file of `evaluate --json`    set, plan, data, compute, versions, scores, [robustness]
+
+The records are pydantic models, strict about types. Keys that they do not know are ignored, so that
+the files of later versions stay readable; a key in brackets is left out where it has no value.
+
+Reference: none.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcomes import DistilledSet
+from collabdm.errors import DataError
 from collabdm.lab.curves import Curve
+from collabdm.lab.experiment import Experiment
 from collabdm.matching.compute import Compute
+from collabdm.scoring.dd_ranking import Robustness
 from collabdm.scoring.evaluation import Score
 from collabdm.version import versions
 
+REMEDY = "restore the file, or repeat `collabdm simulate` or `collabdm evaluate --json`"
+
+R = TypeVar("R", bound="Record")
+
+Count = Annotated[int, Field(ge=0)]
+
+Accuracies = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)]
+
+
+class Record(BaseModel):
+    """Base of the records: frozen and strict. `optional` names the keys left out at their default."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_absent_keys(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        absent = self.absent_keys()
+
+        return {key: value for key, value in handler(self).items() if key not in absent}
+
+    def absent_keys(self) -> set[str]:
+        """The keys that are left out: the optional ones whose value is the default."""
+        fields = type(self).model_fields
+        defaults = {
+            key: fields[key].get_default(call_default_factory=True) for key in self.optional
+        }
+
+        return {key for key, default in defaults.items() if getattr(self, key) == default}
+
+    def document(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return self.model_dump(mode="json")
+
+
+class ComputeRecord(Record):
+    """The device and the precision of a computation."""
+
+    device: str
+    precision: str
+    compiled: bool | None = None
+
+    @classmethod
+    def of(cls, compute: Compute) -> "ComputeRecord":
+        """The record of a `Compute`."""
+        return cls(**asdict(compute))
+
+
+class SetRecord(Record):
+    """A distilled set: its plan's digest, its size, and the traffic of its sites.
+
+    `sites` counts the images of each class at each site. `rounds` and `bytes_to_each_site` are
+    recorded for methods of several rounds only.
+    """
+
+    optional = frozenset({"rounds", "bytes_to_each_site"})
+
+    plan: str
+    bytes_per_site: dict[str, Count]
+    bytes: Count
+    images: Count
+    sites: dict[str, list[Count]]
+    rounds: Count | None = None
+    bytes_to_each_site: dict[str, Count] | None = None
+
+    @property
+    def largest_upload(self) -> int | None:
+        """Bytes sent by the site that sent most; None where no site sent anything."""
+        return max(self.bytes_per_site.values(), default=None)
+
+
+class AccuracyRecord(Record):
+    """Accuracies (shares of 1) of networks trained on one set, one per trial."""
+
+    what: str
+    network: str
+    accuracies: Accuracies
+    images: Count
+
+
+class ScoreRecord(AccuracyRecord):
+    """A `Score`. Its mean, deviation, n and accuracy per class are written for other readers."""
+
+    confusion: tuple[tuple[Count, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _confusion_is_square(self) -> "ScoreRecord":
+        if any(len(row) != len(self.confusion) for row in self.confusion):
+            raise ValueError("should have a `confusion` with as many columns as rows")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_figures(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        score = self.score
+        figures = {"mean": score.mean, "std": score.std, "n": score.n}
+
+        return handler(self) | figures | {"per_class": list(score.per_class)}
+
+    @classmethod
+    def of(cls, score: Score) -> "ScoreRecord":
+        """The record of a `Score`."""
+        return cls(**asdict(score))
+
+    @property
+    def score(self) -> Score:
+        """The `Score` that was recorded."""
+        return Score(self.what, self.network, self.accuracies, self.images, self.confusion)
+
+
+class _AtStep(Record):
+    step: Count
+
+
+class CurvePoint(ScoreRecord, _AtStep):  # in this order `step` comes first in the file
+    """The score of the set after a step of the server's refinement."""
+
+    @classmethod
+    def at(cls, step: int, score: Score) -> "CurvePoint":
+        """The record of a `Score` after a step."""
+        return cls(step=step, **asdict(score))
+
+
+class RobustnessRecord(Record):
+    """The scores of DD-Ranking: see `Robustness`. Early files have no deviations."""
+
+    hlr: float
+    ior: float
+    lrs: float
+    ars: float
+    std: dict[str, float] = Field(default_factory=dict)
+    n: Count = 1
+    accuracies: dict[str, float] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, robustness: Robustness) -> "RobustnessRecord":
+        """The record of a `Robustness`."""
+        return cls(**asdict(robustness))
+
+
+class SimulationResults(Record):
+    """results.json of one simulated round. `complete` is false while scores are still missing."""
+
+    optional = frozenset({"curve"})
+
+    experiment: Experiment
+    digest: str
+    complete: bool
+    compute: ComputeRecord
+    versions: dict[str, str]
+    sets: dict[str, SetRecord]
+    scores: tuple[ScoreRecord, ...]
+    curve: tuple[CurvePoint, ...] = ()
+
+    @property
+    def data(self) -> str:
+        """The data that the networks were tested on."""
+        return self.experiment.data
+
+
+class EvaluationResults(Record):
+    """The file of `evaluate --json`: the scores of one distilled set."""
+
+    optional = frozenset({"robustness"})
+
+    set: str
+    plan: str
+    data: str
+    seed: int
+    sets: dict[str, SetRecord] = Field(default_factory=dict)
+    bytes: Count
+    versions: dict[str, str]
+    recipe: dict[str, JsonValue]
+    compute: ComputeRecord
+    scores: tuple[ScoreRecord, ...]
+    robustness: RobustnessRecord | None = None
+
+
+Results = SimulationResults | EvaluationResults
+
 
 class ResultsFile:
-    """The scores made so far of one experiment, which is known by its settings and their digest."""
+    """results.json of a simulation, written after every score, so that a stopped one can resume.
 
-    def __init__(self, path: Path, experiment: dict[str, Any], digest: str, compute: Compute) -> None:
-        self.path, self.experiment, self.digest, self.compute = path, experiment, digest, compute
-        self.sets: dict[str, dict[str, Any]] = {}
-        self.scores: dict[str, list[Score]] = {}
-        kept = read_json(path)
-        self.curve: list[dict[str, Any]] = kept.get("curve", [])
-        for score in map(Score.read, kept.get("scores", [])):
-            self.scores.setdefault(score.what, []).append(score)
+    `sets` are described anew by every run; scores and points of the curve that the file already
+    contains are kept.
 
-    def score(self, what: str, make: Callable[[], list[Score]]) -> None:
-        """The scores of one line, made unless they are there."""
+    Args:
+        path: The file. One that is empty or cut short counts as absent.
+        experiment: The settings that the results belong to.
+        compute: Where the scores are computed.
+
+    Raises:
+        DataError: The file contains something other than results of a simulation.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment, compute: Compute) -> None:
+        self.path, self.experiment, self.compute = path, experiment, compute
+        self.sets: dict[str, SetRecord] = {}
+        self.scores: dict[str, list[ScoreRecord]] = {}
+        self.curve: list[CurvePoint] = []
+        if read_json(path):
+            previous = parse_record(SimulationResults, path.read_bytes(), str(path))
+            self.curve += previous.curve
+            for score in previous.scores:
+                self.scores.setdefault(score.what, []).append(score)
+
+    def score(self, what: str, measure: Callable[[], list[Score]]) -> None:
+        """Add the scores of one set, unless the file already contains them."""
         if what not in self.scores:
-            self.scores[what] = make()
+            self.scores[what] = [ScoreRecord.of(score) for score in measure()]
             self.write()
 
-    def draw(self, curve: Curve, made: DistilledSet, make: Callable[[DistilledSet], list[Score]]) -> None:
-        """The scores along the refinement, made unless they are there."""
-        drawn = {item["step"] for item in self.curve}
-        for step, earlier in curve.sets(made).items():
-            if step not in drawn:
-                self.curve += [{"step": step} | score.document() for score in make(earlier)]
+    def draw(
+        self, curve: Curve, final: DistilledSet, measure: Callable[[DistilledSet], list[Score]]
+    ) -> None:
+        """Add the scores along the refinement, unless the file already contains them.
+
+        Args:
+            curve: The chosen steps and the images saved there.
+            final: The set after the last step.
+            measure: Scores a set.
+        """
+        scored = {point.step for point in self.curve}
+
+        for step, earlier in curve.sets(final).items():
+            if step not in scored:
+                self.curve += [CurvePoint.at(step, score) for score in measure(earlier)]
                 self.write()
 
-    def write(self, complete: bool = False) -> dict[str, Any]:
-        """Write results.json, and return what it holds."""
-        results = {
-            "experiment": self.experiment,
-            "digest": self.digest,
-            "complete": complete,
-            "compute": asdict(self.compute),
-            "versions": versions(),
-            "sets": self.sets,
-            "scores": [score.document() for group in self.scores.values() for score in group],
-        }
-        results |= {"curve": self.curve} if self.curve else {}
-        atomic_write(self.path, (json.dumps(results, indent=2) + "\n").encode())
+    def write(self, complete: bool = False) -> SimulationResults:
+        """Write results.json and return its content."""
+        results = SimulationResults(
+            experiment=self.experiment,
+            digest=self.experiment.digest,
+            complete=complete,
+            compute=ComputeRecord.of(self.compute),
+            versions=versions(),
+            sets=dict(self.sets),
+            scores=tuple(score for group in self.scores.values() for score in group),
+            curve=tuple(self.curve),
+        )
+        write_results(results, self.path)
         return results
 
 
+def write_results(results: Results, path: Path) -> None:
+    """Write results as indented JSON."""
+    atomic_write(path, (json.dumps(results.document(), indent=2) + "\n").encode())
+
+
+def read_results(path: Path) -> Results:
+    """Results of `simulate` or of `evaluate --json`.
+
+    Raises:
+        DataError: The file cannot be read, or a field is missing or of a wrong type.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} should be a readable file of results; {error}") from error
+
+    if "experiment" in read_json(path):
+        return parse_record(SimulationResults, content, str(path))
+    return parse_record(EvaluationResults, content, str(path))
+
+
+def parse_record(kind: type[R], content: bytes | str, place: str, remedy: str = REMEDY) -> R:
+    """A record from its JSON.
+
+    Args:
+        kind: The class of the record.
+        content: JSON text.
+        place: The file, and the line in it if there are several records, for the error.
+        remedy: The advice at the end of the error.
+
+    Raises:
+        DataError: The text is not JSON, or a field is missing or of a wrong type.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise DataError(f"{place}: {_first_problem(error)}: {remedy}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(map(str, problem["loc"]))
+
+    if problem["type"] == "json_invalid":
+        return f"should be JSON; {problem['ctx']['error']}"
+    if problem["type"] == "missing":
+        return f"`{field}` should be present; found nothing"
+
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] != "value_error":  # such as "Input should be a valid number"
+        message = message[max(message.find("should"), 0) :]
+    subject = f"`{field}` " if field else ""
+    return f"{subject}{message}; found {problem['input']!r:.80}"
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file of the folder holds; nothing where there is none, or where it is damaged."""
+    """The object in a JSON file; an empty one where the file is missing or is not an object."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,56 +1,99 @@
-"""Settings as a person says them (options, TOML files, presets) turned into settings of a Plan or an Experiment.
+"""Settings of an Experiment from TOML files, presets and the options of `simulate`.
 
-Presets fill what is not said: `paper`, the settings of the paper (departures in docs/fidelity.md), `best`, the best
-that was measured (docs/log.md holds what was tried), and one for each system that the paper compares with, `fedd3`,
-`dosfl` and `dense`: the method and the settings that its own authors published (docs/methods.md).
+preset  <  configuration file  <  options  <  `--set`
 """
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
-from collabdm.lab.experiment import Experiment
+from collabdm.lab.experiment import OF_THE_SIMULATION, Experiment
+from collabdm.methods.registry import find_method
+from collabdm.planning.option_values import without_none
+from collabdm.planning.overrides import Fields, field_types
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.settings import (
     Settings,
     flows_of,
-    given,
     list_of,
     merge_settings,
     network_list,
+    override,
     plan_settings,
     read_toml,
 )
 
 
-def simulation(config: Path | None, preset: str | None, options: Settings, plan: Settings) -> Experiment:
-    """An Experiment from a TOML file and from options, which win; `plan` holds the options of the plan."""
-    said = read_toml(config)
-    written_preset, written = said.pop("preset", "best"), said.pop("plan", {})
-    if not isinstance(written, dict):
-        raise PlanError(f"`plan` should be a table of settings, [plan]; found {written!r}")
-    said |= options
-    if "data" not in said:
-        raise PlanError("`--data` should name the data, here or in the configuration; found nothing")
-    filled = dict(preset_settings(str(preset or written_preset)))
-    method = given(method=filled.pop("method", None))
-    if "flows" in said:
-        method = method or {"method": "collabdm"}  # a quarter of an image of traffic shows too little
-    return experiment_of(method | said | {"plan": merge_settings(merge_settings(filled, written), plan)})
+def experiment_fields() -> Fields:
+    """The fields of an Experiment that a user can set, and those of its plan as `plan.FIELD`."""
+    types = field_types(Experiment) | field_types(Plan, "plan.")
+    types["beta"] = Annotated[float, Field(ge=0)] | None  # 0 as in a file: no skew
+    del types["plan"]
+
+    reason = "the simulation derives it from its own settings and the data"
+    fixed = {f"plan.{name}": reason for name in sorted(OF_THE_SIMULATION)}
+    return Fields(types, unchecked=("plan.options",), fixed=fixed)
+
+
+def simulation(
+    config: Path | None,
+    preset: str | None,
+    options: Settings,
+    plan: Settings,
+    overrides: Settings | None = None,
+) -> Experiment:
+    """The Experiment of a configuration file, a preset and options.
+
+    Args:
+        config: a TOML file with fields of an Experiment.
+        preset: name of a preset; None takes the one in `config`, or else `best`.
+        options: fields of an Experiment, which replace those in `config`.
+        plan: fields of a Plan, which replace those in `config`.
+        overrides: fields of an Experiment, which replace all others.
+
+    Returns:
+        The experiment, with the settings of its plan.
+
+    Raises:
+        PlanError: Naming the setting to change.
+    """
+    settings = read_toml(config)
+    written_preset, written_plan = settings.pop("preset", "best"), settings.pop("plan", {})
+    if not isinstance(written_plan, dict):
+        raise PlanError(f"`plan` should be a table of settings, [plan]; found {written_plan!r}")
+
+    defaults = dict(preset_settings(str(preset or written_preset)))
+    method = without_none(method=defaults.pop("method", None))
+    plan = merge_settings(merge_settings(defaults, written_plan), plan)
+
+    rest = dict(overrides or {})
+    plan = override(plan, rest.pop("plan", {}))
+    settings = override(settings | options, rest) | {"plan": plan}
+
+    if "data" not in settings:
+        raise PlanError("`--data` should name the data, here or in the configuration; found none")
+    if "method" in settings:
+        find_method(str(settings["method"]))
+    if "flows" in settings:  # no pae: a quarter of an image of traffic shows too little
+        method = method or {"method": "collabdm"}
+    return experiment_of(method | settings)
 
 
 def experiment_of(settings: Settings) -> Experiment:
-    """An Experiment from settings. Raises PlanError, naming what should change."""
+    """An Experiment from settings. Raises PlanError, naming the setting to change."""
     settings = settings | {"plan": plan_settings(settings.get("plan", {}))}
     if "flows" in settings:
         settings["flows"] = flows_of(settings["flows"])
-    if settings.get("beta") == 0:  # TOML has no word for nothing
+    if settings.get("beta") == 0:  # TOML has no null
         settings["beta"] = None
     for key, split in (("networks", network_list), ("compare", list_of)):
         if isinstance(settings.get(key), str):
             settings[key] = split(settings[key])
+
     try:
         return Experiment(**settings)
     except ValidationError as error:

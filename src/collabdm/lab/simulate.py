@@ -33,7 +33,7 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, pool
 from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.results import ResultsFile, read_json
+from collabdm.lab.results import ResultsFile, SimulationResults, read_json
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
 from collabdm.matching.embedding import plan_geometry
 from collabdm.matching.run_context import RunContext
@@ -43,12 +43,18 @@ from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.exchange import data_digest
 from collabdm.rounds.resumable import ResumableRun
-from collabdm.scoring.evaluation import EvaluationConfig, evaluate, for_as_many_steps, random_baselines, score
+from collabdm.scoring.evaluation import (
+    EvaluationConfig,
+    evaluate,
+    for_as_many_steps,
+    random_baselines,
+    score,
+)
 from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
 from collabdm.seeds import Purpose, Stream
 
 
-def simulate(experiment: Experiment, folder: Path, context: RunContext = RunContext()) -> dict[str, Any]:
+def simulate(experiment: Experiment, folder: Path, context: RunContext = RunContext()) -> SimulationResults:
     """Run an experiment, or continue it.
 
     Args:
@@ -77,12 +83,7 @@ def simulate(experiment: Experiment, folder: Path, context: RunContext = RunCont
     digests = {"data": data_digest(train, test), "partition": _digest_of(split)}
     _claim(experiment, digests, folder)
     split.save(folder / "partition.json")
-    results = ResultsFile(
-        folder / "results.json",
-        experiment.model_dump(mode="json"),
-        experiment.digest,
-        context.compute,
-    )
+    results = ResultsFile(folder / "results.json", experiment, context.compute)
 
     for name, plan in plans.items():
         main = name == experiment.method

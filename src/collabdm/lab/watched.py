@@ -3,12 +3,11 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
-from collabdm.lab.results import read_json
+from collabdm.lab.results import SetRecord, read_json
 from collabdm.matching.compute import Compute
 from collabdm.matching.run_context import Predictor
 from collabdm.methods.base import Outcome, Traffic
@@ -53,18 +52,18 @@ def write_traffic(traffic: Traffic, folder: Path) -> None:
     atomic_write(folder / "traffic.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
-def describe_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
+def describe_outcome(outcome: Outcome, folder: Path) -> SetRecord:
     """What the results say of an outcome beside its scores: bytes from and to each site, and rounds."""
     kind = kind_of(outcome)
     sent = {p.stem: p.stat().st_size for p in sorted((folder / "contributions").glob("*.safetensors"))}
     traffic = read_json(folder / "traffic.json")
-    rounds = {"rounds": traffic["rounds"], "bytes_to_each_site": traffic["down"]} if traffic else {}
     images = kind.images(outcome)
-    return {
-        "plan": outcome.plan.digest,
-        "bytes_per_site": traffic["up"] if traffic else sent,
-        "bytes": (folder / kind.file).stat().st_size,
-        "images": 0 if images is None else len(images),
-        "sites": outcome.sites,
-        **rounds,
-    }
+    return SetRecord(
+        plan=outcome.plan.digest,
+        bytes_per_site=traffic["up"] if traffic else sent,
+        bytes=(folder / kind.file).stat().st_size,
+        images=0 if images is None else len(images),
+        sites=outcome.sites,
+        rounds=traffic.get("rounds"),
+        bytes_to_each_site=traffic.get("down"),
+    )

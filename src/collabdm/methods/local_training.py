@@ -5,13 +5,13 @@ epoch's number, so training can stop after any epoch and continue. DENSE trains 
 round.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -68,12 +68,10 @@ def train_locally(
     Returns:
         The network, in evaluation mode.
     """
-    device, image = context.compute.device, task.plan.image
-    network = task.network.to(device).train()
-    amount = training.epochs * len(task.data)
-    work = 3.0 * amount * multiplications(task.spec, image.shape)
+    network = task.network.to(context.compute.device).train()
+    work = 3.0 * training.epochs * len(task.data)
+    work *= multiplications(task.spec, task.plan.image.shape)
     logits = training_pass(network, work, training.batch, context.compute)
-    images, labels = task.data.images.to(device), task.data.labels.to(device)
     optimizer = torch.optim.SGD(
         network.parameters(),
         training.learning_rate,
@@ -81,23 +79,35 @@ def train_locally(
         weight_decay=training.weight_decay,
     )
 
+    data, device = task.data, context.compute.device
+    resident = ImageSet(data.images.to(device), data.labels.to(device), data.classes)
+
     done = 0
     if context.resume is not None:
         restore_training(network, optimizer, context.resume.tensors)
         done = context.resume.done
 
-    moves = allowed_moves(task.plan)
     for epoch in range(done, training.epochs):
-        stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
-        for index in stream.permutation(len(labels)).split(training.batch):
-            x = move(image.normalisation.apply(images[index.to(device)]), moves, image, stream)
+        for x, labels in _batches(task, resident, epoch, training.batch):
             optimizer.zero_grad()
-            F.cross_entropy(logits(x), labels[index.to(device)]).backward()
+            F.cross_entropy(logits(x), labels).backward()
             optimizer.step()
         context.keep(Checkpoint(epoch + 1, training_tensors(network, optimizer)))
         context.report(Progress(Stage.LOCAL_TRAINING, epoch + 1, training.epochs))
 
     return network.eval()
+
+
+def _batches(
+    task: LocalTask, data: ImageSet, epoch: int, size: int
+) -> Iterator[tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]]:
+    """The moved images of an epoch in a random order, with their labels, on the data's device."""
+    image, moves = task.plan.image, allowed_moves(task.plan)
+    stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
+
+    for index in stream.permutation(len(data)).to(data.labels.device).split(size):
+        x = image.normalisation.apply(data.images[index])
+        yield move(x, moves, image, stream), data.labels[index]
 
 
 def training_pass(

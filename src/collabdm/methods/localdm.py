@@ -17,6 +17,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.specs import Operation
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.augment import augment, draw, expand, mosaic
+from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import Embedding, Sampling, Seeds, StepEmbedding, plan_geometry
 from collabdm.matching.loop import Problem, Target, match, start_from
 from collabdm.matching.run_context import RunContext
@@ -182,17 +183,8 @@ def _distil(
     plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int, context: RunContext
 ) -> Float32[Tensor, "n c h w"]:
     """Run the loop on the site's own networks and batches; pixels in 0 .. 1."""
-    local, counts = plan.local, data.counts()
-    images_per_step = int(counts.clamp_max(local.batch).sum()) + 3 * len(labels) * plan.pae**2
-    embedding = Embedding(
-        plan.network,
-        plan_geometry(plan),
-        Seeds.local(seed),
-        context.compute,
-        work=local.steps * images_per_step,
-    )
+    local, present = plan.local, (data.counts() > 0).to(context.compute.device)
     sampling = Sampling(seed, Purpose.LOCAL_BATCH, local.batch)
-    present = (counts > 0).to(context.compute.device)
 
     def target(i: int, at_step: StepEmbedding) -> Target:
         means, deviations = at_step.moments(data, sampling.picks(data, i))
@@ -202,7 +194,15 @@ def _distil(
         context.keep(checkpoint)
         context.report(Progress(Stage.LOCAL_DISTILLATION, checkpoint.done, local.steps))
 
-    start = context.resume or _start(plan, data, labels, seed)
+    embedding = _embedding(plan, data, len(labels), seed, context.compute)
     problem = Problem(embedding, labels, target, step_of=lambda i: i, pae=plan.pae)
+    start = context.resume or _start(plan, data, labels, seed)
     images = match(start, problem, local.matching, local.steps, on_step)
     return plan.image.normalisation.invert(images)
+
+
+def _embedding(plan: Plan, data: ImageSet, images: int, seed: int, compute: Compute) -> Embedding:
+    """The site's own random networks."""
+    real = int(data.counts().clamp_max(plan.local.batch).sum())
+    work = plan.local.steps * (real + 3 * images * plan.pae**2)
+    return Embedding(plan.network, plan_geometry(plan), Seeds.local(seed), compute, work=work)

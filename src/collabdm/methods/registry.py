@@ -18,7 +18,7 @@ from collabdm.documents.contribution import Contribution, ContributionSpec
 from collabdm.documents.frozen_model import FrozenModel
 from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledSteps
 from collabdm.documents.plan import METHOD_NAME, Plan
-from collabdm.errors import PlanError
+from collabdm.errors import PlanError, did_you_mean
 from collabdm.images import ImageSet
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
@@ -146,7 +146,10 @@ def find_method(name: str) -> Method:
     """
     methods = all_methods()
     if name not in methods:
-        raise PlanError(f"`method` should be one of {', '.join(methods)}; found {name!r}")
+        raise PlanError(
+            f"`method` should be one of {', '.join(methods)}; found {name!r}"
+            f"{did_you_mean(name, methods)}"
+        )
     return methods[name]
 
 

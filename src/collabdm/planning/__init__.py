@@ -1,1 +1,1 @@
-"""TODO planning."""
+"""Making a Plan: settings, presets, cost, probe, and the settings for a byte budget."""

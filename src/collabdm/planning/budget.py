@@ -1,13 +1,14 @@
-"""One dial: from the bytes that a site may send to steps, sketch and wire type.
+"""Choose steps, sketch and wire type for a number of bytes that a site may send.
 
-The images a site sends come first; the rest of the bytes goes to statistics. What was measured
-(docs/results.md, docs/log.md) makes the rule:
+The local images of a contribution come first; the remaining bytes go to statistics. The rule
+follows from measurements (docs/results.md, docs/log.md):
 
-    wire     int8: its error is about a fifteenth of what a batch of 64 images is off the mean of its class
-    sketch   the widest that leaves `FEWEST_STEPS` steps: some tens of wide steps, each used several times, are
-             better than hundreds of narrow ones at the same bytes, and than a handful of whole ones; and they
-             cost the site a fraction of the work
-    passes   enough that the server makes `ITERATIONS` in all
+    wire     int8: its error is about a fifteenth of the difference between the mean of a batch of
+             64 images and the mean of their class
+    sketch   the widest that allows `FEWEST_STEPS` steps: at equal bytes, some tens of wide steps,
+             each used several times, are better than hundreds of narrow ones or a handful without
+             a sketch, and they cost the site a fraction of the work
+    passes   enough for `ITERATIONS` iterations of the server
 """
 
 import math
@@ -21,17 +22,22 @@ from collabdm.planning.make import make_plan
 
 FEWEST_STEPS = 40
 
-
 ITERATIONS = 200
-
 
 MOST_STEPS = 400
 
+WIDTHS = (None, 1024, 512, 256, 128, 64)  # of the sketch, in order of preference
 
-WIDTHS = (None, 1024, 512, 256, 128, 64)
-
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
 
 
 def read_bytes(text: str, name: str = "budget") -> int:
@@ -39,54 +45,87 @@ def read_bytes(text: str, name: str = "budget") -> int:
 
     >>> read_bytes("1MB"), read_bytes("0.5 MiB"), read_bytes("300k")
     (1000000, 524288, 300000)
+
+    The whole text is checked, and bits are refused; `pydantic.ByteSize` ignores what follows the
+    first number and unit ("1,000" is 1) and accepts bits.
+
+    Raises PlanError, naming the setting `name`.
     """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = found.group(2).lower() if found else ""
+    parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = parts.group(2).lower() if parts else ""
     unit = unit if unit in _UNITS else f"{unit}b"
-    if not found or unit not in _UNITS or float(found.group(1)) <= 0:
+
+    if not parts or unit not in _UNITS or float(parts.group(1)) <= 0:
         raise PlanError(f"`{name}` should be bytes, such as 500kB, 1MB or 2MiB; found {text!r}")
-    return int(float(found.group(1)) * _UNITS[unit])
+    return int(float(parts.group(1)) * _UNITS[unit])
 
 
 def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
-    """The plan with steps, sketch and wire type chosen so that no site sends more than `limit` bytes.
+    """Choose steps, sketch, wire type and passes, so that no site sends more than `limit` bytes.
 
-    Fields named in `keep` stay as they are. Raises PlanError where even the smallest choice is too large.
+    Args:
+        plan: a plan whose other settings are final.
+        limit: the most bytes of a contribution.
+        keep: names of fields that the user has set, which are not changed.
+
+    Returns:
+        The plan with its new probe.
+
+    Raises:
+        PlanError: If even the smallest choice is too large, or the method sends no statistics.
     """
     if plan.options is not None:
         raise PlanError(
-            f"`budget` should stand where statistics are sent; found method {plan.method}, which sends none"
+            "`budget` should be used with a method that sends statistics; found method "
+            f"{plan.method}, which sends none"
         )
+
+    shapes = _shapes(plan, keep)
+    best = _best_within(shapes, limit, keep)
+    if best is None:
+        fewest = {} if "steps" in keep else {"steps": 1}
+        least = most_bytes(shapes[-1].model_copy(update=fewest))
+        raise PlanError(
+            f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of "
+            f"{plan.image.shape} images; found {limit:,}: send fewer images (`--local-images`) or "
+            "none (`--local none`), and do not set steps, sketch and wire"
+        )
+
+    if "refinement" not in keep and best.steps:
+        passes = max(best.refinement.passes, math.ceil(ITERATIONS / best.steps))
+        refinement = best.refinement.model_copy(update={"passes": passes})
+        best = best.model_copy(update={"refinement": refinement})
+
+    settings = {name: getattr(best, name) for name in Plan.model_fields if name != "probe"}
+    return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
+
+
+def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
+    """The plan with every sketch that may be chosen, the widest first, and the chosen wire type."""
     wire = plan.wire if "wire" in keep else "int8"
-    full = statistics_width(plan.model_copy(update={"sketch": None}))
-    widths = (plan.sketch,) if "sketch" in keep else tuple(w for w in WIDTHS if w is None or w < full)
-    shapes = [plan.model_copy(update={"sketch": sketch, "wire": wire}) for sketch in widths]
+    widths: tuple[int | None, ...] = (plan.sketch,)
+    if "sketch" not in keep:
+        full = statistics_width(plan.model_copy(update={"sketch": None}))
+        widths = tuple(width for width in WIDTHS if width is None or width < full)
+    return [plan.model_copy(update={"sketch": width, "wire": wire}) for width in widths]
+
+
+def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
+    """The first shape with `FEWEST_STEPS` steps within the limit, else the last with any."""
     best = None
     for shape in shapes:
-        steps = plan.steps if "steps" in keep else _steps_within(shape, limit)
+        steps = shape.steps if "steps" in keep else _steps_within(shape, limit)
         candidate = shape.model_copy(update={"steps": steps})
         if (steps or "steps" in keep) and most_bytes(candidate) <= limit:
             best = candidate
             if steps >= FEWEST_STEPS or "steps" in keep:
                 break
-    if best is None:
-        fewest = {} if "steps" in keep else {"steps": 1}
-        least = most_bytes(shapes[-1].model_copy(update=fewest))
-        raise PlanError(
-            f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of {plan.image.shape} "
-            f"images; found {limit:,}: send fewer images (`--local-images`) or none (`--local none`), and leave "
-            "steps, sketch and wire to be chosen"
-        )
-    if "refinement" not in keep and best.steps:
-        passes = max(best.refinement.passes, math.ceil(ITERATIONS / best.steps))
-        best = best.model_copy(update={"refinement": best.refinement.model_copy(update={"passes": passes})})
-    settings = {name: getattr(best, name) for name in Plan.model_fields if name != "probe"}
-    return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
+    return best
 
 
 def _steps_within(plan: Plan, limit: int) -> int:
-    """T: the steps, `MOST_STEPS` at most, after which no site has sent more than `limit`."""
+    """T: the most steps, up to `MOST_STEPS`, with which no site sends more than `limit` bytes."""
     most = plan.model_copy(update={"steps": MOST_STEPS})
     fixed = most_bytes(plan.model_copy(update={"steps": 0}))
-    room = (limit - fixed) // bytes_per_step(plan)
-    return sum(taken <= room for taken in steps_taken(most))
+    affordable = (limit - fixed) // bytes_per_step(plan)
+    return sum(taken <= affordable for taken in steps_taken(most))

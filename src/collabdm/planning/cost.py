@@ -1,4 +1,13 @@
-"""TODO planning.cost."""
+"""The cost of a plan at a site: bytes and work, estimated from the settings alone.
+
+A contribution with P classes, with means of r values of c bytes each, has
+
+    steps (P (r c + 4 [int8]) + 8)  +  images (channels side^2 (1 uint8 | 4 float32) + 8)
+        +  24 P  +  header
+
+bytes, where `images` is P times the local images of a class. The work is the number of images that
+pass through the network, where a backward pass counts as two forward passes.
+"""
 
 import json
 from collections import Counter
@@ -12,13 +21,26 @@ from collabdm.seeds import participants
 
 STEP_BYTES = 8  # the number of a step
 
+LABEL_BYTES = 8
 
-HEADER_BYTES = 1536  # class names apart: names and places of tensors, site, digest, versions
+#: the class number, the images in a batch and the images at the site
+CLASS_BYTES = 24
+
+#: without class names: names and positions of tensors, site, digest, versions
+HEADER_BYTES = 1536
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a site will send and compute at most: if it holds every class, `images_per_class` of each."""
+    """Upper limits of what a site sends and computes.
+
+    Attributes:
+        statistics_bytes: bytes of the class means.
+        image_bytes: bytes of the pixels of local images.
+        file_bytes: bytes of the whole contribution.
+        forward_images: images that pass forward through the network.
+        multiplications: multiplications in all of these passes.
+    """
 
     statistics_bytes: int
     image_bytes: int
@@ -28,50 +50,60 @@ class Cost:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the class means and of the pixels: what the paper counts."""
+        """Bytes of the class means and of the pixels, which the paper counts."""
         return self.statistics_bytes + self.image_bytes
 
 
 @lru_cache
 def most_bytes(plan: Plan) -> int:
-    """The most bytes that one site's file can have: that of a site that holds every class."""
+    """The largest possible size of one site's contribution: that of a site with every class."""
     return cost(plan).file_bytes
 
 
 def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
-    """Foretell one site's contribution. A backward pass counts as two forward ones."""
+    """The cost for a site with every class and `images_per_class` images of each."""
     classes, local = len(plan.classes), plan.local
     steps = most_steps(plan)
-    real = classes * steps * min(plan.batch or images_per_class, images_per_class)
+
+    passed = classes * steps * min(plan.batch or images_per_class, images_per_class)
     if local.method == "dm":
-        synthetic = local.images * plan.pae**2 * 3
-        real += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
-    sent = classes * local.images_sent
-    statistics, images = steps * (bytes_per_step(plan) - STEP_BYTES), sent * _bytes_per_image(plan)
+        synthetic = 3 * local.images * plan.pae**2
+        passed += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
+
+    images = classes * local.images_sent
+    statistics_bytes = steps * (bytes_per_step(plan) - STEP_BYTES)
+    image_bytes = images * _bytes_per_image(plan)
+    other_bytes = STEP_BYTES * steps + LABEL_BYTES * images + CLASS_BYTES * classes
+
     return Cost(
-        statistics_bytes=statistics,
-        image_bytes=images,
-        file_bytes=statistics + images + STEP_BYTES * steps + 8 * (sent + 3 * classes) + _header_bytes(plan),
-        forward_images=real,
-        multiplications=real * multiplications(plan.network, plan.image.shape),
+        statistics_bytes=statistics_bytes,
+        image_bytes=image_bytes,
+        file_bytes=statistics_bytes + image_bytes + other_bytes + _header_bytes(plan),
+        forward_images=passed,
+        multiplications=passed * multiplications(plan.network, plan.image.shape),
     )
 
 
 def bytes_per_step(plan: Plan) -> int:
-    """Bytes of the means of every class, and of the number of the step."""
-    mean = statistics_width(plan) * WIRE_BYTES[plan.wire] + (4 if plan.wire == "int8" else 0)
+    """Bytes of one step: the means of every class, and the number of the step."""
+    scale = 4 if plan.wire == "int8" else 0
+    mean = statistics_width(plan) * WIRE_BYTES[plan.wire] + scale
     return len(plan.classes) * mean + STEP_BYTES
 
 
 def most_steps(plan: Plan) -> int:
-    """|A_k| at most: how many steps the site takes part in that takes part in most."""
+    """max_k |A_k|: the steps of the site that takes part in the most."""
     return steps_taken(plan)[-1] if plan.steps else 0
 
 
 def steps_taken(plan: Plan) -> list[int]:
-    """After each step, in how many some site has taken part: with `fraction` below 1, not in all."""
+    """After each step, the most steps that any site has taken part in.
+
+    These are all steps, unless the plan's `fraction` is below 1.
+    """
     if plan.fraction == 1 or plan.site_names is None:
         return list(range(1, plan.steps + 1))
+
     taken: Counter[str] = Counter()
     most = []
     for t in range(plan.steps):
@@ -86,6 +118,6 @@ def _bytes_per_image(plan: Plan) -> int:
 
 
 def _header_bytes(plan: Plan) -> int:
-    """The header with the class names, which stand there as JSON in JSON."""
+    """Bytes of the header, in which the class names are JSON within JSON."""
     names = json.dumps(json.dumps(plan.classes, ensure_ascii=False), ensure_ascii=False)
     return len(names.encode()) + HEADER_BYTES

@@ -1,11 +1,17 @@
-"""TODO planning.presets."""
+"""Presets: named settings that apply where the user sets nothing else.
 
-from collabdm.errors import PlanError
+`best` has the best settings that were measured (docs/log.md), `paper` those of the paper
+(differences in docs/fidelity.md). `fedd3`, `dosfl` and `dense` select a compared method with the
+settings that its authors published (docs/methods.md). `none` sets nothing: the defaults of a Plan
+apply.
+"""
+
+from collabdm.errors import PlanError, did_you_mean
 from collabdm.planning.settings import Settings
 
 PRESETS: dict[str, Settings] = {
     "best": {
-        "refinement": {"passes": 4},  # learning rates are those of the image size
+        "refinement": {"passes": 4},  # the learning rates follow from the size of the images
     },
     "paper": {
         "steps": 200,
@@ -24,7 +30,12 @@ PRESETS: dict[str, Settings] = {
         "method": "dosfl",
         "ipc": 50,
         "options": {
-            "images": 10, "passes": 20, "window": 60, "iterations": 3000, "learning_rate": 1e-3, "clip": 2.0,
+            "images": 10,
+            "passes": 20,
+            "window": 60,
+            "iterations": 3000,
+            "learning_rate": 1e-3,
+            "clip": 2.0,
         },
     },
     "dense": {
@@ -32,18 +43,29 @@ PRESETS: dict[str, Settings] = {
         "options": {
             "network": {"name": "ConvNet", "norm": "none", "pooling": "max"},
             "local": {"epochs": 200, "batch": 128, "learning_rate": 0.01, "momentum": 0.9},
-            "epochs": 200, "batch": 256, "learning_rate": 0.005, "momentum": 0.9, "temperature": 20.0,
+            "epochs": 200,
+            "batch": 256,
+            "learning_rate": 0.005,
+            "momentum": 0.9,
+            "temperature": 20.0,
             "generator": {
-                "noise": 256, "width": 128, "batch": 256, "steps": 30, "learning_rate": 1e-3,
-                "normalisation": 1.0, "adversarial": 1.0,
+                "noise": 256,
+                "width": 128,
+                "batch": 256,
+                "steps": 30,
+                "learning_rate": 1e-3,
+                "normalisation": 1.0,
+                "adversarial": 1.0,
             },
         },
     },
-}  # fmt: skip
+    "none": {},
+}
 
 
 def preset_settings(name: str) -> Settings:
-    """The settings of a preset."""
+    """The settings of a preset. Raises PlanError for another name."""
     if name not in PRESETS:
-        raise PlanError(f"`preset` should be one of {', '.join(PRESETS)}; found {name!r}")
+        nearest = did_you_mean(name, PRESETS)
+        raise PlanError(f"`preset` should be one of {', '.join(PRESETS)}; found {name!r}{nearest}")
     return PRESETS[name]

@@ -1,4 +1,13 @@
-"""TODO planning.probe."""
+"""The probe of a Plan: values that every machine must reproduce before it takes part.
+
+At step 0 the author of the plan computes
+
+    weights      SHA-256 of the weights of psi_{a_0}, equal to the bit on every machine
+    embedding    P_0 psi_{a_0}(augment_{0,0}(x)), some of its values, equal to float tolerance
+
+for an image x of uniforms. A machine whose libraries compute other values would spoil the round
+without anyone noticing; `check_probe` refuses to run there.
+"""
 
 import hashlib
 
@@ -13,15 +22,15 @@ from collabdm.seeds import Purpose, Stream
 
 PROBE_VALUES = 16
 
-
-PROBE_TOLERANCE = 1e-3
+PROBE_TOLERANCE = 1e-3  # relative to the largest value
 
 
 def probe(plan: Plan) -> Probe:
-    """The Plan's probe, computed on this machine in float32 on the CPU."""
+    """The probe of a plan, computed on this machine in float32 on the CPU."""
     family = plan_embedding(plan, Compute(compiled=False))
     pixels = Stream.of(plan.seed, Purpose.PROBE).uniforms(1, *plan.image.shape)
     values = probe_values(pixels, family.at(0))
+
     chosen = values[:: max(1, len(values) // PROBE_VALUES)][:PROBE_VALUES]
     return Probe(
         weights=weights_digest(family.network(0)),
@@ -30,21 +39,30 @@ def probe(plan: Plan) -> Probe:
 
 
 def check_probe(plan: Plan) -> None:
-    """Refuse to work where this machine does not compute what the Plan's author did. Raises ProbeError."""
+    """Check that this machine computes the same values as the author of the plan.
+
+    Raises ProbeError if it does not, or if the plan has no probe.
+    """
     if plan.probe is None:
-        raise ProbeError("the plan should carry a probe; found none: make it with `collabdm plan`")
+        raise ProbeError(
+            "the plan should contain a probe; found none: make the plan with `collabdm plan`"
+        )
+
     here = probe(plan)
     if here.weights != plan.probe.weights:
         raise ProbeError(
-            f"the weights of step 0 should have digest {plan.probe.weights[:16]}…; this machine draws "
-            f"{here.weights[:16]}…: install the plan author's version of collabdm"
+            f"the weights of step 0 should have digest {plan.probe.weights[:16]}…; this machine "
+            f"draws {here.weights[:16]}…: install the plan author's version of collabdm"
         )
-    expected, found = torch.tensor(plan.probe.embedding), torch.tensor(here.embedding)
+
+    expected, computed = torch.tensor(plan.probe.embedding), torch.tensor(here.embedding)
     scale = float(expected.abs().max()) or 1.0
-    if len(expected) != len(found) or float((expected - found).abs().max()) > PROBE_TOLERANCE * scale:
+    same_length = len(expected) == len(computed)
+    if not same_length or float((expected - computed).abs().max()) > PROBE_TOLERANCE * scale:
         raise ProbeError(
-            "the embedding of the probe image should agree with the plan's to 1 in 1000; this machine "
-            "computes other values: compare the versions of torch and collabdm with the plan's author"
+            "the embedding of the probe image should agree with the plan's to 1 in 1000; this "
+            "machine computes other values: compare the versions of torch and collabdm with those "
+            "of the plan's author"
         )
 
 

@@ -1,28 +1,41 @@
-"""TODO planning.settings."""
+"""Settings of a Plan from TOML files, presets and the strings of the command line.
+
+Settings are nested dictionaries with the fields of `Plan`. If several sources set a field, the last
+one takes precedence:
+
+    preset  <  configuration file  <  options  <  `--set`
+"""
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from collabdm.data.flows.draft import schema_of, with_changes
+from collabdm.data.flows.schemas import schema_of, with_changes
 from collabdm.data.sources import load
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
-from collabdm.documents.specs import OPERATIONS, NetworkSpec
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
-from collabdm.methods.registry import METHODS
+from collabdm.methods.registry import find_method
 from collabdm.planning.make import make_plan, plan_for, plan_for_flows, with_rates
 
 Settings = dict[str, Any]
 
+Result = TypeVar("Result")
+
+DEFAULT_METHOD = "collabdm"  # of a Plan, which stores small images if they divide the side
+
+#: fields of a Plan that follow from the data, so that no file or option sets them
+DATA_FIELDS = ("classes", "image", "probe")
+
 
 def merge_settings(base: Settings, over: Settings) -> Settings:
-    """`base` with `over` on top, part by part.
+    """Merge two settings recursively; values in `over` replace those in `base`.
 
     >>> merge_settings({"local": {"steps": 1, "batch": 2}}, {"local": {"steps": 3}})
     {'local': {'steps': 3, 'batch': 2}}
@@ -34,53 +47,159 @@ def merge_settings(base: Settings, over: Settings) -> Settings:
     return merged
 
 
-def given(**options: Any) -> Settings:
-    """The options that were said."""
-    return {name: value for name, value in options.items() if value is not None}
+def collect(*readings: Callable[[], Result]) -> list[Result]:
+    """The results of several readings. Raises one PlanError with the messages of all that fail."""
+    results, problems = [], []
+    for reading in readings:
+        try:
+            results.append(reading())
+        except PlanError as error:
+            problems.append(str(error))
+
+    if problems:
+        raise PlanError("\n".join(problems))
+    return results
 
 
-def number_of(text: str) -> int | None:
-    """The whole number that a text is, or None."""
-    return int(text) if re.fullmatch("-?[0-9]{1,18}", text.strip()) else None
+def nested(name: str, value: Any) -> Settings:
+    """One setting by its dotted name.
+
+    >>> nested("local.steps", 3)
+    {'local': {'steps': 3}}
+    """
+    for key in reversed(name.split(".")):
+        value = {key: value}
+    return value
 
 
-def batch_of(text: str | None) -> int | str | None:
-    """A batch size; `all` stays a word, since None means that nothing was said."""
-    if text is None or text == "all":
-        return text
-    size = number_of(text)
-    if size is None or size < 1:
-        raise PlanError(f"`batch` should be a number of at least 1, or all; found {text!r}")
-    return size
+def override(settings: Settings, overrides: Settings) -> Settings:
+    """Merge `overrides` into settings whose network and schema of flows may still be strings."""
+    settings = plan_settings(settings)
+    if isinstance(settings.get("flows"), str) and isinstance(overrides.get("flows"), dict):
+        settings["flows"] = {"schema": settings["flows"]}
+    return merge_settings(settings, overrides)
 
 
-def sketch_of(width: int | None) -> int | str | None:
-    """A sketch width; 0 says that there is none."""
-    return "none" if width == 0 else width
+def read_toml(path: Path | None) -> Settings:
+    """The settings in a TOML file; empty without a file. Raises PlanError if it cannot be read."""
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PlanError(f"{path} should be a readable TOML file; {error}") from error
+
+
+def read_plan_config(path: Path | None) -> tuple[str, Settings]:
+    """The preset and the settings of a Plan in a TOML file.
+
+    Raises PlanError if the file cannot be read or sets what follows from the data.
+    """
+    settings = read_toml(path)
+    preset = str(settings.pop("preset", "best"))
+
+    if fixed := sorted(set(DATA_FIELDS) & set(settings)):
+        raise PlanError(
+            f"{path} should not set {', '.join(fixed)}; found them there: they follow from "
+            "`--data`, or from `--classes` and `--image-size`"
+        )
+    return preset, settings
+
+
+def new_plan(
+    data: str | None, classes: str | None, image_size: str | None, settings: Settings
+) -> Plan:
+    """A Plan for a public reference set, or for class names and an image size alone.
+
+    Args:
+        data: a reference set, or with `flows` a sample table; its mean and standard deviation
+            become public.
+        classes: class names, separated by commas.
+        image_size: `CHANNELSxSIDE`.
+        settings: fields of `Plan`; strings are converted as by `plan_settings`.
+
+    Returns:
+        The Plan with its probe.
+
+    Raises:
+        PlanError: Naming the settings or options to change.
+        DataError: If the reference set cannot be read.
+    """
+    settings = plan_settings(settings)
+    if "method" in settings:
+        method = find_method(str(settings["method"]))
+        settings = settings if method.name == DEFAULT_METHOD else method.adapt(settings)
+    if "flows" in settings:
+        settings["flows"] = flows_of(settings["flows"])
+
+    if isinstance(settings.get("flows"), FlowSchema):
+        if classes is not None or image_size is not None:
+            raise PlanError(
+                "the schema of `--flows` sets the classes and the image size; "
+                "found `--classes` or `--image-size` as well: remove them"
+            )
+        return plan_for_flows(settings.pop("flows"), data, **settings)
+
+    if data is not None:
+        if classes is not None or image_size is not None:
+            raise PlanError(
+                "either `--data`, or `--classes` with `--image-size`, should be given; found both"
+            )
+        sample = load(data)
+        return plan_for(sample, **with_rates(settings, sample.shape[-1]))
+
+    if classes is None or image_size is None:
+        raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
+    image = _image_of(image_size)
+    return make_plan(list_of(classes), image, **with_rates(settings, image.side))
+
+
+def _image_of(text: str) -> ImageSpec:
+    """An ImageSpec from `3x32`, with constants that suit most photographs."""
+    size = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text.strip())
+    if not size:
+        raise PlanError(f"`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found {text!r}")
+
+    channels, side = map(int, size.groups())
+    try:
+        return ImageSpec(
+            channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels
+        )
+    except ValidationError as error:
+        raise PlanError(f"`--image-size`: {validation_message(error)}") from error
 
 
 def plan_settings(settings: Settings) -> Settings:
-    """Words of the command line in the Plan's values: batch all, sketch none, network NAME:width=64."""
+    """Convert command-line strings to Plan values: batch all, sketch none, network NAME:k=v."""
     words = {("batch", "all"), ("sketch", "none")}
-    settings = {k: None if isinstance(v, str) and (k, v) in words else v for k, v in settings.items()}
+    settings = {
+        key: None if isinstance(value, str) and (key, value) in words else value
+        for key, value in settings.items()
+    }
     if isinstance(settings.get("network"), str):
         settings["network"] = network_settings(settings["network"])
     return settings
 
 
-def sites_of(text: str | None) -> Settings:
-    """`5`, or names by commas."""
-    if text is None:
-        return {}
-    number = number_of(text)
-    if number is not None:
-        return {"sites": number, "site_names": None}
-    names = list_of(text)
-    return {"sites": len(names), "site_names": names}
+def flows_of(setting: Any) -> Any:
+    """The schema of flows that a setting names; any other setting unchanged.
+
+    A string is a name or a file; a table has that string as `schema`, and fields that replace the
+    schema's own.
+    """
+    if isinstance(setting, str):
+        return schema_of(setting)
+    if isinstance(setting, dict) and isinstance(setting.get("schema"), str):
+        changes = {key: value for key, value in setting.items() if key != "schema"}
+        return with_changes(schema_of(setting["schema"]), changes)
+    return setting
+
+
+# --- lists and networks --------------------------------------------------------------------------
 
 
 def list_of(text: str) -> tuple[str, ...]:
-    """Names by commas.
+    """Names separated by commas.
 
     >>> list_of("a, b,")
     ('a', 'b')
@@ -89,7 +208,7 @@ def list_of(text: str) -> tuple[str, ...]:
 
 
 def network_list(text: str) -> tuple[str, ...]:
-    """Networks by commas, each with its options.
+    """Networks separated by commas, each with its options.
 
     >>> network_list("ConvNet:width=64,depth=2,AlexNet")
     ('ConvNet:width=64,depth=2', 'AlexNet')
@@ -103,94 +222,16 @@ def network_list(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def new_plan(data: str | None, classes: str | None, image_size: str | None, settings: Settings) -> Plan:
-    """A plan after a public reference set, or after class names and an image size alone."""
-    settings = plan_settings(settings)
-    method = METHODS.get(settings.get("method", ""))
-    if method is not None and method.options is not None:
-        settings = method.adapt(settings)
-    if "flows" in settings:
-        settings["flows"] = flows_of(settings["flows"])
-    if isinstance(settings.get("flows"), FlowSchema):
-        if classes is not None or image_size is not None:
-            raise PlanError("`--flows` says the classes and the image size; found them given as well")
-        return plan_for_flows(settings.pop("flows"), data, **settings)
-    if data is not None:
-        if classes is not None or image_size is not None:
-            raise PlanError("either `--data`, or `--classes` with `--image-size`, should be given; found both")
-        sample = load(data)
-        return plan_for(sample, **with_rates(settings, sample.shape[-1]))
-    if classes is None or image_size is None:
-        raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
-    found = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", image_size.strip())
-    if not found:
-        raise PlanError(f"`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found {image_size!r}")
-    channels, side = map(int, found.groups())
-    try:
-        image = ImageSpec(channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels)
-    except ValidationError as error:
-        raise PlanError(f"`--image-size`: {validation_message(error)}") from error
-    return make_plan(list_of(classes), image, **with_rates(settings, side))
-
-
-def said_of_plan(config: Path | None, preset: str | None, options: Settings) -> tuple[str, Settings]:
-    """The preset and the settings of a plan that were said, in a TOML file or by options, which win."""
-    said = read_toml(config)
-    written_preset = str(said.pop("preset", "best"))
-    if fixed := sorted({"classes", "image", "probe"} & set(said)):
-        raise PlanError(
-            f"{config} should leave {', '.join(fixed)} to `--data`, or to `--classes` and `--image-size`; "
-            "found them there"
-        )
-    return preset or written_preset, merge_settings(said, options)
-
-
-def flows_of(said: Any) -> Any:
-    """A schema from its name or file, or from a table with that as `schema` and what is to be different."""
-    if isinstance(said, str):
-        return schema_of(said)
-    if isinstance(said, dict) and isinstance(said.get("schema"), str):
-        return with_changes(schema_of(said["schema"]), {k: v for k, v in said.items() if k != "schema"})
-    return said
-
-
-def read_toml(path: Path | None) -> Settings:
-    """The settings in a TOML file, if there is one. Raises PlanError where it cannot be read."""
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PlanError(f"{path} should be a readable TOML file; {error}") from error
-
-
-def policy_of(text: str | None) -> tuple[str, ...] | None:
-    """Operations by underscores; `none` for none, None where nothing was said."""
-    if text is None:
-        return None
-    names = () if text == "none" else tuple(text.split("_"))
-    unknown = sorted(set(names) - set(OPERATIONS))
-    if unknown:
-        raise PlanError(f"`augment` should be of {'_'.join(OPERATIONS)}; found {', '.join(unknown)}")
-    return names
-
-
-def network_of(settings: Any) -> NetworkSpec:
-    """A network from its settings. Raises PlanError, naming what should change."""
-    try:
-        return NetworkSpec.model_validate(settings)
-    except ValidationError as error:
-        raise PlanError(f"`network`: {validation_message(error)}") from error
-
-
-def network_settings(text: str) -> dict[str, Any]:
-    """`ConvNet:width=64,depth=2` as settings of a NetworkSpec.
+def network_settings(text: str) -> Settings:
+    """The settings of a NetworkSpec in `ConvNet:width=64,depth=2`.
 
     >>> network_settings("ConvNet:width=64,norm=batch")
     {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
+
+    Raises PlanError if an option has no value.
     """
     name, _, rest = text.partition(":")
-    settings: dict[str, Any] = {"name": name}
+    settings: Settings = {"name": name}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
@@ -199,6 +240,19 @@ def network_settings(text: str) -> dict[str, Any]:
     return settings
 
 
+def network_of(settings: Any) -> NetworkSpec:
+    """A network from its settings. Raises PlanError, naming the field to change."""
+    try:
+        return NetworkSpec.model_validate(settings)
+    except ValidationError as error:
+        raise PlanError(f"`network`: {validation_message(error)}") from error
+
+
 def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
-    """Networks to train. The bare name of the embedding network means just that one, with its width and depth."""
-    return tuple(plain if text == plain.name else network_of(network_settings(text)) for text in texts)
+    """Networks to train, from their texts.
+
+    The bare name of the embedding network `plain` refers to that network, with its width and depth.
+    """
+    return tuple(
+        plain if text == plain.name else network_of(network_settings(text)) for text in texts
+    )

@@ -1,39 +1,56 @@
-"""Schemas that need no file: that of 5G-NIDD.
+"""Built-in schemas: that of 5G-NIDD.
 
-Bounds are wide enough for any capture of the kind: durations in seconds, argus' limits of a counter. Left out as
-leaking are what counts within a capture (the unnamed row number, Seq, Offset, the TCP base numbers) and what
-names the place of the capture (the VLAN numbers). 94 flows x 42 features fill 3,948 of 64 x 64 pixels; images of a
-class are then those of the paper's Table 1, its number of flows divided by 94.
+The bounds are wide enough for any capture of this kind: durations in seconds, and the limits of
+argus, the program that wrote the table, for its counters. Columns that count within a capture (the
+unnamed row number, Seq, Offset, the TCP base numbers) or identify its place (the VLAN numbers) are
+leaking. 94 rows of 42 features fill 3,948 of 64 x 64 pixels; the number of images of a class is
+then that of the paper's Table 1, its number of rows divided by 94.
 
-Reference: S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection dataset generated over
-5G wireless network", 2022.
+Reference: S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection dataset
+generated over 5G wireless network", 2022.
 """
 
 from collabdm.documents.flow_schema import Category, Column, FlowSchema, Number
 
 _CODE_POINTS = (
     *("?", "cs0", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6", "cs7", "ef", "va", "le", "4"),
-    *("af11", "af12", "af13", "af21", "af22", "af23", "af31", "af32", "af33", "af41", "af42", "af43"),
+    *(
+        "af11",
+        "af12",
+        "af13",
+        "af21",
+        "af22",
+        "af23",
+        "af31",
+        "af32",
+        "af33",
+        "af41",
+        "af42",
+        "af43",
+    ),
 )
-
 
 _STATES = (
-    *("REQ", "INT", "CON", "RST", "FIN", "ECO", "ACC", "URP", "ECR", "URH", "URN", "URO", "URF", "NRS", "RSP"),
-    *("TST", "TXD", "PAR", "MAS", "CLO", "NNS", "RTA", "RTS"),
+    *("REQ", "INT", "CON", "RST", "FIN", "ECO", "ACC", "URP", "ECR", "URH", "URN", "URO"),
+    *("URF", "NRS", "RSP", "TST", "TXD", "PAR", "MAS", "CLO", "NNS", "RTA", "RTS"),
 )
 
+_PROTOCOLS = ("tcp", "udp", "icmp", "sctp", "lldp", "arp", "ipv6-icmp", "igmp", "llc", "gre")
 
 LEAKING = ("", "Seq", "Offset", "sVid", "dVid", "SrcTCPBase", "DstTCPBase")
 
+_RARE_ATTACKS = ("ICMPFlood", "SYNFlood", "SYNScan", "TCPConnectScan", "UDPScan")
 
-_COUNT, _BYTES = 1e7, 1e10
+_COUNT, _BYTES = 1e7, 1e10  # upper bounds
 
 
 def _numbers(names: str, high: float, unit: float = 1.0) -> list[Column]:
+    """Columns from 0 to `high`, on a logarithmic scale."""
     return [Number(name=name, low=0.0, high=high, unit=unit) for name in names.split()]
 
 
 def _even(names: str, high: float) -> list[Column]:
+    """Columns from 0 to `high`, on a linear scale."""
     return [Number(name=name, low=0.0, high=high, scale="linear") for name in names.split()]
 
 
@@ -42,7 +59,7 @@ FIVE_G_NIDD = FlowSchema(
         Number(name="", low=0.0, high=1e7),
         *_numbers("Seq", high=1e7),
         *_numbers("Dur RunTime Mean Sum Min Max", high=1e4, unit=1e-4),
-        Category(name="Proto", values=("tcp", "udp", "icmp", "sctp", "lldp", "arp", "ipv6-icmp", "igmp", "llc", "gre")),
+        Category(name="Proto", values=_PROTOCOLS),
         *_even("sTos dTos", 255.0),
         *(Category(name=name, values=_CODE_POINTS) for name in ("sDSb", "dDSb")),
         *_even("sTtl dTtl", 255.0),
@@ -65,7 +82,7 @@ FIVE_G_NIDD = FlowSchema(
     leaking=LEAKING,
     label="Attack Type",
     classes=("Benign", "HTTPFlood", "SlowrateDoS", "UDPFlood", "Anomalous"),
-    merge=tuple((v, "Anomalous") for v in ("ICMPFlood", "SYNFlood", "SYNScan", "TCPConnectScan", "UDPScan")),
+    merge=tuple((label, "Anomalous") for label in _RARE_ATTACKS),
     flows=94,
     side=64,
 )

@@ -1,91 +1,110 @@
-"""A table of flows (CSV, also gzipped, or parquet) as a sequence of chunks, in bounded memory.
+"""A table of flows as a sequence of chunks, in bounded memory: CSV, also gzipped, or parquet.
 
-References: Apache Arrow reads the chunks. RFC 4180 (CSV).
+References: Apache Arrow reads the chunks; RFC 4180 (CSV).
 """
 
 import csv
 import gzip
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collabdm.data.flows.issues import Issue, IssueKind
 from collabdm.errors import DataError
 from collabdm.progress import Progress, Report, Stage
 
-CHUNK_BYTES = 8 * 2**20
-
-
-CHUNK_ROWS = 2**16
-
+CHUNK_BYTES = 8 * 2**20  # of CSV
+CHUNK_ROWS = 2**16  # of parquet
+HEADER_BYTES = 2**20
 
 GZIP = b"\x1f\x8b"
-
-
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-
-
 OTHER_DELIMITERS = ";\t|"
 
-
-MOST_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What was met in a table: rows read, and how often something in it was not as it should be."""
-
-    rows: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def lines(self) -> list[str]:
-        """One sentence for each kind, the most frequent first."""
-        return [f"{what}: {n:,}" for what, n in self.counts.most_common() if n]
+MOST_SHOWN = 5  # names in an error
 
 
 def header(path: Path) -> list[str]:
-    """The names of the columns. Raises DataError where there are none to be read."""
+    """The names of a table's columns. Raises DataError if they cannot be read."""
     if path.suffix == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
+        return list(_open_parquet(path).schema_arrow.names)
+
     try:
         with path.open("rb") as file:
             first = file.read(2)
         if first in UTF_16:
             raise DataError(f"{path} should be UTF-8; found UTF-16: save it as UTF-8")
+
         with gzip.open(path) if first == GZIP else path.open("rb") as file:
-            line = file.readline(2**20).decode("utf-8-sig", errors="replace")
+            line = file.readline(HEADER_BYTES).decode("utf-8-sig", errors="replace")
     except (OSError, EOFError) as error:
-        raise DataError(f"{path} should be a readable table; it cannot be read ({error})") from error
+        raise DataError(f"{path} should be a table; it cannot be read ({error})") from error
+
     if not line.strip():
-        raise DataError(f"{path} should be a table with a line of column names; found an empty file")
+        raise DataError(
+            f"{path} should be a table with a line of column names; found an empty file"
+        )
     return next(csv.reader([line]))
 
 
 def check_columns(path: Path, names: list[str], needed: list[str]) -> None:
-    """Refuse a table without the columns needed, or with one of them twice. Raises DataError."""
+    """Check that a table has all columns that are needed, each once.
+
+    Args:
+        path: The table, named in errors.
+        names: The names of its columns.
+        needed: The names that it should have.
+
+    Raises:
+        DataError: A column is missing or occurs twice, or the delimiter is not a comma.
+    """
     missing = [name for name in needed if name not in names]
-    if missing and len(names) == 1 and any(d in names[0] for d in OTHER_DELIMITERS):
-        raise DataError(f"{path} should have its columns separated by commas; found one column, {names[0]!r:.60}")
+
+    if missing and len(names) == 1 and any(mark in names[0] for mark in OTHER_DELIMITERS):
+        raise DataError(
+            f"{path} should have its columns separated by commas; "
+            f"found one column, {names[0]!r:.60}: save it with commas"
+        )
     if missing:
         raise DataError(
-            f"{path} should have all columns of the schema; {some(missing)} missing; found {some(names)}. "
-            "Rename the columns, or make a schema of this table with `collabdm schema`"
+            f"{path} should have all columns of the schema; {some(missing)} missing; "
+            f"found {some(names)}: "
+            "rename the columns, or make a schema of this table with `collabdm schema`"
         )
-    if twice := [name for name in dict.fromkeys(needed) if names.count(name) > 1]:
-        raise DataError(f"{path} should have every column once; found twice: {some(twice)}")
+
+    if repeated := [name for name in dict.fromkeys(needed) if names.count(name) > 1]:
+        raise DataError(f"{path} should have every column once; found twice: {some(repeated)}")
 
 
 def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     shown = ", ".join(f"`{name}`" for name in names[:MOST_SHOWN])
     return shown if len(names) <= MOST_SHOWN else f"{shown} and {len(names) - MOST_SHOWN} more"
 
 
 def chunks(
-    path: Path, columns: list[str], missing: tuple[str, ...], counts: Counter[str], report: Report
+    path: Path,
+    columns: list[str],
+    missing: tuple[str, ...],
+    counts: Counter[Issue],
+    report: Report,
 ) -> Iterator[Any]:
-    """Arrow record batches of the columns; from CSV they are text. Malformed rows are counted."""
+    """Read columns of a table, chunk by chunk.
+
+    Args:
+        path: The table.
+        columns: The names of the columns.
+        missing: Texts that mean a missing value, in CSV.
+        counts: Receives the number of malformed rows, which are left out.
+        report: Receives an event after each chunk: bytes of CSV, rows of parquet.
+
+    Yields:
+        Arrow record batches; columns of CSV are text.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
     if path.suffix == ".parquet":
         yield from _parquet_chunks(path, columns, report)
     else:
@@ -93,7 +112,7 @@ def chunks(
 
 
 def _parquet_chunks(path: Path, columns: list[str], report: Report) -> Iterator[Any]:
-    file = _parquet(path)
+    file = _open_parquet(path)
     done = 0
     for chunk in file.iter_batches(CHUNK_ROWS, columns=columns):
         yield chunk
@@ -101,7 +120,7 @@ def _parquet_chunks(path: Path, columns: list[str], report: Report) -> Iterator[
         report(Progress(Stage.READING, done, file.metadata.num_rows))
 
 
-def _parquet(path: Path) -> Any:
+def _open_parquet(path: Path) -> Any:
     import pyarrow as pa  # here and below: the command line should start fast
     import pyarrow.parquet as pq
 
@@ -112,31 +131,49 @@ def _parquet(path: Path) -> Any:
 
 
 def _csv_chunks(
-    path: Path, columns: list[str], missing: tuple[str, ...], counts: Counter[str], report: Report
+    path: Path,
+    columns: list[str],
+    missing: tuple[str, ...],
+    counts: Counter[Issue],
+    report: Report,
 ) -> Iterator[Any]:
     import pyarrow as pa
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
+    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
 
     def skip(row: Any) -> str:
-        counts[f"rows left out, with another number of fields than {row.expected_columns}"] += 1
+        counts[Issue(IssueKind.ROW_LENGTH, f"{row.expected_columns}")] += 1
         return "skip"
 
-    convert = ConvertOptions(
+    size = path.stat().st_size
+    try:
+        with pa.OSFile(str(path)) as raw:
+            compressed = raw.read(2) == GZIP
+            raw.seek(0)
+            source = pa.CompressedInputStream(raw, "gzip") if compressed else raw
+
+            for chunk in open_csv(
+                source,
+                ReadOptions(block_size=CHUNK_BYTES),
+                ParseOptions(invalid_row_handler=skip),
+                _as_text(columns, missing),
+            ):
+                yield chunk
+                report(Progress(Stage.READING, min(raw.tell(), size), size))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} should be a whole CSV table in UTF-8; it cannot be read ({error})"
+        ) from error
+
+
+def _as_text(columns: list[str], missing: tuple[str, ...]) -> Any:
+    """Arrow's options to read these columns alone, as text."""
+    import pyarrow as pa
+    from pyarrow.csv import ConvertOptions
+
+    return ConvertOptions(
         column_types=dict.fromkeys(columns, pa.string()),
         include_columns=columns,
         null_values=list(missing),
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
     )
-    size = path.stat().st_size
-    try:
-        with pa.OSFile(str(path)) as raw:
-            packed = raw.read(2) == GZIP
-            raw.seek(0)
-            source = pa.CompressedInputStream(raw, "gzip") if packed else raw
-            parse = ParseOptions(invalid_row_handler=skip)
-            for chunk in open_csv(source, ReadOptions(block_size=CHUNK_BYTES), parse, convert):
-                yield chunk
-                report(Progress(Stage.READING, min(raw.tell(), size), size))
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} should be a whole CSV table in UTF-8; it cannot be read ({error})") from error

@@ -1,14 +1,11 @@
-"""Draft a schema from a sample table: a beginning, for a person to read and mend before it is agreed on.
+"""Draft a schema from a sample table, for a person to review before sites agree on it.
 
-    number      at least 99 in 100 present values are numbers;  bounds: the next power of ten beyond the largest
-                magnitude found (so that no site's extremes are told), 0 below where nothing is negative
-    category    other columns of at most 64 values;  more values than that: left out
-    leaking     numbers that never fall from row to row, and names that say what counts within a capture
-
-Reference: none.
+number      at least 99 in 100 present values are numbers; bounds: the next power of ten above
+            the largest magnitude, so no site's extremes are revealed, and its negative or 0
+category    any other column of at most 64 values; one with more values is left out
+leaking     numbers that never fall from row to row, and names of things that count in a capture
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -20,34 +17,27 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from collabdm.data.flows.built_in import SCHEMAS
 from collabdm.data.flows.chunks import chunks, header, some
+from collabdm.data.flows.schemas import first_fault
 from collabdm.documents.flow_schema import Category, Column, FlowSchema, Number
-from collabdm.errors import DataError, PlanError
+from collabdm.errors import DataError
 from collabdm.progress import silent
 
 LABELS = ("attack type", "attack_cat", "class", "label", "target", "category")
-
-
-MOST_VALUES = 64
-
-
-MOST_ROWS = 200_000
-
-
-NUMBERS_FROM = 0.99
-
-
+MISSING: tuple[str, ...] = FlowSchema.model_fields["missing"].default
 COUNTING = re.compile(
-    r"^$|^(id|seq|offset|row|index|time|timestamp|date)$|base$|tcpb$|stream|teid|_raw$|time_relative|unnamed",
+    r"^$|^(id|seq|offset|row|index|time|timestamp|date)$|base$|tcpb$|stream|teid|_raw$"
+    r"|time_relative|unnamed",
     re.IGNORECASE,
 )
 
-
 DRAFT_SIDE = 32
-
-
-MISSING = ("", "NaN", "nan", "NA", "null")
+MOST_ROWS = 200_000  # of the sample
+MOST_VALUES = 64  # of a category
+NUMBERS_FROM = 0.99  # the share of numbers in a numeric column
+SMALL_QUANTILE = 0.05  # of the magnitudes: the order of size that a logarithm should resolve
+LOG_RANGE = 100  # bound / unit from which a scale is logarithmic
+LEAST_STEPS = 8  # of a column that is said to count
 
 
 @dataclass(frozen=True)
@@ -58,110 +48,122 @@ class Draft:
     left_out: tuple[str, ...]
 
 
-def schema_of(text: str) -> FlowSchema:
-    """A schema by its name, from its JSON file, or from a plan that carries one. Raises PlanError."""
-    if text in SCHEMAS:
-        return SCHEMAS[text]
-    try:
-        document = json.loads(Path(text).read_bytes())
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"`flows` should be one of {', '.join(SCHEMAS)}, or a schema's JSON file; found {text!r} ({error})"
-        ) from error
-    in_plan = isinstance(document, dict) and document.get("format") == "collabdm/plan"
-    return parse_schema(text, document.get("flows") if in_plan else document)
+def draft(
+    path: Path,
+    label: str | None = None,
+    side: int = DRAFT_SIDE,
+    leave_out: Sequence[str] = (),
+) -> Draft:
+    """Draft a schema for tables like a sample.
 
+    An image contains as many rows as fit, each on lines of its own.
 
-def parse_schema(where: str, document: Any) -> FlowSchema:
-    """A schema from what its JSON says. Raises PlanError."""
-    try:
-        return FlowSchema.model_validate_json(json.dumps(document), strict=True)
-    except ValidationError as error:
-        raise PlanError(f"{where} should be a schema of flows; {_first(error)}") from error
+    Args:
+        path: The sample table.
+        label: The label column; by default the first with a usual name.
+        side: The side of the images.
+        leave_out: Columns that are not used.
 
-
-def with_changes(schema: FlowSchema, changes: dict[str, Any], keep_leaking: bool = False) -> FlowSchema:
-    """A schema with other fields; with the leaking columns if asked, and then no more flows than fit.
-
-    Raises PlanError, naming what should change.
-    """
-    try:
-        changed = FlowSchema.model_validate(schema.model_dump() | changes)
-    except ValidationError as error:
-        raise PlanError(f"schema: {_first(error)}") from error
-    return changed.with_leaking() if keep_leaking else changed
-
-
-def draft(path: Path, label: str | None = None, side: int = DRAFT_SIDE, leave_out: Sequence[str] = ()) -> Draft:
-    """A schema for tables like a sample: as many rows an image as fit, every row on lines of its own.
-
-    Raises DataError where the sample has no column of labels.
+    Raises:
+        DataError: The sample has no label column or no rows, or no valid schema describes it.
     """
     names = header(path)
     label = _label_of(path, names, label)
-    kept = [name for name in dict.fromkeys(names) if name != label and name not in leave_out]
-    sample = _sample(path, [*kept, label])
-    columns = {name: _column(name, sample[name]) for name in kept}
-    features = tuple(column for column in columns.values() if column is not None)
-    classes = tuple(sorted({str(value).strip() for value in sample[label] if value is not None} - {""}))
-    counting = tuple(c.name for c in features if COUNTING.search(c.name) or _never_falls(sample[c.name]))
+    used = [name for name in dict.fromkeys(names) if name != label and name not in leave_out]
+    sample = _sample(path, [*used, label])
+
+    drafted = {name: _column(name, sample[name]) for name in used}
+    columns = tuple(column for column in drafted.values() if column is not None)
+    unused = (name for name, column in drafted.items() if column is None)
     try:
-        lines = math.ceil(max(1, len(features) - len(counting)) / side)
-        schema = FlowSchema(
-            columns=features, leaking=counting, label=label, classes=classes, side=side,
-            flows=max(1, side // lines), layout="rows", missing=MISSING,
-        )  # fmt: skip
+        return Draft(_schema(columns, sample, label, side), (*leave_out, *unused))
     except ValidationError as error:
-        raise DataError(f"{path} cannot be described by a schema yet: {_first(error)}") from error
-    return Draft(schema, (*leave_out, *(name for name, column in columns.items() if column is None)))
+        raise DataError(
+            f"{path} should be described by a schema; {first_fault(error)}: choose other columns"
+        ) from error
 
 
-def _first(error: ValidationError) -> str:
-    item = error.errors()[0]
-    return f"{'.'.join(map(str, item['loc']))} {item['msg']}".strip()
+def _schema(
+    columns: tuple[Column, ...], sample: dict[str, list[Any]], label: str, side: int
+) -> FlowSchema:
+    """The schema of these columns and of the classes in the sample. Raises ValidationError."""
+    leaking = tuple(c.name for c in columns if _counts(c.name, sample[c.name]))
+    classes = sorted({str(value).strip() for value in sample[label] if value is not None} - {""})
+
+    lines = math.ceil(max(1, len(columns) - len(leaking)) / side)
+    return FlowSchema(
+        columns=columns,
+        leaking=leaking,
+        label=label,
+        classes=tuple(classes),
+        side=side,
+        flows=max(1, side // lines),
+        layout="rows",
+    )
 
 
 def _label_of(path: Path, names: list[str], label: str | None) -> str:
-    if label is not None and label not in names:
-        raise DataError(f"{path} should have the label's column `{label}`; found {some(names)}")
-    found = label or next((name for known in LABELS for name in names if name.lower() == known), None)
-    if found is None:
-        raise DataError(f"{path} should have a column of labels ({', '.join(LABELS)}); found {some(names)}: name it")
-    return found
+    if label is not None:
+        if label not in names:
+            raise DataError(f"{path} should have the label's column `{label}`; found {some(names)}")
+        return label
+
+    usual = (name for known in LABELS for name in names if name.lower() == known)
+    if (first := next(usual, None)) is not None:
+        return first
+
+    raise DataError(
+        f"{path} should have a column of labels ({', '.join(LABELS)}); found {some(names)}: name it"
+    )
 
 
 def _sample(path: Path, columns: list[str]) -> dict[str, list[Any]]:
+    """The first rows, by column. Raises DataError if there are none."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
+
     for chunk in chunks(path, columns, MISSING, Counter(), silent):
         for name in columns:
             values[name] += chunk.column(name).to_pylist()
         if len(values[columns[0]]) >= MOST_ROWS:
             break
+
     if not values[columns[-1]]:
-        raise DataError(f"{path} should have rows; found column names alone")
+        raise DataError(f"{path} should have rows; found only column names")
     return values
 
 
 def _column(name: str, values: list[Any]) -> Column | None:
-    present = [value.strip() if isinstance(value, str) else value for value in values if value is not None]
-    numbers = np.array([_number(value) for value in present], dtype=np.float64)
+    """A numeric column or a category; None if it has too many values, or none."""
+    present = [v.strip() if isinstance(v, str) else v for v in values if v is not None]
+
+    numbers = _as_numbers(present)
     finite = numbers[np.isfinite(numbers)]
     if len(present) and len(finite) >= NUMBERS_FROM * len(present):
         return _bounded(name, finite)
+
     texts = sorted({str(value) for value in present} - {""})
     return Category(name=name, values=tuple(texts)) if 0 < len(texts) <= MOST_VALUES else None
 
 
 def _bounded(name: str, values: np.ndarray) -> Number:
-    most = float(np.abs(values).max())
-    bound = 10.0 ** math.ceil(math.log10(most)) if most > 0 else 1.0
-    small = values[values != 0]
-    unit = 10.0 ** math.floor(math.log10(float(np.quantile(np.abs(small), 0.05)))) if len(small) else 1.0
-    wide = bound > 100 * unit
-    return Number(
-        name=name, low=-bound if (values < 0).any() else 0.0, high=bound,
-        scale="log" if wide else "linear", unit=unit if wide else 1.0,
-    )  # fmt: skip
+    """A numeric column with bounds and unit at powers of ten."""
+    sizes = np.abs(values)
+    largest = float(sizes.max())
+    bound = 10.0 ** math.ceil(math.log10(largest)) if largest > 0 else 1.0
+    low = -bound if (values < 0).any() else 0.0
+
+    present = sizes[sizes > 0]
+    small = float(np.quantile(present, SMALL_QUANTILE)) if len(present) else 1.0
+    unit = 10.0 ** math.floor(math.log10(small))
+
+    if bound > LOG_RANGE * unit:
+        return Number(name=name, low=low, high=bound, scale="log", unit=unit)
+    return Number(name=name, low=low, high=bound, scale="linear")
+
+
+def _as_numbers(values: list[Any]) -> np.ndarray:
+    """Values as floats; NaN for those that are no numbers."""
+    return np.array([_number(value) for value in values], dtype=np.float64)
 
 
 def _number(value: object) -> float:
@@ -171,8 +173,13 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _never_falls(values: list[Any]) -> bool:
-    """Whether a column only counts up: a row number, a time."""
-    numbers = np.array([_number(value) for value in values], dtype=np.float64)
+def _counts(name: str, values: list[Any]) -> bool:
+    """Whether a column only counts up, by its name or its values: a row number, a time."""
+    if COUNTING.search(name):
+        return True
+
+    numbers = _as_numbers(values)
     steps = np.diff(numbers[np.isfinite(numbers)])
-    return len(steps) >= 8 and bool((steps >= 0).all()) and float((steps > 0).mean()) > 0.5
+    if len(steps) < LEAST_STEPS:
+        return False
+    return bool((steps >= 0).all()) and float((steps > 0).mean()) > 0.5

@@ -1,14 +1,11 @@
-"""Tables of network flows as images of traffic: what sites agree on, how a table is read, what a network sees.
-
-    rows of a table  ->  pixels (`schema`, `tables`)  ->  windows of rows, images of a class (`windows`)
-
-Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5.
-"""
+"""Load a table of flows as an ImageSet, and report what was left out."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import Part, windows
@@ -22,35 +19,48 @@ def load_flows(
     schema: FlowSchema,
     part: Part = "train",
     reading: Reading = Reading(),
-    told: Callable[[str], None] = lambda line: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> ImageSet:
-    """The images of one part of a table; `told` gets a sentence for whatever was not as it should be.
+    """The labelled images of one part of a table.
 
-    Raises DataError where the table is not one of the schema, or gives no image.
+    Args:
+        path: The table: CSV, also gzipped, or parquet.
+        schema: The schema that the table follows.
+        part: Training, test, or all rows without a split.
+        reading: Which rows to read, and whether they need labels.
+        note: Receives a sentence for each issue of the table and for everything left out.
+
+    Raises:
+        DataError: The table does not follow the schema, or yields no image.
     """
     flows, tally = read_flows(path, schema, reading)
-    found = windows(flows, schema, part)
-    held = found.labelled(schema.classes)
-    if not len(held):
+    grouped = windows(flows, schema, part)
+    data = grouped.labelled(schema.classes)
+
+    if not len(data):
         raise DataError(
-            f"{path} should give an image of {schema.flows} rows for {part}; found {len(flows):,} rows that give none: "
+            f"{path} should yield an image of {schema.flows} rows for {part}; "
+            f"found {len(flows):,} rows that yield none: "
             "take more rows, fewer `flows`, or another `split`"
         )
-    for line in [*tally.lines(), *_notes(held, torch.bincount(flows.labels + 1, minlength=len(schema.classes) + 1))]:
-        told(line)
-    told(
-        f"{len(held):,} images for {part} of {len(flows):,} rows; rows that fill none: {found.left:,}; "
-        f"left out beside the test: {found.beside:,}"
+
+    rows = torch.bincount(flows.labels + 1, minlength=len(schema.classes) + 1)[1:]
+    for line in (*tally.lines(), *_absent_classes(data, rows)):
+        note(line)
+
+    note(
+        f"{len(data):,} images for {part} of {len(flows):,} rows; rows left over: "
+        f"{grouped.leftover:,}; left out next to the test: {grouped.adjacent:,}"
     )
-    if found.mixed:
-        told(f"images with rows of several classes, labelled by the majority: {found.mixed:,}")
-    return held
+    if grouped.mixed:
+        note(f"images with rows of several classes, labelled by the majority: {grouped.mixed:,}")
+    return data
 
 
-def _notes(held: ImageSet, rows: torch.Tensor) -> list[str]:
-    """A sentence for each class that gives no image."""
+def _absent_classes(data: ImageSet, rows: Int64[Tensor, " classes"]) -> list[str]:
+    """A sentence for each class without an image, with its number of rows in the table."""
     return [
-        f"no image of class `{name}`: {int(n):,} rows in the whole table"
-        for name, n, images in zip(held.classes, rows[1:], held.counts(), strict=True)
+        f"no image of class `{name}`: {int(count):,} rows in the whole table"
+        for name, count, images in zip(data.classes, rows, data.counts(), strict=True)
         if images == 0
     ]

@@ -1,9 +1,7 @@
-"""Read tables of flows, each row reduced to its pixels.
+"""Read tables of flows: each row becomes the pixels of its features.
 
-What is wrong in a table is either refused, with what to do, or counted and told (`Tally`), never dropped in
-silence. Memory: one chunk of text, and for each row as many bytes as it has features, and 16 more.
-
-Reference: none.
+A fault in a table is either refused, with the remedy, or counted and reported (`issues`). Memory:
+one chunk of text, and for each row one byte per feature and 16 more.
 """
 
 from collections import Counter
@@ -14,166 +12,219 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int32, Int64, UInt8
 
-from collabdm.data.flows.chunks import MOST_SHOWN, Tally, check_columns, chunks, header, some
+from collabdm.data.flows.chunks import MOST_SHOWN, check_columns, chunks, header, some
+from collabdm.data.flows.issues import Issue, IssueKind, Tally
 from collabdm.data.flows.windows import UNKNOWN, Flows
 from collabdm.documents.flow_schema import Column, FlowSchema, Number
 from collabdm.errors import DataError
 from collabdm.progress import Report, silent
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
+NOT_LISTED, ABSENT = -1, -2  # in place of a position among texts
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table is read: only rows whose `where` column has that text; labels needed or not; who watches."""
+    """How to read a table.
 
-    where: tuple[str, str] | None = None
+    `rows` is a (column, value): only rows with that value are read. `labelled`: every row should
+    have a label. `report` receives progress events.
+    """
+
+    rows: tuple[str, str] | None = None
     labelled: bool = True
     report: Report = silent
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one chunk: pixels, class numbers, and when they were."""
+    """The rows of one chunk: pixels, class numbers, and values of the time column."""
 
-    levels: np.ndarray
-    labels: np.ndarray
+    levels: UInt8[np.ndarray, "n features"]
+    labels: Int64[np.ndarray, " n"]
     times: np.ndarray
 
 
 def read_flows(path: Path, schema: FlowSchema, reading: Reading = Reading()) -> tuple[Flows, Tally]:
-    """All rows of a table, in order of time. Raises DataError where it is not one that the schema describes."""
-    counts: Counter[str] = Counter()
-    parts = list(_parts(path, schema, reading, counts))
+    """Read the rows of a table.
+
+    Args:
+        path: The table: CSV, also gzipped, or parquet.
+        schema: The columns, their maps to pixels, and the label.
+        reading: Which rows to read, and whether they need labels.
+
+    Returns:
+        The rows in order of time, and the issues of the table.
+
+    Raises:
+        DataError: The table cannot be read, lacks columns or rows, most values of a numeric column
+            are text, or a label that is needed is no class of the schema.
+    """
+    counts: Counter[Issue] = Counter()
+    parts = list(_read_chunks(path, schema, reading, counts))
+
     rows = sum(len(part.labels) for part in parts)
-    if not rows:
-        other = f", of {reading.where[0]} {reading.where[1]}" if reading.where else ""
-        raise DataError(
-            f"{path} should have rows{other}; found none" + "".join(f"; {x}" for x in Tally(0, counts).lines())
-        )
+    _check_rows(path, counts, rows, reading)
     _check_numbers(path, counts, rows)
-    _check_labels(path, counts, schema, reading.labelled)
+    if reading.labelled:
+        _check_labels(path, counts, schema)
+
     levels = torch.from_numpy(np.concatenate([part.levels for part in parts]))
     labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
     if schema.time is not None:
-        order = torch.from_numpy(np.argsort(np.concatenate([part.times for part in parts]), kind="stable"))
+        times = np.concatenate([part.times for part in parts])
+        order = torch.from_numpy(np.argsort(times, kind="stable"))
         levels, labels = levels[order], labels[order]
+
     return Flows(levels, labels), Tally(rows, counts)
 
 
-def _parts(path: Path, schema: FlowSchema, reading: Reading, counts: Counter[str]) -> Iterator[_Rows]:
+def _read_chunks(
+    path: Path, schema: FlowSchema, reading: Reading, counts: Counter[Issue]
+) -> Iterator[_Rows]:
     names = header(path)
+    labelled = reading.labelled or schema.label in names
+
     needed = [column.name for column in schema.features]
     needed += [schema.time] if schema.time is not None else []
-    needed += [reading.where[0]] if reading.where else []
-    needed += [schema.label] if reading.labelled or schema.label in names else []
+    needed += [reading.rows[0]] if reading.rows else []
+    needed += [schema.label] if labelled else []
+    needed = list(dict.fromkeys(needed))
     check_columns(path, names, needed)
-    for chunk in chunks(path, list(dict.fromkeys(needed)), schema.missing, counts, reading.report):
-        kept = _of_place(chunk, reading.where, counts)
-        cells = {name: _cells(kept, name, schema) for name in dict.fromkeys(needed)}
-        unlabelled = np.full(kept.num_rows, UNKNOWN, dtype=np.int64)
+
+    for chunk in chunks(path, needed, schema.missing, counts, reading.report):
+        selected = _select(chunk, reading.rows, counts)
+        cells = {name: _clean(selected.column(name), schema.missing) for name in needed}
+        unlabelled = np.full(selected.num_rows, UNKNOWN, dtype=np.int64)
+
+        pixels = [_levels(column, cells[column.name], counts) for column in schema.features]
         yield _Rows(
-            np.stack([_levels(column, cells[column.name], counts) for column in schema.features], axis=1),
-            _labels(cells[schema.label], schema, counts) if schema.label in cells else unlabelled,
-            unlabelled if schema.time is None else _numbers(cells[schema.time], schema.time, counts),
+            np.stack(pixels, axis=1),
+            _labels(cells[schema.label], schema, counts) if labelled else unlabelled,
+            unlabelled
+            if schema.time is None
+            else _numbers(cells[schema.time], schema.time, counts),
         )
 
 
-def _of_place(chunk: Any, where: tuple[str, str] | None, counts: Counter[str]) -> Any:
-    """The rows whose `where` column has the text asked for."""
-    if where is None:
+def _select(chunk: Any, rows: tuple[str, str] | None, counts: Counter[Issue]) -> Any:
+    """The rows with a given value in a given column."""
+    if rows is None:
         return chunk
+
     import pyarrow as pa  # here and below: the command line should start fast
     import pyarrow.compute as pc
 
-    text = pc.utf8_trim_whitespace(chunk.column(where[0]).cast(pa.string()))
-    kept = chunk.filter(pc.fill_null(pc.equal(text, where[1]), False))
-    counts[f"{LEFT_TO_OTHERS}, with another {where[0]} than {where[1]}"] += chunk.num_rows - kept.num_rows
-    return kept
+    column, value = rows
+    text = pc.utf8_trim_whitespace(chunk.column(column).cast(pa.string()))
+    selected = chunk.filter(pc.fill_null(pc.equal(text, value), False))
+
+    others = Issue(IssueKind.OTHER_ROWS, f"`{column}` is not {value}")
+    counts[others] += chunk.num_rows - selected.num_rows
+    return selected
 
 
-def _cells(chunk: Any, name: str, schema: FlowSchema) -> Any:
-    """A column as text without spaces around it, or as the numbers that it holds."""
+def _clean(column: Any, missing: tuple[str, ...]) -> Any:
+    """A column of numbers as it is; any other as text without surrounding spaces, or null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = chunk.column(name)
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
         return column
+
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    return pc.if_else(pc.is_in(text, pa.array(schema.missing, pa.string())), None, text)
+    return pc.if_else(pc.is_in(text, pa.array(missing, pa.string())), None, text)
 
 
-def _levels(column: Column, cells: Any, counts: Counter[str]) -> np.ndarray:
-    """Pixels of a column."""
+def _levels(column: Column, cells: Any, counts: Counter[Issue]) -> UInt8[np.ndarray, " n"]:
+    """The pixels of a column."""
+    name = f"`{column.name}`"
+
     if isinstance(column, Number):
         numbers = _numbers(cells, column.name, counts)
         outside = (numbers < column.low) | (numbers > column.high)
-        counts[f"values of `{column.name}` outside {column.low:g} .. {column.high:g}, clipped"] += int(outside.sum())
+        limits = f"{name} outside {column.low:g} .. {column.high:g}"
+        counts[Issue(IssueKind.OUTSIDE, limits)] += int(outside.sum())
         return column.levels(numbers)
-    places = _places(cells, column.values)
-    counts[f"values of `{column.name}` that the schema does not list, taken as other"] += int((places == -1).sum())
-    return column.levels(places)
+
+    positions = _positions(cells, column.values)
+    counts[Issue(IssueKind.UNLISTED, name)] += int((positions == NOT_LISTED).sum())
+    return column.levels(positions)
 
 
-def _places(cells: Any, known: tuple[str, ...]) -> np.ndarray:
-    """Positions among the known texts; -1 for another, -2 for none."""
+def _positions(cells: Any, values: tuple[str, ...]) -> Int32[np.ndarray, " n"]:
+    """Positions among texts; -1 for any other text, -2 for a missing value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     text = cells.cast(pa.string())
-    found = np.asarray(pc.fill_null(pc.index_in(text, pa.array(known, pa.string())), -1))
-    return np.where(np.asarray(text.is_null()), -2, found).astype(np.int32)
+    positions = pc.fill_null(pc.index_in(text, pa.array(values, pa.string())), NOT_LISTED)
+    return np.where(np.asarray(text.is_null()), ABSENT, np.asarray(positions)).astype(np.int32)
 
 
-def _numbers(cells: Any, name: str, counts: Counter[str]) -> np.ndarray:
-    """A column as numbers, NaN for what is missing or is not one."""
+def _numbers(cells: Any, name: str, counts: Counter[Issue]) -> Float64[np.ndarray, " n"]:
+    """A column as numbers; NaN for missing values and for text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
         numbers = cells.cast(pa.float64(), safe=False)
     except pa.ArrowInvalid:
-        good = pc.match_substring_regex(cells, NUMBER)
-        counts[f"values of `{name}` {NOT_NUMBERS}"] += int(pc.sum(pc.invert(good)).as_py())
-        numbers = pc.if_else(good, cells, None).cast(pa.float64())
+        is_number = pc.match_substring_regex(cells, NUMBER)
+        texts = int(pc.sum(pc.invert(is_number)).as_py())
+        counts[Issue(IssueKind.NOT_NUMBERS, f"`{name}`")] += texts
+        numbers = pc.if_else(is_number, cells, None).cast(pa.float64())
+
     return np.array(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _labels(cells: Any, schema: FlowSchema, counts: Counter[str]) -> np.ndarray:
-    """Class numbers; -1 where there is no label, or one that the schema does not know."""
+def _labels(cells: Any, schema: FlowSchema, counts: Counter[Issue]) -> Int64[np.ndarray, " n"]:
+    """Class numbers; -1 for a missing label, or one that is no class of the schema."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    places = _places(cells, tuple(schema.class_numbers))
-    for value in pc.value_counts(cells.cast(pa.string()).filter(pa.array(places == -1))).to_pylist():
-        counts[f"rows {NO_CLASS} {value['values']!r}"] += value["counts"]
-    counts["rows without a label"] += int((places == -2).sum())
-    numbers = np.array([*schema.class_numbers.values(), UNKNOWN, UNKNOWN], dtype=np.int64)  # -1 and -2 point to the end
-    return numbers[places]
+    positions = _positions(cells, tuple(schema.class_numbers))
+    unknown = cells.cast(pa.string()).filter(pa.array(positions == NOT_LISTED))
+    for label in pc.value_counts(unknown).to_pylist():
+        counts[Issue(IssueKind.UNKNOWN_LABEL, f"{label['values']!r}")] += label["counts"]
+    counts[Issue(IssueKind.NO_LABEL)] += int((positions == ABSENT).sum())
+
+    numbers = [*schema.class_numbers.values(), UNKNOWN, UNKNOWN]  # -1 and -2 count from the end
+    return np.array(numbers, dtype=np.int64)[positions]
 
 
-NOT_NUMBERS = "that are not numbers, taken as missing"
+def _check_rows(path: Path, counts: Counter[Issue], rows: int, reading: Reading) -> None:
+    """Check that there are rows. Raises DataError with the issues that explain their absence."""
+    if rows:
+        return
+
+    selected = f" with {reading.rows[0]} {reading.rows[1]}" if reading.rows else ""
+    issues = "".join(f"; {line}" for line in Tally(0, counts).lines())
+    raise DataError(f"{path} should have rows{selected}; found none{issues}")
 
 
-LEFT_TO_OTHERS = "rows left to others"
+def _check_numbers(path: Path, counts: Counter[Issue], rows: int) -> None:
+    """Check that numeric columns contain mostly numbers. Raises DataError."""
+    for issue, count in counts.items():
+        if issue.kind is IssueKind.NOT_NUMBERS and 2 * count > rows:
+            raise DataError(
+                f"{path} should contain numbers where the schema has a numeric column; "
+                f"found {count:,} {issue}: correct the table or the schema"
+            )
 
 
-NO_CLASS = "with a label that is no class of the schema,"
-
-
-def _check_numbers(path: Path, counts: Counter[str], rows: int) -> None:
-    """Refuse a table most of whose values in a numeric column are text."""
-    for what, n in counts.items():
-        if NOT_NUMBERS in what and 2 * n > rows:
-            raise DataError(f"{path} should hold numbers where the schema says so; found {n:,} {what}")
-
-
-def _check_labels(path: Path, counts: Counter[str], schema: FlowSchema, labelled: bool) -> None:
-    unknown = [f"{n:,} {what}" for what, n in counts.most_common() if what.startswith(f"rows {NO_CLASS}")]
-    if labelled and unknown:
+def _check_labels(path: Path, counts: Counter[Issue], schema: FlowSchema) -> None:
+    """Check that all labels are classes of the schema. Raises DataError."""
+    unknown = [
+        f"{count:,} {issue}"
+        for issue, count in counts.most_common()
+        if issue.kind is IssueKind.UNKNOWN_LABEL
+    ]
+    if unknown:
         raise DataError(
             f"{path}: labels in `{schema.label}` should be of {some(list(schema.class_numbers))}; "
-            f"found {'; '.join(unknown[:MOST_SHOWN])}. Add them to `classes` or `merge` of the schema"
+            f"found {'; '.join(unknown[:MOST_SHOWN])}: "
+            "add them to `classes` or `merge` of the schema"
         )

@@ -1,11 +1,14 @@
-"""Rows of pixels grouped to images: by class, as the paper does, or as they come, which is what a live classifier sees.
+"""Group rows of pixels into images: by class, as in the paper, or in order, as they arrive.
 
-    part(r)     of row r, in order of time: window w = floor(r / flows), block b = floor(w / block);
-                test if b mod held_out = held_out - 1; left out if w is beside such a block; else training
-    class       the rows of a class in one part, in order, `flows` at a time; what does not fill an image is left
-    stream      the rows of window w; its class is that of most of its rows (the first of equals)
+    split       of row r, in order of time: window w = floor(r / flows), block b = floor(w / block);
+                test if b mod held_out = held_out - 1; left out if w is adjacent to a test block;
+                otherwise training
+    class       the rows of a class in one part, in order, `flows` at a time; an incomplete image is
+                left over
+    stream      the rows of window w; its class is that of most of its rows (ties: the first class)
 
-Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (grouping by class).
+Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (grouping
+by class).
 """
 
 from dataclasses import dataclass
@@ -20,15 +23,16 @@ from collabdm.documents.flow_schema import FlowSchema
 from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
 
-UNKNOWN = -1  # the label of a row that has none
-
+UNKNOWN = -1  # the label of a row without one
 
 Part = Literal["train", "test", "all"]
+
+_TRAIN, _TEST, _ADJACENT = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Flows:
-    """Rows as pixels, in order of time, and the class of each (-1 where it is not known)."""
+    """Rows as pixels, in order of time, and the class of each (-1 if it is unknown)."""
 
     levels: UInt8[Tensor, "n features"]
     labels: Int64[Tensor, " n"]
@@ -39,85 +43,118 @@ class Flows:
 
 @dataclass(frozen=True)
 class Windows:
-    """Images of rows. `labels` are -1 where no row of an image has one; `first` is the first row of each image.
+    """Images of rows.
 
-    `mixed` images have rows of several classes; `left` rows did not fill an image; `beside` rows lie beside the test.
+    `labels` are -1 if no row of an image has a label; `first` is the first row of each image.
+    `mixed` counts images with rows of several classes, `leftover` rows that did not fill an image,
+    `adjacent` rows left out because they are next to the test.
     """
 
     images: UInt8[Tensor, "n 1 side side"]
     labels: Int64[Tensor, " n"]
     first: Int64[Tensor, " n"]
     mixed: int
-    left: int
-    beside: int
+    leftover: int
+    adjacent: int
 
     def labelled(self, classes: tuple[str, ...]) -> ImageSet:
-        """The images whose class is known."""
+        """The images with a known class."""
         known = self.labels != UNKNOWN
         return ImageSet(self.images[known], self.labels[known], classes)
 
 
 def windows(flows: Flows, schema: FlowSchema, part: Part = "all", seed: int = 0) -> Windows:
-    """The images of one part of a table; `seed` draws the random split."""
+    """The images of one part of a table.
+
+    Args:
+        flows: The rows of the table.
+        schema: The grouping, the layout and the split.
+        part: Training, test, or all rows without a split.
+        seed: The seed of a random split.
+    """
     split = "none" if part == "all" else schema.split
-    rows, beside = torch.arange(len(flows)), 0
+    rows, adjacent = torch.arange(len(flows)), 0
+
     if split == "time":
-        parts = _parts(rows, schema)
-        rows, beside = rows[parts == (part == "test")], int((parts == 2).sum())
+        parts = _split_by_time(rows, schema)
+        rows = rows[parts == (_TEST if part == "test" else _TRAIN)]
+        adjacent = int((parts == _ADJACENT).sum())
+
     groups = _GROUPINGS[schema.grouping](rows, flows, schema)
-    left = len(rows) - groups.numel()
+    leftover = len(rows) - groups.numel()
+
     if split == "random":
-        order = Stream.of(seed, Purpose.DATA).permutation(len(groups))
-        test = order[: len(groups) // schema.held_out]
-        keep = torch.full((len(groups),), part == "train")
-        keep[test] = part == "test"
-        groups = groups[keep]
+        groups = groups[_draw(len(groups), part, schema.held_out, seed)]
+
     labels, mixed = _majority(flows.labels[groups], len(schema.classes))
-    first = groups[:, 0] if len(groups) else torch.empty(0, dtype=torch.int64)
-    return Windows(lay_out(flows.levels[groups], schema), labels, first, mixed, left, beside)
+    images = lay_out(flows.levels[groups], schema)
+    return Windows(images, labels, groups[:, 0], mixed, leftover, adjacent)
 
 
-def lay_out(levels: UInt8[Tensor, "n flows features"], schema: FlowSchema) -> UInt8[Tensor, "n 1 side side"]:
-    """Pixels of rows in their places in the images (see FlowSchema.layout)."""
+def lay_out(
+    levels: UInt8[Tensor, "n flows features"], schema: FlowSchema
+) -> UInt8[Tensor, "n 1 side side"]:
+    """Place the pixels of rows in images, as `FlowSchema.layout` requires."""
     n, flows, features = levels.shape
+    side = schema.side
+
     if schema.layout == "rows":
-        tall = F.pad(levels, (0, schema.lines * schema.side - features))
-        tall = tall.view(n, flows, schema.lines * schema.side)
-        times = schema.side // (flows * schema.lines)
-        levels = tall.repeat_interleave(times, dim=1)
-    flat = levels.reshape(n, levels.shape[1] * levels.shape[2])
-    return F.pad(flat, (0, schema.side**2 - flat.shape[1])).view(n, 1, schema.side, schema.side)
+        width = schema.lines * side
+        lines = F.pad(levels, (0, width - features)).view(n, flows, width)
+        levels = lines.repeat_interleave(side // (flows * schema.lines), dim=1)
+
+    pixels = levels.reshape(n, levels.shape[1] * levels.shape[2])
+    return F.pad(pixels, (0, side**2 - pixels.shape[1])).view(n, 1, side, side)
 
 
-def _parts(rows: Int64[Tensor, " n"], schema: FlowSchema) -> Int64[Tensor, " n"]:
-    """0 for training, 1 for the test, 2 for a row beside the test."""
+def _split_by_time(rows: Int64[Tensor, " n"], schema: FlowSchema) -> Int64[Tensor, " n"]:
+    """0 for a training row, 1 for a test row, 2 for a row adjacent to the test."""
     window = rows // schema.flows
+    before, after = (window - 1) // schema.block, (window + 1) // schema.block
+
     test = _is_test(window // schema.block, schema)
-    beside = _is_test((window - 1) // schema.block, schema) | _is_test((window + 1) // schema.block, schema)
-    return torch.where(test, 1, torch.where(beside, 2, 0))
+    adjacent = _is_test(before, schema) | _is_test(after, schema)
+    return torch.where(test, _TEST, torch.where(adjacent, _ADJACENT, _TRAIN))
 
 
 def _is_test(block: Int64[Tensor, " n"], schema: FlowSchema) -> Bool[Tensor, " n"]:
     return (block >= 0) & (block % schema.held_out == schema.held_out - 1)
 
 
-def _by_class(rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema) -> Int64[Tensor, "n flows"]:
-    groups = []
-    for y in range(len(schema.classes)):
-        own = rows[flows.labels[rows] == y]
-        groups.append(own[: len(own) // schema.flows * schema.flows].view(-1, schema.flows))
-    return torch.cat(groups)
+def _draw(count: int, part: Part, held_out: int, seed: int) -> Bool[Tensor, " n"]:
+    """Whether each image belongs to a part of the random split."""
+    order = Stream.of(seed, Purpose.DATA).permutation(count)
+    test = torch.zeros(count, dtype=torch.bool)
+    test[order[: count // held_out]] = True
+    return test if part == "test" else ~test
 
 
-def _as_they_come(rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema) -> Int64[Tensor, "n flows"]:
-    return rows[: len(rows) // schema.flows * schema.flows].view(-1, schema.flows)
+def _by_class(
+    rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema
+) -> Int64[Tensor, "n flows"]:
+    """Groups of rows of one class, class by class."""
+    labels = flows.labels[rows]
+    return torch.cat(
+        [_consecutive(rows[labels == y], schema.flows) for y in range(len(schema.classes))]
+    )
 
 
-_GROUPINGS = {"class": _by_class, "stream": _as_they_come}
+def _in_order(
+    rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema
+) -> Int64[Tensor, "n flows"]:
+    """Groups of consecutive rows."""
+    return _consecutive(rows, schema.flows)
+
+
+def _consecutive(rows: Int64[Tensor, " m"], size: int) -> Int64[Tensor, "n size"]:
+    return rows[: len(rows) // size * size].view(-1, size)
+
+
+_GROUPINGS = {"class": _by_class, "stream": _in_order}
 
 
 def _majority(labels: Int64[Tensor, "n flows"], classes: int) -> tuple[Int64[Tensor, " n"], int]:
-    """The class of most rows of each window, and how many windows have several."""
+    """The class of most rows of each window, and the number of windows with several classes."""
     counts = F.one_hot(labels + 1, classes + 1)[..., 1:].sum(1)
-    found = torch.where(counts.sum(1) > 0, counts.argmax(1), UNKNOWN)
-    return found, int(((counts > 0).sum(1) > 1).sum())
+    majority = torch.where(counts.sum(1) > 0, counts.argmax(1), UNKNOWN)
+    return majority, int(((counts > 0).sum(1) > 1).sum())

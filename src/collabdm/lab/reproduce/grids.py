@@ -79,29 +79,47 @@ class Grid(BaseModel):
         if not self.lines or not self.seeds:
             raise ValueError("a grid should have at least one of `lines` and one of `seeds`")
         if unknown := sorted(set(self.tables) - set(self.axes)):
-            raise ValueError(f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}")
-        if self.along is not None and not all(_is_number(value) for value in self.axes.get(self.along, ("",))):
+            raise ValueError(
+                f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}"
+            )
+        if self.along is not None and not all(
+            _is_number(value) for value in self.axes.get(self.along, ("",))
+        ):
             raise ValueError(f"`along` should be an axis of numbers above 0; found {self.along!r}")
         known: dict[str, tuple[str | int, ...]] = {"line": tuple(self.lines), "seed": self.seeds}
         known |= {axis: tuple(values) for axis, values in self.axes.items()}
         places: list[dict[str, tuple[str | int, ...]]] = [
-            {axis: (value,) for axis, value in (at or {}).items()} for at in (self.bytes_at, self.pictures_at)
+            {axis: (value,) for axis, value in (at or {}).items()}
+            for at in (self.bytes_at, self.pictures_at)
         ]
         for chosen in (*self.stages, *places):
             for name, values in chosen.items():
                 if wrong := [value for value in values if value not in known.get(name, ())]:
-                    raise ValueError(f"`{name}` should be of {known.get(name, tuple(known))}; found {wrong}")
+                    raise ValueError(
+                        f"`{name}` should be of {known.get(name, tuple(known))}; found {wrong}"
+                    )
         return self
 
     @property
     def columns(self) -> tuple[dict[str, str], ...]:
         """The values of the axes that are not in `tables`, one combination for each column."""
-        return combinations({axis: tuple(v) for axis, v in self.axes.items() if axis not in self.tables})
+        return combinations(
+            {axis: tuple(v) for axis, v in self.axes.items() if axis not in self.tables}
+        )
 
     @property
     def sheets(self) -> tuple[dict[str, str], ...]:
         """The values of the axes in `tables`, one combination for each table."""
         return combinations({axis: tuple(self.axes[axis]) for axis in self.tables})
+
+    def places(self, sheet: Mapping[str, str]) -> list[dict[str, str]]:
+        """The values of all axes in one table, one combination for each column."""
+        return [{axis: {**sheet, **column}[axis] for axis in self.axes} for column in self.columns]
+
+    @property
+    def slug(self) -> str:
+        """The name of the grid at its scale, for files and links."""
+        return f"{self.name}-{self.scale}"
 
     @property
     def sends(self) -> tuple[str, ...]:
@@ -113,7 +131,9 @@ class Grid(BaseModel):
 
         Of a curve it is that of its end, which is told without bytes.
         """
-        fits = (p for p in self.paper if p.row == row and all(at.get(k) == v for k, v in p.at.items()))
+        fits = (
+            p for p in self.paper if p.row == row and all(at.get(k) == v for k, v in p.at.items())
+        )
         return next((p for p in fits if self.kind != "curve" or p.bytes is None), None)
 
 
@@ -142,7 +162,9 @@ def told(at: Mapping[str, str]) -> str:
     >>> told({"split": "pure", "beta": "0.1"})
     'pure, beta 0.1'
     """
-    return ", ".join(f"{axis} {value}" if value[:1].isdigit() else value for axis, value in at.items())
+    return ", ".join(
+        f"{axis} {value}" if value[:1].isdigit() else value for axis, value in at.items()
+    )
 
 
 def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], ...]:
@@ -151,7 +173,9 @@ def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], .
     >>> combinations({"data": ("a", "b"), "beta": ("0.1",)})
     ({'data': 'a', 'beta': '0.1'}, {'data': 'b', 'beta': '0.1'})
     """
-    return tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+    return tuple(
+        dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
+    )
 
 
 def read_grid(path: Path, scale: str) -> Grid:
@@ -169,15 +193,24 @@ def read_grid(path: Path, scale: str) -> Grid:
     published = said.pop("published", None)
     said.pop("chosen", None)
     if unknown := [name for name in chosen if name not in said.get("lines", {})]:
-        raise PlanError(f"{path}: `chosen` should be of {', '.join(said.get('lines', {}))}; found {', '.join(unknown)}")
+        raise PlanError(
+            f"{path}: `chosen` should be of {', '.join(said.get('lines', {}))}; found {', '.join(unknown)}"
+        )
     said["lines"] = {name: said["lines"][name] for name in chosen}
-    dropped = [(axis, value) for axis, of in said.get("axes", {}).items() for value in of if of[value] is False]
+    dropped = [
+        (axis, value)
+        for axis, of in said.get("axes", {}).items()
+        for value in of
+        if of[value] is False
+    ]
     for axis, value in dropped:
         del said["axes"][axis][value]
     said = {"rows": tuple(chosen)} | said | {"name": path.stem, "scale": scale}
     if published is not None:
         numbers = published_of(path.parent / published, path.stem)
-        said["paper"] = tuple(p for p in numbers if not any(p.at.get(axis) == value for axis, value in dropped))
+        said["paper"] = tuple(
+            p for p in numbers if not any(p.at.get(axis) == value for axis, value in dropped)
+        )
     try:
         return Grid(**said)
     except ValidationError as error:
@@ -194,11 +227,19 @@ def published_of(path: Path, name: str) -> tuple[Published, ...]:
     """The paper's numbers for one grid. A list of accuracies goes with lists of values on the axes, one each."""
     found = []
     for block in read_toml(path).get(name, []):
-        accuracies = block["accuracy"] if isinstance(block["accuracy"], list) else [block["accuracy"]]
+        accuracies = (
+            block["accuracy"] if isinstance(block["accuracy"], list) else [block["accuracy"]]
+        )
         for i, accuracy in enumerate(accuracies):
-            at = {axis: v[i] if isinstance(v, list) else v for axis, v in block.get("at", {}).items()}
+            at = {
+                axis: v[i] if isinstance(v, list) else v for axis, v in block.get("at", {}).items()
+            }
             sent = block["bytes"][i] if isinstance(block.get("bytes"), list) else block.get("bytes")
-            found.append(Published(place=block["place"], row=block["row"], at=at, accuracy=accuracy, bytes=sent))
+            found.append(
+                Published(
+                    place=block["place"], row=block["row"], at=at, accuracy=accuracy, bytes=sent
+                )
+            )
     return tuple(found)
 
 
@@ -233,10 +274,15 @@ def in_turn(grids: Sequence[Grid]) -> list[Cell]:
 
 
 def _cells_of(grid: Grid, stage: Mapping[str, tuple[str | int, ...]]) -> Iterator[Cell]:
-    axes = {axis: tuple(v for v in values if v in stage.get(axis, values)) for axis, values in grid.axes.items()}
+    axes = {
+        axis: tuple(v for v in values if v in stage.get(axis, values))
+        for axis, values in grid.axes.items()
+    }
     for seed in (s for s in grid.seeds if s in stage.get("seed", grid.seeds)):
         for at in combinations(axes):
-            for line in (name for name in grid.lines if name in stage.get("line", tuple(grid.lines))):
+            for line in (
+                name for name in grid.lines if name in stage.get("line", tuple(grid.lines))
+            ):
                 yield Cell(line, at, seed, _experiment(grid, line, at, seed))
 
 

@@ -1,9 +1,13 @@
-"""What cells gave, as JSON lines: one record for each, with all that is needed to trust it or to make it again.
+"""The records of cells, as JSON lines: everything needed to check a cell's result or to repeat it.
 
-A record holds the cell's settings and their digest, scores, bytes, rounds, seconds by part, device, machine, versions
-and git commit; that of a cell that failed holds the error instead. A folder of records may come from several machines:
-all its `*.jsonl` files count, and of two records of one cell the one that succeeded. What a stopped program left
-of a last line is passed over, and cut off by the next record.
+    digest, experiment, (scores, sets, [curve], bytes_per_step, taken_over | error),
+    seconds, compute, machine, threads, versions, commit
+
+A folder of records may come from several machines: all its `*.jsonl` files are read, and of two
+records of one cell the successful one counts. If a program stops in the middle of a line, that
+last line is ignored, and the next record replaces it.
+
+Reference: none.
 """
 
 import json
@@ -11,61 +15,136 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import Field, model_validator
 
-from collabdm.errors import DocumentError
+from collabdm.errors import DataError
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import (
+    Accuracies,
+    AccuracyRecord,
+    ComputeRecord,
+    Count,
+    Record,
+    SetRecord,
+    parse_record,
+)
 from collabdm.matching.compute import Compute
 
-Record = dict[str, Any]
+PACKAGE = Path(__file__).parents[2]
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """All records in a folder by the digest of their cells. Raises DocumentError where a line is not a record."""
-    found: dict[str, Record] = {}
+class CurveAccuracies(Record):
+    """Accuracies of the set after a step of the server's refinement."""
+
+    step: Count
+    accuracies: Accuracies
+
+
+class CellRecord(Record):
+    """The result of one cell, or the error that it ended in.
+
+    `experiment` contains the cell's settings, and `digest` identifies them. `seconds` are counted
+    by part: sites, server, scoring. `taken_over` is the digest of the cell whose contributions, or
+    set, were used again.
+    """
+
+    optional = frozenset({"error", "curve"})
+
+    digest: str
+    experiment: Experiment
+    error: str | None = None
+    scores: tuple[AccuracyRecord, ...] = ()
+    sets: dict[str, SetRecord] = Field(default_factory=dict)
+    curve: tuple[CurveAccuracies, ...] = ()
+    bytes_per_step: Count | None = None
+    taken_over: str | None = None
+    seconds: dict[str, float]
+    compute: ComputeRecord
+    machine: str
+    threads: Count
+    versions: dict[str, str]
+    commit: str | None
+
+    @model_validator(mode="after")
+    def _has_a_result_or_an_error(self) -> "CellRecord":
+        if self.error is not None:
+            return self
+
+        if not self.scores or self.bytes_per_step is None:
+            raise ValueError("should have an `error`, or `scores` and `bytes_per_step`")
+        if self.experiment.method not in self.sets:
+            raise ValueError(f"`sets` should contain {self.experiment.method}")
+        return self
+
+    @property
+    def failed(self) -> bool:
+        """Whether the cell ended in an error."""
+        return self.error is not None
+
+    @property
+    def main_set(self) -> SetRecord:
+        """The set of the cell's own method."""
+        return self.sets[self.experiment.method]
+
+    def absent_keys(self) -> set[str]:
+        """The keys that are left out: a failed cell has no results, another one no error."""
+        results = {"scores", "sets", "curve", "bytes_per_step", "taken_over"}
+        return results if self.failed else super().absent_keys()
+
+
+def read_records(folder: Path) -> dict[str, CellRecord]:
+    """All records in a folder, by the digest of their cells.
+
+    Raises:
+        DataError: A line is not a record.
+    """
+    records: dict[str, CellRecord] = {}
+
     for path in sorted(folder.glob("*.jsonl")):
         for number, line in enumerate(_whole_lines(path), 1):
-            try:
-                record = json.loads(line)
-                digest = record["digest"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DocumentError(
-                    f"{path}, line {number} should be the record of a cell; found {line[:60]!r}: remove that line"
-                ) from error
-            if digest not in found or failed(found[digest]):
-                found[digest] = record
-    return found
+            place = f"{path}, line {number}"
+            record = parse_record(
+                CellRecord, line, place, "remove that line, and run the cell again"
+            )
+            if record.digest not in records or records[record.digest].failed:
+                records[record.digest] = record
+
+    return records
 
 
-def failed(record: Record) -> bool:
-    """Whether the cell ended in an error."""
-    return "error" in record
-
-
-def append(path: Path, record: Record) -> None:
-    """Write a record at the end, in one piece, after what is whole there."""
+def append(path: Path, record: CellRecord) -> None:
+    """Add a record to a file, after its last whole line."""
     path.parent.mkdir(parents=True, exist_ok=True)
+
     with path.open("ab+") as file:
         file.seek(0)
         content = file.read()
         if content and not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
-        file.write(json.dumps(record).encode() + b"\n")
+
+        file.write(json.dumps(record.document()).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def _whole_lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} should be readable JSON lines; {error}") from error
+
     return [line for line in text[: text.rfind("\n") + 1].split("\n") if line.strip()]
 
 
 def machine(compute: Compute) -> str:
-    """What computed: the model of the device, and how many threads a processor used."""
+    """The device of a computation, with the number of threads on a processor."""
     if compute.device.startswith("cuda"):
         return torch.cuda.get_device_name(compute.device)
-    described = _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
+
+    model = _field(Path("/proc/cpuinfo"), "model name")
+    described = model or platform.processor() or platform.machine()
     return f"{described}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores"
 
 
@@ -77,15 +156,20 @@ def _field(path: Path, name: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
-def commit(source: Path = Path(__file__).parent) -> str | None:
-    """The git commit that the program's files are of, with a + where they were changed since; None outside of git."""
+def commit(source: Path = PACKAGE) -> str | None:
+    """The git commit of the source files, with a + if they have changed since; None outside git."""
 
     def git(*words: str) -> str | None:
+        command = ["git", *words]
         try:
-            ran = subprocess.run(["git", *words], cwd=source, capture_output=True, text=True, check=True)
+            ran = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return ran.stdout.strip()
 
     head = git("rev-parse", "--short=12", "HEAD")
-    return head if head is None else head + ("+" if git("status", "--porcelain", "--", str(source.parent)) else "")
+    if head is None:
+        return None
+
+    changed = git("status", "--porcelain", "--", str(source))
+    return head + ("+" if changed else "")

@@ -1,0 +1,143 @@
+"""The checks of a site before a round: connection, plan, data and policy, all in one report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from collabdm.cli.console import console, table
+from collabdm.cli.running import load_for_plan
+from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import read_plan
+from collabdm.errors import CollabDMError
+from collabdm.flower.connection import check_flower, check_key, check_server
+from collabdm.images import ImageSet
+from collabdm.methods.registry import one_round_method
+from collabdm.planning.probe import check_probe
+from collabdm.rounds.exchange import DataSource
+from collabdm.rounds.inspect import Row
+from collabdm.rounds.policy import preview_contribution, read_policy
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Report:
+    """The results of checks, of which none stops the others."""
+
+    rows: list[Row] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def check(
+        self, name: str, action: Callable[[], Result], describe: Callable[[Result], str] = str
+    ) -> Result | None:
+        """Run one check and add its row.
+
+        Args:
+            name: name of the check.
+            action: raises CollabDMError if something is wrong.
+            describe: what to show of the action's result.
+
+        Returns:
+            The result, or None if something is wrong.
+        """
+        try:
+            result = action()
+        except CollabDMError as error:
+            self.rows.append((name, f"WRONG: {error}"))
+            self.failed.append(name)
+            return None
+
+        self.rows.append((name, describe(result)))
+        return result
+
+    def show(self) -> None:
+        """Print the table. Raises CollabDMError, naming the checks that failed."""
+        console.print(table("Before the round", ("check", "result"), self.rows, figures=False))
+        if self.failed:
+            raise CollabDMError(
+                f"{', '.join(self.failed)} should be corrected before the round; see the table"
+            )
+
+
+def check_connection(
+    report: Report, server: str | None, root_certificates: Path | None, key: Path | None
+) -> None:
+    """Check the key, Flower and the server.
+
+    Args:
+        report: receives the results.
+        server: `HOST:PORT`; None skips the server and Flower.
+        root_certificates: the certificate that signed the server's; None connects without TLS.
+        key: private key of the node; None skips it.
+    """
+    if key is not None:
+        report.check("key", lambda: check_key(key))
+    if server is not None:
+        report.check("flower", check_flower)
+        report.check("server", lambda: check_server(server, root_certificates))
+
+
+def check_plan(report: Report, path: Path, site: str) -> Plan | None:
+    """Check that this site and this machine can contribute to a plan.
+
+    Args:
+        report: receives the result.
+        path: the plan.
+        site: name of the site.
+
+    Returns:
+        The plan, or None if something is wrong.
+    """
+
+    def read() -> Plan:
+        plan = read_plan(path)
+        one_round_method(plan)
+        plan.check_site(site)
+        check_probe(plan)
+        return plan
+
+    return report.check("plan", read, lambda _: "this machine computes the same as its author's")
+
+
+def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | None:
+    """Check that the site's data fits a plan.
+
+    Args:
+        report: receives the result.
+        plan: the plan.
+        source: the data.
+
+    Returns:
+        The images, or None if something is wrong.
+    """
+    return report.check(
+        "data",
+        lambda: load_for_plan(plan, source),
+        lambda images: f"{len(images):,} images that fit the plan",
+    )
+
+
+def check_policy(
+    report: Report, plan: Plan, images: ImageSet, site: str, path: Path | None
+) -> None:
+    """Check that the site's policy allows a plan, and report the contribution's size.
+
+    Args:
+        report: receives the result and the rows of the contribution.
+        plan: the plan.
+        images: the site's data.
+        site: name of the site.
+        path: the policy, a TOML file; None allows everything.
+    """
+
+    def allowed() -> ImageSet:
+        policy = read_policy(path)
+        used = policy.withhold(images)
+        policy.check(plan, used)
+        return used
+
+    used = report.check("policy", allowed, lambda _: "the plan is allowed")
+    if used is not None:
+        preview = preview_contribution(plan, used, site)
+        report.rows.extend((f"would send: {part}", value) for part, value in preview)

@@ -1,0 +1,73 @@
+"""The values of enumerated options, as types that typer lists in the help.
+
+They repeat names that are defined with the models (Plan, FlowSchema, METHODS, ...), because
+importing the models takes seconds; a test compares the two.
+"""
+
+import re
+from typing import Literal
+
+from collabdm.errors import did_you_mean
+
+Preset = Literal["best", "paper", "fedd3", "dosfl", "dense", "none"]
+
+#: methods of this package; installed packages may add others, so `--method` takes any text
+METHODS = (
+    "collabdm",
+    "collabdm-pae",
+    "localdm",
+    "localdm-pae",
+    "central",
+    "central-pae",
+    "coreset",
+    "fedd3",
+    "dosfl",
+    "dense",
+    "rounds-means",
+    "rounds-gradients",
+    "fedavg",
+)
+
+#: those that a plan can use: sites contribute once
+PLAN_METHODS = METHODS[:10]
+
+Wire = Literal["float16", "int8", "float32"]
+
+ImageType = Literal["uint8", "float32"]
+
+Init = Literal["real", "noise"]
+
+LocalMethod = Literal["dm", "random", "none"]
+
+Merging = Literal["weighted", "uniform"]
+
+Recipe = Literal["paper", "short", "strong"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+Form = Literal["hub", "folder", "npz", "onnx"]
+
+Layout = Literal["packed", "rows"]
+
+Grouping = Literal["class", "stream"]
+
+Split = Literal["time", "random", "none"]
+
+Scale = Literal["paper", "cpu"]
+
+
+def choice_message(option: str, message: str) -> str | None:
+    """Reword the library's error for a value outside an enumeration, with the nearest value.
+
+    Returns None if the message is about something else.
+
+    >>> choice_message("--wire", "'int' is not one of 'float16', 'int8'.")
+    "`--wire` should be float16 or int8; found 'int': did you mean int8?"
+    """
+    parts = re.fullmatch(r"'(.*)' is not one of ((?:'[^']*'(?:, )?)+)\.?", message, re.DOTALL)
+    if parts is None:
+        return None
+
+    value, names = parts[1], re.findall(r"'([^']*)'", parts[2])
+    expected = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"`{option}` should be {expected}; found {value!r}{did_you_mean(value, names)}"

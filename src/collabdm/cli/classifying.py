@@ -1,0 +1,96 @@
+"""The classification of a table of flows by a trained model."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from collabdm.cli.console import Bars, console, notes, table
+from collabdm.data.flows.schemas import schema_of
+from collabdm.data.flows.tables import Reading, read_flows
+from collabdm.data.flows.windows import windows
+from collabdm.documents.atomic_write import atomic_write
+from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
+from collabdm.rounds.exchange import parse_rows
+from collabdm.scoring.trained_model import read_model
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `classify`.
+
+    Attributes:
+        model: file of a trained model.
+        data: a table of flows.
+        flows: name or file of a schema; None takes the model's.
+        grouping: `stream` or `class`.
+        rows: `COLUMN=VALUE` of the rows to use; None uses all.
+        held_out: use only the rows that the schema reserves for tests.
+    """
+
+    model: Path
+    data: Path
+    flows: str | None
+    grouping: str
+    rows: str | None
+    held_out: bool
+
+
+def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
+    """Classify the windows of a table, and print the counts and the time.
+
+    Args:
+        request: what to classify.
+        output: CSV file, one line per window; None writes none.
+        quiet: show no progress bars.
+
+    Raises:
+        PlanError: If the model has no schema of flows, or another one.
+        DataError: If the table does not fit the schema, or has too few rows.
+    """
+    trained = read_model(request.model)
+    given = None if request.flows is None else schema_of(request.flows)
+    schema = schema_for(trained, given).model_copy(update={"grouping": request.grouping})
+
+    start = time.perf_counter()
+    with Bars(quiet) as bars:
+        reading = Reading(parse_rows(request.rows), request.grouping == "class", bars)
+        rows, tally = read_flows(request.data, schema, reading)
+    images = windows(rows, schema, "test" if request.held_out else "all")
+    verdicts = classify(trained, images)
+    seconds = time.perf_counter() - start
+
+    for line in tally.lines():
+        notes.print(line)
+    if output is not None:
+        atomic_write(output, verdicts.csv(schema.flows).encode())
+    print_verdicts(request.data, verdicts, images.mixed)
+    speed = f"{len(rows) / seconds:,.0f} per second on {torch.get_num_threads()} thread(s)"
+    console.print(f"{len(rows):,} flows in {seconds:.2f} s, {speed}")
+
+
+def print_verdicts(data: Path, verdicts: Verdicts, mixed: int) -> None:
+    """Print the number of windows per class and, with labels, the confusion matrix.
+
+    Args:
+        data: the table.
+        verdicts: the predicted class of each window.
+        mixed: the number of windows with rows of several classes.
+    """
+    counts = torch.bincount(verdicts.predicted, minlength=len(verdicts.classes))
+    rows = [(name, f"{int(n):,}") for name, n in zip(verdicts.classes, counts, strict=True)]
+    title = f"{data}, {len(verdicts.predicted):,} windows"
+    console.print(table(title, ("class", "windows"), rows))
+    console.print(f"confidence: {float(verdicts.confidence.mean()):.3f} on average")
+
+    confusion = verdicts.confusion()
+    if confusion is None:
+        return
+    predicted = (f"as {name}" for name in verdicts.classes)
+    columns = ("true class", "windows", "precision %", "recall %", *predicted)
+    console.print(table("Against the labels", columns, rows_of(confusion, verdicts.classes)))
+    console.print(
+        f"accuracy {100 * confusion.accuracy:.2f} %, macro F1 {100 * confusion.macro_f1:.2f} %; "
+        f"windows with rows of several classes: {mixed:,}"
+    )

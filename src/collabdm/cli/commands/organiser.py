@@ -1,0 +1,221 @@
+"""Commands for the organiser of a round: `plan` and `schema`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabdm.cli import choices
+from collabdm.cli.options import (
+    DATA_HELP,
+    Batch,
+    Config,
+    FlowsPath,
+    Ipc,
+    LocalSteps,
+    Network,
+    Passes,
+    Preset,
+    Set,
+    Sketch,
+    Steps,
+    Wire,
+    data_option,
+    method_option,
+    setting,
+)
+
+PlanOutput = Annotated[Path, typer.Option("-o", "--output", help="Path of the plan to write.")]
+
+ReferenceData = Annotated[str | None, data_option(help=f"A public reference set: {DATA_HELP}.")]
+
+Classes = Annotated[
+    str | None, data_option(help="Class names, separated by commas, instead of --data.")
+]
+
+ImageSize = Annotated[str | None, data_option(help="CHANNELSxSIDE, e.g. 3x32, instead of --data.")]
+
+Sites = Annotated[
+    str | None,
+    data_option(
+        help="Number of sites, or their names separated by commas; then no others may answer.",
+        show_default="5",
+    ),
+]
+
+Budget = Annotated[
+    str | None,
+    setting(help="Most bytes of a contribution, e.g. 1MB; selects steps, sketch and wire."),
+]
+
+Method = Annotated[str | None, method_option(choices.PLAN_METHODS, "collabdm")]
+
+Seed = Annotated[int | None, setting(help="Seed of all networks and sketches.", show_default="0")]
+
+Fraction = Annotated[
+    float | None, setting(help="Share of the sites in each step.", show_default="1")
+]
+
+Images = Annotated[
+    choices.ImageType | None,
+    setting(help="Number type of the images sent.", show_default="uint8"),
+]
+
+Pae = Annotated[
+    bool | None,
+    setting(
+        "--pae/--no-pae",
+        help="Store 2 x 2 small images in each image (partition and expand).",
+        show_default="on from side 16",
+    ),
+]
+
+Init = Annotated[
+    choices.Init | None,
+    setting(help="Initial images of the local distillation.", show_default="real"),
+]
+
+Local = Annotated[
+    choices.LocalMethod | None,
+    setting(
+        help="Images of a contribution: distilled (dm), drawn at random, or none.",
+        show_default="dm",
+    ),
+]
+
+LocalImages = Annotated[
+    int | None,
+    setting(help="Images per class in a contribution; 0: the site's share of ipc, plus one."),
+]
+
+Merging = Annotated[
+    choices.Merging | None,
+    setting(help="Weight sites by their images, or equally.", show_default="weighted"),
+]
+
+Augment = Annotated[
+    str | None,
+    setting(help="Operations joined by underscores, e.g. color_crop_cutout; or none."),
+]
+
+
+def plan(
+    output: PlanOutput,
+    data: ReferenceData = None,
+    classes: Classes = None,
+    image_size: ImageSize = None,
+    flows: FlowsPath = None,
+    sites: Sites = None,
+    preset: Preset = None,
+    config: Config = None,
+    assignments: Set = None,
+    budget: Budget = None,
+    method: Method = None,
+    seed: Seed = None,
+    ipc: Ipc = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    fraction: Fraction = None,
+    sketch: Sketch = None,
+    wire: Wire = None,
+    images: Images = None,
+    pae: Pae = None,
+    init: Init = None,
+    local: Local = None,
+    local_steps: LocalSteps = None,
+    local_images: LocalImages = None,
+    passes: Passes = None,
+    merging: Merging = None,
+    augment: Augment = None,
+    network: Network = None,
+) -> None:
+    """Make a plan: all settings that sites and server agree on before the round."""
+    options = dict(locals())
+
+    from collabdm.cli.console import console
+    from collabdm.cli.planning import plan_of
+    from collabdm.cli.running import check_output
+    from collabdm.documents.plan_file import write_plan
+    from collabdm.rounds.inspect import summary
+
+    result = plan_of(options)
+    check_output(output)
+    write_plan(result, output)
+    console.print(f"{output}: {summary(result)}")
+
+
+Sample = Annotated[
+    str, typer.Argument(metavar="SAMPLE", help="A public sample table, or 5gnidd (built in).")
+]
+
+SchemaOutput = Annotated[Path, typer.Option("-o", "--output", help="Path of the schema to write.")]
+
+Label = Annotated[str | None, typer.Option(help="Column of the label; default: a usual name.")]
+
+LeaveOut = Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")]
+
+KeepLeaking = Annotated[
+    bool,
+    typer.Option(
+        "--keep-leaking", help="Keep the columns that reveal the label, as the paper does."
+    ),
+]
+
+Flows = Annotated[int | None, typer.Option(help="Rows per image; default: as many as fit.")]
+
+Side = Annotated[int | None, typer.Option(help="Height and width of an image.", show_default="32")]
+
+Layout = Annotated[
+    choices.Layout | None,
+    typer.Option(help="Fill an image without gaps, or start every flow on a new line."),
+]
+
+Grouping = Annotated[
+    choices.Grouping | None,
+    typer.Option(help="Make an image of rows of one class, or of consecutive rows."),
+]
+
+TestSplit = Annotated[
+    choices.Split | None,
+    typer.Option(help="Test set: blocks of time, random images, or all images."),
+]
+
+Block = Annotated[int | None, typer.Option(help="Images per block of time.")]
+
+
+def schema(
+    sample: Sample,
+    output: SchemaOutput,
+    label: Label = None,
+    leave_out: LeaveOut = None,
+    keep_leaking: KeepLeaking = False,
+    flows: Flows = None,
+    side: Side = None,
+    layout: Layout = None,
+    grouping: Grouping = None,
+    split: TestSplit = None,
+    block: Block = None,
+) -> None:
+    """Draft a schema of flow tables from a sample, for review; or write a built-in schema."""
+    from collabdm.cli.console import console
+    from collabdm.cli.planning import schema_summary
+    from collabdm.cli.running import check_output
+    from collabdm.data.flows.built_in import SCHEMAS
+    from collabdm.data.flows.draft import DRAFT_SIDE, Draft, draft
+    from collabdm.data.flows.schemas import with_changes
+    from collabdm.documents.atomic_write import atomic_write
+    from collabdm.planning.option_values import without_none
+
+    check_output(output, Path(sample))
+    if sample in SCHEMAS:
+        drafted = Draft(SCHEMAS[sample], ())
+    else:
+        drafted = draft(Path(sample), label, side or DRAFT_SIDE, leave_out or ())
+
+    changes = without_none(
+        flows=flows, side=side, layout=layout, grouping=grouping, split=split, block=block
+    )
+    result = with_changes(drafted.schema, changes, keep_leaking)
+
+    atomic_write(output, (result.model_dump_json(indent=2) + "\n").encode())
+    console.print(f"{output}: {schema_summary(result, drafted.left_out)}", soft_wrap=True)

@@ -1,0 +1,48 @@
+"""The command for the server of a round: `distill`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabdm.cli.options import Device, PlanPath, Precision, Quiet, Threads
+
+
+def distill(
+    plan: PlanPath,
+    contributions: Annotated[
+        list[Path], typer.Argument(metavar="SITE...", help="The contributions of the sites.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Path of the distilled set to write.")
+    ],
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing", help="Omit the classes that no site has, without an error."
+        ),
+    ] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Refine the sites' contributions into the distilled set, or the method's other outcome."""
+    from collabdm.cli.console import Bars
+    from collabdm.cli.running import check_output, context_of, print_document
+    from collabdm.documents.plan_file import read_plan
+    from collabdm.methods.registry import one_round_method
+    from collabdm.rounds.contributions import ContributionFiles
+    from collabdm.rounds.exchange import distill_files, picture_path
+
+    agreed = read_plan(plan)
+    one_round_method(agreed)
+    picture = picture_path(output)
+    check_output(output, plan, picture, *contributions)
+    check_output(picture, plan, *contributions)
+    answers = ContributionFiles(agreed, contributions)
+
+    with Bars(quiet) as bars:
+        context = context_of(device, precision, threads, bars)
+        distill_files(agreed, answers, output, context, allow_missing)
+    print_document(output)

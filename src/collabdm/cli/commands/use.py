@@ -1,0 +1,261 @@
+"""Commands for users of a set: `evaluate`, `train`, `predict`, `classify` and `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabdm.cli import choices
+from collabdm.cli.options import (
+    NETWORKS_HELP,
+    TRIALS_HELP,
+    Data,
+    Device,
+    DistilledPath,
+    Epochs,
+    Precision,
+    Quiet,
+    Recipe,
+    Resize,
+    Rows,
+    Threads,
+    scoring,
+)
+
+Networks = Annotated[str, scoring(help=NETWORKS_HELP)]
+
+Trials = Annotated[int, scoring(min=1, help=TRIALS_HELP)]
+
+Seed = Annotated[int, scoring(min=0, help="Seed of the trained networks.")]
+
+WithRandom = Annotated[
+    bool,
+    scoring("--random/--no-random", help="Also score random real images of the same storage."),
+]
+
+WithRobustness = Annotated[
+    bool,
+    scoring("--robust", help="Also report the scores of DD-Ranking; trains on all the data."),
+]
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")]
+
+
+def evaluate(
+    distilled: DistilledPath,
+    data: Data,
+    resize: Resize = False,
+    rows: Rows = None,
+    networks: Networks = "ConvNet",
+    trials: Trials = 5,
+    recipe: Recipe = "paper",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    random: WithRandom = True,
+    robust: WithRobustness = False,
+    json_file: JsonFile = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train networks on a distilled set and test them on real images."""
+    from collabdm.cli.evaluating import Request, run_evaluation
+    from collabdm.cli.running import check_output, compute_of
+    from collabdm.documents.outcome_files import read_distilled
+    from collabdm.planning.settings import network_list, networks_of
+    from collabdm.rounds.exchange import DataSource
+    from collabdm.scoring.evaluation import EvaluationConfig
+    from collabdm.scoring.training import recipe_of
+
+    distilled_set = read_distilled(distilled)
+    if json_file is not None:
+        check_output(json_file, distilled)
+    specs = networks_of(network_list(networks), distilled_set.plan.network)
+    config = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
+    compute = compute_of(device, precision, threads)
+
+    source = DataSource(data, resize, rows)
+    request = Request(distilled, distilled_set, source, config, compute, random, robust)
+    run_evaluation(request, json_file, quiet)
+
+
+ModelOutput = Annotated[
+    Path, typer.Option("-o", "--output", help="Path of the model to write, safetensors.")
+]
+
+TrainedNetwork = Annotated[str, scoring(help="NAME or NAME:width=64,depth=2.")]
+
+NetworkSeed = Annotated[int, scoring(min=0, help="Seed of the network.")]
+
+WithOnnx = Annotated[
+    bool, typer.Option("--onnx", help="Also write an ONNX file, which runs without collabdm.")
+]
+
+
+def train(
+    distilled: DistilledPath,
+    output: ModelOutput,
+    network: TrainedNetwork = "ConvNet",
+    recipe: Recipe = "paper",
+    epochs: Epochs = None,
+    seed: NetworkSeed = 0,
+    onnx: WithOnnx = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network on a distilled set and write the model."""
+    from collabdm.cli.console import Bars, console
+    from collabdm.cli.models import Training, train_model
+    from collabdm.cli.running import check_output, compute_of
+    from collabdm.documents.atomic_write import atomic_write
+    from collabdm.documents.outcome_files import read_distilled
+    from collabdm.export.onnx import check_onnx, onnx_bytes
+    from collabdm.planning.settings import networks_of
+    from collabdm.scoring.trained_model import write_model
+    from collabdm.scoring.training import recipe_of
+
+    distilled_set = read_distilled(distilled)
+    onnx_path = output.with_suffix(".onnx")
+    check_output(output, distilled, onnx_path)
+    if onnx:
+        check_output(onnx_path, distilled)
+        check_onnx()
+    (spec,) = networks_of((network,), distilled_set.plan.network)
+    training = Training(
+        spec, recipe_of(recipe, epochs), seed, compute_of(device, precision, threads)
+    )
+
+    with Bars(quiet) as bars:
+        model = train_model(distilled_set, distilled.name, training, bars)
+
+    write_model(model, output)
+    written = f"{output}: {spec.name} for {len(model.classes)} classes"
+    if onnx:
+        atomic_write(onnx_path, onnx_bytes(model))
+        written += f"; {onnx_path}"
+    console.print(written)
+
+
+def predict(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A model of `train`, or the outcome of a method."),
+    ],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of pictures.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
+) -> None:
+    """Predict the classes of pictures with a trained model."""
+    from collabdm.cli.console import console, table
+    from collabdm.cli.models import predictions
+
+    rows = predictions(model, pictures, top)
+    console.print(table(f"{model}", ("picture", "prediction"), rows, figures=False))
+
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model.")]
+
+FlowsTable = Annotated[
+    Path, typer.Argument(metavar="FLOWS", help="A table of flows, with or without labels.")
+]
+
+SchemaName = Annotated[
+    str | None,
+    typer.Option(help="Schema: a name, its file or a plan; default: the model's schema."),
+]
+
+HeldOut = Annotated[
+    bool,
+    typer.Option("--held-out", help="Use only the rows that the schema reserves for tests."),
+]
+
+Grouping = Annotated[
+    choices.Grouping,
+    typer.Option(help="Windows of consecutive rows (stream), or of rows of one class."),
+]
+
+CsvOutput = Annotated[
+    Path | None, typer.Option("-o", "--output", help="CSV file, one line per window.")
+]
+
+
+def classify(
+    model: ModelPath,
+    data: FlowsTable,
+    flows: SchemaName = None,
+    held_out: HeldOut = False,
+    grouping: Grouping = "stream",
+    rows: Rows = None,
+    output: CsvOutput = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Classify every window of a table of flows; with labels, report the accuracy."""
+    from collabdm.cli.classifying import Request, classify_table
+    from collabdm.cli.running import check_output, compute_of
+
+    if output is not None:
+        check_output(output, model, data)
+    compute_of("cpu", "float32", threads)
+    request = Request(model, data, flows, grouping, rows, held_out)
+    classify_table(request, output, quiet)
+
+
+SetOrModel = Annotated[
+    Path, typer.Argument(metavar="SET", help="The distilled set; for onnx, a model.")
+]
+
+ExportOutput = Annotated[
+    Path, typer.Option("-o", "--output", help="New folder to write; for onnx, a file.")
+]
+
+ExportForm = Annotated[
+    choices.Form,
+    typer.Option(help="Hugging Face data set, folder of pictures, NumPy arrays, or ONNX model."),
+]
+
+Expanded = Annotated[
+    bool,
+    typer.Option("--expanded", help="Write the small images of a set with pae, enlarged."),
+]
+
+Licence = Annotated[
+    str | None, typer.Option(help="Hugging Face's name of the set's licence: cc-by-4.0, …")
+]
+
+WithCounts = Annotated[
+    bool, typer.Option("--counts", help="List each site's class counts on the card.")
+]
+
+Results = Annotated[Path | None, typer.Option(help="Results of `evaluate --json`, for the card.")]
+
+
+def export(
+    distilled: SetOrModel,
+    output: ExportOutput,
+    form: ExportForm = "hub",
+    expanded: Expanded = False,
+    licence: Licence = None,
+    counts: WithCounts = False,
+    results: Results = None,
+) -> None:
+    """Export a distilled set for other programs, or a model as ONNX."""
+    from collabdm.cli.console import console
+    from collabdm.cli.models import ExportOptions, export_set
+    from collabdm.cli.running import check_output
+    from collabdm.documents.atomic_write import atomic_write
+    from collabdm.export.onnx import onnx_bytes
+    from collabdm.scoring.trained_model import read_model
+
+    if form == "onnx":
+        check_output(output, distilled)
+        atomic_write(output, onnx_bytes(read_model(distilled)))
+        console.print(f"{output}: runs without collabdm, from pixels to probabilities")
+        return
+
+    options = ExportOptions(form, expanded, licence, counts, results)
+    console.print(export_set(distilled, output, options))

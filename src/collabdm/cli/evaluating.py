@@ -1,0 +1,127 @@
+"""The evaluation of a distilled set: real images, scores, results."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabdm.cli.console import Bars, console
+from collabdm.cli.running import load_for_plan
+from collabdm.cli.scores import print_scores
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.errors import DataError
+from collabdm.images import ImageSet
+from collabdm.lab.results import (
+    ComputeRecord,
+    EvaluationResults,
+    RobustnessRecord,
+    ScoreRecord,
+    write_results,
+)
+from collabdm.matching.compute import Compute
+from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.run_context import RunContext
+from collabdm.rounds.exchange import DataSource
+from collabdm.scoring.dd_ranking import Robustness, robustness
+from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate, random_baselines, score
+from collabdm.version import versions
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `evaluate`.
+
+    Attributes:
+        path: file of the distilled set.
+        distilled: the set in it.
+        source: the real data.
+        config: networks, trials, recipe and seed.
+        compute: where to train.
+        random: also score random real images of the same storage.
+        robust: also compute the scores of DD-Ranking.
+    """
+
+    path: Path
+    distilled: DistilledSet
+    source: DataSource
+    config: EvaluationConfig
+    compute: Compute
+    random: bool
+    robust: bool
+
+
+def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
+    """Evaluate a set, print its scores and write them.
+
+    Args:
+        request: what to evaluate.
+        output: JSON file for the results; None writes none.
+        quiet: show no progress bars.
+
+    Raises:
+        DataError: If the real images do not fit the plan, or a split is missing.
+    """
+    plan = request.distilled.plan
+    test = load_for_plan(plan, request.source, "test")
+    training = _training_images(request) if request.random or request.robust else None
+
+    with Bars(quiet) as bars:
+        context = RunContext(request.compute, bars)
+        scores = evaluate(request.distilled, test, request.config, context)
+        robust = None
+        if training is not None and request.robust:
+            robust = robustness(request.distilled, training, test, request.config, context)
+        if training is not None and request.random:
+            scores += _random_scores(request, training, test, context)
+
+    results = _results(request, scores, robust)
+    if output is not None:
+        write_results(results, output)
+
+    title = f"Accuracy on {request.source.location}, {len(test):,} test images"
+    print_scores(title, results, with_bytes=False)
+    if robust is not None:
+        console.print(_robustness_line(robust))
+
+
+def _training_images(request: Request) -> ImageSet:
+    try:
+        return load_for_plan(request.distilled.plan, request.source)
+    except DataError as error:
+        raise DataError(
+            f"{error}. Random real images are drawn from it: `--no-random` omits them"
+        ) from error
+
+
+def _random_scores(
+    request: Request, training: ImageSet, test: ImageSet, context: RunContext
+) -> list[Score]:
+    """The scores of random real images of the same storage."""
+    plan, config = request.distilled.plan, request.config
+    scores: list[Score] = []
+    for name, images in random_baselines(plan, training, config.seed).items():
+        scores += score(name, images, test, plan_geometry(plan), config, context)
+    return scores
+
+
+def _results(request: Request, scores: list[Score], robust: Robustness | None) -> EvaluationResults:
+    """The scores, with everything that they depend on."""
+    return EvaluationResults(
+        set=str(request.path),
+        plan=request.distilled.plan.digest,
+        data=request.source.location,
+        seed=request.config.seed,
+        bytes=request.path.stat().st_size,
+        versions=versions(),
+        recipe=request.config.recipe.model_dump(),
+        compute=ComputeRecord.of(request.compute),
+        scores=tuple(map(ScoreRecord.of, scores)),
+        robustness=None if robust is None else RobustnessRecord.of(robust),
+    )
+
+
+def _robustness_line(scores: Robustness) -> str:
+    return (
+        f"label-robust score {scores.lrs:.3f} ± {scores.std['lrs']:.3f}, "
+        f"augmentation-robust score {scores.ars:.3f} ± {scores.std['ars']:.3f}, n = {scores.n} "
+        f"({100 * scores.hlr:.2f} points below training on all the data, "
+        f"{100 * scores.ior:.2f} above random images)"
+    )

@@ -1,0 +1,51 @@
+"""The plan and the schema of the organiser's commands."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collabdm.data.flows.chunks import some
+from collabdm.documents.flow_schema import FlowSchema
+from collabdm.documents.plan import Plan
+from collabdm.planning.budget import choose, read_bytes
+from collabdm.planning.option_values import option_settings
+from collabdm.planning.overrides import plan_fields, read_overrides
+from collabdm.planning.presets import preset_settings
+from collabdm.planning.settings import (
+    collect,
+    merge_settings,
+    new_plan,
+    override,
+    read_plan_config,
+)
+
+
+def plan_of(options: Mapping[str, Any]) -> Plan:
+    """The plan that the options of `plan` describe.
+
+    Raises PlanError or DataError, naming what to change.
+    """
+    options_set, overrides = collect(
+        lambda: option_settings(options),
+        lambda: read_overrides(options["assignments"] or (), plan_fields()),
+    )
+    written_preset, written = read_plan_config(options["config"])
+    chosen = override(merge_settings(written, options_set), overrides)
+    defaults = preset_settings(options["preset"] or written_preset)
+
+    settings = merge_settings(defaults, chosen)
+    plan = new_plan(options["data"], options["classes"], options["image_size"], settings)
+
+    if options["budget"] is None:
+        return plan
+    return choose(plan, read_bytes(options["budget"]), keep=set(chosen))
+
+
+def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:
+    """The size, classes and omitted columns of a schema, one line each."""
+    kept = "kept" if schema.keep_leaking else "left out"
+    return (
+        f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"
+        f"classes: {', '.join(schema.classes)}\n"
+        f"columns that reveal the label, {kept}: {some(list(schema.leaking)) or 'none'}\n"
+        f"columns left out, with too many values or as requested: {some(list(left_out)) or 'none'}"
+    )

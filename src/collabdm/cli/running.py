@@ -1,0 +1,56 @@
+"""Steps that several commands share once they run: checks of outputs, compute, documents."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from collabdm.cli.console import Bars, console, notes, table
+from collabdm.documents.atomic_write import check_writable
+from collabdm.errors import OutputError
+from collabdm.matching.compute import Compute, choose_compute
+from collabdm.matching.run_context import RunContext
+from collabdm.rounds import exchange
+from collabdm.rounds.inspect import describe_file
+
+load_for_plan = partial(exchange.load_for_plan, note=notes.print)
+
+
+def check_output(output: Path, *inputs: Path) -> None:
+    """Refuse an output that cannot be written, or that would overwrite an input.
+
+    Raises OutputError.
+    """
+    if any(output.resolve() == path.resolve() for path in inputs):
+        raise OutputError(
+            f"{output} should differ from the other files of this command; found a file that is "
+            "also read or written here: choose another name"
+        )
+    check_writable(output)
+
+
+def compute_of(device: str, precision: str, threads: int) -> Compute:
+    """The compute settings of the options `--device`, `--precision` and `--threads`.
+
+    Args:
+        device: `auto` or a device of PyTorch.
+        precision: `auto`, `float32` or `bfloat16`.
+        threads: processor threads for this process; 0 leaves PyTorch's default.
+
+    Returns:
+        Device and precision, resolved on this machine.
+    """
+    if threads > 0:
+        torch.set_num_threads(threads)
+    return choose_compute(device, precision)
+
+
+def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:
+    """The context of a command's computation; options as for `compute_of`, with progress bars."""
+    return RunContext(compute_of(device, precision, threads), bars)
+
+
+def print_document(path: Path) -> None:
+    """Print the contents of a document: its parts with shapes, bytes and digests."""
+    title, rows = describe_file(path)
+    console.print(table(title, ("part", "value"), rows, figures=False))

@@ -1,0 +1,60 @@
+"""The simulation of a round, with its table of scores."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collabdm.cli.console import Bars, console
+from collabdm.cli.scores import print_scores
+from collabdm.export.pictures import write_picture
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.settings import experiment_fields, simulation
+from collabdm.lab.simulate import simulate
+from collabdm.matching.compute import Compute
+from collabdm.matching.run_context import RunContext
+from collabdm.methods.registry import METHODS
+from collabdm.planning.option_values import option_settings, without_none
+from collabdm.planning.overrides import read_overrides
+from collabdm.planning.settings import collect
+from collabdm.rounds.exchange import picture_path
+from collabdm.scoring.outcomes import KINDS
+
+
+def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:
+    """Simulate a round, and print the scores and the names of the files.
+
+    Args:
+        experiment: the round and its evaluation.
+        output: folder of the round; a stopped simulation resumes there.
+        compute: where to compute.
+        quiet: show no progress bars.
+    """
+    with Bars(quiet) as bars:
+        results = simulate(experiment, output, RunContext(compute, bars))
+
+    kind = KINDS[METHODS[experiment.method].outcome]
+    images = kind.images(kind.read(output / kind.file))
+    picture = picture_path(output / kind.file)
+    if images is not None:
+        write_picture(images, picture)
+
+    title = f"Accuracy on {experiment.data}, {len(results.sets[experiment.method].sites)} sites"
+    print_scores(title, results, with_bytes=True)
+    names = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
+    console.print(f"in {output}: {', '.join(name for name in names if (output / name).exists())}")
+
+
+def experiment_from(options: Mapping[str, Any]) -> Experiment:
+    """The experiment that the options of `simulate` describe.
+
+    Raises PlanError, naming the options to change.
+    """
+    names = Experiment.model_fields
+    of_experiment = without_none(**{k: v for k, v in options.items() if k in names})
+    of_plan = {k: v for k, v in options.items() if k not in names}
+
+    plan, overrides = collect(
+        lambda: option_settings(of_plan),
+        lambda: read_overrides(options["assignments"] or (), experiment_fields()),
+    )
+    return simulation(options["config"], options["preset"], of_experiment, plan, overrides)

@@ -1,0 +1,44 @@
+"""Issues of a table: faults that are counted and reported, never passed over in silence."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class IssueKind(StrEnum):
+    """The kinds of issues, as people read them; `{}` is the column, the range or the label."""
+
+    ROW_LENGTH = "rows left out, with another number of fields than {}"
+    OTHER_ROWS = "rows left out, where {}"
+    NOT_NUMBERS = "values of {} that are not numbers, taken as missing"
+    OUTSIDE = "values of {}, clipped"
+    UNLISTED = "values of {} that the schema does not list, taken as other"
+    UNKNOWN_LABEL = "rows with a label that is no class of the schema, {}"
+    NO_LABEL = "rows without a label"
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One issue: its kind, and the column, range or label that it concerns."""
+
+    kind: IssueKind
+    subject: str = ""
+
+    def __str__(self) -> str:
+        return self.kind.format(self.subject)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The number of rows read from a table, and how often each issue occurred."""
+
+    rows: int = 0
+    counts: Counter[Issue] = field(default_factory=Counter)
+
+    def lines(self, *ignored: IssueKind) -> list[str]:
+        """One sentence per issue, the most frequent first, without the ignored kinds."""
+        return [
+            f"{issue}: {count:,}"
+            for issue, count in self.counts.most_common()
+            if count and issue.kind not in ignored
+        ]

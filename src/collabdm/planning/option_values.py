@@ -1,0 +1,104 @@
+"""Convert the options of `plan` and `simulate` to settings of a Plan."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from typing import Any
+
+from collabdm.documents.specs import OPERATIONS
+from collabdm.errors import PlanError
+from collabdm.planning.settings import Settings, collect, list_of, merge_settings, nested
+
+
+def without_none(**options: Any) -> Settings:
+    """The options that were given, which are those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number in a text, or None.
+
+    >>> whole_number(" -3 "), whole_number("3.5")
+    (-3, None)
+    """
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text.strip()) else None
+
+
+def sites(text: str) -> Settings:
+    """A number of sites, or their names separated by commas.
+
+    >>> sites("5"), sites("north,south")
+    ({'sites': 5, 'site_names': None}, {'sites': 2, 'site_names': ('north', 'south')})
+    """
+    number = whole_number(text)
+    if number is not None:
+        return {"sites": number, "site_names": None}
+    names = list_of(text)
+    return {"sites": len(names), "site_names": names}
+
+
+def batch(text: str) -> Settings:
+    """A batch size, or `all`, which remains a string: None would mean that nothing was given."""
+    size = whole_number(text)
+    if text != "all" and (size is None or size < 1):
+        raise PlanError(f"`batch` should be a number of at least 1, or all; found {text!r}")
+    return {"batch": text if size is None else size}
+
+
+def sketch(width: int) -> Settings:
+    """The width of the sketch; 0 for none."""
+    return {"sketch": width or "none"}
+
+
+def pae(enabled: bool) -> Settings:
+    """Partition-and-expand, with 2 x 2 small images in each stored one."""
+    return {"pae": 2 if enabled else 1}
+
+
+def augment(text: str) -> Settings:
+    """Augmentation operations separated by underscores; `none` for none."""
+    names = () if text == "none" else tuple(text.split("_"))
+    if unknown := sorted(set(names) - set(OPERATIONS)):
+        raise PlanError(
+            f"`augment` should be of {'_'.join(OPERATIONS)}; found {', '.join(unknown)}"
+        )
+    return {"augment": names}
+
+
+#: how each option becomes settings: by a function, or by the dotted name of a field
+OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
+    "sites": sites,
+    "seed": "seed",
+    "method": "method",
+    "flows": "flows",
+    "ipc": "ipc",
+    "steps": "steps",
+    "batch": batch,
+    "fraction": "fraction",
+    "sketch": sketch,
+    "wire": "wire",
+    "images": "images",
+    "pae": pae,
+    "init": "local.start",
+    "local": "local.method",
+    "local_steps": "local.steps",
+    "local_images": "local.images",
+    "passes": "refinement.passes",
+    "merging": "merging",
+    "augment": augment,
+    "network": "network",
+}
+
+
+def option_settings(options: Mapping[str, Any]) -> Settings:
+    """The settings of a Plan in the options of a command; other options are ignored.
+
+    Raises PlanError, naming every option with an invalid value.
+    """
+    readings = []
+    for name, value in options.items():
+        if name in OPTIONS and value is not None:
+            conversion = OPTIONS[name]
+            convert = partial(nested, conversion) if isinstance(conversion, str) else conversion
+            readings.append(partial(convert, value))
+    return reduce(merge_settings, collect(*readings), {})
