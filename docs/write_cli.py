@@ -30,27 +30,32 @@ One command for each step of the round, and `simulate` for all of them on one ma
 
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
-`collabdm --help` (`-h`) lists the commands, `collabdm COMMAND --help` shows the options of one, and
-`collabdm --version` (`-V`) prints the version. `collabdm --install-completion` installs completion of
-commands, options and their values for the current shell. `python -m collabdm` is the same program.
+`collabdm --help` (`-h`) lists the commands, `collabdm COMMAND --help` shows the options of one,
+and `collabdm --version` (`-V`) prints the version. `collabdm --install-completion` installs
+completion of commands, options and their values for the current shell. `python -m collabdm` is
+the same program.
 
-`plan` and `simulate` take every field of the plan, and `simulate` every field of the experiment, with
-`--set FIELD=VALUE`, which can be repeated:
+`plan` and `simulate` have options for the usual settings, and `--set FIELD=VALUE` for every
+field of a [plan](format.md#plan):
 
-    --set refinement.passes=4  --set network.width=64  --set 'augment=[crop, scale]'  --set sketch=none
+    collabdm plan ... --set refinement.matching.schedule=cosine --set network.norm=group
+    collabdm plan ... --set 'augment=[crop, scale]' --set sketch=none
 
-`simulate` takes the fields of the plan as `plan.refinement.passes` and so on. If a setting is given
-several times, the order of precedence is: preset, configuration file, options, `--set`.
+A value is a TOML or JSON scalar or list; text needs no quotes, and `none` stands for no value.
+`simulate` also accepts the fields of an experiment, and those of its plan as `plan.FIELD`. Of
+several values for one setting, the last in this order applies: preset, configuration file,
+options, `--set`.
 
-Exit codes: 0, done; 1, an error of the program itself; 2, something in the input should be changed, and
-one message on standard error says what; 130, stopped by Ctrl-C, without unfinished files: the same
-command resumes the work. Results go to standard output, progress and errors to standard error.
+Exit codes: 0, done; 1, an error of the program itself; 2, something in the input should be
+changed, and a message on standard error says what; 130, stopped by Ctrl-C, without unfinished
+files: the same command resumes the work. Results go to standard output, progress and errors to
+standard error.
 """
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a command, as texts: its name, the kind of its value, its default and its help."""
+    """A parameter of a command, as texts."""
 
     argument: bool
     label: str

@@ -1,4 +1,4 @@
-"""A round on published images, as people do it: separate processes, each knowing the plan and its own folder."""
+"""A round on published images in separate processes, each with the plan and its own folder."""
 
 import json
 import os
@@ -14,14 +14,27 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.seeds import Purpose, Stream
 
 HELD = {"north": (0, 1, 2, 3, 4, 5), "south": (4, 5, 6, 7), "west": (0, 7, 8, 9)}
-SMALL = ("--network", "ConvNet:width=16", "--steps", "4", "--batch", "16", "--local-steps", "3", "--passes", "2")
+SMALL = (
+    "--network",
+    "ConvNet:width=16",
+    "--steps",
+    "4",
+    "--batch",
+    "16",
+    "--local-steps",
+    "3",
+    "--passes",
+    "2",
+)
 
 
 def collabdm(folder: Path, *words: str) -> str:
     """Run a command in a folder, in a process of its own."""
     command = [sys.executable, "-m", "collabdm", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -40,13 +53,27 @@ def picture_folders(data: str, root: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("data", ["cifar10", "fashion_mnist"])
-def test_a_round_between_folders_on_published_images(data: str, real_data: Path, tmp_path: Path) -> None:
+def test_a_round_between_folders_on_published_images(
+    data: str, real_data: Path, tmp_path: Path
+) -> None:
     picture_folders(data, tmp_path)
     published = load(data)
     classes = ",".join(name.replace("/", "-") for name in published.classes)
     channels, side, _ = published.shape
     size = f"{channels}x{side}"
-    collabdm(tmp_path, "plan", "--classes", classes, "--image-size", size, "--ipc", "4", "-o", "plan.json", *SMALL)
+    collabdm(
+        tmp_path,
+        "plan",
+        "--classes",
+        classes,
+        "--image-size",
+        size,
+        "--ipc",
+        "4",
+        "-o",
+        "plan.json",
+        *SMALL,
+    )
     for site in HELD:
         (tmp_path / site / "plan.json").write_bytes((tmp_path / "plan.json").read_bytes())
         answer = ("contribute", "plan.json", "--data", "pictures", "--site", site, "--quiet", "-o")
@@ -58,13 +85,25 @@ def test_a_round_between_folders_on_published_images(data: str, real_data: Path,
     sent = [f"{site}/{site}.safetensors" for site in HELD]
     for name, order in {"set": sent, "other": sent[::-1]}.items():
         collabdm(tmp_path, "distill", "plan.json", *order, "-q", "-o", f"{name}.safetensors")
-    assert (tmp_path / "set.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
+    assert (tmp_path / "set.safetensors").read_bytes() == (
+        tmp_path / "other.safetensors"
+    ).read_bytes()
     made = read_distilled(tmp_path / "set.safetensors")
     assert made.images.counts().tolist() == [4] * 10
     assert made.images.shape == published.shape
     if "/" in "".join(published.classes):
-        return  # a folder cannot have the name of that class, so the published test images do not fit
-    evaluate = ("evaluate", "set.safetensors", "--data", data, "--trials", "1", "--epochs", "30", "-q")
+        return  # no folder can have the name of that class: the published test images do not fit
+    evaluate = (
+        "evaluate",
+        "set.safetensors",
+        "--data",
+        data,
+        "--trials",
+        "1",
+        "--epochs",
+        "30",
+        "-q",
+    )
     collabdm(tmp_path, *evaluate, "--no-random", "--json", "scores.json")
     (score,) = json.loads((tmp_path / "scores.json").read_text())["scores"]
     assert score["mean"] > 0.12  # by chance .1, with a standard deviation of .003

@@ -14,7 +14,20 @@ from pictures import draw, pixels
 from collabdm.cli import console, main
 
 NETWORK = "ConvNet:width=8,depth=1"
-TINY = ("--ipc", "1", "--steps", "3", "--batch", "4", "--local-steps", "2", "--passes", "2", "--network", NETWORK)
+TINY = (
+    "--ipc",
+    "1",
+    "--steps",
+    "3",
+    "--batch",
+    "4",
+    "--local-steps",
+    "2",
+    "--passes",
+    "2",
+    "--network",
+    NETWORK,
+)
 SPLIT = ("--sites", "2", "--beta", "0.5", "--seed", "4", "--per-class", "12")
 SCORED = ("--trials", "2", "--recipe", "short", "--epochs", "2")
 
@@ -52,7 +65,11 @@ def done(*arguments: object) -> Result:
 
 def cells(text: str) -> list[list[str]]:
     """The rows of the tables in what a command printed."""
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    return [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in text.splitlines()
+        if "│" in line
+    ]
 
 
 def picture_folder(root: Path, side: int = 8, channels: int = 3, **counts: int) -> Path:

@@ -1,4 +1,4 @@
-"""No site sends more than the budget: of the plan's own count, and of real files with their headers."""
+"""No site sends more than the budget: by the plan's count, and in real files with headers."""
 
 import re
 
@@ -33,13 +33,22 @@ def fullest(plan: Plan, site: str = "s" * 64) -> Contribution:
     images = torch.zeros(classes * plan.local.images, *plan.image.shape, dtype=plan.image_dtype)
     labels = torch.arange(classes).repeat_interleave(plan.local.images)
     width = (cost(plan_without_sketch(plan)).statistics_bytes) // (classes * 4)
-    codes, scales = encode(torch.ones(len(steps), classes, min(plan.sketch or width, width)), plan.wire)
+    codes, scales = encode(
+        torch.ones(len(steps), classes, min(plan.sketch or width, width)), plan.wire
+    )
     held = torch.full((classes,), 10**9)
     statistics = Statistics(
-        torch.tensor(steps, dtype=torch.int64), torch.arange(classes), codes, scales, held, held.clone()
+        torch.tensor(steps, dtype=torch.int64),
+        torch.arange(classes),
+        codes,
+        scales,
+        held,
+        held.clone(),
     )
     versions = dict.fromkeys(("collabdm", "python", "torch", "numpy"), "2.13.0+cpu.of.a.long.name")
-    return Contribution(site, plan.digest, statistics, ImageSet(images, labels, plan.classes), versions)
+    return Contribution(
+        site, plan.digest, statistics, ImageSet(images, labels, plan.classes), versions
+    )
 
 
 def plan_without_sketch(plan: Plan) -> Plan:
@@ -66,7 +75,9 @@ def test_no_file_exceeds_the_budget_and_a_larger_one_never_carries_less(shape, c
 
 
 def test_in_steps_of_a_hundred_bytes_a_larger_budget_never_carries_less() -> None:
-    plan = plan_with(2, network={"width": 16, "depth": 1})  # embeddings of 256: three sketches to choose from
+    plan = plan_with(
+        2, network={"width": 16, "depth": 1}
+    )  # embeddings of 256: three sketches to choose from
     chosen = [choose(plan, budget, set()) for budget in range(3_000, 40_000, 250)]
     carried = [cost(c).statistics_bytes for c in chosen]
     assert carried == sorted(carried)
@@ -78,7 +89,9 @@ def test_a_real_contribution_with_its_header_fits() -> None:
     plan = choose(plan_with(3, local={"steps": 1, "batch": 4}, batch=2), 40_000, set())
     labels = torch.arange(3).repeat_interleave(4)
     data = ImageSet(
-        torch.arange(12 * 64, dtype=torch.int64).remainder(251).byte().view(12, 1, 8, 8), labels, plan.classes
+        torch.arange(12 * 64, dtype=torch.int64).remainder(251).byte().view(12, 1, 8, 8),
+        labels,
+        plan.classes,
     )
     sent = contribution_bytes(contribute(plan, data, "s" * 64))
     assert plan.steps >= FEWEST_STEPS
@@ -110,7 +123,14 @@ def test_long_class_names_are_counted_as_they_travel() -> None:
     ],
 )
 def test_what_was_said_stays(kept) -> None:
-    said = {"seed": 5, "ipc": 2, "pae": 2, "batch": 9, "merging": "uniform", "local": {"images": 1, "steps": 3}}
+    said = {
+        "seed": 5,
+        "ipc": 2,
+        "pae": 2,
+        "batch": 9,
+        "merging": "uniform",
+        "local": {"images": 1, "steps": 3},
+    }
     plan = plan_with(**said | kept)
     chosen = choose(plan, 200_000, set(kept))
     changed = {name for name in Plan.model_fields if getattr(chosen, name) != getattr(plan, name)}
@@ -122,7 +142,9 @@ def test_the_chosen_plan_has_a_probe_of_its_own() -> None:
     plan = plan_with(network={"width": 16, "depth": 1})
     chosen = choose(plan, 60_000, set())
     assert chosen.sketch == 128
-    assert chosen.probe == make_plan(plan.classes, plan.image, **rest_of(chosen)).probe != plan.probe
+    assert (
+        chosen.probe == make_plan(plan.classes, plan.image, **rest_of(chosen)).probe != plan.probe
+    )
 
 
 def test_the_server_makes_enough_iterations_of_few_steps_unless_its_passes_were_said() -> None:
@@ -134,7 +156,11 @@ def test_the_server_makes_enough_iterations_of_few_steps_unless_its_passes_were_
 
 
 def rest_of(plan: Plan) -> dict[str, object]:
-    return {name: getattr(plan, name) for name in Plan.model_fields if name not in ("classes", "image", "probe")}
+    return {
+        name: getattr(plan, name)
+        for name in Plan.model_fields
+        if name not in ("classes", "image", "probe")
+    }
 
 
 @pytest.mark.parametrize("keep", [{}, {"steps": 60, "sketch": 16, "wire": "float16"}])
@@ -152,25 +178,39 @@ def test_sites_that_take_part_in_some_steps_send_no_more_and_not_much_less(fract
             choose(plan, budget - 1, set(keep))
 
 
-@pytest.mark.parametrize("keep", [{}, {"steps": 200}, {"sketch": 16}, {"wire": "float32"}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "keep", [{}, {"steps": 200}, {"sketch": 16}, {"wire": "float32"}, {"steps": 0}]
+)
 def test_a_budget_that_is_too_small_is_refused_with_the_least_that_is_not(keep) -> None:
     plan = plan_with(**keep)
     with pytest.raises(PlanError, match="`budget` should be at least") as refused:
         choose(plan, 100, set(keep))
-    least = int(re.search(r"at least ([0-9,]+) bytes", str(refused.value)).group(1).replace(",", ""))
+    least = int(
+        re.search(r"at least ([0-9,]+) bytes", str(refused.value)).group(1).replace(",", "")
+    )
     assert most_bytes(choose(plan, least, set(keep))) == least
     with pytest.raises(PlanError, match="`budget`"):
         choose(plan, least - 1, set(keep))
 
 
 def test_images_that_alone_exceed_the_budget_are_named() -> None:
-    with pytest.raises(PlanError, match=r"10 classes of \(3, 64, 64\) images.*--local-images.*--local none"):
+    with pytest.raises(
+        PlanError, match=r"10 classes of \(3, 64, 64\) images.*--local-images.*--local none"
+    ):
         choose(plan_with(10, 3, 64), 100_000, set())
 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1000", 1000), ("1kB", 1000), ("1 KB", 1000), ("2MiB", 2**21), ("0.5MB", 500_000), ("3k", 3000), ("1GB", 10**9)],
+    [
+        ("1000", 1000),
+        ("1kB", 1000),
+        ("1 KB", 1000),
+        ("2MiB", 2**21),
+        ("0.5MB", 500_000),
+        ("3k", 3000),
+        ("1GB", 10**9),
+    ],
 )
 def test_bytes_are_read_as_people_write_them(text, size) -> None:
     assert read_bytes(text) == size
@@ -178,5 +218,7 @@ def test_bytes_are_read_as_people_write_them(text, size) -> None:
 
 @pytest.mark.parametrize("text", ["", "MB", "-1MB", "1e6", "1,000", "1XB", "nan", "0", "1 M B"])
 def test_other_texts_are_no_bytes(text) -> None:
-    with pytest.raises(PlanError, match="`budget` should be bytes, such as 500kB, 1MB or 2MiB; found"):
+    with pytest.raises(
+        PlanError, match="`budget` should be bytes, such as 500kB, 1MB or 2MiB; found"
+    ):
         read_bytes(text)

@@ -184,9 +184,9 @@ def test_the_same_training_gives_the_same_model(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict", "model", "empty"), "should hold pictures"),
+        (("predict", "model", "empty"), "empty should contain pictures (.png, "),
         (("predict", "model", "set.safetensors"), "should be a whole image file"),
-        (("train", "set.safetensors", "-o", "set.safetensors"), "should be a file of its own"),
+        (("train", "set.safetensors", "-o", "set.safetensors"), "should differ from the other files"),
         (("train", "set.safetensors", "--network", "LeNet", "-o", "m"), "LeNet"),
         (("export", "set.safetensors", "-o", "out", "--results", "set.safetensors"), "evaluate --json"),
     ],

@@ -11,7 +11,17 @@ import pytest
 
 import collabdm
 
-ALLOWED = {"collabdm", "click", "typer", "rich", "markdown_it", "mdurl", "pygments", "shellingham", "typing_extensions"}
+ALLOWED = {
+    "collabdm",
+    "click",
+    "typer",
+    "rich",
+    "markdown_it",
+    "mdurl",
+    "pygments",
+    "shellingham",
+    "typing_extensions",
+}
 
 LOADED = """
 import contextlib, io, json, sys
@@ -26,8 +36,10 @@ COMMAND = "sys.argv = ['collabdm', *%r]; from collabdm.cli.main import main; mai
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The top-level modules outside the standard library that a statement loads in a new process."""
-    ran = subprocess.run([sys.executable, "-c", LOADED % statement], capture_output=True, text=True, check=True)
+    """The top-level modules, without the standard library, that a statement loads."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADED % statement], capture_output=True, text=True, check=True
+    )
     return set(json.loads(ran.stdout))
 
 
@@ -36,7 +48,17 @@ def test_the_import_loads_no_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["-h"], ["--version"], ["-V"], ["version"], ["plan", "--help"], ["simulate", "--help"], []]
+    "words",
+    [
+        ["--help"],
+        ["-h"],
+        ["--version"],
+        ["-V"],
+        ["version"],
+        ["plan", "--help"],
+        ["simulate", "--help"],
+        [],
+    ],
 )
 def test_help_and_version_load_no_library_that_computes(words) -> None:
     loaded = loaded_by(COMMAND % words)
@@ -51,7 +73,17 @@ def test_wrong_usage_loads_no_library_that_computes() -> None:
 def test_training_code_loads_neither_a_compiler_nor_plots() -> None:
     loaded = loaded_by("from collabdm import contribute, distill, evaluate, load, make_plan")
     assert "torch" in loaded
-    assert not loaded & {"matplotlib", "sklearn", "scipy", "datasets", "pandas", "pyarrow", "flwr", "onnx", "sympy"}
+    assert not loaded & {
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "datasets",
+        "pandas",
+        "pyarrow",
+        "flwr",
+        "onnx",
+        "sympy",
+    }
 
 
 @pytest.mark.parametrize("name", collabdm.__all__)
@@ -63,8 +95,13 @@ def test_every_public_name_can_be_imported_and_is_listed(name) -> None:
 
 
 def test_names_are_listed_before_they_are_imported() -> None:
-    command = "import collabdm; print(set(collabdm.__all__) <= set(dir(collabdm)), 'Plan' in vars(collabdm))"
-    ran = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    command = (
+        "import collabdm; print(set(collabdm.__all__) <= set(dir(collabdm)), "
+        "'Plan' in vars(collabdm))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
     assert ran.stdout.split() == ["True", "False"]
 
 
@@ -77,7 +114,9 @@ def imports_for_type_checkers() -> dict[str, str]:
 
 def test_type_checkers_see_the_names_where_they_are_defined() -> None:
     names = imports_for_type_checkers()
-    assert set(names) | {"__version__"} | {n for n in collabdm.__all__ if n.endswith("Error")} == set(collabdm.__all__)
+    assert set(names) | {"__version__"} | {
+        n for n in collabdm.__all__ if n.endswith("Error")
+    } == set(collabdm.__all__)
     for name, module in names.items():
         assert getattr(collabdm, name) is getattr(importlib.import_module(module), name)
 

@@ -2,7 +2,8 @@
 
 `best` has the best settings that were measured (docs/log.md), `paper` those of the paper
 (differences in docs/fidelity.md). `fedd3`, `dosfl` and `dense` select a compared method with the
-settings that its authors published (docs/methods.md). `none` sets nothing, so that the defaults of a Plan apply.
+settings that its authors published (docs/methods.md). `none` sets nothing: the defaults of a Plan
+apply.
 """
 
 from collabdm.errors import PlanError, did_you_mean
