@@ -29,7 +29,15 @@ from collabdm.methods.base import parse_options
 from collabdm.methods.dense import Dense, distillation_loss
 from collabdm.methods.dense_generator import GeneratorTraining, mean_ensemble, new_generator
 from collabdm.methods.dosfl_steps import Dosfl, Steps, unroll
-from collabdm.methods.fedd3 import FedD3, InducingProblem, centred_labels, induce, ntk, predict, regression_loss
+from collabdm.methods.fedd3 import (
+    FedD3,
+    InducingProblem,
+    centred_labels,
+    induce,
+    ntk,
+    predict,
+    regression_loss,
+)
 from collabdm.methods.gradient_rounds import class_gradients, gradient_distance
 from collabdm.methods.registry import METHODS, contribution_spec, method_of
 from collabdm.planning.cost import cost
