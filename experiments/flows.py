@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
-from collabdm.data.flows.draft import draft, with_changes
+from collabdm.data.flows.draft import draft
+from collabdm.data.flows.schemas import with_changes
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import Flows, Windows, windows
 from collabdm.data.partition import dirichlet

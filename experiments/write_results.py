@@ -22,7 +22,13 @@ from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
 from collabdm.lab.reproduce.grid_results import GridResults
 from collabdm.lab.reproduce.grids import SCALES, Grid, read_grid, told
 from collabdm.planning.settings import read_toml
-from collabdm.report.results import commands, costs, provenance_rows, read_findings, scale_of
+from collabdm.report.grid_summary import (
+    commands,
+    provenance_rows,
+    read_grids,
+    row_costs,
+    settings_line,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, README = ROOT / "results", ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -42,7 +48,7 @@ def main() -> None:
     check = parser.parse_args().check
     rounds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("rounds/*.json"))]
     cells = [json.loads(line) for path in sorted(RESULTS.glob("bytes/*.jsonl")) for line in path.open()]
-    found = read_findings(RESULTS / "grids")
+    found = read_grids(RESULTS / "grids")
     wanted = {PAGE: page(rounds, cells, found), README: readme(README.read_text(), found)}
     missing = {(path.stem, scale) for path in ROOT.glob("experiments/*.toml") for scale in SCALES}
     missing -= {(f.grid.name, f.grid.scale) for f in found}
@@ -97,7 +103,7 @@ def methods_table(found: GridResults) -> str:
     heads = " | ".join(f"{', '.join(sheet.values())}, %" for sheet in found.grid.sheets)
     lines = [f"| set | {heads} | bytes per site, at most | rounds |", "|---|" + "---:|" * (len(places) + 2)]
     for row in SHOWN_ROWS:
-        sent, rounds, _ = costs(found, row, places)
+        sent, rounds, _ = row_costs(found, row, places)
         lines.append(f"| {row} | {' | '.join(str(found.entry(row, at)) for at in places)} | {sent} | {rounds} |")
     return "\n".join(lines) + "\n"
 
@@ -180,7 +186,7 @@ def grid_pages(grids: list[GridResults]) -> Iterator[str]:
         text = f" {' '.join(found.grid.text.split())}" if found.done else ""
         yield f"{found.done:,} of {found.all:,} cells have been run.{text}\n"
         if found.done:
-            yield f"Settings, unless a row or column states otherwise: {scale_of(found.grid)}.\n"
+            yield f"{settings_line(found.grid)}\n"
             for sheet in found.grid.sheets:
                 yield from grid_table(found, sheet)
     yield "| machine | computed in | versions | commit | cells |\n|---|---|---|---|---:|"
@@ -203,7 +209,7 @@ def grid_table(found: GridResults, sheet: Mapping[str, str]) -> Iterator[str]:
         above = [gain for at in places if (gain := found.over_random(row, at)) is not None]
         gained = f"{statistics.fmean(above):+.1f}" if above else "-"
         cells = [place(found, row, at) for at in places]
-        yield f"| {' | '.join([row, *cells, gained, *costs(found, row, places)])} |"
+        yield f"| {' | '.join([row, *cells, gained, *row_costs(found, row, places)])} |"
     yield ""
 
 

@@ -26,10 +26,8 @@ from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
 from collabdm.planning.presets import preset_settings
-from collabdm.report.gathering import OWN, PARTS, Round, gather, parts_of
-from collabdm.report.page import network_table, result_table, robust_scores
-from collabdm.report.write import settings_toml, write_report
-from collabdm.scoring.evaluation import Score
+from collabdm.report.round_page import network_table, robustness_table, settings_toml, write_report
+from collabdm.report.rounds import EXTRA, PARTS, Round, part_sizes, read_round
 
 PLAN = {
     "ipc": 2, "steps": 4, "batch": 8, "network": {"width": 8, "depth": 1},
@@ -42,6 +40,16 @@ EVALUATED: dict[str, Any] = {
     "recipe": {"epochs": 2}, "compute": {"device": "cpu", "precision": "float32"},
     "scores": [{"what": "collabdm", "network": "ConvNet", "accuracies": [0.5], "images": 2}],
 }  # fmt: skip
+
+
+def scored(what: str, network: str, *accuracies: float) -> dict[str, Any]:
+    return {"what": what, "network": network, "accuracies": accuracies, "images": 2}
+
+
+def evaluated(folder: Path, **fields: Any) -> Round:
+    """A folder with nothing but the results of an evaluation."""
+    (folder / "scores.json").write_text(json.dumps(EVALUATED | fields))
+    return read_round(folder)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,7 @@ def test_every_image_of_the_set_is_there_pixel_by_pixel(folder, html) -> None:
 
 def test_who_holds_what_is_what_the_set_says(folder, html) -> None:
     made = read_distilled(folder / "distilled.safetensors")
-    cells = re.findall(r'<td class="held"[^>]*>([\d,]+)</td>', html)
+    cells = re.findall(r'<td class="count"[^>]*>([\d,]+)</td>', html)
     assert [int(cell) for cell in cells] == [n for held in made.sites.values() for n in held]
 
 
@@ -116,11 +124,11 @@ def test_parts_of_a_contribution_add_up_to_its_file(folder) -> None:
     paths = sorted((folder / "contributions").glob("*.safetensors"))
     assert len(paths) == 3
     for path in paths:
-        header, parts = parts_of(path)
+        header, parts = part_sizes(path)
         assert sum(parts.values()) == path.stat().st_size
         assert tuple(parts) == PARTS
-        assert all((size > 0) == (part != OWN) for part, size in parts.items())
-        assert gather(folder).sent[header["site"]] == parts
+        assert all((size > 0) == (part != EXTRA) for part, size in parts.items())
+        assert read_round(folder).contributions[header["site"]] == parts
 
 
 def blocks(html: str) -> dict[str, str]:
@@ -224,38 +232,48 @@ def test_older_results_have_a_page(folder, tmp_path) -> None:
     assert names == {"bytes", "parts"}
 
 
-def test_several_networks_have_a_table_of_their_own() -> None:
+def test_several_networks_have_a_table_of_their_own(tmp_path) -> None:
     scores = [
-        Score("a", "ConvNet", (0.5, 0.7), 1),
-        Score("a", "VGG11", (0.4,), 1),
-        Score("b", "ConvNet", (0.3,), 1),
-    ]
-    found = re.findall(r"<td>(.*?)</td>", network_table(Round("r", None, scores)))
-    assert found == ["60.0 ± 14.1", "40.0 ± 0.0", "30.0 ± 0.0", "-"]
-    assert network_table(Round("r", None, scores[:1])) == ""
+        scored("a", "ConvNet", 0.5, 0.7), scored("a", "VGG11", 0.4), scored("b", "ConvNet", 0.3),
+    ]  # fmt: skip
+    table = network_table(evaluated(tmp_path, scores=scores))
+    assert table.columns == ("trained on", "ConvNet", "VGG11")
+    assert table.rows == [("a", "60.0 ± 14.1", "40.0 ± 0.0"), ("b", "30.0 ± 0.0", "-")]
+    assert network_table(evaluated(tmp_path, scores=scores[:1])).rows == []
 
 
 def test_robust_scores_are_shown_where_they_were_asked_for(tmp_path) -> None:
     scores = {"lrs": 0.25, "ars": 0.34, "hlr": 0.3, "ior": 0.2, "std": {"lrs": 0.01}, "n": 3}
-    (tmp_path / "scores.json").write_text(json.dumps(EVALUATED | {"robustness": scores}))
-    page = robust_scores(gather(tmp_path))
-    assert "<td>0.250 ± 0.010</td>" in page
-    assert "<td>20.0 ± 0.0</td>" in page
-    assert "n = 3" in page
-    (tmp_path / "scores.json").write_text(json.dumps(EVALUATED))
-    assert robust_scores(gather(tmp_path)) == ""
+    table = robustness_table(evaluated(tmp_path, robustness=scores))
+    assert [value for _, value in table.rows] == [
+        *("0.250 ± 0.010", "0.340 ± 0.000", "30.0 ± 0.0", "20.0 ± 0.0"),
+    ]
+    write_report([tmp_path], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert '<tr><th scope="row">label-robust score</th><td>0.250 ± 0.010</td></tr>' in page
+    assert "n = 3 trained networks" in page
+    assert robustness_table(evaluated(tmp_path)).rows == []
 
 
-def test_class_names_are_text_and_not_markup(folder) -> None:
-    made = gather(folder)
-    odd = Score("<script>alert(1)</script>", "ConvNet", (0.5,), 1)
-    made.scores[:] = [odd]
-    assert "<script>" not in result_table(made)
+def test_names_are_text_and_not_markup(tmp_path) -> None:
+    evaluated(tmp_path, scores=[scored("<script>alert(1)</script>", '"<b>', 0.5)])
+    write_report([tmp_path], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>alert" not in page
+    assert (
+        '<th scope="row">&lt;script&gt;alert(1)&lt;/script&gt;</th><td>&#34;&lt;b&gt;</td>' in page
+    )
+
+
+def test_results_of_other_classes_than_the_set_are_refused(folder, tmp_path) -> None:
+    shutil.copy(folder / "distilled.safetensors", tmp_path)
+    with pytest.raises(DataError, match="found a set of 10 classes and scores of 2: put them into"):
+        evaluated(tmp_path, scores=[scored("a", "ConvNet", 0.5) | {"confusion": [[1, 0], [0, 1]]}])
 
 
 def test_a_folder_without_a_round_is_refused(tmp_path) -> None:
     (tmp_path / "other.json").write_text('{"steps": 3}')
-    with pytest.raises(DocumentError, match="should hold a distilled set, or results"):
+    with pytest.raises(DocumentError, match="should contain a distilled set, or results of `simulate` or of"):
         write_report([tmp_path], tmp_path / "report.html")
     assert run("report", tmp_path / "nowhere").code == 2
 

@@ -79,16 +79,18 @@ def test_a_server_with_another_certificate_or_name_is_told(secure, certified, tm
 def test_a_server_without_tls_is_told(plain, certified, monkeypatch) -> None:
     monkeypatch.setattr(connection, "TIMEOUT", 0.5)
     assert "answers; no certificate was asked for" in check_server(plain, None)
-    with pytest.raises(DeploymentError, match=r"should answer|should speak TLS"):
+    with pytest.raises(DeploymentError, match=r"should answer; found no server|should use TLS"):
         check_server(plain, certified / "ca.crt")
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
-    with pytest.raises(DeploymentError, match="should answer; found none"):
+    with pytest.raises(DeploymentError, match="should answer; found no server"):
         check_server(f"127.0.0.1:{free_port()}", None)
 
 
-@pytest.mark.parametrize("address", ["server", "server:", "server:0", "server:99999", ":1", "https://server:1:2:x"])
+@pytest.mark.parametrize(
+    "address", ["server", "server:", "server:0", "server:99999", ":1", "https://server:1:2:x"]
+)
 def test_an_address_is_host_and_port(address) -> None:
     with pytest.raises(DeploymentError, match="`--server` should be HOST:PORT"):
         check_server(address, None)
@@ -118,25 +120,41 @@ def test_a_key_is_private_and_readable_by_its_owner_alone(tmp_path) -> None:
 )
 def test_flower_is_of_a_version_that_was_measured(version, fits, monkeypatch) -> None:
     monkeypatch.setattr(connection.importlib.metadata, "version", lambda name: version)
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "0")
     if fits:
-        assert check_flower() == f"flwr {version}"
+        assert check_flower() == f"flwr {version}, telemetry is off here"
     else:
         with pytest.raises(DeploymentError, match=f"found {version}"):
             check_flower()
+
+
+@pytest.mark.parametrize("value", [None, "1"])
+def test_telemetry_that_is_on_is_reported(value, monkeypatch) -> None:
+    monkeypatch.setattr(connection.importlib.metadata, "version", lambda name: "1.42.0")
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)
+    if value is not None:
+        monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", value)
+    advice = "export FLWR_TELEMETRY_ENABLED=0 before starting a node"
+    assert check_flower() == f"flwr 1.42.0, telemetry is on here: {advice}"
 
 
 def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = tiny_data((4, 3, 2))
     write_plan(tiny_plan(), "plan.json")
-    np.savez("mine.npz", images=data.images.numpy(), labels=data.labels.numpy(), classes=data.classes)
+    np.savez(
+        "mine.npz", images=data.images.numpy(), labels=data.labels.numpy(), classes=data.classes
+    )
     words = ("check", "plan.json", "--data", "mine.npz", "--site", "north")
     good = run(*words)
     assert good.code == 0
-    assert {row[0]: row[1] for row in cells(good.out)}["would send: classes"] == "cat: 4, dog: 3, owl: 2"
+    rows = {row[0]: row[1] for row in cells(good.out)}
+    assert rows["would send: classes"] == "cat: 4, dog: 3, owl: 2"
     monkeypatch.setattr("collabdm.cli.checking.check_flower", lambda: "flwr")
     Path("site.toml").write_text("raw_images = false\n")
-    bad = run(*words, "--policy", "site.toml", "--key", "none", "--server", f"127.0.0.1:{free_port()}")
+    bad = run(
+        *words, "--policy", "site.toml", "--key", "none", "--server", f"127.0.0.1:{free_port()}"
+    )
     assert bad.code == 2
     assert bad.out.count("WRONG") == 3
     assert "key, server, policy should be corrected before the round; see the table" in bad.err

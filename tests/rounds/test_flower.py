@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,11 @@ from collabdm.errors import DocumentError, PlanError
 from collabdm.flower import collecting
 from collabdm.flower.collecting import Collected, CollectionError, collect, contribution_path
 from collabdm.flower.server import outcome_path, serve
+from collabdm.flower.settings import SettingsError
 from collabdm.flower.wire import (
     BYTES,
     DOCUMENT,
-    SAID,
+    HEADER,
     Answer,
     answer_content,
     plan_content,
@@ -70,7 +72,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for site in SITES:
         held = held_by(site)
-        np.savez(folder / f"{site}.npz", images=held.images.numpy(), labels=held.labels.numpy(), classes=held.classes)
+        np.savez(
+            folder / f"{site}.npz",
+            images=held.images.numpy(),
+            labels=held.labels.numpy(),
+            classes=held.classes,
+        )
     return folder
 
 
@@ -79,7 +86,11 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same round between folders."""
     folder = tmp_path_factory.mktemp("by-file")
     for site in SITES:
-        contribute_file(prepare_site(PLAN, held_by(site), Site(site)), contribution_path(folder, site), RunContext())
+        contribute_file(
+            prepare_site(PLAN, held_by(site), Site(site)),
+            contribution_path(folder, site),
+            RunContext(),
+        )
     sent = ContributionFiles(PLAN, [contribution_path(folder, site) for site in SITES])
     distill_files(PLAN, sent, outcome_path(PLAN, folder), RunContext())
     return folder
@@ -99,7 +110,11 @@ def gather(grid: InProcess, folder: Path, plan: Plan = PLAN) -> Collected:
 
 def settings(folder: Path, plan: Plan = PLAN, **more: object) -> dict[str, object]:
     write_plan(plan, folder / "given.json")
-    return {"plan": str(folder / "given.json"), "folder": str(folder / "round"), "device": "cpu"} | {
+    return {
+        "plan": str(folder / "given.json"),
+        "folder": str(folder / "round"),
+        "device": "cpu",
+    } | {
         "precision": "float32",
         **more,
     }
@@ -112,9 +127,17 @@ def test_what_came_by_flower_is_what_came_by_file_to_the_byte(data, by_file, tmp
     grid = InProcess(honest(data))
     outcome = serve(grid, settings(tmp_path), grid.hours.clock)
     folder = tmp_path / "round"
-    assert (outcome.state, outcome.came, outcome.missing, outcome.notes) == ("complete", SITES, (), ())
+    assert (outcome.state, outcome.came, outcome.missing, outcome.notes) == (
+        "complete",
+        SITES,
+        (),
+        (),
+    )
     for site in SITES:
-        assert contribution_path(folder, site).read_bytes() == contribution_path(by_file, site).read_bytes()
+        assert (
+            contribution_path(folder, site).read_bytes()
+            == contribution_path(by_file, site).read_bytes()
+        )
     assert outcome_path(PLAN, folder).read_bytes() == outcome_path(PLAN, by_file).read_bytes()
     assert json.loads((folder / "collection.json").read_text())["state"] == "complete"
     assert grid.hours.seconds == 0
@@ -123,7 +146,11 @@ def test_what_came_by_flower_is_what_came_by_file_to_the_byte(data, by_file, tmp
 def test_files_may_be_left_for_later(data, tmp_path) -> None:
     grid = InProcess(honest(data))
     serve(grid, settings(tmp_path, distill=False), grid.hours.clock)
-    assert {path.name for path in (tmp_path / "round").iterdir()} == {"plan.json", "contributions", "collection.json"}
+    assert {path.name for path in (tmp_path / "round").iterdir()} == {
+        "plan.json",
+        "contributions",
+        "collection.json",
+    }
 
 
 def test_a_node_that_appears_later_is_asked(data, tmp_path) -> None:
@@ -160,15 +187,20 @@ def refusal_of(node: Node, plan: bytes = plan_bytes(PLAN)) -> str:
     (reply,) = grid.pull_messages(["message-0"])
     assert not reply.has_error()
     assert DOCUMENT not in reply.content
-    return str(reply.content[SAID]["refusal"])
+    return str(reply.content[HEADER]["refusal"])
 
 
 def test_a_policy_is_obeyed(data, tmp_path) -> None:
     policy = tmp_path / "site.toml"
     policy.write_text("largest_steps = 2\n")
-    assert refusal_of(data_node("north", data, policy=str(policy))) == "the site's policy does not allow this plan"
+    assert (
+        refusal_of(data_node("north", data, policy=str(policy)))
+        == "the site's policy does not allow this plan"
+    )
     policy.write_text("smallest_class = 5\n")
-    outcome = gather(InProcess({1: data_node("north", data, policy=str(policy))}), tmp_path / "round")
+    outcome = gather(
+        InProcess({1: data_node("north", data, policy=str(policy))}), tmp_path / "round"
+    )
     sent = read_contribution(contribution_path(tmp_path / "round", "north"), PLAN)
     assert outcome.came == ("north",)
     assert sent.statistics.classes.tolist() == [0]
@@ -176,15 +208,145 @@ def test_a_policy_is_obeyed(data, tmp_path) -> None:
 
 def test_an_error_at_a_site_tells_nothing_of_its_files(data, tmp_path, caplog) -> None:
     secret = str(tmp_path / "patients.npz")
-    for node in (site_node(site="north", data=secret), site_node(site="north", data=secret, policy=secret)):
+    for node in (
+        site_node(site="north", data=secret),
+        site_node(site="north", data=secret, policy=secret),
+    ):
         said = refusal_of(node)
         assert said
         assert "patients" not in said
         assert "patients" in caplog.text
-    assert refusal_of(site_node(site="north")).startswith("the site's data")
-    assert refusal_of(site_node(data=secret)).startswith("the site's data")
     assert refusal_of(data_node("north", data), b"{") == "the site did not get a whole plan"
     assert refusal_of(data_node("stranger", data)) == "the site cannot carry out this plan"
+
+
+WRONG_SETTINGS: dict[str, tuple[dict[str, object], str]] = {
+    "misspelt": (
+        {"polcy": "site.toml"},
+        "`polcy` is not a setting of the node: did you mean policy?",
+    ),
+    "capital": (
+        {"Policy": "site.toml"},
+        "`Policy` is not a setting of the node: did you mean policy?",
+    ),
+    "plural": (
+        {"policies": "site.toml"},
+        "`policies` is not a setting of the node: did you mean policy?",
+    ),
+    "underscore": (
+        {"partition_id": 1},
+        "`partition_id` is not a setting of the node: did you mean partition-id?",
+    ),
+    "unknown": (
+        {"colour": "red"},
+        "`colour` is not a setting of the node: choose from device, precision, threads,",
+    ),
+    "no Boolean": (
+        {"resize": "False"},
+        "`resize` of the node should be true or false; found 'False'",
+    ),
+    "a number for a Boolean": (
+        {"resize": 1},
+        "`resize` of the node should be true or false; found 1",
+    ),
+    "threads in words": (
+        {"threads": "all"},
+        "`threads` of the node should be a whole number, 0 or more; found 'all'",
+    ),
+    "threads below 0": (
+        {"threads": -1},
+        "`threads` of the node should be a whole number, 0 or more; found -1",
+    ),
+    "threads by a half": (
+        {"threads": 1.5},
+        "`threads` of the node should be a whole number, 0 or more; found 1.5",
+    ),
+    "threads by a Boolean": (
+        {"threads": True},
+        "`threads` of the node should be a whole number, 0 or more; found",
+    ),
+    "policy by a number": (
+        {"policy": 3},
+        '`policy` of the node should be a text in quotes, KEY="VALUE"; found 3',
+    ),
+    "no policy": (
+        {"policy": ""},
+        "`policy` of the node should be a text in quotes, KEY=\"VALUE\"; found ''",
+    ),
+    "no rows": (
+        {"rows": False},
+        '`rows` of the node should be a text in quotes, KEY="VALUE"; found False',
+    ),
+    "precision": (
+        {"precision": "float64"},
+        "`precision` of the node should be 'auto', 'float32' or 'bfloat16'; found",
+    ),
+    "device": (
+        {"device": "abacus"},
+        "`device` should be one that this machine has; found 'abacus'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_SETTINGS)
+def test_a_node_with_wrong_settings_refuses_and_computes_nothing(
+    fault, data, tmp_path, caplog
+) -> None:
+    wrong, message = WRONG_SETTINGS[fault]
+    config = {"site": "north", "data": str(data / "north.npz"), "folder": str(tmp_path / "kept")}
+    outcome = gather(InProcess({1: site_node(**config | wrong)}), tmp_path / "round")
+    assert outcome.refused == {"north": "the site's node is configured wrongly"}
+    assert message in caplog.text
+    assert not (tmp_path / "kept").exists()
+
+
+def test_all_wrong_settings_of_a_node_are_in_its_log(data, caplog) -> None:
+    assert (
+        refusal_of(data_node("north", data, polcy="a", resize="no"))
+        == "the site's node is configured wrongly"
+    )
+    assert (
+        "`resize` of the node should be true or false; found 'no'\n`polcy` is not a setting"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"data": "north.npz"},
+            '`site` of the node should be its name; found none: add site="NAME"',
+        ),
+        ({"site": "../north", "data": "north.npz"}, "`site` of the node should be 1 to 64 letters"),
+        ({"site": 1, "data": "north.npz"}, "`site` of the node should be 1 to 64 letters"),
+        ({"partition-id": "x"}, "`partition-id` of the node should be a whole number"),
+    ],
+)
+def test_a_node_without_a_valid_name_refuses_without_one(config, message, tmp_path, caplog) -> None:
+    outcome = gather(InProcess({1: site_node(**config)}), tmp_path)
+    assert outcome.refused == {"": "the site's node is configured wrongly"}
+    assert message in caplog.text
+
+
+def test_a_node_without_data_refuses(monkeypatch, caplog) -> None:
+    monkeypatch.delenv("COLLABDM_SITES", raising=False)
+    assert refusal_of(site_node(site="north")) == "the site's node is configured wrongly"
+    assert '`data` of the node should locate its data; found none: add data="…"' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("resize", "answers"), [(True, True), ("true", True), (False, False), ("false", False)]
+)
+def test_images_are_resized_where_the_settings_say_true(resize, answers, tmp_path) -> None:
+    large = np.zeros((6, 1, 12, 12), dtype=np.uint8)
+    labels, classes = held_by("north").labels.numpy()[:6], held_by("north").classes
+    np.savez(tmp_path / "north.npz", images=large, labels=labels, classes=classes)
+    outcome = gather(
+        InProcess({1: data_node("north", tmp_path, resize=resize, threads="1")}), tmp_path / "round"
+    )
+    refused = {"north": "the site's data cannot be read, or do not fit the plan"}
+    assert (outcome.came, outcome.refused) == ((("north",), {}) if answers else ((), refused))
 
 
 def test_an_exception_that_nobody_foresaw_is_a_refusal(data, monkeypatch) -> None:
@@ -195,7 +357,9 @@ def test_an_exception_that_nobody_foresaw_is_a_refusal(data, monkeypatch) -> Non
 def test_a_site_sends_again_what_it_kept(data, tmp_path, monkeypatch) -> None:
     node = data_node("north", data, folder=str(tmp_path / "kept"))
     gather(InProcess({1: node}), tmp_path / "one")
-    monkeypatch.setattr("collabdm.flower.site.contribute_file", lambda *_: pytest.fail("it was made again"))
+    monkeypatch.setattr(
+        "collabdm.flower.site.contribute_file", lambda *_: pytest.fail("it was made again")
+    )
     gather(InProcess({1: node}), tmp_path / "two")
     one, two = (contribution_path(tmp_path / name, "north").read_bytes() for name in ("one", "two"))
     assert one == two
@@ -240,13 +404,16 @@ FAULTS: dict[str, tuple[Callable[[], Node], str]] = {
     "another plan": (lambda: saying("west", of_another_plan()), "it answers another plan"),
     "too large": (lambda: saying("west", too_large()), "should have at most"),
     "the name of another": (lambda: saying("west", content_of("north")), "found one of 'north'"),
-    "no records": (lambda: records(RecordDict()), "should say its site"),
-    "other records": (lambda: records(RecordDict({SAID: ArrayRecord()})), "should say its site"),
+    "no records": (lambda: records(RecordDict()), "should contain the name of its site"),
+    "other records": (
+        lambda: records(RecordDict({HEADER: ArrayRecord()})),
+        "should contain the name of its site",
+    ),
     "two arrays": (
         lambda: records(
             RecordDict(
                 {
-                    SAID: ConfigRecord({"site": "west", "refusal": ""}),
+                    HEADER: ConfigRecord({"site": "west", "refusal": ""}),
                     DOCUMENT: ArrayRecord({BYTES: torch_array(), "more": torch_array()}),
                 }
             )
@@ -297,11 +464,13 @@ def test_of_two_answers_the_first_stays(data, tmp_path, caplog) -> None:
     plan = a_plan(quorum=4)
     assert plan.digest != PLAN.digest
     nodes = {n: node for n, node in honest(data).items() if n != 102}
-    outcome = gather(InProcess(nodes | twice | {105: failing(5, 1, data_node("south", data))}), tmp_path)
+    outcome = gather(
+        InProcess(nodes | twice | {105: failing(5, 1, data_node("south", data))}), tmp_path
+    )
     assert outcome.state == "complete"
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
-    assert "an answer to no question came; it is dropped" in outcome.notes
-    first = "two nodes say that they are 'west', 103 and then 104, something else: the first answer stays"
+    assert "an answer to no question arrived: it is dropped" in outcome.notes
+    first = "two nodes answer as 'west', 103 and then 104, with different contributions: the first counts"
     assert first in outcome.notes
 
 
@@ -313,8 +482,8 @@ def test_two_nodes_with_one_name_are_named_and_the_first_stays(data, tmp_path, c
     assert outcome.nodes == {site: 100 + k for k, site in enumerate(SITES)}
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
     assert set(outcome.notes) <= {
-        "two nodes say that they are 'west', 103 and then 200, something else: the first answer stays",
-        "two nodes say that they are 'north', 101 and then 201, the same: the first answer stays",
+        "two nodes answer as 'west', 103 and then 200, with different contributions: the first counts",
+        "two nodes answer as 'north', 101 and then 201, with the same contribution: the first counts",
     }
     assert outcome.notes
 
@@ -325,8 +494,8 @@ def test_a_node_with_a_name_that_the_plan_does_not_have_is_nobody(data, tmp_path
     outcome = gather(grid, tmp_path)
     assert (outcome.state, outcome.missing, outcome.refused) == ("enough", ("west",), {})
     assert outcome.notes == (
-        "node 50 says that it is 'stranger', whom the plan does not name: its answer is dropped",
-        "node 51 says that it is '../west', whom the plan does not name: its answer is dropped",
+        "node 50 answers as 'stranger', which is not a site of the plan: its answer is dropped",
+        "node 51 answers as '../west', which is not a site of the plan: its answer is dropped",
     )
     assert grid.hours.seconds == pytest.approx(DEADLINE)  # the real one may still come
 
@@ -338,21 +507,28 @@ def test_a_site_that_is_bound_to_a_node_answers_from_there_alone(data, tmp_path,
     grid = InProcess(nodes)
     outcome = serve(grid, settings(tmp_path, nodes=bound, distill=False), grid.hours.clock)
     assert (outcome.state, outcome.came) == ("complete", SITES)
-    assert outcome.notes == ("node 50 says that it is 'west', whose node is 103: its answer is dropped",)
+    assert outcome.notes == ("node 50 answers as 'west', whose node is 103: its answer is dropped",)
     assert contribution_path(tmp_path / "round", "west").read_bytes() == content_of("west")
     failed = InProcess(honest(data) | {103: failing(8, 9, honest(data)[103])})
     (tmp_path / "more").mkdir()
-    outcome = serve(failed, settings(tmp_path / "more", nodes=bound, distill=False), failed.hours.clock)
+    outcome = serve(
+        failed, settings(tmp_path / "more", nodes=bound, distill=False), failed.hours.clock
+    )
     assert outcome.notes[-1] == "node 103, west failed, Flower's code 8"
 
 
 @pytest.mark.parametrize(
     ("nodes", "found"),
-    [("west", "'west'"), ("west=x", "'west=x'"), ("west=1,west=2", "'west=2'"), ("west=1,east=1", "each node once")],
+    [
+        ("west", "'west'"),
+        ("west=x", "'west=x'"),
+        ("west=1,west=2", "'west=2'"),
+        ("west=1,east=1", "each node once"),
+    ],
 )
 def test_a_list_of_nodes_is_understood_or_refused(nodes, found, tmp_path) -> None:
     grid = InProcess({})
-    with pytest.raises(PlanError, match=f"`nodes` of the run should .*{found}"):
+    with pytest.raises(SettingsError, match=f"`nodes` of the run should .*{found}"):
         serve(grid, settings(tmp_path, nodes=nodes), grid.hours.clock)
     with pytest.raises(PlanError, match="found 'stranger'"):
         serve(grid, settings(tmp_path, nodes="stranger=1"), grid.hours.clock)
@@ -377,7 +553,10 @@ def test_a_node_answers_from_its_rows_of_a_table(tmp_path) -> None:
         words = {"site": f"cell-{site}", "data": str(table), "rows": f"station={site}"}
         grid = InProcess({1: site_node(**words, device="cpu", precision="float32")})
         collect(plan, tmp_path / "round", grid, grid.hours.clock)
-    east, west = (read_contribution(path, plan) for path in sorted((tmp_path / "round/contributions").iterdir()))
+    east, west = (
+        read_contribution(path, plan)
+        for path in sorted((tmp_path / "round/contributions").iterdir())
+    )
     assert sum(east.statistics.totals.tolist()) == 9  # of 20 rows, two of a class an image
     assert sum(west.statistics.totals.tolist()) == 19
 
@@ -387,21 +566,31 @@ def test_who_is_too_late_is_missing_and_comes_with_the_next_run(data, tmp_path, 
     outcome = serve(grid, settings(tmp_path), grid.hours.clock)
     assert (outcome.state, outcome.missing) == ("enough", ("north",))
     assert grid.hours.seconds == pytest.approx(DEADLINE)
-    assert set(read_distilled(outcome_path(PLAN, tmp_path / "round")).sites) == {"east", "south", "west"}
+    assert set(read_distilled(outcome_path(PLAN, tmp_path / "round")).sites) == {
+        "east",
+        "south",
+        "west",
+    }
     again = InProcess(honest(data))
     outcome = serve(again, settings(tmp_path), again.hours.clock)
     assert outcome.state == "complete"
-    assert outcome_path(PLAN, tmp_path / "round").read_bytes() == outcome_path(PLAN, by_file).read_bytes()
+    assert (
+        outcome_path(PLAN, tmp_path / "round").read_bytes()
+        == outcome_path(PLAN, by_file).read_bytes()
+    )
 
 
 def test_without_a_quorum_the_missing_are_named_and_what_came_is_kept(data, tmp_path) -> None:
     grid = InProcess({100: honest(data)[100], 101: honest(data)[101]})
     with pytest.raises(CollectionError, match=r"missing: south, west") as error:
         serve(grid, settings(tmp_path), grid.hours.clock)
-    assert "2 sites came (east, north)" in str(error.value)
+    assert "2 sites contributed (east, north)" in str(error.value)
     assert not outcome_path(PLAN, tmp_path / "round").exists()
     assert len(list((tmp_path / "round" / "contributions").iterdir())) == 2
-    assert json.loads((tmp_path / "round" / "collection.json").read_text())["missing"] == ["south", "west"]
+    assert json.loads((tmp_path / "round" / "collection.json").read_text())["missing"] == [
+        "south",
+        "west",
+    ]
 
 
 def test_a_plan_without_names_says_how_many_are_missing(data, tmp_path) -> None:
@@ -429,7 +618,10 @@ def test_a_server_that_is_killed_goes_on_with_the_missing_sites(data, tmp_path, 
     outcome = serve(again, settings(tmp_path), again.hours.clock)
     assert outcome.state == "complete"
     assert worked == [102, 103]  # the others say that they have answered
-    assert outcome_path(PLAN, tmp_path / "round").read_bytes() == outcome_path(PLAN, by_file).read_bytes()
+    assert (
+        outcome_path(PLAN, tmp_path / "round").read_bytes()
+        == outcome_path(PLAN, by_file).read_bytes()
+    )
 
 
 def counted(node: Node, number: int, worked: list[int]) -> Node:
@@ -464,10 +656,80 @@ def test_a_folder_of_another_round_is_refused(data, tmp_path) -> None:
         gather(InProcess({}), tmp_path, a_plan(seed=8))
 
 
-def test_places_of_a_run_are_absolute(tmp_path) -> None:
-    for name in ("plan", "folder"):
-        with pytest.raises(PlanError, match=f"`{name}` of the run should be an absolute path; found 'here'"):
-            serve(InProcess({}), settings(tmp_path) | {name: "here"}, Hours().clock)
+WRONG_RUNS: dict[str, tuple[dict[str, object], str]] = {
+    "plan": ({"plan": "here"}, "`plan` of the run should be an absolute path; found 'here'"),
+    "no plan": ({"plan": ""}, "`plan` of the run should be an absolute path; found ''"),
+    "folder": ({"folder": "here"}, "`folder` of the run should be an absolute path; found 'here'"),
+    "misspelt": (
+        {"distil": False},
+        "`distil` is not a setting of the run: did you mean distill?",
+    ),
+    "underscore": (
+        {"allow_missing": True},
+        "`allow_missing` is not a setting of the run: did you mean allow-missing?",
+    ),
+    "unknown": (
+        {"colour": "red"},
+        "`colour` is not a setting of the run: choose from device, precision, threads,",
+    ),
+    "distill": ({"distill": "no"}, "`distill` of the run should be true or false; found 'no'"),
+    "allow-missing": (
+        {"allow-missing": 0},
+        "`allow-missing` of the run should be true or false; found 0",
+    ),
+    "threads": (
+        {"threads": "all"},
+        "`threads` of the run should be a whole number, 0 or more; found 'all'",
+    ),
+    "nodes": ({"nodes": 1}, "`nodes` of the run should be SITE=NODE,SITE=NODE, in quotes; found 1"),
+    "device": (
+        {"device": "abacus"},
+        "`device` should be one that this machine has; found 'abacus'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_RUNS)
+def test_a_run_with_wrong_settings_asks_nobody(fault, data, tmp_path) -> None:
+    wrong, message = WRONG_RUNS[fault]
+    grid = InProcess(honest(data))
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        serve(grid, settings(tmp_path) | wrong, grid.hours.clock)
+    assert grid.asked == []
+    assert not (tmp_path / "round").exists()
+
+
+def test_a_run_without_plan_and_folder_names_both() -> None:
+    with pytest.raises(
+        SettingsError, match=r"`plan` of the run should be given.*\n`folder` of the run should be"
+    ):
+        serve(InProcess({}), {}, Hours().clock)
+
+
+def test_the_words_true_and_false_are_boolean_settings(data, tmp_path) -> None:
+    grid = InProcess(honest(data))
+    serve(grid, settings(tmp_path, distill="false", threads="1", nodes=""), grid.hours.clock)
+    assert not outcome_path(PLAN, tmp_path / "round").exists()
+
+
+def test_a_class_that_no_site_has_is_refused_unless_allowed(tmp_path) -> None:
+    held = tiny_data((5, 4, 0))
+    np.savez(
+        tmp_path / "north.npz",
+        images=held.images.numpy(),
+        labels=held.labels.numpy(),
+        classes=held.classes,
+    )
+    plan = tiny_plan(sites=1, site_names=("north",))
+    grid = InProcess({1: data_node("north", tmp_path)})
+    with pytest.raises(DocumentError, match="no contribution has owl"):
+        serve(grid, settings(tmp_path, plan, **{"allow-missing": "false"}), grid.hours.clock)
+    serve(grid, settings(tmp_path, plan, **{"allow-missing": "true"}), grid.hours.clock)
+    assert read_distilled(outcome_path(plan, tmp_path / "round")).images.counts().tolist() == [
+        2,
+        2,
+        0,
+    ]
 
 
 def test_a_message_that_flower_does_not_take_is_sent_again(data, tmp_path, monkeypatch) -> None:
@@ -475,7 +737,10 @@ def test_a_message_that_flower_does_not_take_is_sent_again(data, tmp_path, monke
     took = grid.push_messages
     turns = iter([False])
     monkeypatch.setattr(
-        grid, "push_messages", lambda m: took(m) if next(turns, True) else ["" for _ in m], raising=True
+        grid,
+        "push_messages",
+        lambda m: took(m) if next(turns, True) else ["" for _ in m],
+        raising=True,
     )
     assert gather(grid, tmp_path).state == "complete"
 
@@ -485,6 +750,11 @@ def test_a_site_whose_data_changed_answers_anew(data, tmp_path) -> None:
     (tmp_path / "north.npz").write_bytes((data / "north.npz").read_bytes())
     gather(InProcess({1: data_node("north", tmp_path, folder=str(kept))}), tmp_path / "one")
     held = replace(held_by("north"), labels=torch.zeros(len(held_by("north")), dtype=torch.int64))
-    np.savez(tmp_path / "north.npz", images=held.images.numpy(), labels=held.labels.numpy(), classes=held.classes)
+    np.savez(
+        tmp_path / "north.npz",
+        images=held.images.numpy(),
+        labels=held.labels.numpy(),
+        classes=held.classes,
+    )
     gather(InProcess({1: data_node("north", tmp_path, folder=str(kept))}), tmp_path / "two")
     assert len(list(kept.iterdir())) == 2

@@ -36,7 +36,7 @@ from collabdm.planning.cost import cost
 from collabdm.planning.make import make_plan
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.settings import merge_settings, new_plan
-from collabdm.report.gathering import OWN, parts_of
+from collabdm.report.rounds import EXTRA, part_sizes
 from collabdm.rounds.contributions import (
     ContributionFiles,
     contribution_limit,
@@ -209,7 +209,7 @@ def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_ima
     for output, order in zip(outputs, (sent, sent[::-1]), strict=True):
         distill_files(plan, ContributionFiles(plan, order), output, RunContext())
     own = read_contribution(sent[0], plan).extra_tensors.values()
-    assert parts_of(sent[0])[1][OWN] == sum(part.nbytes for part in own) > 0
+    assert part_sizes(sent[0])[1][EXTRA] == sum(part.nbytes for part in own) > 0
     made = KINDS[METHODS[method].outcome].read(outputs[0])
     assert (made.plan, made.method) == (plan, method)
     assert made.sites == {"site-0": HOLDINGS[0], "site-1": HOLDINGS[1]}

@@ -25,7 +25,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3)]
+    ("mode", "channels"),
+    [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3)],
 )
 def test_grey_modes_stay_grey_and_all_others_become_rgb(tmp_path, mode, channels) -> None:
     suffix = "tiff" if mode == "CMYK" else "png"
@@ -43,7 +44,9 @@ def test_images_of_16_bits_are_refused_rather_than_clipped(tmp_path) -> None:
 def test_several_sizes_are_refused_with_counts_and_resized_when_asked(tmp_path) -> None:
     image_folder(tmp_path / "set", a=2)
     draw(tmp_path / "set" / "a" / "9.png", pixels(0, 1, side=6))
-    with pytest.raises(DataError, match=r"4 x 4 with 3 channel\(s\): 2 images; 6 x 6 with 1 channel\(s\): 1 images"):
+    with pytest.raises(
+        DataError, match=r"4 x 4 with 3 channel\(s\): 2 images; 6 x 6 with 1 channel\(s\): 1 images"
+    ):
         load(tmp_path / "set")
     data = load(tmp_path / "set", side=5, channels=1)
     assert data.images.shape == (3, 1, 5, 5)

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from traffic import row, tiny_schema, write_csv
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD, LEAKING
-from collabdm.data.flows.draft import draft, schema_of
+from collabdm.data.flows.draft import draft
 from collabdm.data.flows.images import load_flows
+from collabdm.data.flows.schemas import schema_of
 from collabdm.data.flows.synthetic import (
     NAMES,
     PROFILES,
@@ -46,7 +47,14 @@ def lines_of(path: Path, schema: FlowSchema, **reading: Any) -> list[str]:
 
 def test_a_linear_number_is_spread_evenly_from_1_to_255_and_0_is_missing() -> None:
     column = Number(name="x", low=-10, high=10, scale="linear")
-    assert column.levels(np.array([-10.0, 0, 10, np.nan, -99, 99])).tolist() == [1, 128, 255, 0, 1, 255]
+    assert column.levels(np.array([-10.0, 0, 10, np.nan, -99, 99])).tolist() == [
+        1,
+        128,
+        255,
+        0,
+        1,
+        255,
+    ]
 
 
 def test_a_log_number_is_spread_by_the_logarithm_of_its_size_and_keeps_its_sign() -> None:
@@ -66,7 +74,7 @@ def test_categories_are_spread_and_another_value_has_a_level_of_its_own() -> Non
     assert levels == [86, 170, 255, 1, 0]
 
 
-def test_as_many_categories_as_levels_are_all_told_apart() -> None:
+def test_as_many_categories_as_levels_have_a_level_each() -> None:
     column = Category(name="p", values=tuple(f"v{k}" for k in range(254)))
     assert len(set(column.levels(np.arange(-2, 254, dtype=np.int32)).tolist())) == 256
 
@@ -84,12 +92,12 @@ def test_as_many_categories_as_levels_are_all_told_apart() -> None:
         ({"classes": ("ok", "ok")}, "distinct"),
     ],
 )
-def test_a_schema_that_cannot_be_kept_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_schema_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         tiny_schema(**changes)
 
 
-def test_bounds_without_a_range_and_values_given_twice_are_refused() -> None:
+def test_bounds_without_a_range_and_repeated_values_are_refused() -> None:
     with pytest.raises(ValidationError, match="`low` should be below"):
         Number(name="x", low=1, high=1)
     with pytest.raises(ValidationError, match="distinct"):
@@ -122,11 +130,14 @@ def test_packed_rows_follow_each_other_and_what_is_left_is_0() -> None:
 def test_the_layout_of_rows_begins_a_line_with_each_flow_and_repeats_it() -> None:
     schema = tiny_schema(layout="rows", flows=3)
     image = lay_out(torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3), schema)[0, 0]
-    assert image[:, :3].tolist() == [[1, 2, 3]] * 2 + [[4, 5, 6]] * 2 + [[7, 8, 9]] * 2 + [[0, 0, 0]] * 2
+    assert (
+        image[:, :3].tolist()
+        == [[1, 2, 3]] * 2 + [[4, 5, 6]] * 2 + [[7, 8, 9]] * 2 + [[0, 0, 0]] * 2
+    )
     assert not image[:, 3:].any()
 
 
-def test_class_windows_hold_rows_of_one_class_in_order() -> None:
+def test_class_windows_contain_rows_of_one_class_in_order() -> None:
     found = windows(flows_of([0, 1, 0, 0, 1, 0, 0]), tiny_schema())
     assert found.labels.tolist() == [0, 0, 1]
     assert found.images[:, 0, 0, [0, 3]].tolist() == [[0, 2], [3, 5], [1, 4]]
@@ -134,7 +145,9 @@ def test_class_windows_hold_rows_of_one_class_in_order() -> None:
 
 
 def test_stream_windows_take_rows_as_they_come_and_the_majority_names_them() -> None:
-    found = windows(flows_of([0, 1, 1, 1, 1, 0, 0, -1, -1, -1, -1, 1]), tiny_schema(grouping="stream", flows=3))
+    found = windows(
+        flows_of([0, 1, 1, 1, 1, 0, 0, -1, -1, -1, -1, 1]), tiny_schema(grouping="stream", flows=3)
+    )
     assert found.labels.tolist() == [1, 1, 0, 1]
     assert found.mixed == 2
     assert found.first.tolist() == [0, 3, 6, 9]
@@ -177,8 +190,12 @@ def test_every_row_is_in_an_image_or_counted(split: str) -> None:
 def test_the_random_split_is_that_of_its_seed() -> None:
     schema = tiny_schema(split="random")
     flows = flows_of([0] * 60)
-    assert torch.equal(windows(flows, schema, "test", 1).first, windows(flows, schema, "test", 1).first)
-    assert not torch.equal(windows(flows, schema, "test", 1).first, windows(flows, schema, "test", 2).first)
+    assert torch.equal(
+        windows(flows, schema, "test", 1).first, windows(flows, schema, "test", 1).first
+    )
+    assert not torch.equal(
+        windows(flows, schema, "test", 1).first, windows(flows, schema, "test", 2).first
+    )
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -207,8 +224,8 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path) -> None:
 
 
 def test_columns_are_found_by_name_in_any_order_and_an_unnamed_one_too(tmp_path) -> None:
-    schema = tiny_schema(columns=(Number(name="", low=0, high=100, scale="linear"), Category(name="p", values=("x",))),
-                         leaking=())  # fmt: skip
+    number = Number(name="", low=0, high=100, scale="linear")
+    schema = tiny_schema(columns=(number, Category(name="p", values=("x",))), leaking=())
     path = tmp_path / "a.csv"
     path.write_text("label,p,,more\nok,x,100,?\nok,y,0,?\n")
     flows, tally = read_flows(path, schema)
@@ -217,17 +234,19 @@ def test_columns_are_found_by_name_in_any_order_and_an_unnamed_one_too(tmp_path)
 
 
 def test_a_missing_column_is_named(tmp_path) -> None:
-    path = write_csv(tmp_path / "a.csv", [{k: v for k, v in r.items() if k != "bytes"} for r in ROWS])
+    path = write_csv(
+        tmp_path / "a.csv", [{k: v for k, v in r.items() if k != "bytes"} for r in ROWS]
+    )
     with pytest.raises(DataError, match="`bytes` missing; found `dur`, `proto`"):
         read_flows(path, tiny_schema())
 
 
-def test_a_wrong_delimiter_is_said(tmp_path) -> None:
+def test_a_wrong_delimiter_is_reported(tmp_path) -> None:
     with pytest.raises(DataError, match="separated by commas; found one column, 'dur;bytes"):
         read_flows(write_csv(tmp_path / "a.csv", ROWS, ";"), tiny_schema())
 
 
-def test_a_column_that_stands_twice_is_refused(tmp_path) -> None:
+def test_a_repeated_column_is_refused(tmp_path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("dur,bytes,proto,label,dur\n1,1,tcp,ok,2\n")
     with pytest.raises(DataError, match="found twice: `dur`"):
@@ -236,9 +255,13 @@ def test_a_column_that_stands_twice_is_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "empty file"), (b"\n", "empty file"), (b"dur,bytes,proto,label\n", "should have rows; found none")],
+    [
+        (b"", "empty file"),
+        (b"\n", "empty file"),
+        (b"dur,bytes,proto,label\n", "should have rows; found none"),
+    ],
 )
-def test_an_empty_file_is_said(tmp_path, content: bytes, message: str) -> None:
+def test_an_empty_file_is_reported(tmp_path, content: bytes, message: str) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_flows(tmp_path / "a.csv", tiny_schema())
@@ -246,7 +269,9 @@ def test_an_empty_file_is_said(tmp_path, content: bytes, message: str) -> None:
 
 def test_a_file_that_is_no_table_is_refused(tmp_path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"not parquet")
-    (tmp_path / "a.csv").write_bytes(gzip.compress(b"dur,bytes,proto,label\n" + b"1,2,tcp,ok\n" * 999)[:-20])
+    (tmp_path / "a.csv").write_bytes(
+        gzip.compress(b"dur,bytes,proto,label\n" + b"1,2,tcp,ok\n" * 999)[:-20]
+    )
     for name in ("a.parquet", "a.csv", "none.csv"):
         with pytest.raises(DataError, match="cannot be read"):
             read_flows(tmp_path / name, tiny_schema())
@@ -282,25 +307,43 @@ def test_rows_of_another_length_are_counted(tmp_path) -> None:
 
 
 def test_a_label_that_is_no_class_is_refused_where_labels_count(tmp_path) -> None:
-    path = write_csv(tmp_path / "a.csv", [*ROWS, row(1, "worm"), row(2, "worm"), row(3, "scan"), row(4, "")])
-    with pytest.raises(DataError, match="found 2 rows with a label that is no class of the schema, 'worm'"):
+    path = write_csv(
+        tmp_path / "a.csv", [*ROWS, row(1, "worm"), row(2, "worm"), row(3, "scan"), row(4, "")]
+    )
+    with pytest.raises(
+        DataError, match="found 2 rows with a label that is no class of the schema, 'worm'"
+    ):
         read_flows(path, tiny_schema())
     flows, tally = read_flows(path, tiny_schema(), Reading(labelled=False))
     assert flows.labels[-4:].tolist() == [-1, -1, 1, -1]
-    assert tally.lines() == ["rows with a label that is no class of the schema, 'worm': 2", "rows without a label: 1"]
+    assert tally.lines() == [
+        "rows with a label that is no class of the schema, 'worm': 2",
+        "rows without a label: 1",
+    ]
 
 
 def test_a_live_table_needs_no_label(tmp_path) -> None:
-    path = write_csv(tmp_path / "a.csv", [{k: v for k, v in r.items() if k != "label"} for r in ROWS])
+    path = write_csv(
+        tmp_path / "a.csv", [{k: v for k, v in r.items() if k != "label"} for r in ROWS]
+    )
     with pytest.raises(DataError, match="`label` missing"):
         read_flows(path, tiny_schema())
-    assert read_flows(path, tiny_schema(), Reading(labelled=False))[0].labels.unique().tolist() == [-1]
+    assert read_flows(path, tiny_schema(), Reading(labelled=False))[0].labels.unique().tolist() == [
+        -1
+    ]
 
 
 def test_rows_are_sorted_by_time(tmp_path) -> None:
     rows = [row(100 * i, time=t) for i, t in enumerate([3.0, 1.0, 2.0, 1.0])]
-    flows, _ = read_flows(write_csv(tmp_path / "a.csv", rows), tiny_schema(time="time", keep_leaking=True))
-    assert flows.levels[:, 3].argsort().tolist() == [3, 0, 2, 1]  # rows 1, 3 (equal times, as they came), 2, 0
+    flows, _ = read_flows(
+        write_csv(tmp_path / "a.csv", rows), tiny_schema(time="time", keep_leaking=True)
+    )
+    assert flows.levels[:, 3].argsort().tolist() == [
+        3,
+        0,
+        2,
+        1,
+    ]  # rows 1, 3 (equal times, as they came), 2, 0
 
 
 def test_rows_of_a_station_are_picked_by_a_column(tmp_path) -> None:
@@ -309,21 +352,25 @@ def test_rows_of_a_station_are_picked_by_a_column(tmp_path) -> None:
     assert len(flows) == 3
     assert tally.lines() == ["rows left out, where `station` is not 2: 6"]
     with pytest.raises(
-        DataError, match="should have rows with station 7; found none; rows left out, where `station` is not 7: 9"
+        DataError,
+        match="should have rows with station 7; found none; "
+        "rows left out, where `station` is not 7: 9",
     ):
         read_flows(path, tiny_schema(), Reading(rows=("station", "7")))
 
 
-def test_a_class_without_an_image_is_told(tmp_path) -> None:
+def test_a_class_without_an_image_is_reported(tmp_path) -> None:
     notes: list[str] = []
-    data = load_flows(write_csv(tmp_path / "a.csv", [row(i) for i in range(9)] + [row(9, "bad")]), tiny_schema(),
-                      note=notes.append)  # fmt: skip
+    path = write_csv(tmp_path / "a.csv", [row(i) for i in range(9)] + [row(9, "bad")])
+    data = load_flows(path, tiny_schema(), note=notes.append)
     assert data.counts().tolist() == [4, 0]
     assert notes == [
         "no image of class `bad`: 1 rows in the whole table",
         "4 images for train of 10 rows; rows left over: 2; left out next to the test: 0",
     ]
-    with pytest.raises(DataError, match="should yield an image of 2 rows for train; found 1 rows that yield none"):
+    with pytest.raises(
+        DataError, match="should yield an image of 2 rows for train; found 1 rows that yield none"
+    ):
         load_flows(write_csv(tmp_path / "b.csv", [row(1)]), tiny_schema())
 
 
@@ -332,7 +379,9 @@ def test_a_table_is_read_in_chunks(tmp_path, monkeypatch) -> None:
     whole, _ = read_flows(path, tiny_schema())
     monkeypatch.setattr("collabdm.data.flows.chunks.CHUNK_BYTES", 1000)
     steps: list[tuple[int, int]] = []
-    parts, _ = read_flows(path, tiny_schema(), Reading(report=lambda event: steps.append((event.done, event.total))))
+    parts, _ = read_flows(
+        path, tiny_schema(), Reading(report=lambda event: steps.append((event.done, event.total)))
+    )
     assert torch.equal(whole.levels, parts.levels)
     assert len(steps) > 10
     assert steps[-1] == (path.stat().st_size,) * 2
@@ -354,7 +403,9 @@ def test_images_per_class_of_the_whole_table_are_the_arithmetic_of_table_1() -> 
     assert sum(PUBLISHED_COUNTS.values()) == 1_215_890
     places = [FIVE_G_NIDD.class_numbers[name] for name in PUBLISHED_COUNTS]
     rows = sessions(list(PUBLISHED_COUNTS.values()), Stream.of(0, Purpose.DATA))
-    flows = Flows(torch.zeros(len(rows), 42, dtype=torch.uint8), torch.tensor(places)[torch.from_numpy(rows)])
+    flows = Flows(
+        torch.zeros(len(rows), 42, dtype=torch.uint8), torch.tensor(places)[torch.from_numpy(rows)]
+    )
     found = windows(flows, FIVE_G_NIDD).labelled(FIVE_G_NIDD.classes).counts()
     assert found.tolist() == [5082, 1498, 777, 4865, 711]
     published = torch.tensor([5081, 1497, 777, 4865, 706])
@@ -362,8 +413,11 @@ def test_images_per_class_of_the_whole_table_are_the_arithmetic_of_table_1() -> 
 
 
 def test_table_1_is_what_windows_of_each_label_at_each_of_two_stations_give() -> None:
-    """Rows n = a + b of a label at two stations give floor(a / 94) + floor(b / 94) windows: one less than
-    floor(n / 94), or as many. HTTPFlood is a multiple of 94, so one window less needs two groups of rows.
+    """The published counts are possible for two stations.
+
+    Rows n = a + b of a label at two stations give floor(a / 94) + floor(b / 94) windows: one less
+    than floor(n / 94), or as many. HTTPFlood is a multiple of 94, so one window less needs two
+    groups of rows.
     """
     most = [0] * len(FIVE_G_NIDD.classes)
     labels = [0] * len(FIVE_G_NIDD.classes)
@@ -373,7 +427,10 @@ def test_table_1_is_what_windows_of_each_label_at_each_of_two_stations_give() ->
     assert PUBLISHED_COUNTS["HTTPFlood"] == 94 * 1498
     published = [5081, 1497, 777, 4865, 706]
     assert most == [5082, 1498, 777, 4865, 710]
-    assert all(low <= n <= high for low, n, high in zip(map(int.__sub__, most, labels), published, most, strict=True))
+    assert all(
+        low <= n <= high
+        for low, n, high in zip(map(int.__sub__, most, labels), published, most, strict=True)
+    )
 
 
 def test_synthetic_flows_have_the_counts_asked_for_and_are_the_same_again(tmp_path) -> None:
@@ -394,7 +451,10 @@ def test_the_subset_of_5g_nidd_is_read_by_the_built_in_schema(real_data) -> None
     flows, tally = read_flows(path, FIVE_G_NIDD)
     assert torch.bincount(flows.labels).tolist() == [1789, 475, 392, 1522, 258]
     assert tally.lines() == []
-    held = {k: len(read_flows(path, FIVE_G_NIDD, Reading(rows=("BaseStation", str(k))))[0]) for k in (0, 1, 2)}
+    held = {
+        k: len(read_flows(path, FIVE_G_NIDD, Reading(rows=("BaseStation", str(k))))[0])
+        for k in (0, 1, 2)
+    }
     assert held == {0: 1968, 1: 1610, 2: 858}
 
 
@@ -432,7 +492,9 @@ def test_a_schema_is_found_by_name_or_file(tmp_path) -> None:
     path.write_text(json.dumps(FIVE_G_NIDD.model_dump() | {"flows": 500}))
     with pytest.raises(PlanError, match="`flows` should be at most 97"):
         schema_of(str(path))
-    path.write_text(json.dumps({"format": "collabdm/plan", "flows": FIVE_G_NIDD.model_dump(mode="json")}))
+    path.write_text(
+        json.dumps({"format": "collabdm/plan", "flows": FIVE_G_NIDD.model_dump(mode="json")})
+    )
     assert schema_of(str(path)) == FIVE_G_NIDD
     with pytest.raises(PlanError, match="one of 5gnidd, or a schema's JSON file; found 'none'"):
         schema_of("none")
@@ -442,7 +504,9 @@ def test_a_schema_is_found_by_name_or_file(tmp_path) -> None:
 
 
 def test_a_plan_carries_the_schema_whole(tmp_path) -> None:
-    plan = new_plan(None, None, None, {"flows": "5gnidd", "steps": 1, "network": {"width": 8, "depth": 1}})
+    plan = new_plan(
+        None, None, None, {"flows": "5gnidd", "steps": 1, "network": {"width": 8, "depth": 1}}
+    )
     again = Plan.model_validate_json(json.dumps(plan.model_dump(mode="json")), strict=True)
     assert again == plan
     assert again.flows == FIVE_G_NIDD
@@ -459,7 +523,9 @@ def test_a_schema_of_other_classes_or_another_side_is_refused() -> None:
             make_plan(classes, image, flows=schema)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc"
+)
 def test_memory_grows_by_the_pixels_of_a_table_and_not_by_its_text(tmp_path) -> None:
     """A table ten times as long takes less than its text more, in a process of its own."""
     write_synthetic(tmp_path / "short.csv", {"Benign": 10_000, "UDPFlood": 10_000})
@@ -477,7 +543,13 @@ def test_memory_grows_by_the_pixels_of_a_table_and_not_by_its_text(tmp_path) -> 
         "    peak = re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())\n"
         "    print(len(flows), 1024 * int(peak.group(1)))\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "short.csv"), str(tmp_path / "long.csv")]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        str(tmp_path / "short.csv"),
+        str(tmp_path / "long.csv"),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     (rows, before), (more, after) = (map(int, line.split()) for line in ran.stdout.splitlines())
     assert (rows, more) == (20_000, 200_000)

@@ -121,11 +121,18 @@ def test_paths_without_images_are_refused_with_what_was_found(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "read"),
-    [((2, 5, 4), (1, 5, 4)), ((2, 5, 4, 3), (3, 5, 4)), ((2, 3, 5, 4), (3, 5, 4)), ((2, 1, 5, 4), (1, 5, 4))],
+    [
+        ((2, 5, 4), (1, 5, 4)),
+        ((2, 5, 4, 3), (3, 5, 4)),
+        ((2, 3, 5, 4), (3, 5, 4)),
+        ((2, 1, 5, 4), (1, 5, 4)),
+    ],
 )
 def test_an_npz_may_have_its_channels_first_last_or_none(tmp_path, shape, read) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    np.savez(tmp_path / "set.npz", images=images, labels=np.array([1, 0]), classes=np.array(["a", "b"]))
+    np.savez(
+        tmp_path / "set.npz", images=images, labels=np.array([1, 0]), classes=np.array(["a", "b"])
+    )
     data = load(tmp_path / "set.npz")
     assert data.shape == read
     assert data.classes == ("a", "b")
@@ -133,7 +140,7 @@ def test_an_npz_may_have_its_channels_first_last_or_none(tmp_path, shape, read) 
     assert sorted(data.images.flatten().tolist()) == sorted(images.flatten().tolist())
 
 
-def test_an_npz_may_hold_both_splits(tmp_path) -> None:
+def test_an_npz_may_contain_both_splits(tmp_path) -> None:
     images = np.zeros((3, 4, 4), np.uint8)
     labels = np.array([[0], [1], [2]])
     np.savez(
@@ -155,7 +162,10 @@ def test_an_npz_may_hold_both_splits(tmp_path) -> None:
     [
         ({"x": np.zeros(3)}, "`images` and `labels`.*found x"),
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "found images"),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, int)}, "one label per image"),
+        (
+            {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, int)},
+            "one label per image",
+        ),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array(1)}, "one label per image"),
         ({"images": np.zeros((2, 4, 4), np.int64), "labels": np.zeros(2, int)}, "should be uint8"),
         ({"images": np.full((2, 4, 4), 1.5), "labels": np.zeros(2, int)}, r"values in 0 \.\. 1"),
@@ -165,7 +175,7 @@ def test_an_npz_may_hold_both_splits(tmp_path) -> None:
         ({"images": np.array([{}, {}]), "labels": np.zeros(2, int)}, "plain arrays"),
     ],
 )
-def test_an_npz_that_does_not_hold_images_and_labels_is_refused(tmp_path, arrays, message) -> None:
+def test_an_npz_without_images_and_labels_is_refused(tmp_path, arrays, message) -> None:
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(DataError, match=message):
         load(tmp_path / "set.npz")

@@ -1,4 +1,4 @@
-"""Steps and models on disk: what is written is read again, and what is damaged is refused by name."""
+"""Steps and models on disk: files are read back as written, and damage is refused by name."""
 
 import math
 from collections.abc import Callable
@@ -52,10 +52,15 @@ def tensor_bytes(content: bytes) -> int:
     return len(content) - 8 - int.from_bytes(content[:8], "little")
 
 
-def test_steps_read_from_a_file_are_the_steps_and_have_the_bytes_of_the_page(tmp_path: Path) -> None:
+def test_steps_read_from_a_file_are_the_steps_and_have_the_bytes_of_the_page(
+    tmp_path: Path,
+) -> None:
     made, content = fixed_steps(PLAN), steps_bytes(tmp_path)
     found = read_steps(tmp_path / "steps")
-    assert all(torch.equal(getattr(found, name), getattr(made, name)) for name in ("images", "labels", "rates"))
+    assert all(
+        torch.equal(getattr(found, name), getattr(made, name))
+        for name in ("images", "labels", "rates")
+    )
     assert replace(found, images=made.images, labels=made.labels, rates=made.rates) == made
     assert content == steps_bytes(tmp_path)
     steps, images, pixels, classes = 3, 2, 64, 3
@@ -65,17 +70,23 @@ def test_steps_read_from_a_file_are_the_steps_and_have_the_bytes_of_the_page(tmp
 @pytest.mark.parametrize(
     "spec", [PLAN.network, NetworkSpec(width=8, depth=2, norm="batch"), NetworkSpec(name="AlexNet")]
 )
-def test_a_model_read_from_a_file_is_the_model_and_has_the_bytes_of_the_page(spec, tmp_path: Path) -> None:
+def test_a_model_read_from_a_file_is_the_model_and_has_the_bytes_of_the_page(
+    spec, tmp_path: Path
+) -> None:
     made, content = fixed_model(PLAN, spec), model_bytes(tmp_path, spec)
     found = read_distilled_model(tmp_path / "model")
     assert found.spec == spec
-    assert {n: w.tolist() for n, w in found.weights.items()} == {n: w.tolist() for n, w in made.weights.items()}
+    assert {n: w.tolist() for n, w in found.weights.items()} == {
+        n: w.tolist() for n, w in made.weights.items()
+    }
     assert replace(found, weights=made.weights) == made
     assert content == model_bytes(tmp_path, spec)
     assert tensor_bytes(content) == 4 * sum(math.prod(w.shape) for w in made.weights.values())
 
 
-@pytest.mark.parametrize(("read", "write"), [(read_steps, steps_bytes), (read_distilled_model, model_bytes)])
+@pytest.mark.parametrize(
+    ("read", "write"), [(read_steps, steps_bytes), (read_distilled_model, model_bytes)]
+)
 def test_a_file_cut_off_anywhere_or_of_another_kind_is_refused(
     read: Read, write: Callable[[Path], bytes], tmp_path: Path
 ) -> None:
@@ -83,20 +94,33 @@ def test_a_file_cut_off_anywhere_or_of_another_kind_is_refused(
     for length in [*range(40), *range(40, len(content), 97), len(content) - 1]:
         refuse(read, content[:length], "document should be a whole safetensors file", tmp_path)
     other = model_bytes(tmp_path) if read is read_steps else steps_bytes(tmp_path)
-    refuse(read, other, "format should be collabdm/(steps|distilled-model); found 'collabdm/", tmp_path)
+    refuse(
+        read, other, "format should be collabdm/(steps|distilled-model); found 'collabdm/", tmp_path
+    )
     with pytest.raises(DocumentError, match="absent should be a readable file"):
         read(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, True])
 def test_another_version_is_refused_by_name(version: Any, tmp_path: Path) -> None:
-    for read, content in ((read_steps, steps_bytes(tmp_path)), (read_distilled_model, model_bytes(tmp_path))):
-        refuse(read, changed(content, lambda h: h | {"version": version}), "version should be 1; found", tmp_path)
+    for read, content in (
+        (read_steps, steps_bytes(tmp_path)),
+        (read_distilled_model, model_bytes(tmp_path)),
+    ):
+        refuse(
+            read,
+            changed(content, lambda h: h | {"version": version}),
+            "version should be 1; found",
+            tmp_path,
+        )
 
 
 WRONG_HEADERS: list[tuple[str, dict[str, Any]]] = [
     ("classes should be those of the plan", {"classes": ["cat", "cow", "owl"]}),
-    ("classes should be those of the plan", {"plan": fixed_plan(classes=("a", "b", "c")).model_dump(mode="json")}),
+    (
+        "classes should be those of the plan",
+        {"plan": fixed_plan(classes=("a", "b", "c")).model_dump(mode="json")},
+    ),
     ("each site should have 3 counts, none negative", {"sites": {"a": [1, 2]}}),
     ("each site should have 3 counts, none negative", {"sites": {"a": [1, 2, -1]}}),
     ("header: `sites` .* found 3", {"sites": 3}),
@@ -107,8 +131,13 @@ WRONG_HEADERS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("message", "header"), WRONG_HEADERS)
-def test_wrong_headers_are_refused_by_name(message: str, header: dict[str, Any], tmp_path: Path) -> None:
-    for read, content in ((read_steps, steps_bytes(tmp_path)), (read_distilled_model, model_bytes(tmp_path))):
+def test_wrong_headers_are_refused_by_name(
+    message: str, header: dict[str, Any], tmp_path: Path
+) -> None:
+    for read, content in (
+        (read_steps, steps_bytes(tmp_path)),
+        (read_distilled_model, model_bytes(tmp_path)),
+    ):
         refuse(read, changed(content, lambda h: h | header), f"document: .*{message}", tmp_path)
 
 
@@ -130,11 +159,17 @@ def test_wrong_headers_are_refused_by_name(message: str, header: dict[str, Any],
         ("rates should be above 0; found 0.0", {"rates": torch.tensor([1.0, 0.0, 1.0])}),
         (
             r"at least one step of one image; found labels of shape \(0, 2, 3\)",
-            {"images": torch.zeros(0, 2, 1, 8, 8).byte(), "labels": torch.zeros(0, 2, 3), "rates": torch.zeros(0)},
+            {
+                "images": torch.zeros(0, 2, 1, 8, 8).byte(),
+                "labels": torch.zeros(0, 2, 3),
+                "rates": torch.zeros(0),
+            },
         ),
     ],
 )
-def test_wrong_parts_of_steps_are_refused_by_name(message: str, parts: dict[str, Any], tmp_path: Path) -> None:
+def test_wrong_parts_of_steps_are_refused_by_name(
+    message: str, parts: dict[str, Any], tmp_path: Path
+) -> None:
     refuse(read_steps, changed(steps_bytes(tmp_path), **parts), f"document: .*{message}", tmp_path)
 
 
@@ -143,13 +178,26 @@ def test_wrong_parts_of_steps_are_refused_by_name(message: str, parts: dict[str,
     [
         (r"missing \['classifier.bias'\]", {"classifier__bias": None}),
         (r"unknown \['prices'\]", {"prices": torch.zeros(1)}),
-        ("`classifier.bias` should be torch.float32 of shape", {"classifier__bias": torch.zeros(4)}),
+        (
+            "`classifier.bias` should be torch.float32 of shape",
+            {"classifier__bias": torch.zeros(4)},
+        ),
         ("`classifier.bias` should be torch.float32", {"classifier__bias": torch.zeros(3).half()}),
-        ("`classifier.bias` should be finite", {"classifier__bias": torch.full((3,), float("nan"))}),
+        (
+            "`classifier.bias` should be finite",
+            {"classifier__bias": torch.full((3,), float("nan"))},
+        ),
     ],
 )
-def test_wrong_weights_of_a_model_are_refused_by_name(message: str, parts: dict[str, Any], tmp_path: Path) -> None:
-    refuse(read_distilled_model, changed(model_bytes(tmp_path), **parts), f"document: .*{message}", tmp_path)
+def test_wrong_weights_of_a_model_are_refused_by_name(
+    message: str, parts: dict[str, Any], tmp_path: Path
+) -> None:
+    refuse(
+        read_distilled_model,
+        changed(model_bytes(tmp_path), **parts),
+        f"document: .*{message}",
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,13 +210,15 @@ def test_wrong_weights_of_a_model_are_refused_by_name(message: str, parts: dict[
         ("depth", {"width": 8, "depth": 6}),
     ],
 )
-def test_a_wrong_network_of_a_model_is_refused_by_name(message: str, network: dict[str, Any], tmp_path: Path) -> None:
+def test_a_wrong_network_of_a_model_is_refused_by_name(
+    message: str, network: dict[str, Any], tmp_path: Path
+) -> None:
     content = changed(model_bytes(tmp_path), lambda h: h | {"network": network})
     refuse(read_distilled_model, content, f"document: .*{message}", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["dosfl", "dense"])
-def test_what_a_folder_holds_for_another_plan_is_not_taken_for_this_one(name: str, tmp_path: Path) -> None:
+def test_an_outcome_of_another_plan_is_not_taken_for_this_one(name: str, tmp_path: Path) -> None:
     other = fixed_plan(seed=8)
     write_steps(fixed_steps(other), tmp_path / KINDS[DistilledSteps].file)
     write_distilled_model(fixed_model(other), tmp_path / KINDS[DistilledModel].file)

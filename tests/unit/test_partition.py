@@ -35,7 +35,9 @@ def lists(partition: Partition) -> list[list[int]]:
 @pytest.mark.parametrize("beta", [1e-6, 1e-3, 0.1, 1.0, 100.0, 1e6])
 @pytest.mark.parametrize("class_floor", [0, 3])
 def test_dirichlet_gives_every_image_exactly_once(beta: float, class_floor: int) -> None:
-    assert given(dirichlet(LABELS, 10, 7, beta, seed=3, class_floor=class_floor)) == list(range(1000))
+    assert given(dirichlet(LABELS, 10, 7, beta, seed=3, class_floor=class_floor)) == list(
+        range(1000)
+    )
 
 
 def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:
@@ -44,9 +46,13 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:
     assert first != lists(dirichlet(LABELS, 10, 5, 0.1, seed=2))
 
 
-def test_the_split_of_a_small_set_is_this_one_for_ever() -> None:
+def test_the_split_of_a_small_set_never_changes() -> None:
     labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
-    assert lists(dirichlet(labels, 2, 3, 0.5, seed=0)) == [[2, 3, 4, 5, 8, 9, 10, 11], [1], [0, 6, 7]]
+    assert lists(dirichlet(labels, 2, 3, 0.5, seed=0)) == [
+        [2, 3, 4, 5, 8, 9, 10, 11],
+        [1],
+        [0, 6, 7],
+    ]
 
 
 def test_shares_sum_to_one_and_are_finite_even_where_every_gamma_variate_underflows() -> None:
@@ -61,7 +67,9 @@ def test_shares_sum_to_one_and_are_finite_even_where_every_gamma_variate_underfl
 @pytest.mark.parametrize("beta", [0.05, 0.5, 2.0])
 def test_shares_have_the_mean_and_variance_of_the_dirichlet_distribution(beta: float) -> None:
     K = 4
-    draws = np.stack([dirichlet_shares(Stream.of(9, Purpose.PARTITION, t), K, beta) for t in range(4000)])
+    draws = np.stack(
+        [dirichlet_shares(Stream.of(9, Purpose.PARTITION, t), K, beta) for t in range(4000)]
+    )
     variance = (K - 1) / (K**2 * (K * beta + 1))
     assert draws.mean(axis=0) == pytest.approx(1 / K, abs=4 * np.sqrt(variance / 4000))
     assert draws.var(axis=0) == pytest.approx(variance, rel=0.15)
@@ -99,7 +107,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
         dirichlet(LABELS, 5, 5, 0.1, seed=0)
 
 
-def test_a_site_may_hold_nothing_and_is_named() -> None:
+def test_a_site_may_be_empty() -> None:
     partition = dirichlet(torch.zeros(5, dtype=torch.int64), 1, 3, 1e-6, seed=0)
     assert sum(len(index) == 0 for index in partition.index) == 2
     assert all(len(index) for index in iid(6, 3, seed=0).index)
@@ -118,20 +126,26 @@ def test_a_column_names_the_sites() -> None:
     assert lists(partition) == [[1], [0, 2], [3]]
 
 
-def test_the_sites_hold_the_images_at_their_positions() -> None:
+def test_the_sites_have_the_images_at_their_positions() -> None:
     data = data_of(LABELS)
     partition = dirichlet(LABELS, 10, ["north", "south"], 0.3, seed=4)
     sites = partition.sites(data)
     assert list(sites) == ["north", "south"]
     assert torch.equal(sites["south"].images, data.images[partition.index[1]])
-    assert torch.equal(partition.counts(data), torch.stack([sites["north"].counts(), sites["south"].counts()]))
+    assert torch.equal(
+        partition.counts(data), torch.stack([sites["north"].counts(), sites["south"].counts()])
+    )
 
 
 def test_a_saved_partition_is_replayed_exactly(tmp_path) -> None:
     partition = dirichlet(LABELS, 10, ["nörth", "south", "empty"], 0.01, seed=4)
     partition.save(tmp_path / "partition.json")
     again = Partition.load(tmp_path / "partition.json")
-    assert (again.names, lists(again), again.size) == (partition.names, lists(partition), partition.size)
+    assert (again.names, lists(again), again.size) == (
+        partition.names,
+        lists(partition),
+        partition.size,
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["partition.json"]
 
 
@@ -140,7 +154,7 @@ def test_a_partition_of_another_set_is_refused() -> None:
         iid(1000, 2, seed=0).sites(data_of(LABELS[:990]))
 
 
-def test_an_image_given_twice_is_refused() -> None:
+def test_an_image_of_two_sites_is_refused() -> None:
     with pytest.raises(DataError, match=r"found more than once: \[2\] \(1 in all\)"):
         Partition(("a", "b"), (torch.tensor([1, 2]), torch.tensor([2, 3])), 4)
 

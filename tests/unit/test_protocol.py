@@ -95,7 +95,7 @@ def test_canonical_json_is_that_of_rfc_8785(value: Any, text: str) -> None:
         (0x43143FF3C1CB0959, "1424953923781206.2"),
     ],
 )
-def test_the_samples_of_numbers_in_rfc_8785_hold(bits: int, text: str) -> None:
+def test_numbers_are_written_as_in_the_samples_of_rfc_8785(bits: int, text: str) -> None:
     (value,) = struct.unpack(">d", struct.pack(">Q", bits))
     assert canonical_json(value) == text
 
@@ -121,7 +121,9 @@ def test_every_number_can_be_read_back(value: float) -> None:
 def test_a_value_without_a_canonical_form_is_refused(value: Any, reason: str) -> None:
     assert canonical_json(2**53 - 1) == "9007199254740991"
     for inside in (value, [value], {"a": {"b": value}}):
-        with pytest.raises(PlanError, match=f"settings should be finite numbers, .*; .*{reason}.*: change it"):
+        with pytest.raises(
+            PlanError, match=f"settings should be finite numbers, .*; .*{reason}.*: change it"
+        ):
             canonical_json(inside)
     refused = (
         "`options.a.float` should be a finite number"
@@ -135,24 +137,45 @@ def test_a_value_without_a_canonical_form_is_refused(value: Any, reason: str) ->
 # the Plan
 
 
-def test_the_digest_of_a_plan_is_this_for_ever() -> None:
+def test_the_digest_of_a_plan_never_changes() -> None:
     assert fixed_plan().digest == "885ca72c37dc2ced86eba23f2e2c8faa65b4a9e2d9e76fb7c26c3a3b6b6ed575"
 
 
 TRAFFIC = FlowSchema(
-    columns=(Number(name="bytes", low=0, high=9),), label="kind", classes=("cat", "dog", "owl"), flows=2, side=8
+    columns=(Number(name="bytes", low=0, high=9),),
+    label="kind",
+    classes=("cat", "dog", "owl"),
+    flows=2,
+    side=8,
 )
 
 
 def test_every_field_of_a_plan_moves_its_digest() -> None:
     changes: list[dict[str, Any]] = [
-        {"classes": ("dog", "cat", "owl")}, {"image": COLOUR}, {"seed": 8}, {"sites": 3}, {"site_names": ("a", "b")},
-        {"method": "localdm"}, {"ipc": 2}, {"pae": 2}, {"steps": 3}, {"fraction": 0.5, "site_names": ("a", "b")},
-        {"batch": None}, {"network": {"width": 16, "depth": 1}}, {"augment": ("crop",)}, {"sketch": None},
-        {"wire": "int8"}, {"images": "float32"}, {"merging": "uniform"}, {"local": {"images": 2}},
-        {"refinement": {"passes": 2}}, {"probe": Probe(weights="0" * 64, embedding=(1.0,))},
-        {"collection": Collection(quorum=2)}, {"flows": TRAFFIC}, {"options": {"iterations": 1}},
-    ]  # fmt: skip
+        {"classes": ("dog", "cat", "owl")},
+        {"image": COLOUR},
+        {"seed": 8},
+        {"sites": 3},
+        {"site_names": ("a", "b")},
+        {"method": "localdm"},
+        {"ipc": 2},
+        {"pae": 2},
+        {"steps": 3},
+        {"fraction": 0.5, "site_names": ("a", "b")},
+        {"batch": None},
+        {"network": {"width": 16, "depth": 1}},
+        {"augment": ("crop",)},
+        {"sketch": None},
+        {"wire": "int8"},
+        {"images": "float32"},
+        {"merging": "uniform"},
+        {"local": {"images": 2}},
+        {"refinement": {"passes": 2}},
+        {"probe": Probe(weights="0" * 64, embedding=(1.0,))},
+        {"collection": Collection(quorum=2)},
+        {"flows": TRAFFIC},
+        {"options": {"iterations": 1}},
+    ]
     assert {name for change in changes for name in change} == set(Plan.model_fields)
     digests = {fixed_plan(**change).digest for change in changes} | {fixed_plan().digest}
     assert len(digests) == len(changes) + 1
@@ -180,23 +203,28 @@ def test_a_plan_cannot_be_changed() -> None:
     ],
 )
 def test_an_unknown_key_is_refused_by_name(name: str, bad: dict) -> None:
-    with pytest.raises(PlanError, match=f"`{name}` is not a setting: remove it, or check its spelling"):
+    with pytest.raises(
+        PlanError, match=f"`{name}` is not a setting: remove it, or check its spelling"
+    ):
         make_plan(CLASSES, GREY, **bad)
 
 
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
-        ("seed", -1), ("seed", 2**53), ("seed", "x"), ("seed", 0.5), ("sites", 0), ("sites", 10**6 + 1),
-        ("method", "Collab DM"), ("ipc", 0), ("ipc", 10_001), ("pae", 0), ("pae", 9), ("pae", 3), ("steps", -1),
-        ("steps", 100_001), ("fraction", 0), ("fraction", 1.5), ("fraction", float("nan")),
-        ("batch", 0), ("network.width", 4), ("network.name", "LeNet"), ("augment.0", "blur"), ("sketch", 0),
-        ("wire", "float64"), ("images", "uint16"), ("merging", "median"), ("local.method", "gan"),
+        ("seed", -1), ("seed", 2**53), ("seed", "x"), ("seed", 0.5), ("sites", 0),
+        ("sites", 10**6 + 1), ("method", "Collab DM"), ("ipc", 0), ("ipc", 10_001), ("pae", 0),
+        ("pae", 9), ("pae", 3), ("steps", -1), ("steps", 100_001), ("fraction", 0),
+        ("fraction", 1.5), ("fraction", float("nan")), ("batch", 0), ("network.width", 4),
+        ("network.name", "LeNet"), ("augment.0", "blur"), ("sketch", 0), ("wire", "float64"),
+        ("images", "uint16"), ("merging", "median"), ("local.method", "gan"),
         ("local.start", "zero"), ("local.images", -1), ("local.steps", -1), ("local.batch", 0),
-        ("local.matching.learning_rate", 0), ("local.matching.spread", -1), ("refinement.passes", -1),
-        ("refinement.batch", 0), ("refinement.matching.momentum", 1), ("refinement.matching.optimiser", "lbfgs"),
-        ("refinement.matching.learning_rate", float("inf")), ("refinement.matching.schedule", "step"),
-        ("site_names.0", "a b"), ("site_names.0", ""), ("site_names.0", "é"), ("site_names.0", "a/b"),
+        ("local.matching.learning_rate", 0), ("local.matching.spread", -1),
+        ("refinement.passes", -1), ("refinement.batch", 0), ("refinement.matching.momentum", 1),
+        ("refinement.matching.optimiser", "lbfgs"),
+        ("refinement.matching.learning_rate", float("inf")),
+        ("refinement.matching.schedule", "step"), ("site_names.0", "a b"), ("site_names.0", ""),
+        ("site_names.0", "é"), ("site_names.0", "a/b"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(name: str, bad: Any) -> None:
@@ -212,19 +240,31 @@ def test_a_bad_value_is_refused_by_name(name: str, bad: Any) -> None:
     [
         ("`classes` should be distinct names", {"classes": ("a", "a")}),
         ("`classes` should be distinct names, none empty", {"classes": ("a", "")}),
-        ("`network.norm` should not be batch", {"network": {"width": 8, "depth": 1, "norm": "batch"}}),
+        (
+            "`network.norm` should not be batch",
+            {"network": {"width": 8, "depth": 1, "norm": "batch"}},
+        ),
         ("`classes` .* at least 2 items", {"classes": ("a",)}),
         ("`augment` should name every operation once", {"augment": ("crop", "crop")}),
         ("`site_names` should be 2 distinct names", {"site_names": ("a", "a")}),
         ("`site_names` should be 2 distinct names", {"site_names": ("a", "b", "c")}),
         ("`fraction` below 1 needs `site_names`", {"fraction": 0.5}),
         ("`pae` should divide the image side 8; found 3", {"pae": 3}),
-        ("`mean` and `std` should have 3 values, one per channel", {"image": {**COLOUR.model_dump(), "mean": (0.5,)}}),
+        (
+            "`mean` and `std` should have 3 values, one per channel",
+            {"image": {**COLOUR.model_dump(), "mean": (0.5,)}},
+        ),
         ("`image.std.0` .* greater than 0", {"image": {**GREY.model_dump(), "std": (0.0,)}}),
         ("`image.mean.0` .* finite", {"image": {**GREY.model_dump(), "mean": (float("nan"),)}}),
         ("`image.side` .* greater than or equal to 8", {"image": {**GREY.model_dump(), "side": 7}}),
-        ("`image.side` .* less than or equal to 128", {"image": {**GREY.model_dump(), "side": 129}}),
-        ("`image.channels` .* less than or equal to 16", {"image": {**GREY.model_dump(), "channels": 17}}),
+        (
+            "`image.side` .* less than or equal to 128",
+            {"image": {**GREY.model_dump(), "side": 129}},
+        ),
+        (
+            "`image.channels` .* less than or equal to 16",
+            {"image": {**GREY.model_dump(), "channels": 17}},
+        ),
     ],
 )
 def test_parts_that_do_not_agree_are_refused(message: str, bad: dict) -> None:
@@ -233,7 +273,7 @@ def test_parts_that_do_not_agree_are_refused(message: str, bad: dict) -> None:
     assert re.search(message, validation_message(refusal.value))
 
 
-def test_every_wrong_field_is_told_at_once() -> None:
+def test_all_wrong_fields_are_reported_at_once() -> None:
     with pytest.raises(PlanError, match=r"`ipc` .*; found 0\n`wire` .*; found 'text'"):
         tiny_plan(ipc=0, wire="text")
 
@@ -241,7 +281,11 @@ def test_every_wrong_field_is_told_at_once() -> None:
 def test_the_pixels_of_a_plan_have_a_type_and_no_images_are_sent_by_the_method_none() -> None:
     assert fixed_plan(images="uint8").image_dtype is torch.uint8
     assert fixed_plan(images="float32").image_dtype is torch.float32
-    assert Local(method="dm", images=7).images_sent == Local(method="random", images=7).images_sent == 7
+    assert (
+        Local(method="dm", images=7).images_sent
+        == Local(method="random", images=7).images_sent
+        == 7
+    )
     assert Local(method="none", images=7).images_sent == 0
 
 
@@ -259,9 +303,13 @@ def test_every_site_takes_part_in_every_step_by_default() -> None:
     assert fixed_plan(site_names=("a", "b")).steps_of("a") == [0, 1]
 
 
-@pytest.mark.parametrize("site", ["", "-a", ".a", "a b", "a/b", "..", "a" * 65, "a\n", "é", "a\n\n"])
+@pytest.mark.parametrize(
+    "site", ["", "-a", ".a", "a b", "a/b", "..", "a" * 65, "a\n", "é", "a\n\n"]
+)
 def test_a_name_that_is_no_site_name_is_refused(site: str) -> None:
-    with pytest.raises(PlanError, match=r"`site` should be 1 to 64 letters, digits, '\.', '_' or '-'"):
+    with pytest.raises(
+        PlanError, match=r"`site` should be 1 to 64 letters, digits, '\.', '_' or '-'"
+    ):
         fixed_plan().check_site(site)
 
 
@@ -281,12 +329,14 @@ def test_digits_are_not_flipped_by_default() -> None:
     assert make_plan(DIGITS, GREY, augment=("flip",)).augment == ("flip",)
 
 
-@pytest.mark.parametrize(("ipc", "sites", "images"), [(10, 5, 3), (10, 3, 5), (10, 1, 10), (1, 5, 1), (50, 20, 4)])
+@pytest.mark.parametrize(
+    ("ipc", "sites", "images"), [(10, 5, 3), (10, 3, 5), (10, 1, 10), (1, 5, 1), (50, 20, 4)]
+)
 def test_a_site_sends_its_share_of_images_and_one_more(ipc: int, sites: int, images: int) -> None:
     assert tiny_plan(ipc=ipc, sites=sites).local.images == images
 
 
-def test_images_that_are_asked_for_are_kept_and_none_are_sent_by_method_none() -> None:
+def test_a_given_number_of_images_is_used_and_method_none_sends_none() -> None:
     assert tiny_plan(local={"images": 7}).local.images == 7
     assert tiny_plan(local={"method": "none"}).local.images == 0
 
@@ -302,7 +352,9 @@ def test_a_plan_for_data_has_its_classes_shape_mean_and_spread() -> None:
 
 
 def test_a_network_that_the_images_are_too_small_for_is_refused() -> None:
-    with pytest.raises(PlanError, match="`depth` should be at most 3 for images of side 8; found 4"):
+    with pytest.raises(
+        PlanError, match="`depth` should be at most 3 for images of side 8; found 4"
+    ):
         tiny_plan(network={"width": 8, "depth": 4})
 
 
@@ -314,7 +366,7 @@ def with_probe(plan: Plan, **changes: Any) -> Plan:
     return plan.model_copy(update={"probe": plan.probe.model_copy(update=changes)})
 
 
-def test_the_probe_is_this_for_ever() -> None:
+def test_the_probe_never_changes() -> None:
     found = probe(fixed_plan(sketch=None))
     assert found.weights == "680af7dbfe3e7e506780729d97dec698405137892f2b192c89108b4560145d12"
     assert found.embedding == pytest.approx(EMBEDDING, rel=1e-3, abs=1e-3)
@@ -323,7 +375,9 @@ def test_the_probe_is_this_for_ever() -> None:
 def test_a_plan_that_this_machine_agrees_with_passes() -> None:
     plan = tiny_plan()
     check_probe(plan)
-    check_probe(with_probe(plan, embedding=tuple(v * (1 + 1e-5) + 1e-6 for v in plan.probe.embedding)))
+    check_probe(
+        with_probe(plan, embedding=tuple(v * (1 + 1e-5) + 1e-6 for v in plan.probe.embedding))
+    )
 
 
 def test_other_weights_are_refused() -> None:
@@ -331,14 +385,18 @@ def test_other_weights_are_refused() -> None:
         check_probe(with_probe(tiny_plan(), weights="f" * 64))
 
 
-@pytest.mark.parametrize("change", [lambda v: (v[0] + 0.01, *v[1:]), lambda v: v[:-1], lambda v: v[::-1]])
+@pytest.mark.parametrize(
+    "change", [lambda v: (v[0] + 0.01, *v[1:]), lambda v: v[:-1], lambda v: v[::-1]]
+)
 def test_another_embedding_is_refused(change: Any) -> None:
     plan = tiny_plan()
     with pytest.raises(ProbeError, match="should agree with the plan's to 1 in 1000"):
         check_probe(with_probe(plan, embedding=change(plan.probe.embedding)))
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"augment": ("cutout",)}, {"network": NetworkSpec(width=16, depth=1)}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"augment": ("cutout",)}, {"network": NetworkSpec(width=16, depth=1)}]
+)
 def test_a_plan_changed_after_its_probe_was_made_is_refused(change: dict) -> None:
     with pytest.raises(ProbeError):
         check_probe(tiny_plan().model_copy(update=change))
@@ -371,14 +429,14 @@ def sent_bytes(contribution: Contribution) -> int:
         {"steps": 0},
     ],
 )
-def test_the_foretold_bytes_are_those_that_a_site_with_every_class_sends(changes: dict) -> None:
+def test_the_estimated_bytes_are_those_that_a_site_with_every_class_sends(changes: dict) -> None:
     plan = tiny_plan(**changes)
     contribution = contribute(plan, tiny_data([3, 2, 4], plan=plan))
     assert sent_bytes(contribution) == cost(plan).bytes
     assert cost(plan).bytes < len(contribution_bytes(contribution)) <= cost(plan).file_bytes
 
 
-def test_the_foretold_work_counts_real_images_and_local_steps() -> None:
+def test_the_estimated_work_counts_real_images_and_local_steps() -> None:
     statistics = tiny_plan(steps=5, batch=4, local={"method": "none"})
     assert cost(statistics, images_per_class=3).forward_images == 3 * 5 * 3
     assert cost(statistics, images_per_class=9).forward_images == 3 * 5 * 4
@@ -395,7 +453,10 @@ INT8 = fixed_plan(wire="int8")
 
 
 def image_set(**changes: Any) -> ImageSet:
-    fields: dict[str, Any] = {"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "labels": torch.tensor([0, 2])}
+    fields: dict[str, Any] = {
+        "images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
+        "labels": torch.tensor([0, 2]),
+    }
     return ImageSet(**{**fields, "classes": CLASSES} | changes)
 
 
@@ -405,8 +466,15 @@ def counted(batch_counts: list[int], totals: list[int]) -> Statistics:
 
 
 def test_an_answer_that_fits_is_accepted() -> None:
-    for plan in (PLAN, INT8, fixed_plan(images="float32"), fixed_plan(local={"method": "none", "images": 1})):
-        images = image_set(images=torch.zeros(2, 1, 8, 8)) if plan.images == "float32" else image_set()
+    for plan in (
+        PLAN,
+        INT8,
+        fixed_plan(images="float32"),
+        fixed_plan(local={"method": "none", "images": 1}),
+    ):
+        images = (
+            image_set(images=torch.zeros(2, 1, 8, 8)) if plan.images == "float32" else image_set()
+        )
         images = images.subset(torch.arange(0)) if plan.local.method == "none" else images
         check_contribution(contribution_spec(plan), fixed_contribution(plan, images=images))
 
@@ -416,25 +484,70 @@ def test_an_answer_that_fits_is_accepted() -> None:
     [
         ("plan digest should be 885ca72c37dc2ced…; found 0000", {"plan_digest": "0" * 64}),
         ("`site` should be 1 to 64 letters", {"site": "a b"}),
-        ("steps should be the 2 of the plan; found 1", {"statistics": fixed_statistics(ramp(1, 2, 4).half(), [0, 2])}),
-        ("steps should be the 2 of the plan; found 3", {"statistics": fixed_statistics(ramp(3, 2, 4).half(), [0, 2])}),
-        ("at least one class should be present", {"statistics": fixed_statistics(ramp(2, 0, 4).half(), [])}),
-        ("class numbers should be below 3; found 3", {"statistics": fixed_statistics(ramp(2, 2, 4).half(), [0, 3])}),
-        ("wire type should be float16; found float32", {"statistics": fixed_statistics(ramp(2, 2, 4), [0, 2])}),
-        ("wire type should be float16; found int8", {"statistics": fixed_contribution(INT8).statistics}),
-        ("a class mean should have 4 numbers; found 5", {"statistics": fixed_statistics(ramp(2, 2, 5).half(), [0, 2])}),
-        (r"batch counts should be \[256, 9\]; found \[300, 9\]", {"statistics": counted([300, 9], [300, 9])}),
-        (r"batch counts should be \[256, 9\]; found \[256, 8\]", {"statistics": counted([256, 8], [300, 9])}),
-        ("totals should be at most 1,099,511,627,776; found", {"statistics": counted([256, 9], [2**40 + 1, 9])}),
-        ("classes should be .*; found .*'cow'", {"images": image_set(classes=("cat", "cow", "owl"))}),
-        ("images should be .*; found .1, 9, 9.", {"images": image_set(images=torch.zeros(2, 1, 9, 9).byte())}),
-        ("images should be .*; found .3, 8, 8.", {"images": image_set(images=torch.zeros(2, 3, 8, 8).byte())}),
-        ("images should be uint8; found torch.float32", {"images": image_set(images=torch.zeros(2, 1, 8, 8))}),
+        (
+            "steps should be the 2 of the plan; found 1",
+            {"statistics": fixed_statistics(ramp(1, 2, 4).half(), [0, 2])},
+        ),
+        (
+            "steps should be the 2 of the plan; found 3",
+            {"statistics": fixed_statistics(ramp(3, 2, 4).half(), [0, 2])},
+        ),
+        (
+            "at least one class should be present",
+            {"statistics": fixed_statistics(ramp(2, 0, 4).half(), [])},
+        ),
+        (
+            "class numbers should be below 3; found 3",
+            {"statistics": fixed_statistics(ramp(2, 2, 4).half(), [0, 3])},
+        ),
+        (
+            "wire type should be float16; found float32",
+            {"statistics": fixed_statistics(ramp(2, 2, 4), [0, 2])},
+        ),
+        (
+            "wire type should be float16; found int8",
+            {"statistics": fixed_contribution(INT8).statistics},
+        ),
+        (
+            "a class mean should have 4 numbers; found 5",
+            {"statistics": fixed_statistics(ramp(2, 2, 5).half(), [0, 2])},
+        ),
+        (
+            r"batch counts should be \[256, 9\]; found \[300, 9\]",
+            {"statistics": counted([300, 9], [300, 9])},
+        ),
+        (
+            r"batch counts should be \[256, 9\]; found \[256, 8\]",
+            {"statistics": counted([256, 8], [300, 9])},
+        ),
+        (
+            "totals should be at most 1,099,511,627,776; found",
+            {"statistics": counted([256, 9], [2**40 + 1, 9])},
+        ),
+        (
+            "classes should be .*; found .*'cow'",
+            {"images": image_set(classes=("cat", "cow", "owl"))},
+        ),
+        (
+            "images should be .*; found .1, 9, 9.",
+            {"images": image_set(images=torch.zeros(2, 1, 9, 9).byte())},
+        ),
+        (
+            "images should be .*; found .3, 8, 8.",
+            {"images": image_set(images=torch.zeros(2, 3, 8, 8).byte())},
+        ),
+        (
+            "images should be uint8; found torch.float32",
+            {"images": image_set(images=torch.zeros(2, 1, 8, 8))},
+        ),
         (
             r"images per class should be \[1, 0, 1\]; found \[1, 1, 0\]",
             {"images": image_set(labels=torch.tensor([0, 1]))},
         ),
-        (r"images per class .* \[1, 0, 1\]; found \[0, 0, 0\]", {"images": image_set().subset(torch.arange(0))}),
+        (
+            r"images per class .* \[1, 0, 1\]; found \[0, 0, 0\]",
+            {"images": image_set().subset(torch.arange(0))},
+        ),
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused_by_name(message: str, bad: dict) -> None:
@@ -447,9 +560,13 @@ def test_steps_of_another_site_are_refused() -> None:
     wrong = plan.steps_of("b")
     codes = ramp(len(wrong), 2, 4).half()
     statistics = replace(fixed_statistics(codes, [0, 2]), steps=torch.tensor(wrong))
-    check_contribution(contribution_spec(plan), fixed_contribution(plan, site="b", statistics=statistics))
+    check_contribution(
+        contribution_spec(plan), fixed_contribution(plan, site="b", statistics=statistics)
+    )
     with pytest.raises(DocumentError, match="contribution of 'a': steps should be the"):
-        check_contribution(contribution_spec(plan), fixed_contribution(plan, site="a", statistics=statistics))
+        check_contribution(
+            contribution_spec(plan), fixed_contribution(plan, site="a", statistics=statistics)
+        )
 
 
 @pytest.mark.parametrize(
@@ -460,7 +577,9 @@ def test_steps_of_another_site_are_refused() -> None:
         (["a", "b", "c"], "the plan is for 2 sites; found 3 contributions"),
     ],
 )
-def test_a_round_of_no_site_of_one_site_twice_or_of_too_many_is_refused(sites: list[str], message: str) -> None:
+def test_a_round_of_no_site_of_one_site_twice_or_of_too_many_is_refused(
+    sites: list[str], message: str
+) -> None:
     with pytest.raises(DocumentError, match=message):
         check_contributions(PLAN, sites)
 
@@ -470,7 +589,7 @@ def test_a_round_may_lack_sites() -> None:
     check_contributions(PLAN, ["b", "a"])
 
 
-def test_an_extension_stands_in_the_document_only_where_it_has_a_value() -> None:
+def test_an_extension_is_in_the_document_only_if_it_has_a_value() -> None:
     plain = tiny_plan()
     waits = plain.model_copy(update={"collection": Collection(quorum=2, deadline=60)})
     assert "collection" not in plain.model_dump(mode="json")

@@ -27,7 +27,7 @@ from collabdm.lab.results import (
     write_results,
 )
 from collabdm.matching.compute import Compute
-from collabdm.report.write import write_report
+from collabdm.report.round_page import write_report
 from collabdm.scoring.dd_ranking import Robustness
 from collabdm.scoring.evaluation import Score
 

@@ -17,14 +17,9 @@ from collabdm.errors import DocumentError
 from collabdm.lab.reproduce.grid_results import Entry
 from collabdm.lab.reproduce.grids import Cell, Grid, Published, cells_of, picture_of, pictured
 from collabdm.lab.reproduce.records import CellRecord, append
-from collabdm.report.results import (
-    figures,
-    holds_results,
-    read_findings,
-    scale_of,
-    standing,
-    write_results,
-)
+from collabdm.report.grid_page import standing, write_grid_page
+from collabdm.report.grid_plots import grid_figures
+from collabdm.report.grid_summary import contains_grids, read_grids, settings_line
 
 SETTINGS = {
     "data": "digits",
@@ -167,7 +162,7 @@ def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_p
     made = grid(name="figure8", along="images per class", axes=axes, tables=(), paper=paper, bytes_at=None,
                 pictures_at=None)  # fmt: skip
     write(tmp_path, made)
-    (drawn,) = figures(read_findings(tmp_path)[0]).values()
+    (drawn,) = grid_figures(read_grids(tmp_path)[0]).values()
     (axis,) = drawn.axes
     lines = {line.get_label(): line for line in drawn.axes[0].containers}
     assert list(lines) == ["central", "collabdm", "fedavg", "random real"]  # localdm failed
@@ -175,7 +170,7 @@ def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_p
     star = next(line for line in axis.lines if line.get_marker() == "*")
     assert (list(star.get_xdata()), list(star.get_ydata())) == ([10.0], [99.0])
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "10"]
-    (written, *_) = write_results(tmp_path, tmp_path / "report.html")
+    (written, *_) = write_grid_page(tmp_path, tmp_path / "report.html")
     assert "accuracy against images per class" in written.read_text(encoding="utf-8")
 
 
@@ -187,8 +182,8 @@ def test_what_is_drawn_along_an_axis_needs_an_axis_of_numbers() -> None:
 
 
 def test_the_papers_points_beyond_a_curve_stand_at_its_edge_with_their_bytes(folder) -> None:
-    found = next(one for one in read_findings(folder) if one.grid.name == "figure9")
-    (drawn,) = figures(found).values()
+    found = next(one for one in read_grids(folder) if one.grid.name == "figure9")
+    (drawn,) = grid_figures(found).values()
     (axis,) = drawn.axes
     star = next(line for line in axis.lines if line.get_marker() == "*")
     assert list(star.get_ydata()) == [57.0]
@@ -197,7 +192,7 @@ def test_the_papers_points_beyond_a_curve_stand_at_its_edge_with_their_bytes(fol
         update={"paper": (found.grid.paper[0].model_copy(update={"bytes": 5000.0}),)}
     )
     found.grid = beyond
-    (drawn,) = figures(found).values()
+    (drawn,) = grid_figures(found).values()
     assert [text.get_text() for text in drawn.axes[0].texts] == ["paper 57 at 5 kB"]
 
 
@@ -216,14 +211,14 @@ def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:
         assert image.size == (20, 30)
         assert image.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
     assert picture[1] == "collabdm"
-    assert "up to ten of it (beta 0.1, seed 0)" in html
+    assert "up to ten images in each (beta 0.1, seed 0)" in html
 
 
 def test_a_small_scale_is_marked_and_has_no_colours(html) -> None:
     paper, cpu = html.index("<h2>Table 9 (paper scale)"), html.index("<h2>Table 9 (cpu scale)")
     sections = {"paper": html[paper:], "cpu": html[cpu:]}
     ends = {name: text.index("</section>") for name, text in sections.items()}
-    assert "not the paper's numbers" in sections["cpu"][: ends["cpu"]].replace("&#x27;", "'")
+    assert "not the paper&#39;s numbers." in sections["cpu"][: ends["cpu"]]
     assert 'class="reached"' in sections["paper"][: ends["paper"]]
     assert not re.search('class="(reached|below)"', sections["cpu"][: ends["cpu"]])
 
@@ -252,14 +247,14 @@ def test_names_are_text_and_not_markup(html) -> None:
 def test_the_page_loads_nothing_and_is_the_same_each_time(folder, html, tmp_path) -> None:
     for address in re.findall(r'(?:src|href|xlink:href)="([^"]*)"', html):
         assert address.startswith(("data:", "#")), address
-    written = write_results(folder, tmp_path / "again.html")
+    written = write_grid_page(folder, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == html
     names = {path.stem for path in written[1:]}
     assert names == {"table9-paper-1", "table9-cpu-1", "figure9-paper-1"}
 
 
 def test_the_summary_counts_cells_and_failures(html) -> None:
-    table = rows(html, "What is run")
+    table = rows(html, "Completed cells")
     counts = {
         re.sub("<.*?>", "", name): cells[1:] for name, cells in table.items() if "Figure 9" in name
     }
@@ -267,18 +262,21 @@ def test_the_summary_counts_cells_and_failures(html) -> None:
     assert any(cells[1:3] == ["6 of 28", "2"] for cells in table.values())
 
 
-def test_the_scale_is_told_in_its_settings() -> None:
-    assert scale_of(grid()) == (
-        "data digits; sites 2; steps 4; ipc 1; the same 3 test images of each class for all cells"
+def test_the_scale_is_told_in_its_settings(html) -> None:
+    line = (
+        "Settings, unless a row or column states otherwise: data digits; sites 2; steps 4; ipc 1; "
+        "the same 3 test images of each class for all cells."
     )
+    assert settings_line(grid()) == line
+    assert f"The paper&#39;s scale. {line}" in html
 
 
 def test_a_damaged_grid_is_refused(folder, tmp_path) -> None:
     shutil.copytree(folder, tmp_path / "bad")
     (tmp_path / "bad" / "table9.cpu.json").write_text('{"name": "table9"}')
-    assert holds_results(tmp_path / "bad")
+    assert contains_grids(tmp_path / "bad")
     with pytest.raises(DocumentError, match="should be a grid"):
-        read_findings(tmp_path / "bad")
+        read_grids(tmp_path / "bad")
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -30,8 +30,18 @@ def test_philox_in_plain_python_gives_the_vector_that_its_authors_published() ->
 @pytest.mark.parametrize(
     ("seed", "purpose", "step", "words"),
     [
-        (0, Purpose.WEIGHTS, 0, [0x68F2A1CB1907A6F3, 0xA56C242DB0A03161, 0xF54610F42F089295, 0x036C2AC25C0249D1]),
-        (0, Purpose.SKETCH, 1, [0x136214AD581ED436, 0xC97E27D0F611D28A, 0x12A9421C4A2BC2A4, 0xEADC0AA66F17FC08]),
+        (
+            0,
+            Purpose.WEIGHTS,
+            0,
+            [0x68F2A1CB1907A6F3, 0xA56C242DB0A03161, 0xF54610F42F089295, 0x036C2AC25C0249D1],
+        ),
+        (
+            0,
+            Purpose.SKETCH,
+            1,
+            [0x136214AD581ED436, 0xC97E27D0F611D28A, 0x12A9421C4A2BC2A4, 0xEADC0AA66F17FC08],
+        ),
         (
             2**63 - 1,
             Purpose.DATA,
@@ -40,7 +50,7 @@ def test_philox_in_plain_python_gives_the_vector_that_its_authors_published() ->
         ),
     ],
 )
-def test_the_first_words_of_a_stream_are_these_for_ever(
+def test_the_first_words_of_a_stream_never_change(
     seed: int, purpose: Purpose, step: int, words: list[int]
 ) -> None:
     assert Stream.of(seed, purpose, step).words(4).tolist() == words
@@ -92,7 +102,7 @@ def test_shapes_fill_row_by_row_and_may_be_empty() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 1000])
-def test_a_permutation_holds_every_number_once(n: int) -> None:
+def test_a_permutation_contains_every_number_once(n: int) -> None:
     assert sorted(Stream.of(4, Purpose.BATCH, n).permutation(n).tolist()) == list(range(n))
 
 
@@ -112,7 +122,7 @@ def test_integers_are_below_their_bound(bound: int) -> None:
     assert len(found.unique()) >= min(bound, 900)
 
 
-def test_integers_are_these_for_ever() -> None:
+def test_integers_never_change() -> None:
     assert Stream.of(0, Purpose.BATCH).integers(10, 8).tolist() == [1, 8, 0, 3, 1, 4, 6, 3]
 
 
@@ -122,9 +132,15 @@ def test_streams_of_another_seed_purpose_or_step_differ() -> None:
     assert len(firsts) == len(names)
 
 
-def test_purposes_are_these_numbers_for_ever() -> None:
+def test_the_numbers_of_purposes_never_change() -> None:
     numbers = {1: "WEIGHTS", 2: "AUGMENT", 3: "SKETCH", 4: "PROBE", 5: "PARTICIPATION", 6: "SERVER"}
-    numbers |= {16: "LOCAL_WEIGHTS", 17: "LOCAL_AUGMENT", 18: "LOCAL_BATCH", 19: "LOCAL_START", 20: "BATCH"}
+    numbers |= {
+        16: "LOCAL_WEIGHTS",
+        17: "LOCAL_AUGMENT",
+        18: "LOCAL_BATCH",
+        19: "LOCAL_START",
+        20: "BATCH",
+    }
     numbers |= {32: "PARTITION", 33: "NETWORK", 34: "TRAINING", 35: "BASELINE", 36: "DATA"}
     assert {number: Purpose(number).name for number in numbers} == numbers
 
@@ -141,7 +157,7 @@ def test_a_step_out_of_range_is_refused(step: int) -> None:
         Stream.of(0, Purpose.WEIGHTS, step)
 
 
-def test_derived_seeds_are_these_for_ever() -> None:
+def test_derived_seeds_never_change() -> None:
     assert derive(0, "site", "a") == 7335550314967764189
     assert derive(7, "site", "site-1") == 5875068540628416701
     assert derive(5, 1, 2) == 8327067363258887888
@@ -154,8 +170,12 @@ def test_derived_seeds_differ_by_name_and_are_seeds() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize(("fraction", "size"), [(0.01, 1), (0.2, 1), (0.4, 2), (0.5, 2), (0.7, 4), (0.9, 4), (1.0, 5)])
-def test_as_many_sites_take_part_as_the_fraction_says_and_at_least_one(fraction: float, size: int) -> None:
+@pytest.mark.parametrize(
+    ("fraction", "size"), [(0.01, 1), (0.2, 1), (0.4, 2), (0.5, 2), (0.7, 4), (0.9, 4), (1.0, 5)]
+)
+def test_as_many_sites_take_part_as_the_fraction_says_and_at_least_one(
+    fraction: float, size: int
+) -> None:
     for step in range(20):
         chosen = participants(0, step, SITES, fraction)
         assert len(chosen) == size
@@ -164,11 +184,13 @@ def test_as_many_sites_take_part_as_the_fraction_says_and_at_least_one(fraction:
 
 def test_participants_do_not_depend_on_the_order_of_the_names() -> None:
     for step in range(3):
-        found = {participants(1, step, order, 0.4) for order in islice(permutations(SITES), 0, 120, 7)}
+        found = {
+            participants(1, step, order, 0.4) for order in islice(permutations(SITES), 0, 120, 7)
+        }
         assert len(found) == 1
 
 
-def test_participants_are_these_for_ever_and_every_site_has_its_turn() -> None:
+def test_participants_never_change_and_every_site_takes_part() -> None:
     first = [sorted(participants(0, step, SITES, 0.4)) for step in range(4)]
     assert first == [["b", "c"], ["a", "d"], ["b", "d"], ["a", "c"]]
     turns = [site for step in range(200) for site in participants(0, step, SITES, 0.4)]
@@ -189,9 +211,10 @@ def test_a_whole_round_neither_reads_nor_moves_the_global_generators() -> None:
     assert torch.equal(*outcomes)
 
 
-def test_normals_are_these_for_ever_and_standard() -> None:
+def test_normals_never_change_and_are_standard() -> None:
     assert Stream.of(0, Purpose.BASELINE).normals(4).tolist() == pytest.approx(
-        [-1.0638394355773926, -0.4981825053691864, -1.0000221729278564, -0.16144970059394836], rel=1e-6
+        [-1.0638394355773926, -0.4981825053691864, -1.0000221729278564, -0.16144970059394836],
+        rel=1e-6,
     )
     many = Stream.of(0, Purpose.BASELINE).normals(100_001)
     assert (float(many.mean()), float(many.std())) == pytest.approx((0, 1), abs=0.01)

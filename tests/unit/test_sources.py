@@ -14,7 +14,9 @@ from collabdm.errors import DataError
 from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
 
-needs_data = pytest.mark.skipif(not os.environ.get("COLLABDM_DATA"), reason="COLLABDM_DATA is not set")
+needs_data = pytest.mark.skipif(
+    not os.environ.get("COLLABDM_DATA"), reason="COLLABDM_DATA is not set"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +34,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- by name -------------------------------------------------------------------------------------
 
 
-def test_the_digits_are_scaled_to_bytes_and_the_last_fifth_of_each_class_is_the_test_split() -> None:
+def test_the_digits_are_scaled_to_bytes_and_the_last_fifth_of_each_class_is_the_test_split() -> (
+    None
+):
     train, test = load("digits"), load("digits", "test")
     assert train.shape == (1, 8, 8)
     assert train.classes == tuple("0123456789")
-    assert test.counts().tolist() == [(a + b) // 5 for a, b in zip(train.counts(), test.counts(), strict=True)]
+    assert test.counts().tolist() == [
+        (a + b) // 5 for a, b in zip(train.counts(), test.counts(), strict=True)
+    ]
     assert len(train) + len(test) == 1797
     assert train.images[0, 0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0
     assert int(train.images.max()) == 255
@@ -57,11 +63,12 @@ def test_a_known_name_is_the_folder_of_that_name(tmp_path, monkeypatch) -> None:
     assert data.labels.tolist() == [0, 9]
 
 
-def test_an_unreachable_hub_is_said_with_what_to_do(monkeypatch) -> None:
+def test_an_unreachable_hub_is_reported_with_the_remedy(monkeypatch) -> None:
     monkeypatch.delenv("COLLABDM_DATA", raising=False)
     for name in ("cifar10", "someone/something"):
         with pytest.raises(
-            DataError, match=rf"`{name}` should be a .*no network here.*: set COLLABDM_DATA, or pass a path"
+            DataError,
+            match=rf"`{name}` should be a .*no network here.*: set COLLABDM_DATA, or pass a path",
         ):
             load(name)
 
@@ -72,7 +79,9 @@ def test_a_hub_id_is_loaded_with_its_configuration(tmp_path, monkeypatch) -> Non
 
     def hub(*arguments: object) -> datasets.DatasetDict:
         asked.append(arguments)
-        rows = datasets.Dataset.from_parquet(str(table), cache_dir=str(tmp_path / "hub"), keep_in_memory=True)
+        rows = datasets.Dataset.from_parquet(
+            str(table), cache_dir=str(tmp_path / "hub"), keep_in_memory=True
+        )
         return datasets.DatasetDict(train=rows.cast_column("image", datasets.Image()))
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
@@ -91,7 +100,9 @@ def test_a_hub_id_is_loaded_with_its_configuration(tmp_path, monkeypatch) -> Non
 
 
 def test_a_datasets_dataset_and_dict_are_read() -> None:
-    features = datasets.Features(img=datasets.Image(), fine_label=datasets.ClassLabel(names=["a", "b"]))
+    features = datasets.Features(
+        img=datasets.Image(), fine_label=datasets.ClassLabel(names=["a", "b"])
+    )
     images = [Image.fromarray(pixels(i)) for i in range(3)]
     rows = datasets.Dataset.from_dict({"img": images, "fine_label": [1, 0, 1]}, features=features)
     data = load(rows)
@@ -140,7 +151,9 @@ def test_impossible_conversions_are_refused(options) -> None:
 
 
 def test_a_site_that_lacks_classes_is_renumbered_to_the_plans(tmp_path) -> None:
-    data = fit_classes(load(image_folder(tmp_path / "set", dog=2, cat=1)), ("ant", "cat", "cow", "dog"))
+    data = fit_classes(
+        load(image_folder(tmp_path / "set", dog=2, cat=1)), ("ant", "cat", "cow", "dog")
+    )
     assert data.labels.tolist() == [1, 3, 3]
     assert data.counts().tolist() == [0, 1, 0, 2]
 

@@ -1,4 +1,4 @@
-"""Tables of several stations as the data of a simulation, the demonstration with traffic, rates of small images."""
+"""Tables of several stations in simulations, the demonstration with traffic, small images."""
 
 import json
 from pathlib import Path
@@ -27,32 +27,50 @@ from collabdm.planning.make import with_rates
 from collabdm.planning.settings import new_plan
 
 SCHEMA = tiny_schema(split="time", block=2, held_out=3)
-PLAN = {"ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1}, "local": {"steps": 2, "batch": 4}}
+PLAN = {
+    "ipc": 1,
+    "steps": 2,
+    "batch": 4,
+    "network": {"width": 8, "depth": 1},
+    "local": {"steps": 2, "batch": 4},
+}
 
 
 def rows_of(station: str, first: int) -> list[dict[str, object]]:
-    return [row(i, "bad" if i % 5 == 0 else "ok", station=station) for i in range(first, first + 90)]
+    return [
+        row(i, "bad" if i % 5 == 0 else "ok", station=station) for i in range(first, first + 90)
+    ]
 
 
 @pytest.fixture
 def two_files(tmp_path) -> str:
-    north, south = (write_csv(tmp_path / f"{n}.csv", rows_of(n, k)) for n, k in (("north", 0), ("south", 7)))
+    north, south = (
+        write_csv(tmp_path / f"{n}.csv", rows_of(n, k)) for n, k in (("north", 0), ("south", 7))
+    )
     return f"{north}, {south}"
 
 
 def experiment(data: str, **changes: Any) -> Experiment:
-    settings: dict[str, Any] = {"method": "collabdm", "trials": 1, "recipe": "short", "epochs": 1, "compare": ()}
+    settings: dict[str, Any] = {
+        "method": "collabdm",
+        "trials": 1,
+        "recipe": "short",
+        "epochs": 1,
+        "compare": (),
+    }
     return Experiment(data=data, flows=SCHEMA, plan=PLAN, **settings | changes)
 
 
 # --- sites ---------------------------------------------------------------------------------------
 
 
-def test_every_file_is_a_site_that_holds_its_own_windows(two_files) -> None:
+def test_every_file_is_a_site_with_its_own_windows(two_files) -> None:
     found = stations(two_files, SCHEMA)
     assert found.split is not None
     assert found.split.names == ("north", "south")
-    for path, held in zip(two_files.split(", "), found.split.sites(found.train).values(), strict=True):
+    for path, held in zip(
+        two_files.split(", "), found.split.sites(found.train).values(), strict=True
+    ):
         alone = load_flows(Path(path), SCHEMA)
         assert torch.equal(held.images, alone.images)
         assert torch.equal(held.labels, alone.labels)
@@ -71,9 +89,14 @@ def test_the_values_of_a_column_are_sites_and_no_window_mixes_them(tmp_path) -> 
         assert torch.equal(held.images, alone.images)
 
 
-def test_only_the_values_that_are_named_are_sites_and_the_other_rows_are_nowhere(tmp_path, caplog) -> None:
+def test_only_the_values_that_are_named_are_sites_and_the_other_rows_are_nowhere(
+    tmp_path, caplog
+) -> None:
     path = write_csv(tmp_path / "three.csv", [*rows_of("1", 0), *rows_of("2", 7), *rows_of("3", 9)])
-    chosen, whole = stations(str(path), SCHEMA, "station=3, 1"), stations(str(path), SCHEMA, "station")
+    chosen, whole = (
+        stations(str(path), SCHEMA, "station=3, 1"),
+        stations(str(path), SCHEMA, "station"),
+    )
     assert chosen.split is not None
     assert whole.split is not None
     assert chosen.split.names == ("1", "3")
@@ -84,7 +107,9 @@ def test_only_the_values_that_are_named_are_sites_and_the_other_rows_are_nowhere
     assert not caplog.text
 
 
-def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_data(tmp_path, monkeypatch) -> None:
+def test_a_table_that_does_not_exist_is_looked_for_in_the_data_folder(
+    tmp_path, monkeypatch
+) -> None:
     (tmp_path / "data" / "flows").mkdir(parents=True)
     write_csv(tmp_path / "data" / "flows" / "a.csv", rows_of("a", 0))
     monkeypatch.setenv("COLLABDM_DATA", str(tmp_path / "data"))
@@ -92,9 +117,12 @@ def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_dat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flows").mkdir()
     write_csv(tmp_path / "flows" / "a.csv", rows_of("a", 0)[:60])
-    assert table_path("flows/a.csv") == Path("flows/a.csv")  # what is there as it is said goes first
+    assert table_path("flows/a.csv") == Path(
+        "flows/a.csv"
+    )  # what is there as it is said goes first
     with pytest.raises(
-        DataError, match=r"flows/b\.csv should be a table of flows; it does not exist, nor in COLLABDM_DATA"
+        DataError,
+        match=r"flows/b\.csv should be a table of flows; it does not exist, nor in COLLABDM_DATA",
     ):
         stations("flows/b.csv", SCHEMA)
     monkeypatch.delenv("COLLABDM_DATA")
@@ -102,9 +130,11 @@ def test_a_table_that_is_not_where_it_is_said_is_looked_for_in_the_folder_of_dat
         stations("flows/b.csv", SCHEMA)
 
 
-def test_a_random_split_is_another_for_every_seed(two_files) -> None:
+def test_a_random_split_depends_on_the_seed(two_files) -> None:
     schema = SCHEMA.model_copy(update={"split": "random"})
-    first, again, other = (stations(two_files, schema, seed=seed).train.images for seed in (1, 1, 2))
+    first, again, other = (
+        stations(two_files, schema, seed=seed).train.images for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -113,7 +143,9 @@ def test_files_of_one_name_are_named_after_their_folders(tmp_path) -> None:
     for name in ("east", "west"):
         (tmp_path / name).mkdir()
         write_csv(tmp_path / name / "flows.csv", rows_of(name, 0))
-    found = stations(",".join(str(tmp_path / name / "flows.csv") for name in ("west", "east")), SCHEMA)
+    found = stations(
+        ",".join(str(tmp_path / name / "flows.csv") for name in ("west", "east")), SCHEMA
+    )
     assert found.split is not None
     assert found.split.names == ("east", "west")
 
@@ -141,11 +173,15 @@ def test_what_is_wrong_in_a_stations_table_is_logged(tmp_path, caplog) -> None:
         ("{2}", None, "images of 2 rows for training and for the test; found 3 and 0"),
     ],
 )
-def test_tables_that_are_no_sites_are_refused(tmp_path, two_files, monkeypatch, data, column, message) -> None:
+def test_tables_that_are_no_sites_are_refused(
+    tmp_path, two_files, monkeypatch, data, column, message
+) -> None:
     monkeypatch.setattr("collabdm.data.flows.stations.MOST_STATIONS", 5)
     short = write_csv(tmp_path / "short.csv", rows_of("s", 0)[:6])
     with pytest.raises(DataError, match=message):
-        stations(data.format(*(path.strip() for path in two_files.split(",")), short), SCHEMA, column)
+        stations(
+            data.format(*(path.strip() for path in two_files.split(",")), short), SCHEMA, column
+        )
 
 
 # --- simulate ------------------------------------------------------------------------------------
@@ -160,7 +196,9 @@ def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -
     assert [score.what for score in results.scores] == [
         *("collabdm", "random real", "north alone", "south alone", "all the data"),
     ]
-    simulate(experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim")  # it goes on
+    simulate(
+        experiment(two_files, compare=("random", "sites", "all")), tmp_path / "sim"
+    )  # it goes on
 
 
 def test_the_sites_of_one_table_are_drawn_by_dirichlet(two_files) -> None:
@@ -181,9 +219,17 @@ def test_an_experiment_without_tables_keeps_its_digest() -> None:
     assert "flows" not in Experiment(data="digits").model_dump(mode="json")
 
 
-def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps_its_digest() -> None:
-    plain, own = Experiment(data="digits", recipe="short"), Experiment(data="digits", recipe="short", learning_rate=0.5)
-    assert (plain.evaluation().recipe.learning_rate, own.evaluation().recipe.learning_rate) == (0.02, 0.5)
+def test_a_rate_of_ones_own_replaces_the_recipes_and_an_experiment_without_keeps_its_digest() -> (
+    None
+):
+    plain, own = (
+        Experiment(data="digits", recipe="short"),
+        Experiment(data="digits", recipe="short", learning_rate=0.5),
+    )
+    assert (plain.evaluation().recipe.learning_rate, own.evaluation().recipe.learning_rate) == (
+        0.02,
+        0.5,
+    )
     assert "learning_rate" not in plain.model_dump(mode="json")
     assert plain.digest != own.digest
     assert site_settings(plain) == site_settings(own)
@@ -207,7 +253,10 @@ def test_a_schema_in_settings_may_be_another_with_changes(two_files) -> None:
 
 def test_the_demonstration_writes_synthetic_traffic_that_differs_between_stations(tmp_path) -> None:
     asked = demo.traffic(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["synthetic-north.csv", "synthetic-south.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "synthetic-north.csv",
+        "synthetic-south.csv",
+    ]
     held = data_of(asked)
     assert held.split is not None
     north, south = held.split.counts(held.train).tolist()
@@ -219,14 +268,17 @@ def test_the_demonstration_writes_synthetic_traffic_that_differs_between_station
 # --- small images --------------------------------------------------------------------------------
 
 
-def test_rates_of_small_images_are_filled_in_only_where_nothing_is_said() -> None:
+def test_rates_of_small_images_are_filled_in_only_if_none_are_given() -> None:
     assert with_rates({}, 32) == {}
     assert with_rates({"ipc": 2}, 16) == {
         "ipc": 2,
         "local": {"matching": {"learning_rate": 0.2}},
         "refinement": {"matching": {"learning_rate": 1.0}},
     }
-    said = {"local": {"steps": 3, "matching": {"learning_rate": 5.0}}, "refinement": {"matching": {"momentum": 0.1}}}
+    said = {
+        "local": {"steps": 3, "matching": {"learning_rate": 5.0}},
+        "refinement": {"matching": {"momentum": 0.1}},
+    }
     assert with_rates(said, 8) == {
         "local": said["local"],
         "refinement": {"matching": {"momentum": 0.1, "learning_rate": 1.0}},
@@ -247,7 +299,9 @@ def test_a_plan_gets_the_rates_of_its_images() -> None:
 
 
 def test_a_simulation_gets_them_too(two_files) -> None:
-    asked = simulation(None, None, {"data": two_files, "flows": "5gnidd"}, {}).model_copy(update={"flows": SCHEMA})
+    asked = simulation(None, None, {"data": two_files, "flows": "5gnidd"}, {}).model_copy(
+        update={"flows": SCHEMA}
+    )
     held = data_of(asked)
     assert held.split is not None
     plan = plan_of(asked, METHODS["collabdm"], held.split.sites(held.train), held.train)

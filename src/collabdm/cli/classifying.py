@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from collabdm.cli.console import Bars, console, notes, table
-from collabdm.data.flows.draft import schema_of
+from collabdm.data.flows.schemas import schema_of
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import windows
 from collabdm.documents.atomic_write import atomic_write

@@ -76,6 +76,11 @@ def write_cached(folder: Path, key: str, data: ImageSet) -> None:
     """Write a decoded set for `read_cached`.
 
     The cache saves time and nothing else: if the folder cannot be written to, nothing is cached.
+
+    Args:
+        folder: The folder of the cache, created for its owner alone if it does not exist.
+        key: The key of the set (`cache_key`).
+        data: The decoded set, uint8.
     """
     with suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)

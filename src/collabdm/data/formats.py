@@ -28,6 +28,12 @@ IMAGE_SUFFIXES = frozenset(
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 NPZ_KEYS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 
+#: raised by files that are damaged, or no archives of plain arrays
+_NPZ_ERRORS = (
+    *(OSError, ValueError, EOFError, AttributeError, TypeError),
+    zipfile.BadZipFile,
+)
+
 
 def need_split(split: str, splits: Iterable[str], where: str) -> None:
     """Check that a source has a split.
@@ -238,14 +244,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _NPZ_ERRORS as error:
         raise DataError(
             f"`{path}` should be an .npz of plain arrays; it cannot be read ({error})"
         ) from error

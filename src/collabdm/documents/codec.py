@@ -123,9 +123,9 @@ def check_format(where: str, fields: Any, kind: str, version: int) -> None:
     Raises:
         DocumentError: The document is of another kind or version.
     """
-    found = fields.get("format") if isinstance(fields, dict) else None
-    if found != kind:
-        raise DocumentError(f"{where}: format should be {kind}; found {found!r}")
+    stated = fields.get("format") if isinstance(fields, dict) else None
+    if stated != kind:
+        raise DocumentError(f"{where}: format should be {kind}; found {stated!r}")
 
     number = fields.get("version")
     if number != version or isinstance(number, bool):

@@ -225,10 +225,12 @@ class Plan(FrozenModel):
                 f"`collection.quorum` should be at most `sites`, {self.sites}; "
                 f"found {self.collection.quorum}"
             )
+
         if self.network.norm == "batch":
             raise ValueError(
                 "`network.norm` should not be batch: an embedding should not depend on other images"
             )
+
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"

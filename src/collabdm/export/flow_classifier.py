@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from collabdm.data.flows.draft import parse_schema
+from collabdm.data.flows.schemas import parse_schema
 from collabdm.data.flows.windows import UNKNOWN, Windows
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.errors import DataError, PlanError

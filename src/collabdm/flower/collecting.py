@@ -1,13 +1,13 @@
-"""What the server does while the answers come: ask every node, keep every file, know who is missing.
+"""The server's collection: ask every node, store every contribution, and report the missing sites.
 
-    every node that appears is asked once;  an answer is checked as a file is, and written as it comes
-    it ends  when every site of the plan has answered, or when `collection.deadline` seconds are over
-    it counts  when `collection.quorum` sites have contributed
+    every node is asked once, when it appears; its answer is checked like a file, and written
+    the collection ends  when every site of the plan has answered, or after `collection.deadline` s
+    the round counts     when `collection.quorum` sites have contributed
 
-The folder is the state: plan.json, contributions/SITE.safetensors, and collection.json, how it ended. A
-server that was stopped, or is started again later, asks for the sites that are missing. Of a site that
-answers twice, the first answer stays. A node that says the name of no site of the plan, or of one that is bound to
-another node, answers for nobody. In memory are names, never a contribution that has been written.
+The folder is the state: plan.json, contributions/SITE.safetensors, and collection.json, the result.
+A server that is stopped, or started again later, asks only the missing sites. If a site answers
+twice, the first answer counts. An answer is dropped if its site is not in the plan, or is bound to
+another node. Memory contains the sites' names, but no contribution that has been written.
 """
 
 import json
@@ -25,30 +25,23 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.plan import Collection, Plan
 from collabdm.documents.plan_file import plan_bytes, read_plan, write_plan
 from collabdm.errors import CollabDMError, DocumentError
-from collabdm.flower.wire import QUESTION, plan_content, read_answer
-from collabdm.rounds.contributions import contribution_limit, parse_contribution, read_contribution
+from collabdm.flower.wire import QUESTION, Answer, plan_content, read_answer
+from collabdm.rounds.contributions import (
+    contribution_limit,
+    parse_contribution,
+    read_contribution,
+)
 
 logger = logging.getLogger("flwr.collabdm")
 
-
 ASKED_AT_ONCE = 64  # messages in one request
-
-
 PULLED_AT_ONCE = 4  # answers in memory at once
-
-
-ATTEMPTS = 3  # at a node whose program was killed
-
-
-GRACE = 60.0  # seconds that a message lives beyond the deadline
-
-
-PAUSE = 0.5  # seconds between two looks
-
+ATTEMPTS = 3  # at a node whose program fails
+GRACE = 60.0  # seconds that a message is valid beyond the deadline
+PAUSE = 0.5  # seconds between two requests for answers
+LONGEST_NAME, LONGEST_REFUSAL = 64, 200  # characters that are recorded
 
 Item = TypeVar("Item")
-
-
 CollectionState = Literal["complete", "enough", "too few"]
 
 
@@ -58,7 +51,7 @@ class CollectionError(CollabDMError):
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds from any beginning, and a way to wait."""
+    """The time in seconds from any origin, and a function that waits."""
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
@@ -66,9 +59,16 @@ class Clock:
 
 @dataclass(frozen=True)
 class Collected:
-    """How a collection ended: who came, who would not and why, who is missing, and what else was seen.
+    """The result of a collection.
 
-    `nodes` are those from which the contributions of this run came, by site.
+    Attributes:
+        plan: the digest of the plan.
+        state: all sites, a quorum, or too few.
+        came: the sites that have contributed.
+        nodes: the node from which each contribution of this run came, by site.
+        refused: the reason of each site that did not contribute.
+        missing: the sites without a contribution, or their number if the plan names no sites.
+        notes: everything else that happened, as sentences.
     """
 
     plan: str
@@ -80,15 +80,18 @@ class Collected:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"collection {self.state}: {len(self.came)} sites came ({', '.join(self.came) or 'none'})"]
-        lines += [f"missing: {', '.join(self.missing)}"] if self.missing else []
-        lines += [f"{site or 'a site without a name'} did not contribute: {why}" for site, why in self.refused.items()]
+        names = ", ".join(self.came) or "none"
+        lines = [f"collection {self.state}: {len(self.came)} sites contributed ({names})"]
+        if self.missing:
+            lines.append(f"missing: {', '.join(self.missing)}")
+        for site, reason in self.refused.items():
+            lines.append(f"{site or 'a site without a name'} did not contribute: {reason}")
         return "\n".join([*lines, *self.notes])
 
 
 @dataclass
 class _Round:
-    """What is known while it runs."""
+    """The state of a running collection."""
 
     plan: Plan
     folder: Path
@@ -101,18 +104,15 @@ class _Round:
     asked: set[int] = field(default_factory=set)
     failures: Counter[int] = field(default_factory=Counter)
 
-    def path(self, site: str) -> Path:
-        return contribution_path(self.folder, site)
-
     def label(self, node: int) -> str:
-        """A node, by its site too where one is bound to it."""
-        sites = [site for site, theirs in self.bound.items() if theirs == node]
+        """A node, with its site if one is bound to it."""
+        sites = [site for site, bound_node in self.bound.items() if bound_node == node]
         return f"node {node}" + "".join(f", {site}" for site in sites)
 
-    def stranger(self, site: str, node: int) -> str:
-        """Why a node cannot answer for a site; empty where it can."""
+    def objection(self, site: str, node: int) -> str:
+        """The reason why a node cannot answer for a site; empty if it can."""
         if self.plan.site_names is not None and site not in self.plan.site_names:
-            return "whom the plan does not name"
+            return "which is not a site of the plan"
         if site in self.bound and self.bound[site] != node:
             return f"whose node is {self.bound[site]}"
         return ""
@@ -123,132 +123,195 @@ class _Round:
 
     @property
     def settled(self) -> bool:
-        """Every site has contributed, or all that were asked have said what they will ever say."""
+        """Whether all sites have contributed, or no further answer can be expected."""
         if len(self.came) >= self.plan.sites:
             return True
         given_up = sum(count >= ATTEMPTS for count in self.failures.values())
-        return not self.waiting and len(self.came) + len(self.refused) + given_up >= self.plan.sites
+        answers = len(self.came) + len(self.refused) + given_up
+        return not self.waiting and answers >= self.plan.sites
 
 
-def collect(plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[str, int] | None = None) -> Collected:
-    """Collect the contributions to a plan into a folder, or go on. A site that is `bound` to a node can answer from
-    there alone. Raises DocumentError where the folder is of another plan.
+def collect(
+    plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[str, int] | None = None
+) -> Collected:
+    """Collect the contributions to a plan into a folder, or continue a collection.
+
+    Args:
+        plan: the plan.
+        folder: the folder of the round; empty, or of the same plan.
+        grid: Flower's connection to the nodes.
+        clock: the time, against which the deadline is measured.
+        bound: the only node that may answer for a site, by site.
+
+    Returns:
+        The result, which is also written to collection.json.
+
+    Raises:
+        DocumentError: the folder belongs to another plan.
     """
     _claim(plan, folder)
-    round_ = _Round(plan, folder, bound or {}, came=set(kept(plan, folder)))
+    round_ = _Round(plan, folder, bound or {}, came=set(stored_contributions(plan, folder)))
     end = clock.now() + (plan.collection or Collection()).deadline
+
     while not round_.settled and (left := end - clock.now()) > 0:
         _ask(round_, grid, left)
-        for some in _pieces(list(round_.waiting), PULLED_AT_ONCE):
-            for reply in grid.pull_messages(some):
-                _take(round_, reply)
+        for messages in _pieces(list(round_.waiting), PULLED_AT_ONCE):
+            for reply in grid.pull_messages(messages):
+                _receive(round_, reply)
         if not round_.settled:
             clock.sleep(min(PAUSE, left))
-    outcome = _outcome(round_)
-    atomic_write(folder / "collection.json", (json.dumps(asdict(outcome), indent=2) + "\n").encode())
-    return outcome
+
+    collected = _result(round_)
+    content = json.dumps(asdict(collected), indent=2) + "\n"
+    atomic_write(folder / "collection.json", content.encode())
+    return collected
 
 
-def kept(plan: Plan, folder: Path) -> dict[str, Path]:
-    """The contributions that are in a folder already, whole and to this plan, by site."""
-    found = {}
+def stored_contributions(plan: Plan, folder: Path) -> dict[str, Path]:
+    """The valid contributions to a plan in the folder of its round, by site."""
+    paths = {}
     for path in sorted((folder / "contributions").glob("*.safetensors")):
         try:
             site = read_contribution(path, plan).site
         except DocumentError as error:
-            logger.warning("%s; it is asked for again", error)
+            logger.warning("%s; the site is asked again", error)
             continue
         if path == contribution_path(folder, site):
-            found[site] = path
-    return found
+            paths[site] = path
+    return paths
 
 
 def contribution_path(folder: Path, site: str) -> Path:
-    """Where a site's contribution is kept."""
+    """The file of a site's contribution in the folder of a round."""
     return folder / "contributions" / f"{site}.safetensors"
 
 
 def _claim(plan: Plan, folder: Path) -> None:
+    """Write the plan into a folder, unless the folder belongs to another plan."""
     path = folder / "plan.json"
-    if path.exists() and (found := read_plan(path).digest) != plan.digest:
+    if path.exists() and (digest := read_plan(path).digest) != plan.digest:
         raise DocumentError(
-            f"{folder} should be empty or hold a round of plan {plan.digest[:16]}…; found one of {found[:16]}…: "
-            "choose another folder"
+            f"{folder} should be empty or contain a round of plan {plan.digest[:16]}…; "
+            f"found one of {digest[:16]}…: choose another folder"
         )
     write_plan(plan, path)
 
 
 def _ask(round_: _Round, grid: Grid, left: float) -> None:
-    """Send the plan to every node that was not asked yet."""
+    """Send the plan to every node that was not asked yet; `left` seconds remain."""
     new = sorted(set(grid.get_node_ids()) - round_.asked)
     content = plan_content(plan_bytes(round_.plan), sorted(round_.came))
+
     for nodes in _pieces(new, ASKED_AT_ONCE):
         messages = [Message(content, node, QUESTION, ttl=left + GRACE) for node in nodes]
         for node, identity in zip(nodes, grid.push_messages(messages), strict=True):
-            if identity:  # else the server's Flower did not take it: the next look tries again
+            if identity:  # empty: Flower did not accept the message; it is sent again
                 round_.waiting[identity] = node
                 round_.asked.add(node)
 
 
-def _take(round_: _Round, reply: Message) -> None:
-    """Keep one answer, or say why not."""
+def _receive(round_: _Round, reply: Message) -> None:
+    """Process one message from a node."""
     node = round_.waiting.pop(reply.metadata.reply_to_message_id, None)
     if node is None:
-        round_.note("an answer to no question came; it is dropped")
-    elif reply.has_error():
-        round_.failures[node] += 1
-        again = round_.failures[node] < ATTEMPTS
-        round_.note(
-            f"{round_.label(node)} failed, Flower's code {reply.error.code}{': it is asked again' if again else ''}"
-        )
-        if again:
-            round_.asked.discard(node)
-    else:
-        _keep(round_, reply, node)
+        round_.note("an answer to no question arrived: it is dropped")
+        return
+    if not reply.has_error():
+        _store(round_, reply, node)
+        return
+
+    round_.failures[node] += 1
+    failure = f"{round_.label(node)} failed, Flower's code {reply.error.code}"
+    if round_.failures[node] < ATTEMPTS:
+        round_.asked.discard(node)
+        failure += ": it is asked again"
+    round_.note(failure)
 
 
-def _keep(round_: _Round, reply: Message, node: int) -> None:
-    plan, site = round_.plan, f"node {node}"
+def _store(round_: _Round, reply: Message, node: int) -> None:
+    """Write the contribution in a node's answer, or note why there is none."""
+    site = f"node {node}"
     try:
-        answer = read_answer(reply, contribution_limit(plan))
-        site = answer.site[:64]
-        if site and (why := round_.stranger(site, node)):
-            round_.note(f"{round_.label(node)} says that it is {site!r}, {why}: its answer is dropped")
+        answer = read_answer(reply, contribution_limit(round_.plan))
+        site = answer.site[:LONGEST_NAME]
+        if site and (objection := round_.objection(site, node)):
+            round_.note(
+                f"{round_.label(node)} answers as {site!r}, {objection}: its answer is dropped"
+            )
             return
-        if answer.content is None:
-            if answer.refusal:
-                raise DocumentError(answer.refusal[:200])
-            return  # it is among those that had answered
-        contribution = parse_contribution(answer.content, plan)
-        if contribution.site != site:
-            raise DocumentError(f"the contribution should be of {site!r}; found one of {contribution.site!r}")
+        content = _checked_content(round_.plan, answer)
     except DocumentError as error:
-        round_.note(f"{site} sent nothing that counts: {error}")
+        round_.note(f"{site} did not contribute: {error}")
         if site not in round_.came:
             round_.refused[site] = str(error)
         return
-    if site in round_.came:
-        same = round_.path(site).read_bytes() == answer.content
-        who = f"{site} answered twice"
-        if (first := round_.nodes.get(site, node)) != node:
-            who = f"two nodes say that they are {site!r}, {first} and then {node}"
-        round_.note(f"{who}, {'the same' if same else 'something else'}: the first answer stays")
+
+    if content is None:
         return
-    atomic_write(round_.path(site), answer.content, private=True)
+    if site in round_.came:
+        _note_second_answer(round_, site, node, content)
+        return
+
+    atomic_write(contribution_path(round_.folder, site), content, private=True)
     round_.came.add(site)
     round_.nodes[site] = node
     round_.refused.pop(site, None)
-    logger.info("%s came, %s bytes; %d of %d", site, f"{len(answer.content):,}", len(round_.came), plan.sites)
+    count = f"{len(round_.came)} of {round_.plan.sites}"
+    logger.info("%s contributed %s bytes; %s sites", site, f"{len(content):,}", count)
 
 
-def _outcome(round_: _Round) -> Collected:
-    plan, came = round_.plan, tuple(sorted(round_.came))
+def _checked_content(plan: Plan, answer: Answer) -> bytes | None:
+    """The bytes of a valid contribution; None from a site that has contributed before.
+
+    Raises:
+        DocumentError: the site refuses, or its contribution is not valid.
+    """
+    if answer.content is None:
+        if answer.refusal:
+            raise DocumentError(answer.refusal[:LONGEST_REFUSAL])
+        return None
+
+    site = parse_contribution(answer.content, plan).site
+    if site != answer.site:
+        raise DocumentError(
+            f"the contribution should be of {answer.site[:LONGEST_NAME]!r}; found one of {site!r}"
+        )
+    return answer.content
+
+
+def _note_second_answer(round_: _Round, site: str, node: int, content: bytes) -> None:
+    """Record that a site has answered again, perhaps from another node."""
+    first = round_.nodes.get(site, node)
+    who = f"{site} answered twice"
+    if first != node:
+        who = f"two nodes answer as {site!r}, {first} and then {node}"
+
+    same = contribution_path(round_.folder, site).read_bytes() == content
+    difference = "with the same contribution" if same else "with different contributions"
+    round_.note(f"{who}, {difference}: the first counts")
+
+
+def _result(round_: _Round) -> Collected:
+    """The result of a collection, from its final state."""
+    plan, count = round_.plan, len(round_.came)
     quorum = (plan.collection or Collection()).quorum
-    state: CollectionState = "complete" if len(came) >= plan.sites else "enough" if len(came) >= quorum else "too few"
+    state: CollectionState = "enough" if count >= quorum else "too few"
+    if count >= plan.sites:
+        state = "complete"
+
     missing = tuple(name for name in plan.site_names or () if name not in round_.came)
-    if plan.site_names is None and len(came) < plan.sites:
-        missing = (f"{plan.sites - len(came)} of {plan.sites} sites, which the plan does not name",)
-    return Collected(plan.digest, state, came, round_.nodes, round_.refused, missing, tuple(round_.notes))
+    if plan.site_names is None and count < plan.sites:
+        missing = (f"{plan.sites - count} of {plan.sites} sites, which the plan does not name",)
+
+    return Collected(
+        plan=plan.digest,
+        state=state,
+        came=tuple(sorted(round_.came)),
+        nodes=round_.nodes,
+        refused=round_.refused,
+        missing=missing,
+        notes=tuple(round_.notes),
+    )
 
 
 def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

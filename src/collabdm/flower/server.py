@@ -1,33 +1,31 @@
-"""The ServerApp: send the plan, collect the contributions, and make the set or leave the files.
+"""The ServerApp: send the plan, collect the contributions, and compute the outcome or leave the files.
 
 Settings of a run (`flwr run … --run-config '…'`):
 
-    plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in a folder of its own
-    folder="/srv/round"        where everything is kept; the same folder goes on with the sites that are missing
-    distill=true               make the set here; else `collabdm distill` makes it from the files
-    nodes="north=1234,…"       the node of each site, as `flwr supernode list` numbers it; else first come, first kept
-    allow-missing=false        go without classes that no site has
+    plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in its own folder
+    folder="/srv/round"        the folder of the round; an existing one is continued
+    distill=true               compute the outcome; otherwise `collabdm distill` does, from the files
+    nodes="north=1234,…"       the node of each site, numbered as by `flwr supernode list`; without
+                               one, the first answer in a site's name counts
+    allow-missing=false        accept a round in which no site has one of the classes
     device="auto"  precision="auto"  threads=0
 
-It fails, with nothing lost, where the quorum is not reached.
+A round without a quorum fails; the contributions that arrived remain in the folder.
 """
 
 import logging
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
-from collabdm.errors import PlanError
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
-from collabdm.matching.compute import choose_compute
+from collabdm.flower.settings import RunSettings, parse_settings
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
@@ -36,65 +34,60 @@ from collabdm.rounds.exchange import distill_files
 from collabdm.scoring.outcomes import KINDS, read_kept
 
 logger = logging.getLogger("flwr.collabdm")
-
-
 app = ServerApp()
 
 
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
-    """One round."""
+    """Run one round."""
     serve(grid, context.run_config, Clock(time.monotonic, time.sleep))
 
 
 def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
-    """One round, by its settings. Raises CollabDMError."""
-    plan, folder = read_plan(_place(config, "plan")), _place(config, "folder")
+    """Run one round.
+
+    Args:
+        grid: Flower's connection to the nodes.
+        config: the settings of the run.
+        clock: the time, against which the plan's deadline is measured.
+
+    Returns:
+        The result of the collection.
+
+    Raises:
+        CollabDMError: settings, plan, folder or machine do not fit, or too few sites contributed.
+    """
+    settings = parse_settings(RunSettings, config, "run")
+    plan, folder = read_plan(settings.plan), settings.folder
     one_round_method(plan)
+    for site in settings.nodes:
+        plan.check_site(site)
     check_probe(plan)
-    outcome = collect(plan, folder, grid, clock, _nodes(str(config.get("nodes", "")), plan))
-    if outcome.state == "too few":
-        raise CollectionError(f"{outcome}\nwhat came is kept in {folder}: run again to go on with the others")
-    logger.info("%s", outcome)
-    if config.get("distill", True) and not _is_made(plan, folder, outcome):
-        if (threads := int(config.get("threads", 0))) > 0:
-            torch.set_num_threads(threads)
-        compute = choose_compute(str(config.get("device", "auto")), str(config.get("precision", "auto")))
-        files = ContributionFiles(plan, [contribution_path(folder, site) for site in outcome.came])
-        distill_files(
-            plan, files, outcome_path(plan, folder), RunContext(compute), bool(config.get("allow-missing", False))
+    context = RunContext(settings.choose())
+
+    collected = collect(plan, folder, grid, clock, settings.nodes)
+    if collected.state == "too few":
+        raise CollectionError(
+            f"{collected}\nthe contributions that arrived are in {folder}: "
+            "run again with this folder to ask the other sites"
         )
-        logger.info("%s is made", outcome_path(plan, folder))
-    return outcome
+    logger.info("%s", collected)
+
+    if settings.distill and not _has_outcome(plan, folder, collected):
+        paths = [contribution_path(folder, site) for site in collected.came]
+        output = outcome_path(plan, folder)
+        files = ContributionFiles(plan, paths)
+        distill_files(plan, files, output, context, settings.allow_missing)
+        logger.info("%s is written", output)
+    return collected
 
 
 def outcome_path(plan: Plan, folder: Path) -> Path:
-    """Where the outcome of a round is: most often distilled.safetensors, by what its method gives."""
+    """The file of a round's outcome, such as distilled.safetensors, by the plan's method."""
     return folder / KINDS[method_of(plan).outcome].file
 
 
-def _is_made(plan: Plan, folder: Path, outcome: Collected) -> bool:
-    """Whether the outcome of just these sites is there already."""
-    made = read_kept(method_of(plan), plan, folder)
-    return made is not None and set(made.sites) == set(outcome.came)
-
-
-def _nodes(text: str, plan: Plan) -> dict[str, int]:
-    """The node of each site, from SITE=NODE,SITE=NODE. Raises PlanError."""
-    bound = {}
-    for pair in filter(None, (pair.strip() for pair in text.split(","))):
-        found = re.fullmatch(r"([^=\s]+)=([0-9]{1,20})", pair)
-        if found is None or found[1] in bound:
-            raise PlanError(f"`nodes` of the run should be SITE=NODE,SITE=NODE, each site once; found {pair!r}")
-        plan.check_site(found[1])
-        bound[found[1]] = int(found[2])
-    if len(set(bound.values())) < len(bound):
-        raise PlanError(f"`nodes` of the run should name each node once; found {text!r}")
-    return bound
-
-
-def _place(config: Mapping[str, Any], name: str) -> Path:
-    path = Path(str(config.get(name, "")))
-    if not path.is_absolute():
-        raise PlanError(f"`{name}` of the run should be an absolute path; found {str(config.get(name, ''))!r}")
-    return path
+def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
+    """Whether the folder has the outcome of exactly these sites."""
+    outcome = read_kept(method_of(plan), plan, folder)
+    return outcome is not None and set(outcome.sites) == set(collected.came)

@@ -1,7 +1,10 @@
-"""What a message holds: a plan and the sites that have answered; or a contribution; or why there is none.
+"""The messages of a round: a plan; and a site's contribution or refusal.
 
-A document is one opaque array of bytes: arrays travel in pieces, so that no process holds more of one than
-it must. Whatever else comes is refused.
+    server -> node     the bytes of the plan, and the names of the sites that have contributed
+    node -> server     the site's name, and the bytes of its contribution or a reason for refusing
+
+A document is a single opaque array of bytes, which Flower transports in pieces: no process needs to
+keep more copies of it than necessary. Anything else in a message is refused.
 """
 
 from dataclasses import dataclass
@@ -12,17 +15,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from collabdm.errors import DocumentError
 
 QUESTION = "query.contribute"
-
-
-DOCUMENT, SAID = "document", "said"  # records
-
-
-BYTES = "bytes"  # the one array of a document
+DOCUMENT, HEADER = "document", "said"  # names of records
+BYTES = "bytes"  # the name of the only array of a document
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node sent: the bytes of a contribution, or a refusal, or that it has answered before."""
+    """A node's answer: a contribution, or a refusal, or neither if the site has contributed before.
+
+    Attributes:
+        site: the site's name; empty if its node does not know it.
+        content: the bytes of a contribution file.
+        refusal: the reason for refusing.
+    """
 
     site: str
     content: bytes | None = None
@@ -31,48 +36,69 @@ class Answer:
 
 def plan_content(content: bytes, answered: list[str]) -> RecordDict:
     """The question: the bytes of a plan, and the names of the sites that need not answer."""
-    return RecordDict({DOCUMENT: _record(content), SAID: ConfigRecord({"answered": answered})})
+    return RecordDict({DOCUMENT: _record(content), HEADER: ConfigRecord({"answered": answered})})
 
 
 def read_question(message: Message) -> tuple[bytes, list[str]]:
-    """The bytes of the plan, and who has answered. Raises DocumentError."""
-    answered = _said(message.content).get("answered", [])
-    return _document(message.content), [str(name) for name in answered] if isinstance(answered, list) else []
+    """The bytes of the plan, and the names of the sites that have contributed.
+
+    Raises:
+        DocumentError: the message contains no plan.
+    """
+    answered = _header(message.content).get("answered", [])
+    sites = [str(name) for name in answered] if isinstance(answered, list) else []
+    return _document(message.content), sites
 
 
 def answer_content(answer: Answer) -> RecordDict:
     """The records of an answer."""
-    records: dict[str, Any] = {SAID: ConfigRecord({"site": answer.site, "refusal": answer.refusal})}
+    header = ConfigRecord({"site": answer.site, "refusal": answer.refusal})
+    records: dict[str, Any] = {HEADER: header}
     if answer.content is not None:
         records[DOCUMENT] = _record(answer.content)
     return RecordDict(records)
 
 
 def read_answer(message: Message, limit: int) -> Answer:
-    """A node's answer. Raises DocumentError where it is none, or has more than `limit` bytes."""
-    said = _said(message.content)
-    site, refusal = said.get("site"), said.get("refusal")
+    """A node's answer.
+
+    Args:
+        message: the node's message.
+        limit: the most bytes that the contribution may have.
+
+    Returns:
+        The answer; its contribution is not checked yet.
+
+    Raises:
+        DocumentError: the message is not an answer, or its document is too large.
+    """
+    header = _header(message.content)
+    site, refusal = header.get("site"), header.get("refusal")
     if not isinstance(site, str) or not isinstance(refusal, str):
-        raise DocumentError("an answer should say its site; found none")
+        raise DocumentError("an answer should contain the name of its site; found none")
     if DOCUMENT not in message.content:
         return Answer(site, None, refusal)
+
     content = _document(message.content)
     if len(content) > limit:
-        raise DocumentError(f"answer of {site!r:.70}: should have at most {limit:,} bytes; found {len(content):,}")
+        raise DocumentError(
+            f"the answer of {site!r:.70} should have at most {limit:,} bytes; found {len(content):,}"
+        )
     return Answer(site, content)
 
 
 def _record(content: bytes) -> ArrayRecord:
-    return ArrayRecord({BYTES: Array(dtype="uint8", shape=(len(content),), stype="safetensors", data=content)})
+    array = Array(dtype="uint8", shape=(len(content),), stype="safetensors", data=content)
+    return ArrayRecord({BYTES: array})
 
 
 def _document(content: RecordDict) -> bytes:
     record = content.get(DOCUMENT)
     if not isinstance(record, ArrayRecord) or list(record) != [BYTES]:
-        raise DocumentError(f"a message should hold one document, `{DOCUMENT}`; found none")
+        raise DocumentError(f"a message should contain one document, `{DOCUMENT}`; found none")
     return record[BYTES].data
 
 
-def _said(content: RecordDict) -> dict[str, Any]:
-    record = content.get(SAID)
+def _header(content: RecordDict) -> dict[str, Any]:
+    record = content.get(HEADER)
     return dict(record) if isinstance(record, ConfigRecord) else {}

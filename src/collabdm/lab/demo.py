@@ -9,7 +9,7 @@ one stored image without loss, as pae stores them. One image per class: the whol
 from pathlib import Path
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
-from collabdm.data.flows.draft import with_changes
+from collabdm.data.flows.schemas import with_changes
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS, write_synthetic
 from collabdm.lab.experiment import Experiment
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from collabdm.data.flows.draft import schema_of, with_changes
+from collabdm.data.flows.schemas import schema_of, with_changes
 from collabdm.data.sources import load
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message

@@ -1,5 +1,4 @@
-"""The plots of grids: accuracy against the bytes that a site sends, along the refinement and of all methods; or
-accuracy along an axis of numbers.
+"""The plots of grids: accuracy against bytes sent, or along an axis of numbers.
 
 Bars are one standard deviation over seeds; stars are the paper's numbers.
 """
@@ -7,100 +6,149 @@ Bars are one standard deviation over seeds; stars are the paper's numbers.
 from collections.abc import Mapping
 from typing import Any
 
-from collabdm.lab.reproduce.grid_results import GridResults
-from collabdm.report.plots import COLOURS, MARKERS, figure, legend_below, plain_logarithm, unit_of
+from collabdm.lab.reproduce.grid_results import CurveMean, GridResults
+from collabdm.lab.reproduce.grids import Published
+from collabdm.report.figures import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    figure,
+    finish,
+    logarithmic_bytes,
+    style_of,
+    unit_of,
+)
 
-STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # a number of the paper
+STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # the paper's number
+
+At = Mapping[str, str]  # values on the axes
 
 
-GREY, DASHES = "#777777", ("--", ":", "-.", (0, (5, 1)))
+def grid_figures(results: GridResults) -> dict[str, Any]:
+    """The plots of a grid by name, one for each of its tables that has results."""
+    grid, drawn = results.grid, {}
+
+    for i, sheet in enumerate(grid.sheets):
+        name = f"{grid.slug}-{i + 1}"
+        if grid.kind == "curve":
+            drawn[name] = along_refinement(results, sheet)
+        elif grid.along is not None:
+            drawn[name] = along_axis(results, sheet)
+        elif grid.bytes_at is not None:
+            drawn[name] = against_bytes(results, sheet | grid.bytes_at)
+
+    return {name: one for name, one in drawn.items() if one is not None}
 
 
-def refinement(found: GridResults, at: Mapping[str, str]) -> Any | None:
-    """Accuracy against bytes along the refinement, for one table's values; None where nothing was run."""
-    grid = found.grid
-    curves = {row: points for row in grid.rows if (points := found.curve(row, at))}
+def along_refinement(results: GridResults, at: At) -> Any | None:
+    """Accuracy against bytes along the refinement, for one table; None without results."""
+    grid = results.grid
+    curves = {row: points for row in grid.rows if (points := results.curve(row, at))}
     if not curves:
         return None
+
+    ends = [row for row in grid.rows if row not in curves and results.entry(row, at).n]
     published = [p for p in grid.paper if all(at.get(k) == v for k, v in p.at.items())]
-    most = max(points[-1][0] for points in curves.values())
+    most = max(points[-1].bytes for points in curves.values())
     unit, size = unit_of(most)
 
     def draw(axes: Any) -> None:
         for i, (row, points) in enumerate(curves.items()):
-            sent, means, spreads, _ = zip(*points, strict=True)
-            axes.errorbar(
-                [b / size for b in sent], means, spreads, color=COLOURS[i % len(COLOURS)],
-                marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
-            )  # fmt: skip
-        for i, row in enumerate(row for row in grid.rows if row not in curves and found.entry(row, at).n):
-            axes.axhline(found.entry(row, at).mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
+            _draw_curve(axes, points, size, label=row, **style_of(i))
+        for i, row in enumerate(ends):
+            mean = results.entry(row, at).mean
+            axes.axhline(mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
+
         axes.set(xlabel=f"{unit} per site, at most", ylabel="accuracy, %")
         axes.set_xlim(0, 1.05 * most / size)
-        for p in published:  # what it sends for more bytes, or for bytes that it does not say, stands at the edge
-            within = p.bytes is not None and p.bytes <= most
-            said = f"paper {p.accuracy:.0f}" + (f" at {p.bytes / size:,.0f} {unit}" if p.bytes and not within else "")
-            place = (p.bytes or 0) / size if within else 1.05 * most / size
-            axes.plot(place, p.accuracy, clip_on=False, **STAR)
-            axes.annotate(said, (place, p.accuracy), (-8, 0), textcoords="offset points", ha="right", va="center")
-        axes.grid(alpha=0.25)
-        legend_below(axes)
+        for number in published:
+            _draw_published(axes, number, most)
+        finish(axes)
 
     return figure(draw, 3.4)
 
 
-def along_axis(found: GridResults, at: Mapping[str, str]) -> Any | None:
-    """Accuracy along an axis of numbers, such as the images per class; None where nothing was run."""
-    grid, axis = found.grid, found.grid.along or ""
+def _draw_curve(axes: Any, points: list[CurveMean], size: float, **style: Any) -> None:
+    means, stds = [point.mean for point in points], [point.std for point in points]
+    axes.errorbar([point.bytes / size for point in points], means, stds, **style)
+
+
+def _draw_published(axes: Any, number: Published, most: int) -> None:
+    """A star at the paper's bytes; at the right edge if they are unknown or beyond the plot."""
+    unit, size = unit_of(most)
+    within = number.bytes is not None and number.bytes <= most
+    edge = 1.05 * most / size
+    x = (number.bytes or 0) / size if within else edge
+
+    text = f"paper {number.accuracy:.0f}"
+    if number.bytes and not within:
+        text += f" at {number.bytes / size:,.0f} {unit}"
+
+    axes.plot(x, number.accuracy, clip_on=False, **STAR)
+    place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate(text, (x, number.accuracy), **place)
+
+
+def along_axis(results: GridResults, at: At) -> Any | None:
+    """Accuracy along an axis of numbers, such as images per class; None without results."""
+    grid, axis = results.grid, results.grid.along or ""
     values = sorted(grid.axes[axis], key=float)
-    rows = {row: [(float(v), found.entry(row, {**at, axis: v})) for v in values] for row in grid.rows}
-    lines = {row: [(x, own) for x, own in points if own.n] for row, points in rows.items()}
-    if not any(lines.values()):
+    entries = {
+        row: [(float(value), results.entry(row, {**at, axis: value})) for value in values]
+        for row in grid.rows
+    }
+    measured = {row: [(x, own) for x, own in points if own.n] for row, points in entries.items()}
+    lines = {row: points for row, points in measured.items() if points}
+    if not lines:
         return None
 
     def draw(axes: Any) -> None:
-        for i, (row, points) in enumerate((row, points) for row, points in lines.items() if points):
-            axes.errorbar(
-                [x for x, _ in points], [own.mean for _, own in points], [own.std for _, own in points],
-                color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3, label=row,
-            )  # fmt: skip
+        for i, (row, points) in enumerate(lines.items()):
+            xs, own = zip(*points, strict=True)
+            means, stds = [entry.mean for entry in own], [entry.std for entry in own]
+            axes.errorbar(xs, means, stds, label=row, **style_of(i))
+
         for row in grid.rows:
-            stars = [(float(v), p.accuracy) for v in values if (p := grid.published(row, {**at, axis: v}))]
+            published = [(v, grid.published(row, {**at, axis: v})) for v in values]
+            stars = [(float(v), number.accuracy) for v, number in published if number]
             if stars:
                 axes.plot(*zip(*stars, strict=True), label=f"the paper's {row}", **STAR)
+
         axes.set_xscale("log")
-        axes.set_xticks([float(v) for v in values], values)
+        axes.set_xticks([float(value) for value in values], values)
         axes.minorticks_off()
         axes.set(xlabel=f"{axis} (log)", ylabel="accuracy, %")
-        axes.grid(alpha=0.25)
-        legend_below(axes)
+        finish(axes)
 
-    return figure(draw, 3.3 + 0.13 * len(lines))
+    return figure(draw, 3.3 + 0.13 * len(grid.rows))
 
 
-def all_methods(found: GridResults, at: Mapping[str, str]) -> Any | None:
-    """A point for each line whose sites send something, a line across for the others; None where nothing was run."""
-    grid = found.grid
-    rows = {row: found.entry(row, at) for row in grid.rows if found.entry(row, at).n}
-    points = {row: own for row, own in rows.items() if own.bytes}
-    across = [row for row in rows if row in grid.central or row in grid.against.values()]
-    if not points:
+def against_bytes(results: GridResults, at: At) -> Any | None:
+    """A point for each row that was sent, a line for the others; None without results."""
+    grid = results.grid
+    entries = {row: results.entry(row, at) for row in grid.rows}
+    measured = {row: own for row, own in entries.items() if own.n}
+    sent = {row: (own, own.bytes) for row, own in measured.items() if own.bytes}
+    lines = [row for row in measured if row in grid.central or row in grid.against.values()]
+    if not sent:
         return None
-    unit, size = unit_of(max(own.bytes or 0 for own in points.values()))
+
+    unit, size = unit_of(max(upload for _, upload in sent.values()))
 
     def draw(axes: Any) -> None:
-        for i, (row, own) in enumerate(points.items()):
-            axes.errorbar(
-                (own.bytes or 0) / size, own.mean, own.std, color=COLOURS[i % len(COLOURS)], ls="", capsize=3,
-                marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], mfc=None if own.rounds == 1 else "none",
-                label=row if own.rounds == 1 else f"{row} ({own.rounds} rounds)",
-            )  # fmt: skip
-        for i, row in enumerate(across):
-            axes.axhline(rows[row].mean, color=GREY, ls=DASHES[i % 4], lw=1, label=row)
-        axes.set_xscale("log")
-        axes.set(xlabel=f"{unit} per site, at most (log)", ylabel="accuracy, %")
-        plain_logarithm(axes)
-        axes.grid(alpha=0.25)
-        legend_below(axes)
+        for i, (row, (own, upload)) in enumerate(sent.items()):
+            once = own.rounds == 1
+            style = style_of(i) | {"marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+            label = row if once else f"{row} ({own.rounds} rounds)"
+            face = None if once else "none"
+            axes.errorbar(upload / size, own.mean, own.std, ls="", label=label, mfc=face, **style)
 
-    return figure(draw, 3.3 + 0.13 * (len(points) + len(across)))
+        for i, row in enumerate(lines):
+            axes.axhline(measured[row].mean, color=GREY, ls=DASHES[i % 4], lw=1, label=row)
+
+        axes.set_ylabel("accuracy, %")
+        logarithmic_bytes(axes, unit)
+        finish(axes)
+
+    return figure(draw, 3.3 + 0.13 * (len(sent) + len(lines)))

@@ -1,4 +1,4 @@
-"""The network that a method gives instead of a set, on disk as safetensors."""
+"""The file of a DistilledModel: the network that a method returns instead of a set."""
 
 from pathlib import Path
 from typing import Any
@@ -21,39 +21,47 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
 from collabdm.matching.weights import declare_weights
 
+DISTILLED_MODEL_FORMAT = "collabdm/distilled-model"
+
 
 class DistilledModelHeader(DistilledHeader):
-    """Header of a DistilledModel: as that of a set, and the network."""
+    """The header of a set, and the network."""
 
     network: dict[str, Any]
 
 
-def write_distilled_model(made: DistilledModel, path: Path | str) -> None:
-    """Write a DistilledModel as safetensors."""
+def write_distilled_model(model: DistilledModel, path: Path | str) -> None:
+    """Write a DistilledModel."""
     header = DistilledModelHeader(
-        format="collabdm/distilled-model",
+        format=DISTILLED_MODEL_FORMAT,
         version=DISTILLED_MODEL_VERSION,
-        classes=made.plan.classes,
-        **provenance_fields(made),
-        network=made.spec.model_dump(mode="json"),
+        classes=model.plan.classes,
+        **provenance_fields(model),
+        network=model.spec.model_dump(mode="json"),
     )
-    atomic_write(Path(path), encode_document(made.weights, header))
+    atomic_write(Path(path), encode_document(model.weights, header))
 
 
 def read_distilled_model(path: Path | str) -> DistilledModel:
-    """Read a DistilledModel. Raises DocumentError where the file holds none."""
+    """Read a DistilledModel.
+
+    Raises:
+        DocumentError: the file is not a DistilledModel, or its weights are not its network's.
+    """
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)
     header, tensors = decode_document(
-        content, where, DistilledModelHeader, "collabdm/distilled-model", DISTILLED_MODEL_VERSION
+        content, where, DistilledModelHeader, DISTILLED_MODEL_FORMAT, DISTILLED_MODEL_VERSION
     )
     plan = embedded_plan(where, header.plan)
     check_header(where, header, plan)
+
     try:
         spec = NetworkSpec.model_validate(header.network)
         check_extra_tensors(declare_weights(spec, plan), tensors, "the model")
-        return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)
     except ValidationError as error:
         raise DocumentError(f"{where}: network: {validation_message(error)}") from error
     except (DocumentError, PlanError) as error:
         raise DocumentError(f"{where}: {error}") from error
+
+    return DistilledModel(tensors, spec, plan, header.sites, header.method, header.versions)

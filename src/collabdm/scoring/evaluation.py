@@ -1,13 +1,14 @@
-"""How good a set is: the accuracy of networks trained on it, on real test images.
+"""Evaluation of a set: the accuracy of networks trained on it, on real test images.
 
     accuracy = mean over (network, trial) of  1/n sum_i [argmax_y f(x_i) = y_i]
 
 Every trial starts from its own seed, the same for all sets, so sets are compared on equal networks.
-Beside a distilled set stand random real images of the same storage: ipc of each class, and for a set with
-pae also pae^2 times as many reduced ones. Larger sets of real images (a site's, or all) are trained on for
-as many steps as the distilled set, and every image at least 30 times.
+A distilled set is compared with random real images of the same storage: ipc of each class, and for
+a set with pae also pae^2 times as many reduced ones. Training on a larger set of real images (a
+site's data, or all) takes as many steps as on the distilled set, and at least 30 epochs.
 
-Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (protocol).
+Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (the
+protocol).
 """
 
 import math
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
@@ -31,18 +33,31 @@ from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
 from collabdm.seeds import derive
 
-FEWEST_EPOCHS = 30
+FEWEST_EPOCHS = 30  # over a larger set of real images
+MOST_CLASSES = 100  # of a stored confusion matrix
 
 
-MOST_CLASSES = 100  # of a confusion matrix that is kept
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How sets are scored: networks, trials of each, the recipe, and the seed of the trials."""
+
+    networks: tuple[NetworkSpec, ...] = (NetworkSpec(),)
+    trials: int = 5
+    recipe: Recipe = Recipe()
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracies (shares of 1) of networks trained on one set, in order of trials.
+    """The accuracies of networks trained on one set.
 
-    `confusion` counts test images over all networks: a row for each class, a column for each answer; empty where
-    there are more than `MOST_CLASSES` classes, and in results that were made before it was kept.
+    Attributes:
+        what: the name of the set.
+        network: the name of the networks.
+        accuracies: shares of 1, in order of trials.
+        images: the number of images of the set.
+        confusion: test images over all networks, a row for each class and a column for each
+            prediction; empty with more than `MOST_CLASSES` classes, and in older results.
     """
 
     what: str
@@ -53,53 +68,58 @@ class Score:
 
     @property
     def n(self) -> int:
-        """Number of networks."""
+        """The number of networks."""
         return len(self.accuracies)
 
     @property
     def mean(self) -> float:
-        """Mean accuracy."""
+        """The mean accuracy."""
         return statistics.fmean(self.accuracies)
 
     @property
     def std(self) -> float:
-        """Standard deviation over the networks (n - 1); 0 for one."""
+        """The standard deviation over the networks (n - 1); 0 for one network."""
         return statistics.stdev(self.accuracies) if self.n > 1 else 0.0
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
-        """Accuracy on the test images of each class; None where there are none."""
-        return tuple(row[y] / sum(row) if sum(row) else None for y, row in enumerate(self.confusion))
+        """The accuracy on the test images of each class; None where there are none."""
+        return tuple(
+            row[y] / sum(row) if sum(row) else None for y, row in enumerate(self.confusion)
+        )
 
     def document(self) -> dict[str, Any]:
-        """As it stands in results."""
-        return asdict(self) | {"mean": self.mean, "std": self.std, "n": self.n, "per_class": self.per_class}
+        """The score as results store it."""
+        summary = {"mean": self.mean, "std": self.std, "n": self.n, "per_class": self.per_class}
+        return asdict(self) | summary
 
     @classmethod
     def read(cls, item: dict[str, Any]) -> "Score":
-        """From what stands in results, older ones included."""
+        """The score that results store, in this version or an older one."""
         confusion = tuple(map(tuple, item.get("confusion", ())))
-        return cls(item["what"], item["network"], tuple(item["accuracies"]), item["images"], confusion)
+        accuracies = tuple(item["accuracies"])
+        return cls(item["what"], item["network"], accuracies, item["images"], confusion)
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How sets are scored: the networks, trials of each, the recipe, and the seed of the trials."""
+def evaluate(
+    distilled: DistilledSet,
+    test: ImageSet,
+    config: EvaluationConfig = EvaluationConfig(),
+    context: RunContext = RunContext(),
+) -> list[Score]:
+    """The scores of a distilled set.
 
-    networks: tuple[NetworkSpec, ...] = (NetworkSpec(),)
-    trials: int = 5
-    recipe: Recipe = Recipe()
-    seed: int = 0
+    Args:
+        distilled: the set.
+        test: test images of the plan's classes.
+        config: networks, trials, recipe and seed.
+        context: device and progress.
 
-
-def for_as_many_steps(protocol: EvaluationConfig, distilled: int, images: int) -> EvaluationConfig:
-    """The protocol for a larger set of real images: as many steps as a distilled set of that many images takes,
-    and every image at least `FEWEST_EPOCHS` times.
+    Returns:
+        One score per network.
     """
-    recipe = protocol.recipe
-    steps = recipe.epochs * math.ceil(distilled / recipe.batch)
-    epochs = max(math.ceil(steps / math.ceil(images / recipe.batch)), FEWEST_EPOCHS)
-    return replace(protocol, recipe=recipe.model_copy(update={"epochs": min(epochs, recipe.epochs)}))
+    geometry = plan_geometry(distilled.plan)
+    return score(distilled.method, training_set(distilled), test, geometry, config, context)
 
 
 def score(
@@ -140,51 +160,73 @@ def score(
             accuracies.append(confusion.accuracy)
             counts += confusion.counts
 
-        kept = tuple(map(tuple, counts.tolist())) if geometry.classes <= MOST_CLASSES else ()
-        scores.append(Score(name, spec.name, tuple(accuracies), len(data), kept))
+        stored = counts.tolist() if geometry.classes <= MOST_CLASSES else []
+        rows = tuple(map(tuple, stored))
+        scores.append(Score(name, spec.name, tuple(accuracies), len(data), rows))
     return scores
 
 
-def evaluate(
-    distilled: DistilledSet,
+def accuracy_of(
+    predictor: Callable[[Tensor], Tensor],
     test: ImageSet,
-    config: EvaluationConfig = EvaluationConfig(),
-    context: RunContext = RunContext(),
-) -> list[Score]:
-    """The scores of a distilled set.
+    normalisation: Normalisation,
+    compute: Compute,
+) -> float:
+    """Share of the test images whose largest logit is their class.
 
     Args:
-        distilled: the set.
-        test: test images of the plan's classes.
-        config: networks, trials, recipe and seed.
-        context: device and progress.
+        predictor: a function from images in network units to logits.
+        test: the test images.
+        normalisation: the map from pixels to network units.
+        compute: the device of the predictor.
 
     Returns:
-        One score per network.
+        The accuracy, a share of 1.
     """
-    geometry = plan_geometry(distilled.plan)
-    return score(distilled.method, training_set(distilled), test, geometry, config, context)
+    predicted = logits_of(predictor, test.images, normalisation, compute).argmax(1)
+    return Confusion.of(test.labels, predicted, len(test.classes)).accuracy
 
 
-def accuracy_of(
-    predictor: Callable[[torch.Tensor], torch.Tensor], test: ImageSet, normalisation: Normalisation, compute: Compute
-) -> float:
-    """Share of the test images whose largest logit is their class."""
-    answers = logits_of(predictor, test.images, normalisation, compute).argmax(1)
-    return Confusion.of(test.labels, answers, len(test.classes)).accuracy
+def for_as_many_steps(config: EvaluationConfig, distilled: int, images: int) -> EvaluationConfig:
+    """The evaluation of a larger set of real images, with the steps of the distilled set's.
+
+    Args:
+        config: the evaluation of the distilled set.
+        distilled: the number of its images, small ones with pae.
+        images: the number of real images.
+
+    Returns:
+        The evaluation with as many epochs as take the same number of steps, but at least
+        `FEWEST_EPOCHS` and at most the recipe's own.
+    """
+    recipe = config.recipe
+    steps = recipe.epochs * math.ceil(distilled / recipe.batch)
+    epochs = max(math.ceil(steps / math.ceil(images / recipe.batch)), FEWEST_EPOCHS)
+
+    shortened = recipe.model_copy(update={"epochs": min(epochs, recipe.epochs)})
+    return replace(config, recipe=shortened)
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:
-    """Sets of random real images of the storage of the plan's set, ready to train on.
+    """Random real images of the storage of the plan's set, ready to train on.
 
-    `random real` has ipc of each class; with pae, `random real, pae` has pae^2 times as many, reduced
-    and enlarged again.
+    Args:
+        plan: the plan of the distilled set.
+        real: the real images to draw from.
+        seed: the seed of the evaluation.
+
+    Returns:
+        `random real`, ipc images of each class; with pae also `random real, pae`, pae^2 times as
+        many, reduced and enlarged again.
     """
     labels = torch.nonzero(real.counts()).flatten().repeat_interleave(plan.ipc)
-    own = derive(seed, "random")
-    whole = plan.model_copy(update={"pae": 1})
-    baselines = {"random real": ImageSet(random_images(whole, real, labels, own), labels, plan.classes)}
+    own_seed = derive(seed, "random")
+
+    unpacked = plan.model_copy(update={"pae": 1})
+    images = random_images(unpacked, real, labels, own_seed)
+    baselines = {"random real": ImageSet(images, labels, plan.classes)}
+
     if plan.pae > 1:
-        packed = ImageSet(random_images(plan, real, labels, own), labels, plan.classes)
+        packed = ImageSet(random_images(plan, real, labels, own_seed), labels, plan.classes)
         baselines["random real, pae"] = training_set(DistilledSet(packed, plan, {}, "random"))
     return baselines

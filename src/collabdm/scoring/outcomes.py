@@ -1,4 +1,4 @@
-"""TODO scoring.outcomes."""
+"""Each kind of outcome: its file, its score, and its images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,15 @@ Scoring = Callable[[Any, ImageSet, EvaluationConfig, RunContext], list[Score]]
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of outcome is kept and used; `images` is what can be shown of it."""
+    """A kind of outcome.
+
+    Attributes:
+        file: the name of its file in the folder of a round.
+        write: writes an outcome.
+        read: reads an outcome; raises DocumentError where the file is another document.
+        score: the scores of an outcome on test images.
+        images: the images of an outcome, to be shown; None if it has none.
+    """
 
     file: str
     write: Callable[[Any, Path], None]
@@ -36,37 +44,63 @@ class Kind:
     images: Callable[[Any], ImageSet | None]
 
 
-def _score_steps(made: DistilledSteps, test: ImageSet, config: EvaluationConfig, context: RunContext) -> list[Score]:
-    geometry = plan_geometry(made.plan)
-    return score(made.method, made.as_set(), test, geometry, config, context)
-
-
-def _score_model(made: DistilledModel, test: ImageSet, config: EvaluationConfig, context: RunContext) -> list[Score]:
-    network = trained_network(made).to(context.compute.device)
-    normalisation = made.plan.image.normalisation
-    accuracy = accuracy_of(network, test, normalisation, context.compute)
-    return [Score(made.method, made.spec.name, (accuracy,), 0)]
-
-
-KINDS: dict[type, Kind] = {
-    DistilledSet: Kind("distilled.safetensors", write_distilled, read_distilled, evaluate, lambda made: made.images),
-    DistilledSteps: Kind("steps.safetensors", write_steps, read_steps, _score_steps, lambda made: made.as_set()),
-    DistilledModel: Kind(
-        "model.safetensors", write_distilled_model, read_distilled_model, _score_model, lambda made: None
-    ),
-}
-
-
 def kind_of(outcome: Outcome) -> Kind:
     """The kind of an outcome."""
     return KINDS[type(outcome)]
 
 
 def read_kept(method: Method, plan: Plan, folder: Path) -> Outcome | None:
-    """The outcome of the same plan that a folder holds already; None where it holds none."""
+    """The outcome in a folder, if it is one of the method for the same plan.
+
+    Args:
+        method: the method.
+        plan: the plan.
+        folder: the folder of a round.
+
+    Returns:
+        The outcome; None where there is none of this plan.
+    """
     kind = KINDS[method.outcome]
     try:
-        made = kind.read(folder / kind.file)
+        outcome = kind.read(folder / kind.file)
     except DocumentError:
         return None
-    return made if made.plan == plan else None
+    return outcome if outcome.plan == plan else None
+
+
+def _score_steps(
+    steps: DistilledSteps, test: ImageSet, config: EvaluationConfig, context: RunContext
+) -> list[Score]:
+    """Train networks on the images of the steps, as a set."""
+    geometry = plan_geometry(steps.plan)
+    return score(steps.method, steps.as_set(), test, geometry, config, context)
+
+
+def _score_model(
+    model: DistilledModel, test: ImageSet, config: EvaluationConfig, context: RunContext
+) -> list[Score]:
+    """Test the network itself."""
+    network = trained_network(model).to(context.compute.device)
+    accuracy = accuracy_of(network, test, model.plan.image.normalisation, context.compute)
+    return [Score(model.method, model.spec.name, (accuracy,), 0)]
+
+
+KINDS: dict[type, Kind] = {
+    DistilledSet: Kind(
+        "distilled.safetensors",
+        write_distilled,
+        read_distilled,
+        evaluate,
+        lambda outcome: outcome.images,
+    ),
+    DistilledSteps: Kind(
+        "steps.safetensors", write_steps, read_steps, _score_steps, lambda outcome: outcome.as_set()
+    ),
+    DistilledModel: Kind(
+        "model.safetensors",
+        write_distilled_model,
+        read_distilled_model,
+        _score_model,
+        lambda outcome: None,
+    ),
+}

@@ -1,14 +1,14 @@
-"""A trained network as a document: weights, and all that turns a picture into probabilities.
+"""A trained network as a document: its weights, and all that turns an image into probabilities.
 
     p_y(x) = softmax_y f((x - mean) / std)
 
-A model is one safetensors file: the network's tensors by their names, and one header that names the
-network, the images it was made for (with their normalisation), the classes, and where it comes from. It
-is read without pickle and checked before use: the tensors should be those of the network, and finite. The
-network that a method gives instead of a set (DENSE, FedAvg) is read as a model too.
+A model is one safetensors file: the tensors of the network by name, and a header with the network,
+its image format and normalisation, the classes, and the provenance. It is read without pickle and
+checked before use: its tensors should be those of the network, and finite. The network that a
+method returns instead of a set (DENSE, FedAvg) is read as a model too.
 
-Reference: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML
-2017 (what such probabilities are worth).
+Reference: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
+ICML 2017 (how far such probabilities can be trusted).
 """
 
 from dataclasses import dataclass, field
@@ -38,20 +38,33 @@ from collabdm.images import Pixels
 from collabdm.matching.compute import Compute
 from collabdm.matching.networks import Network, build
 from collabdm.matching.weights import trained_network
-from collabdm.scoring.distilled_model_file import read_distilled_model
+from collabdm.scoring.distilled_model_file import DISTILLED_MODEL_FORMAT, read_distilled_model
 from collabdm.scoring.training import logits_of
 
+MODEL_FORMAT = "collabdm/model"
 MODEL_VERSION = 1
+MODEL_LIMIT = 2**32  # bytes of a file
 
 
-MODEL_LIMIT = 2**32
+class ModelHeader(DocumentHeader):
+    """The header of a model."""
+
+    network: dict[str, Any]
+    image: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network that was trained: `weights` are the tensors of its state by name, on the CPU.
+    """A trained network.
 
-    `provenance` says where it comes from (JSON values); nothing in it is needed to use the model.
+    Attributes:
+        spec: the network.
+        image: its image format.
+        classes: the names of its classes.
+        weights: the tensors of its state by name, on the CPU.
+        provenance: its origin, as JSON values; the model can be used without it.
+        versions: the software that made it.
     """
 
     spec: NetworkSpec
@@ -62,43 +75,66 @@ class TrainedModel:
     versions: dict[str, str] = field(default_factory=dict)
 
     def network(self) -> Network:
-        """The network with these weights, in evaluation mode. Raises DocumentError where they are not its own."""
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            DocumentError: the weights are not those of the network, or not finite.
+        """
         try:
             network = build(self.spec, self.image.shape, len(self.classes))
         except PlanError as error:
             raise DocumentError(f"model: {error}") from error
-        _check_weights(network.state_dict(), self.weights)
+
+        _check_weights(self.weights, network.state_dict())
         network.load_state_dict(self.weights)
         return network.eval()
 
     def probabilities(self, images: Pixels) -> Float32[Tensor, "n classes"]:
-        """p_y of every image; the images have the model's shape. Raises DataError where they have not."""
-        found = tuple(images.shape[1:])
-        if found != self.image.shape:
-            raise DataError(f"images should be (channels, height, width) = {self.image.shape}; found {found}")
+        """p_y of every image.
+
+        Raises:
+            DataError: the images have another shape than the model's.
+        """
+        shape = tuple(images.shape[1:])
+        if shape != self.image.shape:
+            raise DataError(
+                f"images should be (channels, height, width) = {self.image.shape}; found {shape}"
+            )
         if len(images) == 0:
             return torch.zeros(0, len(self.classes))
         return logits_of(self.network(), images, self.image.normalisation, Compute()).softmax(1)
 
 
 def state_tensors(network: Network) -> dict[str, Tensor]:
-    """A copy of the tensors of a network's state, on the CPU."""
+    """A copy of all tensors of a network's state by name, counters included, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-class ModelHeader(DocumentHeader):
-    """Header of a model."""
+def origin(outcome: DistilledSet | DistilledModel) -> dict[str, Any]:
+    """The provenance of a model that comes from an outcome, without the sites' counts."""
+    plan = outcome.plan
+    fields: dict[str, Any] = {"plan": plan.digest, "method": outcome.method}
+    return fields | ({"flows": plan.flows.model_dump(mode="json")} if plan.flows else {})
 
-    network: dict[str, Any]
-    image: dict[str, Any]
-    provenance: dict[str, Any]
+
+def as_model(outcome: DistilledModel) -> TrainedModel:
+    """The network of a method as a model."""
+    weights = state_tensors(trained_network(outcome))
+    plan = outcome.plan
+    return TrainedModel(
+        outcome.spec, plan.image, plan.classes, weights, origin(outcome), outcome.versions
+    )
 
 
 def write_model(model: TrainedModel, path: Path | str) -> None:
-    """Write a model as safetensors. Raises DocumentError where its weights are not those of its network."""
+    """Write a model.
+
+    Raises:
+        DocumentError: its weights are not those of its network, or not finite.
+    """
     model.network()
     header = ModelHeader(
-        format="collabdm/model",
+        format=MODEL_FORMAT,
         version=MODEL_VERSION,
         classes=model.classes,
         versions=model.versions,
@@ -109,32 +145,31 @@ def write_model(model: TrainedModel, path: Path | str) -> None:
     atomic_write(Path(path), encode_document(model.weights, header))
 
 
-def origin(made: DistilledSet | DistilledModel) -> dict[str, Any]:
-    """What a model's provenance says of the outcome that it comes from; who held what is not part of it."""
-    told: dict[str, Any] = {"plan": made.plan.digest, "method": made.method}
-    return told | ({"flows": made.plan.flows.model_dump(mode="json")} if made.plan.flows else {})
-
-
-def as_model(made: DistilledModel) -> TrainedModel:
-    """A method's network as a model."""
-    weights = state_tensors(trained_network(made))
-    return TrainedModel(made.spec, made.plan.image, made.plan.classes, weights, origin(made), made.versions)
-
-
 def read_model(path: Path | str) -> TrainedModel:
-    """Read a model, or the network that a method gave. Raises DocumentError where it is neither."""
+    """Read a model, or the network that a method returned.
+
+    Raises:
+        DocumentError: the file is neither, or its weights are not those of its network.
+    """
     where = str(path)
-    if format_of(Path(path)) == "collabdm/distilled-model":
+    if format_of(Path(path)) == DISTILLED_MODEL_FORMAT:
         return as_model(read_distilled_model(path))
+
     content = read_limited(Path(path), MODEL_LIMIT)
-    header, weights = decode_document(content, where, ModelHeader, "collabdm/model", MODEL_VERSION)
-    if len(header.classes) < 2 or len(set(header.classes)) != len(header.classes):
-        raise DocumentError(f"{where}: classes should be at least two distinct names; found {header.classes}")
+    header, weights = decode_document(content, where, ModelHeader, MODEL_FORMAT, MODEL_VERSION)
+    classes = header.classes
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise DocumentError(
+            f"{where}: classes should be at least two distinct names; found {classes}"
+        )
+
     try:
-        spec, image = NetworkSpec.model_validate(header.network), ImageSpec.model_validate(header.image)
+        spec = NetworkSpec.model_validate(header.network)
+        image = ImageSpec.model_validate(header.image)
     except ValidationError as error:
         raise DocumentError(f"{where}: header: {validation_message(error)}") from error
-    model = TrainedModel(spec, image, header.classes, weights, header.provenance, header.versions)
+
+    model = TrainedModel(spec, image, classes, weights, header.provenance, header.versions)
     try:
         model.network()
     except DocumentError as error:
@@ -142,11 +177,12 @@ def read_model(path: Path | str) -> TrainedModel:
     return model
 
 
-def _check_weights(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Refuse tensors of other names, shapes or types than the network's, and NaN or infinity."""
-    check_names("weights", found, expected)
+def _check_weights(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Check that weights have the names, shapes and types of the expected ones, and are finite."""
+    check_names("weights", weights, expected)
+
     for name, own in expected.items():
-        tensor = found[name]
+        tensor = weights[name]
         if tensor.shape != own.shape or tensor.dtype != own.dtype:
             raise DocumentError(
                 f"`{name}` should be {own.dtype} of shape {tuple(own.shape)}, as the network's; "

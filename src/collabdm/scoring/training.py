@@ -1,14 +1,19 @@
-"""Training networks on one set of images: the one training loop.
+"""Training networks on one set of images: recipes, and the one training loop.
 
-The paper's recipe (`paper`): 1,000 epochs of SGD, learning rate .01 (times .1 at half), momentum .9,
-weight decay 5e-4, batches of 256, a new augmentation for every image, hard labels. `short` gives
-nearly its accuracy in a tenth of the steps. `strong` is the stronger recipe that is common today: AdamW
-with a cosine and CutMix beside the augmentation. An epoch is ceil(n / batch) batches of equal size, drawn
-from a new random order (what does not fill a batch waits for the next epoch).
+An epoch is ceil(n / batch) batches of equal size, drawn from a new random order; the images left
+over wait for the next epoch. Every image has a new augmentation in every batch.
 
-Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (recipe).
-P. Sun, B. Shi, D. Yu, T. Lin, "On the diversity and realism of distilled dataset: an efficient dataset distillation
-paradigm", CVPR 2024 (AdamW, cosine and CutMix).
+    recipe   optimiser   learning rate   schedule                 weight decay   epochs   CutMix
+    paper    SGD         .01             a tenth from half on     5e-4           1,000    no
+    short    SGD         .02             half a cosine            5e-4             150    no
+    strong   AdamW       .001            half a cosine            .01            1,000    yes
+
+with momentum .9, batches of 256 and hard labels. `paper` is the paper's; `short` reaches nearly its
+accuracy in a tenth of the steps; `strong` is the stronger recipe that is common today.
+
+References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (the
+paper's recipe). P. Sun, B. Shi, D. Yu, T. Lin, "On the diversity and realism of distilled dataset:
+an efficient dataset distillation paradigm", CVPR 2024 (AdamW, cosine and CutMix).
 """
 
 import math
@@ -36,9 +41,12 @@ from collabdm.matching.networks import Network, build, has_batch_norm, seed_weig
 from collabdm.scoring.confusion import Confusion
 from collabdm.seeds import Purpose, Stream, derive
 
+OnEpoch = Callable[[int], None]  # receives the number of finished epochs
+BatchLogits = Callable[[Float32[Tensor, "R n c h w"]], Float32[Tensor, "R n classes"]]
+
 
 class Recipe(FrozenModel):
-    """How a network is trained. `epochs` are of `steps_per_epoch` batches, by default as many as the set fills."""
+    """The optimiser, its schedule, and the batches."""
 
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 1000
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -51,25 +59,18 @@ class Recipe(FrozenModel):
     cutmix: bool = False
 
 
-def recipe_of(name: str, epochs: int | None) -> Recipe:
-    """A recipe by name, with its own number of epochs if one is said."""
-    if name not in RECIPES:
-        raise PlanError(f"`recipe` should be one of {', '.join(RECIPES)}; found {name!r}")
-    if epochs is not None and epochs < 1:
-        raise PlanError(f"`epochs` should be at least 1; found {epochs}")
-    return RECIPES[name] if epochs is None else RECIPES[name].model_copy(update={"epochs": epochs})
-
-
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(),
     "short": Recipe(epochs=150, learning_rate=0.02, schedule="cosine"),
-    "strong": Recipe(optimiser="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="cosine", cutmix=True),
+    "strong": Recipe(
+        optimiser="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="cosine", cutmix=True
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, on what: a network for `data`, seen through `geometry`, by `recipe`."""
+    """A network to train on `data`, whose images enter it as `geometry` states, by `recipe`."""
 
     spec: NetworkSpec
     data: ImageSet
@@ -77,139 +78,239 @@ class Task:
     recipe: Recipe
 
 
+def recipe_of(name: str, epochs: int | None) -> Recipe:
+    """A recipe by its name, with another number of epochs unless `epochs` is None.
+
+    Raises:
+        PlanError: no recipe has the name, or the number of epochs is below 1.
+    """
+    if name not in RECIPES:
+        raise PlanError(f"`recipe` should be one of {', '.join(RECIPES)}; found {name!r}")
+    if epochs is not None and epochs < 1:
+        raise PlanError(f"`epochs` should be at least 1; found {epochs}")
+    return RECIPES[name] if epochs is None else RECIPES[name].model_copy(update={"epochs": epochs})
+
+
 def training_set(distilled: DistilledSet) -> ImageSet:
     """The images to train on: with pae, the small images enlarged, `pae`^2 for each stored one."""
     if distilled.plan.pae == 1:
         return distilled.images
+
     images = expand(as_float(distilled.images.images), distilled.plan.pae)
     labels = distilled.images.labels.repeat_interleave(distilled.plan.pae**2)
     return ImageSet(images, labels, distilled.images.classes)
 
 
+def network_seed(seed: int, network: str, trial: int) -> int:
+    """The seed of a trained network: the same for every set, so that sets are compared fairly.
+
+    Args:
+        seed: the seed of the evaluation.
+        network: the network's name.
+        trial: the number of the trial.
+
+    Returns:
+        The seed of its weights, batches and augmentations.
+    """
+    return derive(seed, "train", network, trial)
+
+
+def learning_rate(recipe: Recipe, i: int, total: int) -> float:
+    """The learning rate of a batch: a tenth from half on, or half a cosine.
+
+    Args:
+        recipe: the learning rate and its schedule.
+        i: the number of the batch, from 0.
+        total: the number of batches in all epochs.
+
+    Returns:
+        The learning rate.
+    """
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * i / total))
+    return recipe.learning_rate * (0.1 if i >= total // 2 else 1.0)
+
+
 class Trainer:
-    """Trains one resident network again and again, each time from new weights; several at once where that is faster."""
+    """Trains one resident network repeatedly, each time from new weights.
+
+    Several networks are trained together where the device is faster that way; the results are
+    those of networks trained one by one.
+    """
 
     def __init__(self, task: Task, compute: Compute, runs: int = 1) -> None:
+        """Build the network.
+
+        Args:
+            task: the network, its data and its recipe.
+            compute: device and precision.
+            runs: the number of networks to be trained; it decides whether compiling pays.
+        """
         self.task, self.compute = task, compute
         geometry, recipe = task.geometry, task.recipe
         self.network = build(task.spec, geometry.shape, geometry.classes).to(compute.device)
-        work = 3.0 * runs * recipe.epochs * len(task.data) * multiplications(task.spec, geometry.shape)
-        self._forward, self._padded_passes = compute.faster(LOGITS[compute.precision], work), compute.compiles(work)
-        if self._padded_passes:
+
+        images = runs * recipe.epochs * len(task.data)
+        work = 3.0 * images * multiplications(task.spec, geometry.shape)
+        self._forward = compute.faster(LOGITS[compute.precision], work)
+        self._pads = compute.compiles(work)
+        if self._pads:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
         numbers = activations(task.spec, geometry.shape)
-        self._chunks = {gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)}
-        self._mixes = has_batch_norm(self.network)
+        self._chunks = {
+            gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)
+        }
+        self._has_batch_norm = has_batch_norm(self.network)
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
 
-    def train(self, seed: int, on_epoch: Callable[[int], None] = lambda done: None) -> Network:
-        """Train from the weights of `seed`; returns the resident network, in evaluation mode."""
+    def train(self, seed: int, on_epoch: OnEpoch = lambda done: None) -> Network:
+        """Train from the weights of `seed`; the resident network, in evaluation mode."""
         seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
         self.network.train()
-        self._descend([seed], list(self.network.parameters()), self._alone, on_epoch)
+
+        def logits(x: Float32[Tensor, "1 n c h w"]) -> Float32[Tensor, "1 n classes"]:
+            return self._pass(x[0], self._images_per_step(x.shape[1]))[None]
+
+        self._descend([seed], list(self.network.parameters()), logits, on_epoch)
         return self.network.eval()
 
     def train_each(
-        self, seeds: Sequence[int], on_epoch: Callable[[int], None] = lambda done: None
+        self, seeds: Sequence[int], on_epoch: OnEpoch = lambda done: None
     ) -> Iterator[Network]:
-        """Train from the weights of each seed: the resident network as it ends, one by one. Networks are trained
-        together as the device does best; each sees what it would see alone. `on_epoch` is told epochs over all seeds.
+        """Train from the weights of each seed.
+
+        Args:
+            seeds: the seeds of the networks.
+            on_epoch: receives the number of finished epochs over all seeds.
+
+        Yields:
+            The resident network with the weights of one seed after another, in evaluation mode.
         """
-        at_once = 1 if self._mixes else self.compute.networks_at_once
+        at_once = 1 if self._has_batch_norm else self.compute.networks_at_once
+
         for start in range(0, len(seeds), at_once):
             group, before = seeds[start : start + at_once], start * self.task.recipe.epochs
 
-            def trained(epochs: int, before: int = before, size: int = len(group)) -> None:
+            def on_group(epochs: int, before: int = before, size: int = len(group)) -> None:
                 on_epoch(before + epochs * size)
 
             if len(group) == 1:
-                yield self.train(group[0], trained)
+                yield self.train(group[0], on_group)
             else:
-                yield from self._train_together(group, trained)
+                yield from self._train_together(group, on_group)
 
-    def _train_together(self, seeds: Sequence[int], on_epoch: Callable[[int], None]) -> Iterator[Network]:
-        """The networks as one, each parameter with a leading axis for the networks: their gradients do not meet."""
+    def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
+        """The logits of the resident network for other images, in order."""
+        size = self._chunks[False]
+        normalisation = self.task.geometry.normalisation
+
+        def predictor(x: Tensor) -> Tensor:
+            return self._pass(x, size)
+
+        return logits_of(predictor, data.images, normalisation, self.compute, size)
+
+    def accuracy(self, data: ImageSet) -> float:
+        """Share of the images whose largest logit is their class."""
+        predicted = self.logits(data).argmax(1)
+        return Confusion.of(data.labels, predicted, self.task.geometry.classes).accuracy
+
+    def _train_together(self, seeds: Sequence[int], on_epoch: OnEpoch) -> Iterator[Network]:
+        """Train networks as one, with stacked weights; their gradients do not mix."""
         own = dict(self.network.named_parameters())
-        stacked = {name: torch.empty(len(seeds), *p.shape, device=p.device) for name, p in own.items()}
-        for place, seed in enumerate(seeds):
-            seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
-            for name, parameter in own.items():
-                stacked[name][place] = parameter.detach()
+        stacked = self._stacked_weights(seeds)
         parameters = [weights.requires_grad_() for weights in stacked.values()]
-        every = torch.vmap(lambda weights, x: functional_call(self.network, weights, (x,)))
+        each = torch.vmap(lambda weights, x: functional_call(self.network, weights, (x,)))
 
         def logits(x: Tensor) -> Tensor:
             with self.compute.autocast():
-                return every(stacked, x).float()
+                return each(stacked, x).float()
 
         self.network.train()
         self._descend(seeds, parameters, logits, on_epoch)
+
         for place in range(len(seeds)):
             with torch.no_grad():
                 for name, parameter in own.items():
                     parameter.copy_(stacked[name][place])
             yield self.network.eval()
 
+    def _stacked_weights(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """The initial weights of each seed, along a leading axis."""
+        own = dict(self.network.named_parameters())
+        stacked = {
+            name: torch.empty(len(seeds), *parameter.shape, device=parameter.device)
+            for name, parameter in own.items()
+        }
+
+        for place, seed in enumerate(seeds):
+            seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
+            for name, parameter in own.items():
+                stacked[name][place] = parameter.detach()
+
+        return stacked
+
     def _descend(
         self,
         seeds: Sequence[int],
         parameters: list[Tensor],
-        logits: Callable[[Float32[Tensor, "R n c h w"]], Float32[Tensor, "R n classes"]],
-        on_epoch: Callable[[int], None],
+        logits: BatchLogits,
+        on_epoch: OnEpoch,
     ) -> None:
-        """The loop: every network has batches and augmentations of its own, from its own stream."""
-        task, recipe = self.task, self.task.recipe
-        streams = [Stream.of(seed, Purpose.TRAINING) for seed in seeds]
-        optimiser = _optimiser(parameters, recipe)
-        per_epoch = math.ceil(len(task.data) / recipe.batch)
+        """The loop: every network has its own batches and augmentations, from its own stream."""
+        recipe, n = self.task.recipe, len(self.task.data)
+        per_epoch = math.ceil(n / recipe.batch)
         total = recipe.epochs * per_epoch
-        orders = (_batches(len(task.data), per_epoch, recipe.epochs, stream) for stream in streams)
-        for i, index in enumerate(zip(*orders, strict=True)):
+
+        streams = [Stream.of(seed, Purpose.TRAINING) for seed in seeds]
+        orders = [_batches(n, per_epoch, recipe.epochs, stream) for stream in streams]
+        optimiser = _optimiser(parameters, recipe)
+
+        for i, indices in enumerate(zip(*orders, strict=True)):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, i, total)
-            batches = [self._batch(own, stream) for own, stream in zip(index, streams, strict=True)]
+
+            batches = [
+                self._batch(index, stream) for index, stream in zip(indices, streams, strict=True)
+            ]
             x, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
+
             optimiser.zero_grad()
-            size = self._images_per_pass(x.shape[1])
-            for part, truth in zip(x.split(size, 1), targets.split(size, 1), strict=True):
-                loss = F.cross_entropy(logits(part).flatten(0, 1), truth.flatten(0, 1), reduction="sum")
-                (loss / x.shape[1]).backward()
+            self._add_gradients(x, targets, logits)
             optimiser.step()
+
             if (i + 1) % per_epoch == 0:
                 on_epoch((i + 1) // per_epoch)
 
+    def _add_gradients(self, x: Tensor, targets: Tensor, logits: BatchLogits) -> None:
+        """The gradient of the mean cross-entropy over the batch of each network, pass by pass."""
+        size = self._images_per_step(x.shape[1])
+        for part, truth in zip(x.split(size, 1), targets.split(size, 1), strict=True):
+            outputs = logits(part).flatten(0, 1)
+            loss = F.cross_entropy(outputs, truth.flatten(0, 1), reduction="sum")
+            (loss / x.shape[1]).backward()
+
     def _batch(self, index: Int64[Tensor, " b"], stream: Stream) -> tuple[Tensor, Tensor]:
-        geometry = self.task.geometry
+        """Images (network units, augmented) and their labels, or with CutMix their targets."""
+        geometry, recipe = self.task.geometry, self.task.recipe
         index = index.to(self.compute.device)
-        x = geometry.normalisation.apply(self._images[index])
-        if self.task.recipe.augment and geometry.policy:
+        x, labels = geometry.normalisation.apply(self._images[index]), self._labels[index]
+
+        if recipe.augment and geometry.policy:
             draws = draw(geometry.policy, len(index), geometry.shape[-1], stream)
             x = augment(x, draws.to(x.device))
-        labels = self._labels[index]
-        if self.task.recipe.cutmix:
+        if recipe.cutmix:
             return cutmix(x, F.one_hot(labels, geometry.classes).float(), stream)
         return x, labels
 
-    def _alone(self, x: Float32[Tensor, "1 n c h w"]) -> Float32[Tensor, "1 n classes"]:
-        return self._pass(x[0], self._images_per_pass(x.shape[1]))[None]
-
-    def _images_per_pass(self, batch: int) -> int:
-        """With gradients: the whole batch where its images depend on each other."""
-        return batch if self._mixes else self._chunks[True]
+    def _images_per_step(self, batch: int) -> int:
+        """Images per pass with gradients; the whole batch if its images depend on each other."""
+        return batch if self._has_batch_norm else self._chunks[True]
 
     def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
-        return padded_pass(self._forward, self.network, x, size if self._padded_passes else len(x))
-
-    def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
-        """Outputs of the resident network for other images, in order."""
-        size = self._chunks[False]
-        normalisation = self.task.geometry.normalisation
-        return logits_of(lambda x: self._pass(x, size), data.images, normalisation, self.compute, size)
-
-    def accuracy(self, data: ImageSet) -> float:
-        """Share of images whose largest output is their class."""
-        return Confusion.of(data.labels, self.logits(data).argmax(1), self.task.geometry.classes).accuracy
+        """The logits of at most `size` images."""
+        return padded_pass(self._forward, self.network, x, size if self._pads else len(x))
 
 
 @torch.no_grad()
@@ -220,25 +321,25 @@ def logits_of(
     compute: Compute,
     size: int | None = None,
 ) -> Float32[Tensor, "n classes"]:
-    """Outputs of a predictor, which sees images in network units, for all images in order, `size` at a time."""
+    """The logits of a predictor for images, in order.
+
+    Args:
+        predictor: a function from images in network units to logits.
+        images: the images, as pixels.
+        normalisation: the map from pixels to network units.
+        compute: the device of the predictor.
+        size: the number of images in a call; None for the device's own.
+
+    Returns:
+        The logits, on the CPU.
+    """
     size = size or compute.images_per_pass(gradients=False)
     parts = (normalisation.apply(pixels.to(compute.device)) for pixels in images.split(size))
     return torch.cat([predictor(x).float().cpu() for x in parts])
 
 
-def learning_rate(recipe: Recipe, i: int, total: int) -> float:
-    """The learning rate of batch i: a tenth from half on, or half a cosine."""
-    if recipe.schedule == "cosine":
-        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * i / total))
-    return recipe.learning_rate * (0.1 if i >= total // 2 else 1.0)
-
-
-def network_seed(seed: int, network: str, trial: int) -> int:
-    """The seed of one trained network: the same for every set, so that sets are compared on equal networks."""
-    return derive(seed, "train", network, trial)
-
-
 def _batches(n: int, per_epoch: int, epochs: int, stream: Stream) -> Iterator[Int64[Tensor, " b"]]:
+    """Positions of the images of every batch of all epochs."""
     size = n // per_epoch
     for _ in range(epochs):
         order = stream.permutation(n)

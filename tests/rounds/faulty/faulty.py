@@ -5,6 +5,7 @@ Whatever is not wrong is the real program's.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -15,11 +16,14 @@ from collabdm.flower import site
 from collabdm.flower.wire import Answer, answer_content, read_question
 from collabdm.rounds.contributions import contribution_limit
 
+OWN_KEYS = {"fault", "until", "sends"}  # of a node's configuration; the real program refuses them
+
 app = ClientApp()
 
 
 def _honest(message: Message, context: Context) -> Message:
-    return site.app(message, context)
+    config = {key: value for key, value in context.node_config.items() if key not in OWN_KEYS}
+    return site.app(message, replace(context, node_config=config))
 
 
 def _raises(message: Message, context: Context) -> Message:
@@ -39,7 +43,9 @@ def _waits(message: Message, context: Context) -> Message:
     return _honest(message, context)
 
 
-def _sends(make: Callable[[bytes, Message, Context], bytes]) -> Callable[[Message, Context], Message]:
+def _sends(
+    make: Callable[[bytes, Message, Context], bytes],
+) -> Callable[[Message, Context], Message]:
     def send(message: Message, context: Context) -> Message:
         name = str(context.node_config["site"])
         content = make(read_question(message)[0], message, context)

@@ -233,15 +233,16 @@ def report(
     """Show rounds, or tables next to the paper's, on one self-contained HTML page with plots."""
     from collabdm.cli.console import console
     from collabdm.cli.running import check_output
-    from collabdm.report.results import holds_results, write_results
-    from collabdm.report.write import write_report
+    from collabdm.report.grid_page import write_grid_page
+    from collabdm.report.grid_summary import contains_grids
+    from collabdm.report.round_page import write_report
 
     place = output or folders[0] / "report.html"
     if folders[0].is_dir() or output is not None:
         check_output(place)
 
-    if len(folders) == 1 and holds_results(folders[0]):
-        written = write_results(folders[0], place)
+    if len(folders) == 1 and contains_grids(folders[0]):
+        written = write_grid_page(folders[0], place)
     else:
         written = write_report(folders, place)
     plots = f", and {len(written) - 1} plots in {place.with_suffix('')}" if written[1:] else ""

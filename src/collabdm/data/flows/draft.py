@@ -1,14 +1,11 @@
 """Draft a schema from a sample table, for a person to review before sites agree on it.
 
-    number      at least 99 in 100 present values are numbers; bounds: the next power of ten above
-                the largest magnitude, so no site's extremes are revealed, and its negative or 0
-    category    any other column of at most 64 values; one with more values is left out
-    leaking     numbers that never fall from row to row, and names of things that count in a capture
-
-A schema is also read here, from its name or its file, and changed.
+number      at least 99 in 100 present values are numbers; bounds: the next power of ten above
+            the largest magnitude, so no site's extremes are revealed, and its negative or 0
+category    any other column of at most 64 values; one with more values is left out
+leaking     numbers that never fall from row to row, and names of things that count in a capture
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -20,11 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from collabdm.data.flows.built_in import SCHEMAS
 from collabdm.data.flows.chunks import chunks, header, some
+from collabdm.data.flows.schemas import first_fault
 from collabdm.documents.flow_schema import Category, Column, FlowSchema, Number
-from collabdm.documents.frozen_model import validation_message
-from collabdm.errors import DataError, PlanError
+from collabdm.errors import DataError
 from collabdm.progress import silent
 
 LABELS = ("attack type", "attack_cat", "class", "label", "target", "category")
@@ -50,52 +46,6 @@ class Draft:
 
     schema: FlowSchema
     left_out: tuple[str, ...]
-
-
-def schema_of(text: str) -> FlowSchema:
-    """A schema by its name, from its JSON file, or from the file of a plan. Raises PlanError."""
-    if text in SCHEMAS:
-        return SCHEMAS[text]
-
-    try:
-        document = json.loads(Path(text).read_bytes())
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"`flows` should be one of {', '.join(SCHEMAS)}, or a schema's JSON file; "
-            f"found {text!r} ({error})"
-        ) from error
-
-    in_plan = isinstance(document, dict) and document.get("format") == "collabdm/plan"
-    return parse_schema(text, document.get("flows") if in_plan else document)
-
-
-def parse_schema(where: str, fields: Any) -> FlowSchema:
-    """A schema from its decoded JSON. Raises PlanError, which names the file `where`."""
-    try:
-        return FlowSchema.model_validate_json(json.dumps(fields), strict=True)
-    except ValidationError as error:
-        raise PlanError(f"{where} should be a schema of flows; {_first(error)}") from error
-
-
-def with_changes(
-    schema: FlowSchema, changes: dict[str, Any], keep_leaking: bool = False
-) -> FlowSchema:
-    """A schema with some fields changed.
-
-    Args:
-        schema: The original.
-        changes: New values, by field.
-        keep_leaking: Use the leaking columns too, and no more rows per image than then fit.
-
-    Raises:
-        PlanError: The changed schema is not valid.
-    """
-    try:
-        changed = FlowSchema.model_validate(schema.model_dump() | changes)
-    except ValidationError as error:
-        raise PlanError(f"schema: {_first(error)}") from error
-
-    return changed.with_leaking() if keep_leaking else changed
 
 
 def draft(
@@ -124,30 +74,32 @@ def draft(
 
     drafted = {name: _column(name, sample[name]) for name in used}
     columns = tuple(column for column in drafted.values() if column is not None)
+    unused = (name for name, column in drafted.items() if column is None)
+    try:
+        return Draft(_schema(columns, sample, label, side), (*leave_out, *unused))
+    except ValidationError as error:
+        raise DataError(
+            f"{path} should be described by a schema; {first_fault(error)}: choose other columns"
+        ) from error
+
+
+def _schema(
+    columns: tuple[Column, ...], sample: dict[str, list[Any]], label: str, side: int
+) -> FlowSchema:
+    """The schema of these columns and of the classes in the sample. Raises ValidationError."""
     leaking = tuple(c.name for c in columns if _counts(c.name, sample[c.name]))
     classes = sorted({str(value).strip() for value in sample[label] if value is not None} - {""})
 
     lines = math.ceil(max(1, len(columns) - len(leaking)) / side)
-    try:
-        schema = FlowSchema(
-            columns=columns,
-            leaking=leaking,
-            label=label,
-            classes=tuple(classes),
-            side=side,
-            flows=max(1, side // lines),
-            layout="rows",
-        )
-    except ValidationError as error:
-        raise DataError(f"{path} cannot be described by a schema yet: {_first(error)}") from error
-
-    unused = (name for name, column in drafted.items() if column is None)
-    return Draft(schema, (*leave_out, *unused))
-
-
-def _first(error: ValidationError) -> str:
-    """The first of several faults."""
-    return validation_message(error).splitlines()[0]
+    return FlowSchema(
+        columns=columns,
+        leaking=leaking,
+        label=label,
+        classes=tuple(classes),
+        side=side,
+        flows=max(1, side // lines),
+        layout="rows",
+    )
 
 
 def _label_of(path: Path, names: list[str], label: str | None) -> str:

@@ -112,6 +112,15 @@ class Grid(BaseModel):
         """The values of the axes in `tables`, one combination for each table."""
         return combinations({axis: tuple(self.axes[axis]) for axis in self.tables})
 
+    def places(self, sheet: Mapping[str, str]) -> list[dict[str, str]]:
+        """The values of all axes in one table, one combination for each column."""
+        return [{axis: {**sheet, **column}[axis] for axis in self.axes} for column in self.columns]
+
+    @property
+    def slug(self) -> str:
+        """The name of the grid at its scale, for files and links."""
+        return f"{self.name}-{self.scale}"
+
     @property
     def sends(self) -> tuple[str, ...]:
         """The lines whose sites send something."""

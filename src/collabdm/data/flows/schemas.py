@@ -1,0 +1,64 @@
+"""Find a schema of flows by name or file, and change its fields."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from collabdm.data.flows.built_in import SCHEMAS
+from collabdm.documents.flow_schema import FlowSchema
+from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.plan_file import PLAN_FORMAT
+from collabdm.errors import PlanError
+
+
+def schema_of(text: str) -> FlowSchema:
+    """A schema by its name, from its JSON file, or from the file of a plan. Raises PlanError."""
+    if text in SCHEMAS:
+        return SCHEMAS[text]
+
+    try:
+        document = json.loads(Path(text).read_bytes())
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"`flows` should be one of {', '.join(SCHEMAS)}, or a schema's JSON file; "
+            f"found {text!r} ({error})"
+        ) from error
+
+    in_plan = isinstance(document, dict) and document.get("format") == PLAN_FORMAT
+    return parse_schema(text, document.get("flows") if in_plan else document)
+
+
+def parse_schema(where: str, fields: Any) -> FlowSchema:
+    """A schema from its decoded JSON. Raises PlanError, which names the file `where`."""
+    try:
+        return FlowSchema.model_validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        raise PlanError(f"{where} should be a schema of flows; {first_fault(error)}") from error
+
+
+def with_changes(
+    schema: FlowSchema, changes: dict[str, Any], keep_leaking: bool = False
+) -> FlowSchema:
+    """A schema with some fields changed.
+
+    Args:
+        schema: The original.
+        changes: New values, by field.
+        keep_leaking: Use the leaking columns too, and no more rows per image than then fit.
+
+    Raises:
+        PlanError: The changed schema is not valid.
+    """
+    try:
+        changed = FlowSchema.model_validate(schema.model_dump() | changes)
+    except ValidationError as error:
+        raise PlanError(f"schema: {first_fault(error)}") from error
+
+    return changed.with_leaking() if keep_leaking else changed
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first of the faults of a schema, as a message."""
+    return validation_message(error).splitlines()[0]

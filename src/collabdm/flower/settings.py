@@ -1,0 +1,217 @@
+"""The settings of a node and of a run: Flower's KEY=VALUE pairs, checked before any work.
+
+    flower-supernode --node-config 'site="north" data="/data/north" policy="/etc/site.toml"'
+    flwr run apps/flower --run-config 'plan="/srv/plan.json" folder="/srv/round"'
+
+Flower accepts any key with any text, number or Boolean. Here every key must be known and every value
+of its type: a misspelt `policy` would otherwise leave a site without its policy.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from collabdm.documents.frozen_model import SITE_NAME, SITE_NAME_RULE, FrozenModel
+from collabdm.errors import CollabDMError, PlanError, did_you_mean
+from collabdm.matching.compute import Compute, choose_compute
+
+
+class SettingsError(CollabDMError):
+    """A node or a run is configured wrongly."""
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError('should be a text in quotes, KEY="VALUE"')
+    return value
+
+
+def _site_name(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(SITE_NAME, value):
+        raise ValueError(f'{SITE_NAME_RULE}, in quotes, site="NAME"')
+    return value
+
+
+def _absolute_path(value: object) -> Path:
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        raise ValueError("should be an absolute path")
+    return Path(value)
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError("should be true or false")
+
+
+def _whole_number(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    raise ValueError("should be a whole number, 0 or more")
+
+
+def _nodes(value: object) -> dict[str, int]:
+    """The node of each site, from SITE=NODE,SITE=NODE."""
+    if not isinstance(value, str):
+        raise ValueError("should be SITE=NODE,SITE=NODE, in quotes")
+
+    nodes: dict[str, int] = {}
+    for pair in filter(None, (pair.strip() for pair in value.split(","))):
+        match = re.fullmatch(rf"({SITE_NAME})=([0-9]{{1,20}})", pair)
+        if match is None or match[1] in nodes:
+            raise ValueError(f"should be SITE=NODE,SITE=NODE, each site once, not {pair!r}")
+        nodes[match[1]] = int(match[2])
+
+    if len(set(nodes.values())) < len(nodes):
+        raise ValueError("should name each node once")
+    return nodes
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Name = Annotated[str, BeforeValidator(_site_name)]
+AnyPath = Annotated[Path, BeforeValidator(lambda value: Path(_text(value)))]
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+Nodes = Annotated[dict[str, int], BeforeValidator(_nodes)]
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+class ComputeSettings(FrozenModel):
+    """Where a program computes; `threads=0` uses all processor cores. Keys have hyphens."""
+
+    model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
+
+    device: Text = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: WholeNumber = 0
+
+    def choose(self) -> Compute:
+        """Device and precision; sets the number of threads of this process.
+
+        Raises:
+            SettingsError: this machine does not have the device.
+        """
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        try:
+            return choose_compute(self.device, self.precision)
+        except PlanError as error:
+            raise SettingsError(str(error)) from error
+
+
+class NodeSettings(ComputeSettings):
+    """A site's own settings, `--node-config` of its node. No message changes them.
+
+    Attributes:
+        site: the site's name.
+        data: the location of its data, as for `collabdm contribute --data`.
+        policy: the file of its policy; without one, every plan is allowed.
+        folder: where contributions are stored; a repeated plan is answered from there.
+        rows: of a table of flows, only the rows with COLUMN=VALUE.
+        resize: bring images to the plan's size and channels.
+        partition_id: set by Flower's simulation engine: the number of the node, from 0.
+        num_partitions: set by Flower's simulation engine: the number of nodes.
+    """
+
+    site: Name | None = None
+    data: Text | None = None
+    policy: AnyPath | None = None
+    folder: AnyPath | None = None
+    rows: Text | None = None
+    resize: Flag = False
+    partition_id: WholeNumber | None = None
+    num_partitions: WholeNumber | None = None
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> "NodeSettings":
+        if self.site is None and self.partition_id is None:
+            raise ValueError('`site` of the node should be its name; found none: add site="NAME"')
+        return self
+
+    @property
+    def name(self) -> str:
+        """The site's name; site-1, site-2, … in Flower's simulation."""
+        return f"site-{(self.partition_id or 0) + 1}" if self.site is None else self.site
+
+
+class RunSettings(ComputeSettings):
+    """The coordinator's settings of a round, `--run-config`.
+
+    Attributes:
+        plan: the plan.
+        folder: the folder of the round; with an existing one, the round is resumed.
+        distill: compute the outcome here; otherwise the files are left for `collabdm distill`.
+        nodes: the node of each site, SITE=NODE,…; a site without one may answer from any node.
+        allow_missing: accept a round in which no site has one of the classes.
+    """
+
+    plan: AbsolutePath
+    folder: AbsolutePath
+    distill: Flag = True
+    nodes: Nodes = Field(default_factory=dict)
+    allow_missing: Flag = False
+
+
+Settings = TypeVar("Settings", bound=ComputeSettings)
+
+
+def parse_settings(model: type[Settings], config: Mapping[str, Any], owner: str) -> Settings:
+    """Settings from Flower's pairs.
+
+    Args:
+        model: the settings that there are.
+        config: the pairs.
+        owner: node or run, for messages.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: a key is unknown or a value does not fit; the message names all of them.
+    """
+    try:
+        return model.model_validate(dict(config))
+    except ValidationError as error:
+        keys = [field.alias or name for name, field in model.model_fields.items()]
+        lines = [_message(item, keys, owner) for item in error.errors()]
+        raise SettingsError("\n".join(lines)) from error
+
+
+def claimed_name(config: Mapping[str, Any]) -> str:
+    """The site's name in a node's configuration that may be wrong; empty where there is none."""
+    naming = {key: config[key] for key in ("site", "partition-id") if key in config}
+    try:
+        return parse_settings(NodeSettings, naming, "node").name
+    except SettingsError:
+        return ""
+
+
+def _message(item: ErrorDetails, keys: list[str], owner: str) -> str:
+    """The message about one key, from one entry of `ValidationError.errors()`."""
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not item["loc"]:
+        return message
+
+    key = str(item["loc"][0])
+    if item["type"] == "extra_forbidden":
+        nearest = did_you_mean(key.lower().replace("_", "-"), keys)
+        advice = nearest or f": choose from {', '.join(keys)}"
+        return f"`{key}` is not a setting of the {owner}{advice}"
+    if item["type"] == "missing":
+        return f"`{key}` of the {owner} should be given; found none"
+    return f"`{key}` of the {owner} {message}; found {item['input']!r:.80}"

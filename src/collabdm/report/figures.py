@@ -1,0 +1,106 @@
+"""Figures: the common style of all plots, and their files.
+
+The colours can be told apart by colour-blind people; lines also differ by their markers.
+
+Reference: M. Okabe, K. Ito, "Color universal design", 2008.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from collabdm.documents.atomic_write import atomic_write
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+GREY = "#777777"
+MARKERS = "osD^vPX"
+DASHES = ("--", ":", "-.", (0, (5, 1)))
+
+INK = "#1b1f24"  # text and axes; the page replaces it by its own colour
+WIDTH, HEIGHT = 5.0, 3.2  # inches: about the size of a plot on a phone
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "collabdm",
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.axisbelow": True,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def figure(draw: Callable[[Any], None], height: float = HEIGHT) -> Any:
+    """A figure whose axes are filled by `draw`."""
+    import matplotlib
+    from matplotlib.figure import Figure  # without a window or global state
+
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(drawn.add_subplot())
+    return drawn
+
+
+def rendered(drawn: Any, kind: str) -> bytes:
+    """A figure as `svg` or `png`: the same bytes every time."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context(STYLE):
+        drawn.savefig(buffer, format=kind, dpi=150, metadata=metadata, transparent=kind == "svg")
+    return buffer.getvalue()
+
+
+def write_figures(drawn: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write figures as SVG and PNG; returns the files, and the text of each SVG by name."""
+    paths, svgs = [], {}
+
+    for name, one in drawn.items():
+        svg, png = rendered(one, "svg"), rendered(one, "png")
+        for kind, content in (("svg", svg), ("png", png)):
+            paths.append(folder / f"{name}.{kind}")
+            atomic_write(paths[-1], content)
+        svgs[name] = svg.decode()
+
+    return paths, svgs
+
+
+def style_of(i: int) -> dict[str, Any]:
+    """Colour, marker and caps of the i-th series."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "capsize": 3}
+
+
+def unit_of(largest: int) -> tuple[str, float]:
+    """A unit of bytes, and its size, that suits the largest of several numbers."""
+    return ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
+
+
+def logarithmic_bytes(axes: Any, unit: str) -> None:
+    """A logarithmic axis of bytes, with ticks at 1, 2 and 5 and a margin at both ends."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.set_xlabel(f"{unit} per site, at most (log)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.3, high * 1.3)
+
+
+def finish(axes: Any, grid: str = "both") -> None:
+    """Grid lines, and the legend below the axes in two columns."""
+    axes.grid(alpha=0.25, axis=grid)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=2)

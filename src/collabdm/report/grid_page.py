@@ -1,0 +1,150 @@
+"""The page of a folder of `collabdm reproduce`: every grid beside the paper's numbers.
+
+    GRID.SCALE.json (the grids) + *.jsonl (records of cells) -> tables, plots, provenance
+
+At the paper's scale, the colour of a number shows whether it reaches the paper's. A smaller scale
+has the same columns but no colours, because it is another measurement.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collabdm.documents.atomic_write import atomic_write
+from collabdm.lab.reproduce.grid_results import Entry, GridResults
+from collabdm.lab.reproduce.grids import Grid, picture_of, pictured, told
+from collabdm.report.figures import write_figures
+from collabdm.report.grid_plots import grid_figures
+from collabdm.report.grid_summary import (
+    commands,
+    provenance_rows,
+    read_grids,
+    row_costs,
+    settings_line,
+)
+from collabdm.report.html import Plot, Table, data_uri, render
+
+TOLERANCE = 1.5  # points below the paper that still reach it, and never less than two deviations
+
+SCALES = {
+    "paper": "The paper's scale.",
+    "cpu": "A small scale for a CPU: fewer and other steps, images, networks and epochs, so not "
+    "the paper's numbers.",
+}
+
+
+def write_grid_page(folder: Path, output: Path) -> list[Path]:
+    """Write the page, and its plots into a folder of the same name.
+
+    Args:
+        folder: A folder of `collabdm reproduce`.
+        output: The page.
+
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        DocumentError: A file is not a grid.
+        DataError: A record is damaged.
+    """
+    results = read_grids(folder)
+    drawn = {name: one for grid in results for name, one in grid_figures(grid).items()}
+    paths, svgs = write_figures(drawn, output.with_suffix(""))
+
+    columns = ("machine", "computed in", "versions", "commit", "cells")
+    failed = [record for one in results for record in one.records if record.failed]
+    content = render(
+        "grids.html",
+        title="Results beside the paper's",
+        results=results,
+        svgs=svgs,
+        pictures={one.grid.slug: read_pictures(folder, one.grid) for one in results},
+        origins=Table(columns, provenance_rows(results)),
+        errors={record.digest[:16]: record.error for record in failed},
+        commands=list(commands(results)),
+        **_TEMPLATE_FUNCTIONS,
+    )
+    atomic_write(output, content)
+    return [output, *paths]
+
+
+def read_pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], str]:
+    """Addresses of the pictures of sets, by line and values on the axes."""
+    paths = {place: picture_of(folder, cell) for place, cell in pictured(grid).items()}
+    return {
+        place: data_uri("webp", path.read_bytes()) for place, path in paths.items() if path.exists()
+    }
+
+
+def pictures_of_table(
+    grid: Grid, sheet: Mapping[str, str], pictures: Mapping[tuple[str, ...], str]
+) -> dict[str, str]:
+    """The pictures of one table by line; none if the grid leaves another axis open.
+
+    Args:
+        grid: The grid.
+        sheet: The values of the table on the axes of `tables`.
+        pictures: All pictures of the grid.
+    """
+    at = {**sheet, **(grid.pictures_at or {})}
+    if grid.pictures_at is None or set(at) != set(grid.axes):
+        return {}
+
+    values = tuple(at[axis] for axis in grid.axes)
+    return {row: pictures[row, *values] for row in grid.rows if (row, *values) in pictures}
+
+
+def plot_of_table(grid: Grid, title: str, svg: str) -> Plot:
+    """The plot of one table, with its caption."""
+    at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
+    against = grid.along or "bytes sent per site, at most"
+    return Plot(svg, f"{title or grid.title}{at}: accuracy against {against}")
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One result beside the paper's. `standing` is its CSS class: reached, below or plain."""
+
+    own: Entry
+    paper: str
+    over_random: str
+    standing: str
+
+
+def table_cell(results: GridResults, row: str, at: Mapping[str, str]) -> TableCell:
+    """The result of a row at values of all axes, beside the paper's."""
+    own, gap = results.entry(row, at), results.above_paper(row, at)
+    published, above = results.grid.published(row, at), results.over_random(row, at)
+
+    paper = ""
+    if published is not None:
+        paper = f"paper {published.accuracy:.1f}" + ("" if gap is None else f", {gap:+.1f}")
+
+    over_random = "" if above is None else f"{above:+.1f} over random"
+    return TableCell(own, paper, over_random, standing(results.grid, own, gap))
+
+
+def standing(grid: Grid, own: Entry, gap: float | None) -> str:
+    """Whether a result has `reached` the paper's or is `below` it; `plain` at another scale.
+
+    Args:
+        grid: The grid.
+        own: The result.
+        gap: Points above the paper's number; None without one.
+    """
+    if grid.scale != "paper" or gap is None:
+        return "plain"
+    return "reached" if gap >= -max(TOLERANCE, 2 * own.std) else "below"
+
+
+_TEMPLATE_FUNCTIONS: dict[str, Any] = {
+    "cell": table_cell,
+    "costs": row_costs,
+    "columns_of": lambda grid: [told(column) or "accuracy, %" for column in grid.columns],
+    "label": told,
+    "pictures_of": pictures_of_table,
+    "plot_of": plot_of_table,
+    "scale_text": SCALES.get,
+    "settings_line": settings_line,
+}

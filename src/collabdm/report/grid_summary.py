@@ -1,0 +1,139 @@
+"""The results of grids in words and numbers, for the page of a folder and for docs/results.md."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from collabdm.errors import DocumentError
+from collabdm.lab.reproduce.grid_results import GridResults
+from collabdm.lab.reproduce.grids import Grid
+from collabdm.lab.reproduce.records import CellRecord, read_records
+
+GRID_FILE = re.compile(r"[\w-]+\.(paper|cpu)\.json")
+
+#: settings that are not part of the scale: those of methods, and those shown elsewhere
+NOT_OF_THE_SCALE = frozenset({"plan", "compare", "augment", "curve"})
+
+
+def contains_grids(folder: Path) -> bool:
+    """Whether `collabdm reproduce` wrote into a folder."""
+    return bool(_grid_files(folder))
+
+
+def read_grids(folder: Path) -> list[GridResults]:
+    """The results of every grid in a folder.
+
+    Raises:
+        DocumentError: A file is not a grid.
+        DataError: A record is damaged.
+    """
+    records, results = read_records(folder), []
+
+    for path in _grid_files(folder):
+        try:
+            grid = Grid.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DocumentError(
+                f"{path} should be a grid: run `collabdm reproduce` again; {error}"
+            ) from error
+        results.append(GridResults(grid, records))
+
+    return results
+
+
+def _grid_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.json")) if GRID_FILE.fullmatch(path.name)]
+
+
+def settings_line(grid: Grid) -> str:
+    """The settings of the scale, as a sentence."""
+    return f"Settings, unless a row or column states otherwise: {scale_settings(grid)}."
+
+
+def scale_settings(grid: Grid) -> str:
+    """The settings that no axis changes, in words."""
+    changed_by_axis = [
+        set.intersection(*(set(at) | set(at.get("plan", {})) for at in values.values()))
+        for values in grid.axes.values()
+    ]
+    left_out = NOT_OF_THE_SCALE.union(*changed_by_axis)
+    settings = grid.settings | grid.settings.get("plan", {})
+    shown = {key: value for key, value in settings.items() if key not in left_out}
+
+    tests = shown.pop("test_per_class", None)
+    words = [_words(key, value) for key, value in shown.items()]
+    words.append(
+        "all test images"
+        if tests is None
+        else f"the same {tests} test images of each class for all cells"
+    )
+    return "; ".join(words)
+
+
+def _words(name: str, value: Any) -> str:
+    name = name.replace("_", " ")
+    if isinstance(value, dict):
+        return f"{name} ({', '.join(_words(key, item) for key, item in value.items())})"
+    return f"{name} {value}"
+
+
+class Costs(NamedTuple):
+    """Upload, rounds and seconds of a row, over its columns, as texts."""
+
+    upload: str
+    rounds: str
+    seconds: str
+
+
+def row_costs(results: GridResults, row: str, places: Sequence[Mapping[str, str]]) -> Costs:
+    """The costs of a row; dashes where they do not apply.
+
+    Args:
+        results: The results of the grid.
+        row: The row.
+        places: Values on all axes, one combination for each column.
+    """
+    if row not in results.grid.lines:
+        return Costs("-", "-", "-")
+
+    entries = [results.entry(row, at) for at in places]
+    upload = max((entry.bytes for entry in entries if entry.bytes is not None), default=None)
+    sites = [seconds for entry in entries for seconds in entry.site_seconds]
+    server = [seconds for entry in entries for seconds in entry.server_seconds]
+
+    seconds = f"{sum(sites) / len(sites):.0f} / {sum(server) / len(server):.0f}" if sites else "-"
+    if row in results.grid.central:
+        return Costs("pooled", "-", seconds)
+
+    rounds = max(entry.rounds for entry in entries)
+    return Costs("-" if upload is None else f"{upload:,}", str(rounds), seconds)
+
+
+def provenance_rows(results: Sequence[GridResults]) -> list[tuple[str, ...]]:
+    """Machine, device and precision, versions, commit, and the number of cells of each."""
+    records = {record.digest: record for one in results for record in one.records}
+    cells = Counter(map(_origin, records.values()))
+
+    return [(*origin, f"{n:,}") for origin, n in sorted(cells.items())]
+
+
+def _origin(record: CellRecord) -> tuple[str, str, str, str]:
+    compute = record.compute.document()
+    device = ", ".join(
+        str(value) for key, value in compute.items() if value is not None and key != "compiled"
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+
+    return record.machine, device, versions, str(record.commit)
+
+
+def commands(results: Sequence[GridResults]) -> Iterator[str]:
+    """The command that runs the missing cells, for each scale."""
+    for scale in dict.fromkeys(one.grid.scale for one in results):
+        names = [one.grid.name for one in results if one.grid.scale == scale]
+        files = " ".join(f"experiments/{name}.toml" for name in names)
+        yield f"collabdm reproduce {files} --scale {scale} -o FOLDER"

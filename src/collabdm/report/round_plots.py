@@ -1,0 +1,163 @@
+"""The plots of a round. Bars and whiskers are one standard deviation over trained networks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from collabdm.report.figures import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    figure,
+    finish,
+    logarithmic_bytes,
+    style_of,
+    unit_of,
+)
+from collabdm.report.rounds import EXTRA, PARTS, Round
+from collabdm.scoring.evaluation import Score
+
+MOST_NUMBERED = 20  # classes of a confusion matrix with numbers in its cells
+
+
+def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
+    """A point for each set that was sent, a line for each that was not; None without scores."""
+    several = len(rounds) > 1
+    series = [
+        (score, found.largest_upload(score.what), _label(found, score, several))
+        for found in rounds
+        for score in found.scores
+    ]
+    sent = [(score, upload, label) for score, upload, label in series if upload]
+    if not sent:
+        return None
+
+    not_sent = [(score, label) for score, upload, label in series if upload is None]
+    lines = [(s, label) for s, label in not_sent if s.what.startswith(("random", "all"))]
+    unit, size = unit_of(max(upload for _, upload, _ in sent))
+
+    def draw(axes: Any) -> None:
+        for i, (score, upload, label) in enumerate(sent):
+            mean, std = 100 * score.mean, 100 * score.std
+            axes.errorbar(upload / size, mean, std, ls="", label=label, **style_of(i))
+
+        for i, (score, label) in enumerate(lines):
+            axes.axhline(100 * score.mean, color=GREY, ls=DASHES[i % 3], lw=1, label=label)
+
+        axes.set_ylabel("accuracy, %")
+        logarithmic_bytes(axes, unit)
+        finish(axes)
+
+    return figure(draw, 3.2 + 0.11 * len(series))
+
+
+def _label(found: Round, score: Score, several: bool) -> str:
+    if several:
+        return f"{found.name}: {score.what}"
+
+    networks = {other.network for other in found.scores}
+    return f"{score.what}, {score.network}" if len(networks) > 1 else score.what
+
+
+def accuracy_by_step(found: Round) -> Any | None:
+    """Accuracy at steps of the server's refinement, with random real images as a line."""
+    curve = found.curve
+    if len(curve) < 2:
+        return None
+
+    steps, scores = zip(*curve, strict=True)
+    random = [score for score in found.scores if score.what.startswith("random")]
+    random = [score for score in random if score.network == scores[0].network]
+
+    def draw(axes: Any) -> None:
+        means, stds = [100 * s.mean for s in scores], [100 * s.std for s in scores]
+        axes.errorbar(steps, means, stds, label=scores[0].what, **style_of(0))
+
+        for i, score in enumerate(random):
+            axes.axhline(100 * score.mean, color=GREY, ls=DASHES[i % 2], lw=1, label=score.what)
+
+        axes.set(xlabel="steps of the refinement", ylabel="accuracy, %")
+        finish(axes)
+
+    return figure(draw)
+
+
+def bytes_by_part(found: Round) -> Any | None:
+    """Bytes sent by each site, by part."""
+    sites = found.contributions
+    if not sites:
+        return None
+
+    unit, size = unit_of(max(sum(sizes.values()) for sizes in sites.values()))
+    extra = any(sizes[EXTRA] for sizes in sites.values())  # CollabDM sends none
+    parts = [part for part in PARTS if part != EXTRA or extra]
+
+    def draw(axes: Any) -> None:
+        left = [0.0] * len(sites)
+        for colour, part in zip(COLOURS, parts, strict=False):
+            widths = [sizes[part] / size for sizes in sites.values()]
+            axes.barh(list(sites), widths, left=left, color=colour, label=part, height=0.7)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{unit} sent")
+        finish(axes, grid="x")
+
+    return figure(draw, 1.4 + 0.3 * len(sites))
+
+
+def accuracy_by_class(found: Round) -> Any | None:
+    """Accuracy on each class of the main set, beside random real images."""
+    shown = [
+        score
+        for score in found.scores
+        if score.per_class and (score.what == found.method or score.what.startswith("random"))
+    ]
+    shown = [score for score in shown if score.network == shown[0].network][:3]
+    if not shown or found.distilled is None:
+        return None
+
+    names = found.distilled.plan.classes
+
+    def draw(axes: Any) -> None:
+        for i, score in enumerate(shown):
+            values = [100 * v if v is not None else float("nan") for v in score.per_class]
+            rows = [y + (i - (len(shown) - 1) / 2) * 0.25 for y in range(len(names))]
+            axes.plot(values, rows, ls="", marker=MARKERS[i], color=COLOURS[i], label=score.what)
+
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel="accuracy, %", xlim=(0, 100))
+        finish(axes)
+
+    return figure(draw, 1.4 + 0.28 * len(names))
+
+
+def confusion_matrix(found: Round) -> Any | None:
+    """Predicted class (column) for each true class (row), in percent, for the main set."""
+    matrices = (s.confusion for s in found.scores if s.what == found.method and s.confusion)
+    matrix = next(matrices, None)
+    if matrix is None or found.distilled is None:
+        return None
+
+    names = found.distilled.plan.classes
+    shares = [[100 * n / max(1, sum(row)) for n in row] for row in matrix]
+
+    def draw(axes: Any) -> None:
+        axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+        if len(names) <= MOST_NUMBERED:
+            _write_numbers(axes, shares)
+
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted class", ylabel="true class")
+
+    return figure(draw, 4.6)
+
+
+def _write_numbers(axes: Any, shares: list[list[float]]) -> None:
+    size = 8 if len(shares) <= 10 else 5
+    for y, row in enumerate(shares):
+        for x, share in enumerate(row):
+            colour = "#ffffff" if share < 55 else "#000000"
+            axes.text(x, y, f"{share:.0f}", ha="center", va="center", size=size, color=colour)

@@ -1,0 +1,172 @@
+"""Rounds for a report, read from their folders.
+
+A folder contains a simulation (`collabdm simulate -o`), or the files of a round between real sites:
+a distilled set, contributions, and results of `collabdm evaluate --json`, whichever exist.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collabdm.documents.codec import HEADER_KEY, format_of
+from collabdm.documents.outcome_files import read_distilled
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.errors import DataError, DocumentError
+from collabdm.lab.experiment import Experiment
+from collabdm.lab.results import Results, SimulationResults, read_json, read_results
+from collabdm.scoring.evaluation import Score
+
+MEANS, IMAGES, EXTRA = "class means", "local images", "extra tensors of the method"
+REST = "labels, counts and header"
+PARTS = (MEANS, IMAGES, REST, EXTRA)
+
+PART_OF = {"statistics.codes": MEANS, "statistics.scales": MEANS, "local.images": IMAGES}
+EXTRA_PREFIX = "parts."
+
+LARGEST_HEADER = 2**24
+
+PartSizes = dict[str, int]  # bytes by part
+
+
+@dataclass(frozen=True)
+class Round:
+    """One folder: its distilled set, its results, and the part sizes of its contributions by site."""
+
+    name: str
+    distilled: DistilledSet | None = None
+    results: Results | None = None
+    contributions: dict[str, PartSizes] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> list[Score]:
+        """All scores, in the order of the results."""
+        return [record.score for record in self.results.scores] if self.results else []
+
+    @property
+    def curve(self) -> list[tuple[int, Score]]:
+        """Scores along the server's refinement, with their steps."""
+        points = self.results.curve if isinstance(self.results, SimulationResults) else ()
+        return [(point.step, point.score) for point in points]
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The settings of a simulation; None for other rounds."""
+        return self.results.experiment if isinstance(self.results, SimulationResults) else None
+
+    @property
+    def data(self) -> str:
+        """The data that the networks were tested on; empty without results."""
+        return self.results.data if self.results else ""
+
+    @property
+    def method(self) -> str:
+        """The method of the set that the round is about."""
+        if self.distilled is not None:
+            return self.distilled.method
+        return next((score.what for score in self.scores), "")
+
+    def largest_upload(self, method: str) -> int | None:
+        """The most bytes that one site sent for a method; None where nothing was sent."""
+        recorded = self.results.sets.get(method) if self.results else None
+        if recorded is not None and recorded.largest_upload is not None:
+            return recorded.largest_upload
+        if method != self.method:
+            return None
+
+        return max((sum(sizes.values()) for sizes in self.contributions.values()), default=None)
+
+
+def read_round(folder: Path) -> Round:
+    """The round in a folder.
+
+    Raises:
+        DocumentError: The folder contains nothing to report.
+        DataError: Its results are damaged, or belong to other classes than its set.
+    """
+    if not folder.is_dir():
+        raise DocumentError(f"{folder} should be a folder of a round; found none there")
+
+    results, distilled = _results(folder), _distilled(folder)
+    if distilled is None and results is None:
+        raise DocumentError(
+            f"{folder} should contain a distilled set, or results of `simulate` or of "
+            "`evaluate --json`; found neither"
+        )
+
+    found = Round(folder.resolve().name, distilled, results, _contributions(folder, distilled))
+    _check_classes(found, folder)
+    return found
+
+
+def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
+    """The header of a safetensors document, and its bytes by part, which add up to the file size."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError("no safetensors header")
+        tensors = json.loads(file.read(length))
+
+    header = json.loads(tensors.pop("__metadata__")[HEADER_KEY])
+    sizes = dict.fromkeys(PARTS, 0)
+
+    for name, tensor in tensors.items():
+        start, end = tensor["data_offsets"]
+        part = EXTRA if name.startswith(EXTRA_PREFIX) else PART_OF.get(name, REST)
+        sizes[part] += end - start
+
+    sizes[REST] += path.stat().st_size - sum(sizes.values())
+    return header, sizes
+
+
+def _results(folder: Path) -> Results | None:
+    """results.json, or else the first JSON file in alphabetical order that contains scores."""
+    if (folder / "results.json").exists():
+        return read_results(folder / "results.json")
+
+    scored = (path for path in sorted(folder.glob("*.json")) if "scores" in read_json(path))
+    return next(map(read_results, scored), None)
+
+
+def _distilled(folder: Path) -> DistilledSet | None:
+    for path in sorted(folder.glob("*.safetensors")):
+        if format_of(path) == "collabdm/distilled":
+            return read_distilled(path)
+    return None
+
+
+def _contributions(folder: Path, distilled: DistilledSet | None) -> dict[str, PartSizes]:
+    """Part sizes of the contributions to the set's plan, by site."""
+    if distilled is None:
+        return {}
+
+    sizes: dict[str, PartSizes] = {}
+    for path in _contribution_paths(folder):
+        header, parts = part_sizes(path)
+        if header.get("plan_digest") == distilled.plan.digest:
+            sizes.setdefault(str(header.get("site")), parts)
+
+    return dict(sorted(sizes.items()))
+
+
+def _contribution_paths(folder: Path) -> Iterator[Path]:
+    """Contributions in the folder, in contributions/, and in the folders beside it."""
+    for pattern in ("*.safetensors", "contributions/*.safetensors", "../*/*.safetensors"):
+        for path in sorted(folder.glob(pattern)):
+            if format_of(path) == "collabdm/contribution":
+                yield path
+
+
+def _check_classes(found: Round, folder: Path) -> None:
+    """Refuse results whose confusion matrices have other classes than the set."""
+    if found.distilled is None:
+        return
+
+    classes = len(found.distilled.plan.classes)
+    sizes = {len(score.confusion) for score in found.scores} - {0, classes}
+    if sizes:
+        raise DataError(
+            f"{folder} should contain a set and its own results; found a set of {classes} classes "
+            f"and scores of {min(sizes)}: put them into folders of their own"
+        )
