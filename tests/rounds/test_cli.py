@@ -276,8 +276,8 @@ def test_inspect_shows_what_a_site_would_send(a_round) -> None:
     assert rows["plan_digest"] == read_plan(a_round[0] / "plan.json").digest
     assert rows["local.images"] == "uint8 4 x 3 x 8 x 8, 768 bytes"
     assert rows["statistics.codes"] == "float16 3 x 2 x 128, 1,536 bytes"
-    assert rows["statistics.classes says"] == "0, 1"
-    assert rows["statistics.totals says"] == "6, 3"
+    assert rows["statistics.classes, values"] == "0, 1"
+    assert rows["statistics.totals, values"] == "6, 3"
     assert f"contribution, {path.stat().st_size:,} bytes" in done("inspect", path).out
 
 

@@ -114,10 +114,7 @@ def test_the_command_takes_a_table_without_labels_and_says_what_is_wrong(tmp_pat
     assert "name one with `--flows`" in run("classify", tmp_path / "model", table).err
     wrong = run("classify", tmp_path / "model", table, "--flows", schema, "--grouping", "class")
     assert (wrong.code, "`label` missing" in wrong.err) == (2, True)
-    assert (
-        "class or stream; found 'flow'"
-        in run("classify", tmp_path / "model", table, "--grouping", "flow").err
-    )
+    assert "`--grouping` should be class or stream; found 'flow'" in run("classify", tmp_path / "model", table, "--grouping", "flow").err
 
 
 def test_rows_of_a_station_belong_to_plans_of_flows(tmp_path: Path) -> None:
