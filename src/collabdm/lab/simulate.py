@@ -33,7 +33,8 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, pool
 from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.results import ResultsFile, SimulationResults, read_json
+from collabdm.lab.results import SimulationResults, read_json
+from collabdm.lab.results_file import ResultsFile
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
 from collabdm.matching.embedding import plan_geometry
 from collabdm.matching.run_context import RunContext
