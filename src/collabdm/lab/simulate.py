@@ -51,7 +51,7 @@ from collabdm.scoring.evaluation import (
     random_baselines,
     score,
 )
-from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome, kind_of
 from collabdm.seeds import Purpose, Stream
 
 
@@ -183,10 +183,10 @@ def make_outcome(plan: Plan, method: Method, sites: dict[str, ImageSet], folder:
     Returns:
         The outcome.
     """
-    kind = KINDS[method.outcome]
+    kind = OUTCOME_KINDS[method.outcome]
     path = folder / kind.file
     write_plan(plan, folder / "plan.json")
-    finished = read_kept(method, plan, folder)
+    finished = find_outcome(method, plan, folder)
     if finished is not None:
         return finished
 
