@@ -1,4 +1,4 @@
-"""The checks of a site before a round: connection, key, plan, data and policy."""
+"""The checks of a site before a round: server, key, plan, data and policy."""
 
 import ssl
 import threading

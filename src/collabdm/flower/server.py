@@ -1,12 +1,13 @@
-"""The ServerApp: send the plan, collect the contributions, and compute the outcome or leave the files.
+"""The ServerApp: send the plan, collect the contributions and compute the outcome.
 
 Settings of a run (`flwr run … --run-config '…'`):
 
     plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in its own folder
     folder="/srv/round"        the folder of the round; an existing one is continued
-    distill=true               compute the outcome; otherwise `collabdm distill` does, from the files
-    nodes="north=1234,…"       the node of each site, numbered as by `flwr supernode list`; without
-                               one, the first answer in a site's name counts
+    distill=true               compute the outcome; otherwise leave the files for
+                               `collabdm distill`
+    nodes="north=1234,…"       the node of each site, by its number in `flwr supernode list`;
+                               without one, the first answer in a site's name counts
     allow-missing=false        accept a round in which no site has one of the classes
     device="auto"  precision="auto"  threads=0
 
@@ -31,7 +32,7 @@ from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.exchange import distill_files
-from collabdm.scoring.outcomes import KINDS, read_kept
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 logger = logging.getLogger("flwr.collabdm")
 app = ServerApp()
@@ -84,10 +85,10 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
 
 def outcome_path(plan: Plan, folder: Path) -> Path:
     """The file of a round's outcome, such as distilled.safetensors, by the plan's method."""
-    return folder / KINDS[method_of(plan).outcome].file
+    return folder / OUTCOME_KINDS[method_of(plan).outcome].file
 
 
 def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
     """Whether the folder has the outcome of exactly these sites."""
-    outcome = read_kept(method_of(plan), plan, folder)
+    outcome = find_outcome(method_of(plan), plan, folder)
     return outcome is not None and set(outcome.sites) == set(collected.came)
