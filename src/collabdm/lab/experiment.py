@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import FrozenModel
-from collabdm.methods.registry import METHODS
+from collabdm.methods.registry import all_methods
 from collabdm.planning.settings import network_of, networks_of
 from collabdm.scoring.evaluation import EvaluationConfig
 from collabdm.scoring.training import RECIPES
@@ -72,11 +72,15 @@ class Experiment(FrozenModel):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Experiment":
-        if self.method not in METHODS:
-            raise ValueError(f"`method` should be one of {', '.join(METHODS)}; found {self.method!r}")
-        if unknown := sorted(set(self.compare) - set(METHODS) - set(LINES)):
+        methods = all_methods()
+        if self.method not in methods:
             raise ValueError(
-                f"`compare` should be of {', '.join((*LINES, *METHODS))}; found {', '.join(map(repr, unknown))}"
+                f"`method` should be one of {', '.join(methods)}; found {self.method!r}"
+            )
+        if unknown := sorted(set(self.compare) - set(methods) - set(LINES)):
+            raise ValueError(
+                f"`compare` should be of {', '.join((*LINES, *methods))}; "
+                f"found {', '.join(map(repr, unknown))}"
             )
         if fixed := sorted(set(self.plan) & OF_THE_SIMULATION):
             raise ValueError(f"`plan` should leave {', '.join(fixed)} to the simulation")
