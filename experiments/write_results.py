@@ -19,8 +19,9 @@ from typing import Any
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
+from collabdm.lab.reproduce.grid_files import SCALES, read_grid
 from collabdm.lab.reproduce.grid_results import GridResults
-from collabdm.lab.reproduce.grids import SCALES, Grid, read_grid, told
+from collabdm.lab.reproduce.grids import Grid, axis_label
 from collabdm.planning.settings import read_toml
 from collabdm.report.grid_summary import (
     commands,
@@ -196,7 +197,7 @@ def grid_pages(grids: list[GridResults]) -> Iterator[str]:
 def grid_table(found: GridResults, sheet: Mapping[str, str]) -> Iterator[str]:
     """A row per line of the grid, a column per combination of the other axes."""
     grid = found.grid
-    heads = [told(column) or "accuracy, %" for column in grid.columns]
+    heads = [axis_label(column) or "accuracy, %" for column in grid.columns]
     yield f"#### {', '.join(sheet.values())}\n" if sheet else ""
     if not any(found.entry(row, sheet | column).n for row in grid.rows for column in grid.columns):
         yield "not run\n"

@@ -1,4 +1,4 @@
-"""What a site is told before a round: the way to the server, the key, the plan, the data and the policy."""
+"""The checks of a site before a round: server, key, plan, data and policy."""
 
 import ssl
 import threading

@@ -1,4 +1,4 @@
-"""The round over Flower in one process: the documents are those of the files, and no fault loses anything."""
+"""The round over Flower in one process: the bytes of the files, and no fault loses anything."""
 
 import json
 import logging
@@ -470,8 +470,10 @@ def test_of_two_answers_the_first_stays(data, tmp_path, caplog) -> None:
     assert outcome.state == "complete"
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
     assert "an answer to no question arrived: it is dropped" in outcome.notes
-    first = "two nodes answer as 'west', 103 and then 104, with different contributions: the first counts"
-    assert first in outcome.notes
+    assert (
+        "two nodes answer as 'west', 103 and then 104, with different contributions: "
+        "the first counts" in outcome.notes
+    )
 
 
 def test_two_nodes_with_one_name_are_named_and_the_first_stays(data, tmp_path, caplog) -> None:
@@ -482,8 +484,10 @@ def test_two_nodes_with_one_name_are_named_and_the_first_stays(data, tmp_path, c
     assert outcome.nodes == {site: 100 + k for k, site in enumerate(SITES)}
     assert contribution_path(tmp_path, "west").read_bytes() == content_of("west")
     assert set(outcome.notes) <= {
-        "two nodes answer as 'west', 103 and then 200, with different contributions: the first counts",
-        "two nodes answer as 'north', 101 and then 201, with the same contribution: the first counts",
+        "two nodes answer as 'west', 103 and then 200, with different contributions: "
+        "the first counts",
+        "two nodes answer as 'north', 101 and then 201, with the same contribution: "
+        "the first counts",
     }
     assert outcome.notes
 

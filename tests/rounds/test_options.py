@@ -17,7 +17,7 @@ from collabdm.documents.plan_file import read_plan
 from collabdm.documents.specs import WIRE_BYTES
 from collabdm.export.dataset import FORMS
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.reproduce.grids import SCALES
+from collabdm.lab.reproduce.grid_files import SCALES
 from collabdm.matching import compute
 from collabdm.methods.registry import METHODS, register
 from collabdm.planning.presets import PRESETS

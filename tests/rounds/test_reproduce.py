@@ -12,17 +12,15 @@ from collabdm.errors import DataError, PlanError
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce import cell_runner, running
 from collabdm.lab.reproduce.cell_runner import CellRunner, results_of
+from collabdm.lab.reproduce.grid_files import SCALES, read_grid, read_published
 from collabdm.lab.reproduce.grid_results import Entry, GridResults
 from collabdm.lab.reproduce.grids import (
-    SCALES,
     Grid,
     cells_of,
     combinations,
-    in_turn,
-    picture_of,
-    pictured,
-    published_of,
-    read_grid,
+    ordered_cells,
+    picture_path,
+    pictured_cells,
 )
 from collabdm.lab.reproduce.records import CellRecord, append, read_records
 from collabdm.lab.reproduce.reuse import site_settings, take_over
@@ -203,7 +201,7 @@ def test_the_paper_has_all_sixteen_numbers_of_table_3() -> None:
 
 
 def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> None:
-    numbers = published_of(EXPERIMENTS / "shared" / "paper.toml", "table2")
+    numbers = read_published(EXPERIMENTS / "shared" / "paper.toml", "table2")
     assert len({(p.row, p.at["data"], p.at["beta"]) for p in numbers}) == 6 * 4 * 3
     grid = read_grid(EXPERIMENTS / "table2.toml", "paper")
     found = grid.published(
@@ -239,7 +237,7 @@ def test_cells_of_a_stage_come_first_and_every_cell_once(grid) -> None:
     cells = cells_of(grid)
     assert [cell.name for cell in cells[:4]] == [f"{line}, beta 1.0, seed 1" for line in grid.lines]
     assert len({cell.name for cell in cells}) == len(cells) == 16
-    assert len(in_turn([grid, grid])) == 16
+    assert len(ordered_cells([grid, grid])) == 16
 
 
 def test_what_pools_the_data_is_one_cell_in_all_columns(grid) -> None:
@@ -301,7 +299,7 @@ def test_a_record_says_all_that_makes_its_cell_again(results) -> None:
 
 
 def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
-    shown = pictured(grid)
+    shown = pictured_cells(grid)
     assert sorted(shown) == [
         ("central", "0.5"),
         ("collabdm", "0.5"),
@@ -309,10 +307,10 @@ def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
         ("wrong", "0.5"),
     ]
     assert {cell.seed for cell in shown.values()} == {0}
-    kept = {place for place, cell in shown.items() if picture_of(results, cell).exists()}
+    kept = {place for place, cell in shown.items() if picture_path(results, cell).exists()}
     assert kept == set(shown) - {("wrong", "0.5")}
     assert len(list((results / "pictures").iterdir())) == len(kept)
-    with Image.open(picture_of(results, shown["collabdm", "0.5"])) as picture:
+    with Image.open(picture_path(results, shown["collabdm", "0.5"])) as picture:
         assert picture.size == (
             8 + 2 * 2,
             10 * (8 + 2) + 2,

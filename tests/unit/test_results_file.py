@@ -10,7 +10,7 @@ import pytest
 
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.errors import CollabDMError, DataError
-from collabdm.lab import results as results_module
+from collabdm.lab import results_file as results_module
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.cell_runner import results_of
 from collabdm.lab.reproduce.records import CellRecord, append, read_records
@@ -18,7 +18,6 @@ from collabdm.lab.results import (
     ComputeRecord,
     CurvePoint,
     EvaluationResults,
-    ResultsFile,
     RobustnessRecord,
     ScoreRecord,
     SetRecord,
@@ -26,6 +25,7 @@ from collabdm.lab.results import (
     read_results,
     write_results,
 )
+from collabdm.lab.results_file import ResultsFile
 from collabdm.matching.compute import Compute
 from collabdm.report.round_page import write_report
 from collabdm.scoring.dd_ranking import Robustness

@@ -15,7 +15,14 @@ from PIL import Image
 from browser import state_of
 from collabdm.errors import DocumentError
 from collabdm.lab.reproduce.grid_results import Entry
-from collabdm.lab.reproduce.grids import Cell, Grid, Published, cells_of, picture_of, pictured
+from collabdm.lab.reproduce.grids import (
+    Cell,
+    Grid,
+    Published,
+    cells_of,
+    picture_path,
+    pictured_cells,
+)
 from collabdm.lab.reproduce.records import CellRecord, append
 from collabdm.report.grid_page import standing, write_grid_page
 from collabdm.report.grid_plots import grid_figures
@@ -105,7 +112,7 @@ def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("results") / "grids"
     write(place, grid())
     write(place, grid("cpu", settings=SETTINGS | {"per_class": 7}))
-    path = picture_of(place, pictured(grid())["collabdm", "Digits", "0.1"])
+    path = picture_path(place, pictured_cells(grid())["collabdm", "Digits", "0.1"])
     path.parent.mkdir()
     Image.new("RGB", (20, 30), "red").save(path, format="WEBP", lossless=True)
     axes = {"panel": {"5 sites": {"sites": 5}}}

@@ -16,7 +16,8 @@ from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.exchange import DataSource
 from collabdm.rounds.inspect import Row
-from collabdm.rounds.policy import preview_contribution, read_policy
+from collabdm.rounds.policy import read_policy
+from collabdm.rounds.preview import preview_contribution, preview_rows
 
 Result = TypeVar("Result")
 
@@ -139,5 +140,5 @@ def check_policy(
 
     used = report.check("policy", allowed, lambda _: "the plan is allowed")
     if used is not None:
-        preview = preview_contribution(plan, used, site)
-        report.rows.extend((f"would send: {part}", value) for part, value in preview)
+        rows = preview_rows(preview_contribution(plan, used, site))
+        report.rows.extend((f"would send: {part}", value) for part, value in rows)

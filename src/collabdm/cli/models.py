@@ -12,7 +12,8 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError
-from collabdm.export.dataset import Card, export
+from collabdm.export.card import Card
+from collabdm.export.dataset import export
 from collabdm.lab.results import read_results
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
@@ -126,14 +127,19 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
         A summary of what was written.
 
     Raises:
-        DataError: If the results are not those of `evaluate --json`, or the form does not suit the
-            images.
+        DataError: If the results are damaged or those of another plan, or the form does not suit
+            the images.
         OutputError: If the folder is not new.
     """
     made = read_distilled(path)
     card = Card(options.licence, options.counts)
     if options.results is not None:
         results = read_results(options.results)
+        if made.plan.digest not in results.plans:
+            raise DataError(
+                f"{options.results} should be results of this set; found those of another plan: "
+                "repeat `collabdm evaluate --json` with this set"
+            )
         card = replace(
             card, scores=tuple(record.score for record in results.scores), data=results.data
         )

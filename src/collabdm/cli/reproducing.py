@@ -10,7 +10,8 @@ from collabdm.cli.running import check_output
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
 from collabdm.lab.reproduce.cell_runner import CellRunner
-from collabdm.lab.reproduce.grids import Cell, Grid, in_turn, picture_of, pictured, read_grid
+from collabdm.lab.reproduce.grid_files import read_grid
+from collabdm.lab.reproduce.grids import Cell, Grid, ordered_cells, picture_path, pictured_cells
 from collabdm.lab.reproduce.records import read_records
 from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
 from collabdm.lab.reproduce.timing import TimeEstimates
@@ -79,7 +80,7 @@ def start(reproduction: Reproduction) -> list[Cell]:
         atomic_write(output / f"{grid.name}.{scale}.json", content.encode())
 
     records = read_records(output)
-    cells = in_turn(reproduction.grids)
+    cells = ordered_cells(reproduction.grids)
     own = share_out(cells, reproduction.shares)[reproduction.share - 1]
     left = missing(own, records, reproduction.retry)
 
@@ -111,9 +112,9 @@ def run(
     compiled = True if len(cells) > COMPILE_FROM_CELLS else None
     compute = Compute(compute.device, compute.precision, compiled=compiled)
     pictures = {
-        cell.experiment.digest: picture_of(reproduction.output, cell)
+        cell.experiment.digest: picture_path(reproduction.output, cell)
         for grid in reproduction.grids
-        for cell in pictured(grid).values()
+        for cell in pictured_cells(grid).values()
     }
 
     with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:

@@ -1,12 +1,13 @@
-"""The ServerApp: send the plan, collect the contributions, and compute the outcome or leave the files.
+"""The ServerApp: send the plan, collect the contributions and compute the outcome.
 
 Settings of a run (`flwr run … --run-config '…'`):
 
     plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in its own folder
     folder="/srv/round"        the folder of the round; an existing one is continued
-    distill=true               compute the outcome; otherwise `collabdm distill` does, from the files
-    nodes="north=1234,…"       the node of each site, numbered as by `flwr supernode list`; without
-                               one, the first answer in a site's name counts
+    distill=true               compute the outcome; otherwise leave the files for
+                               `collabdm distill`
+    nodes="north=1234,…"       the node of each site, by its number in `flwr supernode list`;
+                               without one, the first answer in a site's name counts
     allow-missing=false        accept a round in which no site has one of the classes
     device="auto"  precision="auto"  threads=0
 

@@ -3,8 +3,8 @@
     flower-supernode --node-config 'site="north" data="/data/north" policy="/etc/site.toml"'
     flwr run apps/flower --run-config 'plan="/srv/plan.json" folder="/srv/round"'
 
-Flower accepts any key with any text, number or Boolean. Here every key must be known and every value
-of its type: a misspelt `policy` would otherwise leave a site without its policy.
+Flower accepts any key with any text, number or Boolean. Here every key must be known and every
+value of its type: a misspelt `policy` would otherwise leave a site without its policy.
 """
 
 import re

@@ -9,12 +9,12 @@ A site is configured by its own node (`--node-config`), never by a message:
     rows="Cell=1"             of a table of flows, only these rows
     resize=true  device="cpu"  precision="float32"  threads=2
 
-Unknown keys and values of another type are refused (`settings`). Nodes of Flower's simulation engine
-have only a number: the environment variable COLLABDM_SITES then locates their data, and {site} in it
-becomes site-1, site-2, …
+Unknown keys and values of another type are refused (`settings`). Nodes of Flower's simulation
+engine have only a number: the environment variable COLLABDM_SITES then locates their data, and
+{site} in it becomes site-1, site-2, …
 
-Every message is answered. A refusal is one of a few fixed sentences, since the message of an error may
-name files or data; the error itself is written to the site's own log.
+Every message is answered. A refusal is one of a few fixed sentences, since the message of an error
+may name files or data; the error itself is written to the site's own log.
 """
 
 import logging

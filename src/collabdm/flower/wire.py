@@ -82,7 +82,8 @@ def read_answer(message: Message, limit: int) -> Answer:
     content = _document(message.content)
     if len(content) > limit:
         raise DocumentError(
-            f"the answer of {site!r:.70} should have at most {limit:,} bytes; found {len(content):,}"
+            f"the answer of {site!r:.70} should have at most {limit:,} bytes; "
+            f"found {len(content):,}"
         )
     return Answer(site, content)
 

@@ -26,14 +26,11 @@ from pydantic import (
 )
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
-from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
 from collabdm.matching.compute import Compute
 from collabdm.scoring.dd_ranking import Robustness
 from collabdm.scoring.evaluation import Score
-from collabdm.version import versions
 
 REMEDY = "restore the file, or repeat `collabdm simulate` or `collabdm evaluate --json`"
 
@@ -45,7 +42,7 @@ Accuracies = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(mi
 
 
 class Record(BaseModel):
-    """Base of the records: frozen and strict. `optional` names the keys left out at their default."""
+    """Base of the records: frozen and strict. `optional` names keys left out at their default."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -194,6 +191,11 @@ class SimulationResults(Record):
         """The data that the networks were tested on."""
         return self.experiment.data
 
+    @property
+    def plans(self) -> frozenset[str]:
+        """Digests of the plans of the sets that were scored."""
+        return frozenset(record.plan for record in self.sets.values())
+
 
 class EvaluationResults(Record):
     """The file of `evaluate --json`: the scores of one distilled set."""
@@ -212,73 +214,13 @@ class EvaluationResults(Record):
     scores: tuple[ScoreRecord, ...]
     robustness: RobustnessRecord | None = None
 
+    @property
+    def plans(self) -> frozenset[str]:
+        """The digest of the plan of the set that was scored."""
+        return frozenset({self.plan})
+
 
 Results = SimulationResults | EvaluationResults
-
-
-class ResultsFile:
-    """results.json of a simulation, written after every score, so that a stopped one can resume.
-
-    `sets` are described anew by every run; scores and points of the curve that the file already
-    contains are kept.
-
-    Args:
-        path: The file. One that is empty or cut short counts as absent.
-        experiment: The settings that the results belong to.
-        compute: Where the scores are computed.
-
-    Raises:
-        DataError: The file contains something other than results of a simulation.
-    """
-
-    def __init__(self, path: Path, experiment: Experiment, compute: Compute) -> None:
-        self.path, self.experiment, self.compute = path, experiment, compute
-        self.sets: dict[str, SetRecord] = {}
-        self.scores: dict[str, list[ScoreRecord]] = {}
-        self.curve: list[CurvePoint] = []
-        if read_json(path):
-            previous = parse_record(SimulationResults, path.read_bytes(), str(path))
-            self.curve += previous.curve
-            for score in previous.scores:
-                self.scores.setdefault(score.what, []).append(score)
-
-    def score(self, what: str, measure: Callable[[], list[Score]]) -> None:
-        """Add the scores of one set, unless the file already contains them."""
-        if what not in self.scores:
-            self.scores[what] = [ScoreRecord.of(score) for score in measure()]
-            self.write()
-
-    def draw(
-        self, curve: Curve, final: DistilledSet, measure: Callable[[DistilledSet], list[Score]]
-    ) -> None:
-        """Add the scores along the refinement, unless the file already contains them.
-
-        Args:
-            curve: The chosen steps and the images saved there.
-            final: The set after the last step.
-            measure: Scores a set.
-        """
-        scored = {point.step for point in self.curve}
-
-        for step, earlier in curve.sets(final).items():
-            if step not in scored:
-                self.curve += [CurvePoint.at(step, score) for score in measure(earlier)]
-                self.write()
-
-    def write(self, complete: bool = False) -> SimulationResults:
-        """Write results.json and return its content."""
-        results = SimulationResults(
-            experiment=self.experiment,
-            digest=self.experiment.digest,
-            complete=complete,
-            compute=ComputeRecord.of(self.compute),
-            versions=versions(),
-            sets=dict(self.sets),
-            scores=tuple(score for group in self.scores.values() for score in group),
-            curve=tuple(self.curve),
-        )
-        write_results(results, self.path)
-        return results
 
 
 def write_results(results: Results, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.lab.reproduce.grid_results import Entry, GridResults
-from collabdm.lab.reproduce.grids import Grid, picture_of, pictured, told
+from collabdm.lab.reproduce.grids import Grid, axis_label, picture_path, pictured_cells
 from collabdm.report.figures import write_figures
 from collabdm.report.grid_plots import grid_figures
 from collabdm.report.grid_summary import (
@@ -71,7 +71,7 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
 
 def read_pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], str]:
     """Addresses of the pictures of sets, by line and values on the axes."""
-    paths = {place: picture_of(folder, cell) for place, cell in pictured(grid).items()}
+    paths = {place: picture_path(folder, cell) for place, cell in pictured_cells(grid).items()}
     return {
         place: data_uri("webp", path.read_bytes()) for place, path in paths.items() if path.exists()
     }
@@ -97,7 +97,7 @@ def pictures_of_table(
 
 def plot_of_table(grid: Grid, title: str, svg: str) -> Plot:
     """The plot of one table, with its caption."""
-    at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
+    at = f" ({axis_label(grid.bytes_at)})" if grid.bytes_at else ""
     against = grid.along or "bytes sent per site, at most"
     return Plot(svg, f"{title or grid.title}{at}: accuracy against {against}")
 
@@ -141,8 +141,8 @@ def standing(grid: Grid, own: Entry, gap: float | None) -> str:
 _TEMPLATE_FUNCTIONS: dict[str, Any] = {
     "cell": table_cell,
     "costs": row_costs,
-    "columns_of": lambda grid: [told(column) or "accuracy, %" for column in grid.columns],
-    "label": told,
+    "columns_of": lambda grid: [axis_label(column) or "accuracy, %" for column in grid.columns],
+    "label": axis_label,
     "pictures_of": pictures_of_table,
     "plot_of": plot_of_table,
     "scale_text": SCALES.get,

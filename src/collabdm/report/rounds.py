@@ -32,7 +32,7 @@ PartSizes = dict[str, int]  # bytes by part
 
 @dataclass(frozen=True)
 class Round:
-    """One folder: its distilled set, its results, and the part sizes of its contributions by site."""
+    """One folder: its distilled set, its results, and part sizes of its contributions by site."""
 
     name: str
     distilled: DistilledSet | None = None
@@ -101,7 +101,7 @@ def read_round(folder: Path) -> Round:
 
 
 def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
-    """The header of a safetensors document, and its bytes by part, which add up to the file size."""
+    """The header of a safetensors document, and its bytes by part: they add up to the file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEADER:

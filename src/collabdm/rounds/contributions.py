@@ -1,4 +1,7 @@
-"""The contributions of a round on disk: each file is read and checked once, and no more than its plan allows."""
+"""The contributions of a round on disk: each file is read and checked once.
+
+A file that is larger than its plan allows is refused before it is read.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -55,8 +58,8 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
 class ContributionFiles(CheckedContributions):
     """The contributions of a round by site, from files.
 
-    All are read and checked at the start; up to `KEPT_IN_MEMORY` bytes stay in memory, the others are
-    read again when they are used.
+    All are read and checked at the start; up to `KEPT_IN_MEMORY` bytes stay in memory, the others
+    are read again when they are used.
     """
 
     def __init__(self, plan: Plan, paths: Iterable[Path]) -> None:
@@ -67,8 +70,8 @@ class ContributionFiles(CheckedContributions):
             paths: the files, in any order.
 
         Raises:
-            DocumentError: files that do not answer the plan (the message names all of them), two of one
-                site, or none at all.
+            DocumentError: files that do not answer the plan (the message names all of them), two
+                of one site, or none at all.
         """
         self.plan = plan
         self._kept: dict[str, Contribution] = {}

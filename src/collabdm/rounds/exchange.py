@@ -38,7 +38,8 @@ class DataSource:
     """Where a site's data is, and how it is brought to a plan.
 
     Attributes:
-        location: a name, a folder, a file or a hub id (see `data.sources`); for a plan of flows, a table.
+        location: a name, a folder, a file or a hub id (see `data.sources`); a table for a plan of
+            flows.
         resize: bring images to the plan's size and channels.
         rows: of a table of flows, only the rows with COLUMN=VALUE.
     """
@@ -120,7 +121,7 @@ class Site:
 
 @dataclass(frozen=True)
 class PreparedSite:
-    """A site whose plan, data, policy and machine were checked: all that `contribute_file` needs."""
+    """A site whose plan, data, policy and machine were checked, ready for `contribute_file`."""
 
     plan: Plan
     method: Method

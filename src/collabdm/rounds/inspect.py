@@ -1,7 +1,8 @@
-"""What is in a document, for people: a site sees what it sends before it sends it."""
+"""The content of a document as text, so that a site can read what it sends before it sends it."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -13,21 +14,21 @@ from collabdm.documents.plan_file import read_plan
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import cost
+from collabdm.rounds.estimate import estimated_seconds, rough_duration
 
-Row = tuple[str, str]
-
-
-MULTIPLICATIONS_PER_SECOND = 3e10  # two cores, float32, not compiled
-
+Row = tuple[str, str]  # part, value
 
 DOCUMENTS = "a plan, a contribution or a distilled set"
-
-
 DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8", "I8": "int8", "I64": "int64"}
+SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of interest to a site
 
 
 def describe_file(path: Path) -> tuple[str, list[Row]]:
-    """A title and rows of (part, value). Raises DocumentError where the file is none of the documents."""
+    """A document's title, and its content in rows of (part, value).
+
+    Raises:
+        DocumentError: the file is not a document of this package.
+    """
     try:
         with path.open("rb") as file:
             first = file.read(1)
@@ -37,71 +38,76 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
 
 
 def summary(plan: Plan) -> str:
-    """What a plan asks of a site."""
-    spent = cost(plan)
-    parts = declared_bytes(contribution_spec(plan).extra)
+    """A plan's main settings, and the most that a site sends and computes."""
+    site_cost, seconds = cost(plan), estimated_seconds(plan)
     sketch = "none" if plan.sketch is None else str(plan.sketch)
+
+    extra_bytes = declared_bytes(contribution_spec(plan).extra)
+    extra = f", {extra_bytes:,} extra tensors of method {plan.method}" if extra_bytes else ""
+    time = "trains"
+    if seconds is not None:
+        time = f"computes {rough_duration(seconds)} on two cores"
+
     return (
         f"plan {plan.digest[:16]}…, seed {plan.seed}, {plan.sites} sites, T = {plan.steps}\n"
         f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
-        f"a site sends at most {spent.file_bytes + parts:,} bytes "
-        f"({spent.statistics_bytes:,} statistics, {spent.image_bytes:,} images"
-        f"{f', {parts:,} parts of method {plan.method}' if parts else ''}) "
-        f"and {f'computes {duration(spent.multiplications)} on two cores' if plan.options is None else 'trains'}"
+        f"a site sends at most {site_cost.file_bytes + extra_bytes:,} bytes "
+        f"({site_cost.statistics_bytes:,} statistics, {site_cost.image_bytes:,} images{extra}) "
+        f"and {time}"
     )
-
-
-def duration(multiplications: float) -> str:
-    """A rough time on two cores.
-
-    >>> duration(3e12), duration(3e15)
-    ('about 2 min', 'about 28 h')
-    """
-    seconds = multiplications / MULTIPLICATIONS_PER_SECOND
-    for unit, most, size in (("s", 90, 1), ("min", 90 * 60, 60)):
-        if seconds < most:
-            return f"about {seconds / size:.0f} {unit}" if seconds >= 10 else "a few seconds"
-    return f"about {seconds / 3600:.0f} h"
 
 
 def _describe_plan(path: Path) -> tuple[str, list[Row]]:
     plan = read_plan(path)
     rows = [("digest", plan.digest)]
+
     for name, value in plan.model_dump(mode="json").items():
-        inner = value.items() if isinstance(value, dict) else ()
-        rows += [(f"{name}.{key}", _short(item)) for key, item in inner] or [(name, _short(value))]
+        if isinstance(value, dict) and value:
+            rows += [(f"{name}.{key}", _value_text(item)) for key, item in value.items()]
+        else:
+            rows.append((name, _value_text(value)))
     return f"{path}: plan, {path.stat().st_size:,} bytes", rows
 
 
 def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
-    rows: list[Row] = []
     try:
-        with safe_open(path, framework="pt") as file:
-            header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))
-            names = sorted(file.keys())
-            for name in names:
-                part = file.get_slice(name)
-                tensor = file.get_tensor(name)
-                shape = " x ".join(map(str, part.get_shape()))
-                kind = DTYPES.get(part.get_dtype(), part.get_dtype())
-                rows.append((name, f"{kind} {shape or 'scalar'}, {tensor.nbytes:,} bytes"))
-                if name in ("statistics.classes", "statistics.totals"):
-                    rows.append((f"{name} says", ", ".join(map(str, tensor.tolist()))))
+        header, tensor_rows = _read_tensors(path)
     except KeyError as error:
-        raise DocumentError(f"{path} should be {DOCUMENTS}; found a safetensors file of another kind") from error
+        raise DocumentError(
+            f"{path} should be {DOCUMENTS}; found a safetensors file of another kind"
+        ) from error
     except (OSError, TypeError, ValueError, SafetensorError) as error:
-        raise DocumentError(f"{path} should be {DOCUMENTS}; found something else, or a part ({error})") from error
-    kind = str(header.get("format", "")).removeprefix("collabdm/")
-    shown = {k: v for k, v in header.items() if k not in ("format", "plan")}
-    rows = [(key, _short(value)) for key, value in shown.items()] + rows
+        raise DocumentError(
+            f"{path} should be {DOCUMENTS}; found something else, or a part ({error})"
+        ) from error
+
+    kind = str(header.pop("format", "")).removeprefix("collabdm/")
+    header.pop("plan", None)
+    rows = [(key, _value_text(value)) for key, value in header.items()] + tensor_rows
     if kind == "distilled":
         rows.append(("plan digest", read_distilled(path).plan.digest))
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
 
 
-def _short(value: object) -> str:
+def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """The header of a safetensors document, and rows with type, shape and bytes of its tensors."""
+    rows: list[Row] = []
+    with safe_open(path, framework="pt") as file:
+        header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))
+        for name in sorted(file.keys()):
+            stored, tensor = file.get_slice(name), file.get_tensor(name)
+            shape = " x ".join(map(str, stored.get_shape())) or "scalar"
+            dtype = DTYPES.get(stored.get_dtype(), stored.get_dtype())
+            rows.append((name, f"{dtype} {shape}, {tensor.nbytes:,} bytes"))
+
+            if name in SHOWN_TENSORS:
+                rows.append((f"{name}, values", ", ".join(map(str, tensor.tolist()))))
+    return header, rows
+
+
+def _value_text(value: object) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{k}: {_short(v)}" for k, v in value.items())
+        return "; ".join(f"{key}: {_value_text(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

@@ -1,48 +1,62 @@
-"""What a site will do is the site's decision: a small TOML file of its own, obeyed on every route.
+"""A site's policy: the limits that its operator sets, in a TOML file, for every plan.
 
     largest_steps = 200          # T
-    largest_ipc = 50             # images per class of the set
-    largest_bytes = "5MB"        # that the site sends
-    largest_minutes = 60         # that the site computes, as foretold for two cores
-    raw_images = false           # may what is sent begin as, or be, real images
+    largest_ipc = 50             # images per class of the distilled set
+    largest_bytes = "5MB"        # of the contribution
+    largest_minutes = 60         # of computing, as estimated for two cores
+    raw_images = false           # images sent must neither be real nor start from real ones
     smallest_class = 20          # a class with fewer images is withheld
-    methods = ["collabdm-pae"]   # of those that a plan may name
+    methods = ["collabdm-pae"]   # that a plan may name
 
-Whatever is left out is not limited. The plan is checked before anything is computed; a class that is
-withheld is taken out of the data before anything looks at them.
+Omitted settings impose no limit. A plan is checked before anything is computed, and a class that is
+withheld is removed from the data before anything else reads it.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field, ValidationError, field_validator
 
-from collabdm.documents.contribution import Contribution, Statistics
-from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.extra_tensors import declared_bytes
 from collabdm.documents.frozen_model import FrozenModel, validation_message
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, PlanError
 from collabdm.images import ImageSet
-from collabdm.matching.class_statistics import encode
-from collabdm.matching.network_size import statistics_width
 from collabdm.methods.registry import contribution_spec, method_of
 from collabdm.planning.budget import read_bytes
 from collabdm.planning.cost import cost
 from collabdm.planning.settings import read_toml
-from collabdm.rounds.inspect import MULTIPLICATIONS_PER_SECOND, Row, duration
-from collabdm.version import versions
+from collabdm.rounds.estimate import estimated_seconds
 
 Limit = Annotated[int, Field(ge=1)]
 
 
 class PolicyError(PlanError):
-    """A plan asks for what the site does not allow."""
+    """The site's policy does not allow the plan."""
+
+
+class RealImages(StrEnum):
+    """The part of real images in a contribution, as the object of a sentence about the plan."""
+
+    NONE = "sends no real images"
+    START = "sends images that start from real ones"
+    SENT = "sends real images as they are"
+    START_OR_SENT = "sends images that are real, or start from real ones"
+
+
+def real_images(plan: Plan) -> RealImages:
+    """The part of real images in contributions to a plan."""
+    if not method_of(plan).shows_real_images(plan):
+        return RealImages.NONE
+    if plan.options is not None:  # the images are tensors of the method, which tells no more
+        return RealImages.START_OR_SENT
+    return RealImages.SENT if plan.local.method == "random" else RealImages.START
 
 
 class Policy(FrozenModel):
-    """What a site allows; None does not limit."""
+    """The limits of a site; None imposes no limit."""
 
     largest_steps: Limit | None = None
     largest_ipc: Limit | None = None
@@ -54,94 +68,86 @@ class Policy(FrozenModel):
 
     @field_validator("largest_bytes", mode="before")
     @classmethod
-    def _as_people_write_it(cls, value: object) -> object:
+    def _bytes_from_text(cls, value: object) -> object:
         return read_bytes(value, "largest_bytes") if isinstance(value, str) else value
 
     def withhold(self, data: ImageSet) -> ImageSet:
-        """The data without classes of fewer than `smallest_class` images. Raises DataError where none is left."""
+        """The data without classes of fewer than `smallest_class` images.
+
+        Raises:
+            DataError: no class is left.
+        """
         counts = data.counts()
-        kept = data.subset(torch.nonzero(counts[data.labels] >= self.smallest_class).flatten())
-        if len(data) and not len(kept):
+        large = counts[data.labels] >= self.smallest_class
+        released = data.subset(torch.nonzero(large).flatten())
+
+        if len(data) and not len(released):
             raise DataError(
-                f"some class should have {self.smallest_class} images, `smallest_class` of the policy; "
-                f"the largest has {int(counts.max())}: nothing can be sent"
+                f"some class should have {self.smallest_class} images, `smallest_class` of the "
+                f"policy; the largest has {int(counts.max())}: nothing can be sent"
             )
-        return kept
+        return released
 
     def check(self, plan: Plan, data: ImageSet) -> None:
-        """Refuse a plan, naming all that is not allowed. `data` are those to be used. Raises PolicyError."""
-        foretold = cost(plan, int(data.counts().max()))
-        minutes = foretold.multiplications / MULTIPLICATIONS_PER_SECOND / 60
-        rows = (
+        """Check that the policy allows a plan.
+
+        Args:
+            plan: the plan.
+            data: the images that the site would use, after `withhold`.
+
+        Raises:
+            PolicyError: the policy does not allow the plan; the message names every reason.
+        """
+        reasons = self._exceeded(plan, int(data.counts().max()))
+
+        requested = real_images(plan)
+        if not self.raw_images and requested is not RealImages.NONE:
+            reasons.append(f"`raw_images` is false; the plan {requested}")
+        if self.methods is not None and plan.method not in self.methods:
+            allowed = ", ".join(self.methods) or "none"
+            reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
+
+        if reasons:
+            raise PolicyError(
+                f"the plan should be allowed by this site's policy; {'; '.join(reasons)}"
+            )
+
+    def _exceeded(self, plan: Plan, images_per_class: int) -> list[str]:
+        """The limits that a plan exceeds, as sentences."""
+        file_bytes = cost(plan, images_per_class).file_bytes
+        extra_bytes = declared_bytes(contribution_spec(plan).extra)
+        requests = (
             ("largest_steps", self.largest_steps, plan.steps),
             ("largest_ipc", self.largest_ipc, plan.ipc),
-            ("largest_bytes", self.largest_bytes, foretold.file_bytes + declared_bytes(contribution_spec(plan).extra)),
-            ("largest_minutes", self.largest_minutes, minutes),
+            ("largest_bytes", self.largest_bytes, file_bytes + extra_bytes),
         )
-        refused = [
-            f"`{name}` is {limit:,}; the plan asks for {asked if isinstance(asked, int) else float(f'{asked:.2g}'):,}"
-            for name, limit, asked in rows
-            if limit is not None and asked > limit
+        reasons = [
+            f"`{name}` is {limit:,}; the plan asks for {requested:,}"
+            for name, limit, requested in requests
+            if limit is not None and requested > limit
         ]
-        if self.largest_minutes is not None and plan.options is not None:
-            refused.append(f"`largest_minutes` is {self.largest_minutes:g}; the time of {plan.method} is not foretold")
-        if not self.raw_images and (what := _raw(plan)):
-            refused.append(f"`raw_images` is false; the plan {what}")
-        if self.methods is not None and plan.method not in self.methods:
-            refused.append(f"`methods` are {', '.join(self.methods) or 'none'}; the plan says {plan.method}")
-        if refused:
-            raise PolicyError("the plan should be allowed by this site's policy; " + "; ".join(refused))
+
+        if self.largest_minutes is not None:
+            reasons += self._too_long(estimated_seconds(plan, images_per_class), plan.method)
+        return reasons
+
+    def _too_long(self, seconds: float | None, method: str) -> list[str]:
+        limit = self.largest_minutes or 0.0
+        if seconds is None:
+            return [f"`largest_minutes` is {limit:g}; the time of {method} is not estimated"]
+        if seconds / 60 <= limit:
+            return []
+        minutes = float(f"{seconds / 60:.2g}")
+        return [f"`largest_minutes` is {limit:,}; the plan asks for {minutes:,}"]
 
 
 def read_policy(path: Path | None) -> Policy:
-    """The policy in a TOML file; without a file everything is allowed. Raises PlanError."""
+    """The policy in a TOML file; without a file, everything is allowed.
+
+    Raises:
+        PlanError: the file cannot be read, or a setting does not fit.
+    """
     try:
         return Policy.model_validate(read_toml(path))
     except ValidationError as error:
         raise PlanError(f"{path}: {validation_message(error)}") from error
-
-
-def preview_contribution(plan: Plan, data: ImageSet, site: str) -> list[Row]:
-    """What an answer would be, by (part, value): its bytes to the byte, its classes and counts, the time."""
-    blank = _blank(plan, data, site)
-    statistics, images = blank.statistics, blank.images
-    scales = 0 if statistics.scales is None else statistics.scales.nbytes
-    whole, means = len(contribution_bytes(blank)), statistics.codes.nbytes + scales
-    parts = sum(part.nbytes for part in blank.extra_tensors.values())
-    spent = cost(plan, int(data.counts().max()))
-    time = f"{duration(spent.multiplications)} on two cores, at most"
-    if plan.options is not None:
-        time = "not foretold"
-    counts = zip(statistics.classes.tolist(), statistics.totals.tolist(), strict=True)
-    return [
-        ("class means", f"{means:,} bytes, {' x '.join(map(str, statistics.codes.shape))} numbers in {plan.wire}"),
-        ("images", f"{images.nbytes():,} bytes, {len(images)} of {' x '.join(map(str, plan.image.shape))}"),
-        *([("parts of the method", f"{parts:,} bytes: {', '.join(blank.extra_tensors)}")] if parts else []),
-        ("numbers and header", f"{whole - means - images.nbytes() - parts:,} bytes"),
-        ("in all", f"{whole:,} bytes"),
-        ("classes", ", ".join(f"{plan.classes[y]}: {n}" for y, n in counts)),
-        ("raw images", _raw(plan) or "none"),
-        ("time", time),
-    ]
-
-
-def _raw(plan: Plan) -> str:
-    """What of the plan shows raw images, as a verb with its object; empty for nothing."""
-    if not method_of(plan).shows_real_images(plan):
-        return ""
-    asked = plan.local.method == "random"
-    return "asks for real images as they are" if asked else "starts what is sent from real images"
-
-
-def _blank(plan: Plan, data: ImageSet, site: str) -> Contribution:
-    """A contribution of zeros, of exactly the size of the answer."""
-    steps, totals = plan.steps_of(site), data.counts()
-    present = torch.nonzero(totals).flatten()
-    codes, scales = encode(torch.zeros(len(steps), len(present), statistics_width(plan)), plan.wire)
-    totals = totals[present]
-    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
-    labels = present.repeat_interleave(plan.local.images_sent)
-    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=plan.image_dtype)
-    statistics = Statistics(torch.tensor(steps, dtype=torch.int64), present, codes, scales, batches, totals)
-    parts = {name: torch.zeros(part.shape, dtype=part.dtype) for name, part in contribution_spec(plan).extra.items()}
-    return Contribution(site, plan.digest, statistics, ImageSet(pixels, labels, plan.classes), versions(), parts)

@@ -1,7 +1,7 @@
 """Resumable work: checkpoints are stored beside the output while it is computed.
 
-The state file `.NAME.state` is safetensors, under the identity of the work (a digest of all that its
-result depends on): the state of other work is never resumed.
+The state file `.NAME.state` is safetensors, under the identity of the work (a digest of all that
+its result depends on): the state of other work is never resumed.
 """
 
 import json
@@ -22,7 +22,7 @@ STATE_EVERY_SECONDS = 20.0
 
 
 class ResumableRun:
-    """A context manager that gives work its stored checkpoint, stores new ones, and removes them at the end.
+    """A context manager that resumes from a stored checkpoint, stores new ones, and removes them.
 
     After an exception, Ctrl-C included, the last stored checkpoint remains.
     """

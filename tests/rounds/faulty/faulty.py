@@ -1,6 +1,6 @@
-"""A site's program that goes wrong as its node's configuration says: `fault="garbage"`, `fault="waits"`, ...
+"""A ClientApp with faults, chosen in the node's configuration: `fault="garbage"`, `fault="waits"`.
 
-Whatever is not wrong is the real program's.
+Everything else is the real program.
 """
 
 import time
@@ -31,7 +31,7 @@ def _raises(message: Message, context: Context) -> Message:
 
 
 def _waits(message: Message, context: Context) -> Message:
-    """Say that it works, and go on when the file `until` is there; at the end of patience without an answer."""
+    """Report work by a file, then wait for the file `until` and answer, or give up after 900 s."""
     folder = Path(str(context.node_config["folder"]))
     folder.mkdir(exist_ok=True)
     (folder / "works").touch()

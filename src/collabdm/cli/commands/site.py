@@ -74,7 +74,8 @@ def contribute(
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.rounds.exchange import DataSource, Site, contribute_file, prepare_site
-    from collabdm.rounds.policy import preview_contribution, read_policy
+    from collabdm.rounds.policy import read_policy
+    from collabdm.rounds.preview import preview_contribution, preview_rows
 
     agreed = read_plan(plan)
     one_round_method(agreed)
@@ -85,7 +86,7 @@ def contribute(
     prepared = prepare_site(agreed, images, who)
 
     if dry_run:
-        preview = preview_contribution(agreed, prepared.data, site)
+        preview = preview_rows(preview_contribution(agreed, prepared.data, site))
         console.print(table(f"{site} would send", ("part", "value"), preview, figures=False))
         return
 

@@ -1,0 +1,138 @@
+"""The preview of a contribution: its exact size and its content, before it is computed.
+
+The size is that of a contribution of zeros with the same shapes. The time is an upper estimate.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.plan import Plan
+from collabdm.images import ImageSet
+from collabdm.matching.class_statistics import encode
+from collabdm.matching.network_size import statistics_width
+from collabdm.methods.registry import contribution_spec
+from collabdm.rounds.estimate import estimated_seconds, rough_duration
+from collabdm.rounds.inspect import Row
+from collabdm.rounds.policy import RealImages, real_images
+from collabdm.version import versions
+
+
+@dataclass(frozen=True)
+class ContributionPreview:
+    """The size and the content of a contribution.
+
+    Attributes:
+        statistics_shape: steps, classes and width of the class means.
+        statistics_dtype: their type in the file, the plan's `wire`.
+        statistics_bytes: their bytes, with the scales of int8.
+        image_shape: number of images, channels, height and width.
+        image_bytes: bytes of their pixels.
+        extra_bytes: bytes of each extra tensor, by name.
+        total_bytes: bytes of the file.
+        class_counts: the number of images of each class that is sent, by name.
+        real_images: the part of real images.
+        seconds: the longest time on two cores; None without an estimate.
+    """
+
+    statistics_shape: tuple[int, ...]
+    statistics_dtype: str
+    statistics_bytes: int
+    image_shape: tuple[int, ...]
+    image_bytes: int
+    extra_bytes: dict[str, int]
+    total_bytes: int
+    class_counts: dict[str, int]
+    real_images: RealImages
+    seconds: float | None
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes of labels, counts and header."""
+        tensors = self.statistics_bytes + self.image_bytes + sum(self.extra_bytes.values())
+        return self.total_bytes - tensors
+
+
+def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionPreview:
+    """The preview of a site's contribution.
+
+    Args:
+        plan: the plan.
+        data: the images that the site would use.
+        site: the site's name.
+
+    Returns:
+        The preview.
+    """
+    blank = _blank_contribution(plan, data, site)
+    statistics, images = blank.statistics, blank.images
+    scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
+    counts = zip(statistics.classes.tolist(), statistics.totals.tolist(), strict=True)
+
+    return ContributionPreview(
+        statistics_shape=tuple(statistics.codes.shape),
+        statistics_dtype=plan.wire,
+        statistics_bytes=statistics.codes.nbytes + scale_bytes,
+        image_shape=tuple(images.images.shape),
+        image_bytes=images.nbytes(),
+        extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
+        total_bytes=len(contribution_bytes(blank)),
+        class_counts={plan.classes[y]: count for y, count in counts},
+        real_images=real_images(plan),
+        seconds=estimated_seconds(plan, int(data.counts().max())),
+    )
+
+
+def preview_rows(preview: ContributionPreview) -> list[Row]:
+    """The preview as rows of (part, value) for people."""
+    means = " x ".join(map(str, preview.statistics_shape))
+    number, *shape = preview.image_shape
+    images = f"{number} of {' x '.join(map(str, shape))}"
+    extra = preview.extra_bytes
+
+    rows = [
+        (
+            "class means",
+            f"{preview.statistics_bytes:,} bytes, {means} numbers in {preview.statistics_dtype}",
+        ),
+        ("images", f"{preview.image_bytes:,} bytes, {images}"),
+    ]
+    if extra:
+        rows.append(("extra tensors", f"{sum(extra.values()):,} bytes: {', '.join(extra)}"))
+
+    time = "not estimated"
+    if preview.seconds is not None:
+        time = f"{rough_duration(preview.seconds)} on two cores, at most"
+    counts = ", ".join(f"{name}: {count}" for name, count in preview.class_counts.items())
+
+    return [
+        *rows,
+        ("labels, counts and header", f"{preview.other_bytes:,} bytes"),
+        ("total", f"{preview.total_bytes:,} bytes"),
+        ("classes", counts),
+        ("real images", preview.real_images),
+        ("time", time),
+    ]
+
+
+def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
+    """A contribution of zeros, of exactly the size of the site's."""
+    steps, counts = plan.steps_of(site), data.counts()
+    present = torch.nonzero(counts).flatten()
+    totals = counts[present]
+    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+
+    means = torch.zeros(len(steps), len(present), statistics_width(plan))
+    codes, scales = encode(means, plan.wire)
+    numbers = torch.tensor(steps, dtype=torch.int64)
+    statistics = Statistics(numbers, present, codes, scales, batches, totals)
+
+    labels = present.repeat_interleave(plan.local.images_sent)
+    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=plan.image_dtype)
+    images = ImageSet(pixels, labels, plan.classes)
+
+    declared = contribution_spec(plan).extra
+    extra = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
+    return Contribution(site, plan.digest, statistics, images, versions(), extra)
