@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import FrozenModel
-from collabdm.methods.registry import METHODS
+from collabdm.methods.registry import all_methods
 from collabdm.planning.settings import network_of, networks_of
 from collabdm.scoring.evaluation import EvaluationConfig
 from collabdm.scoring.training import RECIPES
@@ -97,14 +97,15 @@ class Experiment(FrozenModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Experiment":
-        if self.method not in METHODS:
+        methods = all_methods()
+        if self.method not in methods:
             raise ValueError(
-                f"`method` should be one of {', '.join(METHODS)}; found {self.method!r}"
+                f"`method` should be one of {', '.join(methods)}; found {self.method!r}"
             )
 
-        if unknown := sorted(set(self.compare) - set(METHODS) - set(BASELINES)):
+        if unknown := sorted(set(self.compare) - set(methods) - set(BASELINES)):
             raise ValueError(
-                f"`compare` should be of {', '.join((*BASELINES, *METHODS))}; "
+                f"`compare` should be of {', '.join((*BASELINES, *methods))}; "
                 f"found {', '.join(map(repr, unknown))}"
             )
         if derived := sorted(set(self.plan) & DERIVED_PLAN_FIELDS):
