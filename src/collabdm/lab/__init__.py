@@ -1,1 +1,1 @@
-"""TODO lab."""
+"""Experiments: simulated rounds, their scores, and grids that reproduce published tables."""
