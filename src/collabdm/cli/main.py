@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from collabdm.cli.choices import choice_message
-from collabdm.cli.commands import organiser, research, server, site, use
+from collabdm.cli.commands import evaluation, organiser, research, results, server, site, use
 from collabdm.errors import CollabDMError
 from collabdm.version import __version__
 
@@ -66,7 +66,7 @@ COMMANDS = {
     "Site": (site.check, site.contribute, site.inspect),
     "Server": (server.distill,),
     "Users of a distilled set": (
-        use.evaluate,
+        evaluation.evaluate,
         use.train,
         use.predict,
         use.classify,
@@ -75,8 +75,8 @@ COMMANDS = {
     "Research": (
         research.simulate,
         research.demo,
-        research.reproduce,
-        research.report,
+        results.reproduce,
+        results.report,
         research.synthetic_flows,
     ),
     "Program": (version,),

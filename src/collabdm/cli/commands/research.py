@@ -1,4 +1,4 @@
-"""Commands for research: `simulate`, `demo`, `reproduce`, `report` and `synthetic-flows`."""
+"""Commands for research: `simulate`, `demo` and `synthetic-flows`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -165,88 +165,6 @@ def demo(
     experiment = built_in.traffic(output) if flows else built_in.DEMO
     compute = compute_of(device, "float32", threads)
     simulating.run_simulation(experiment, output, compute, quiet)
-
-
-Grids = Annotated[
-    list[Path],
-    typer.Argument(metavar="GRID...", help="TOML files such as experiments/table2.toml."),
-]
-
-ResultsFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")]
-
-Scale = Annotated[choices.Scale, typer.Option(help="Scale of the experiments.")]
-
-Minutes = Annotated[
-    float | None, typer.Option(min=0, help="Stop between cells before this time is over.")
-]
-
-Share = Annotated[str | None, typer.Option(help="This machine's share of the cells, such as 1/3.")]
-
-Retry = Annotated[bool, typer.Option("--retry", help="Run failed cells again.")]
-
-
-def reproduce(
-    grids: Grids,
-    output: ResultsFolder,
-    scale: Scale = "cpu",
-    minutes: Minutes = None,
-    part: Share = None,
-    retry: Retry = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Run the missing cells of published tables and figures; finished cells are kept.
-
-    Reports the expected time first, and resumes if stopped. To merge the results of several
-    machines, put their files into one folder. `collabdm report` shows the folder.
-    """
-    from collabdm.cli.console import console
-    from collabdm.cli.reproducing import read_reproduction, run, start
-    from collabdm.cli.running import compute_of
-
-    reproduction = read_reproduction(grids, output, scale, part, retry)
-    cells = start(reproduction)
-    if cells and minutes != 0:
-        run(reproduction, cells, compute_of(device, precision, threads), minutes, quiet)
-    console.print(f"{output}: collabdm report {output}")
-
-
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DIR...", help="Folders of rounds or simulations, or one of `reproduce`."
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Path of the page.",
-            show_default="report.html in the first folder",
-        ),
-    ] = None,
-) -> None:
-    """Show rounds, or tables next to the paper's, on one self-contained HTML page with plots."""
-    from collabdm.cli.console import console
-    from collabdm.cli.running import check_output
-    from collabdm.report.grid_page import write_grid_page
-    from collabdm.report.grid_summary import contains_grids
-    from collabdm.report.round_page import write_report
-
-    place = output or folders[0] / "report.html"
-    if folders[0].is_dir() or output is not None:
-        check_output(place)
-
-    if len(folders) == 1 and contains_grids(folders[0]):
-        written = write_grid_page(folders[0], place)
-    else:
-        written = write_report(folders, place)
-    plots = f", and {len(written) - 1} plots in {place.with_suffix('')}" if written[1:] else ""
-    console.print(f"{place}{plots}")
 
 
 def synthetic_flows(

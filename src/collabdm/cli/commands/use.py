@@ -1,4 +1,4 @@
-"""Commands for users of a set: `evaluate`, `train`, `predict`, `classify` and `export`."""
+"""Commands that use a distilled set or a model: `train`, `predict`, `classify` and `export`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,78 +7,16 @@ import typer
 
 from collabdm.cli import choices
 from collabdm.cli.options import (
-    NETWORKS_HELP,
-    TRIALS_HELP,
-    Data,
     Device,
     DistilledPath,
     Epochs,
     Precision,
     Quiet,
     Recipe,
-    Resize,
     Rows,
     Threads,
     scoring,
 )
-
-Networks = Annotated[str, scoring(help=NETWORKS_HELP)]
-
-Trials = Annotated[int, scoring(min=1, help=TRIALS_HELP)]
-
-Seed = Annotated[int, scoring(min=0, help="Seed of the trained networks.")]
-
-WithRandom = Annotated[
-    bool,
-    scoring("--random/--no-random", help="Also score random real images of the same storage."),
-]
-
-WithRobustness = Annotated[
-    bool,
-    scoring("--robust", help="Also report the scores of DD-Ranking; trains on all the data."),
-]
-
-JsonFile = Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")]
-
-
-def evaluate(
-    distilled: DistilledPath,
-    data: Data,
-    resize: Resize = False,
-    rows: Rows = None,
-    networks: Networks = "ConvNet",
-    trials: Trials = 5,
-    recipe: Recipe = "paper",
-    epochs: Epochs = None,
-    seed: Seed = 0,
-    random: WithRandom = True,
-    robust: WithRobustness = False,
-    json_file: JsonFile = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train networks on a distilled set and test them on real images."""
-    from collabdm.cli.evaluating import Request, run_evaluation
-    from collabdm.cli.running import check_output, compute_of
-    from collabdm.documents.outcome_files import read_distilled
-    from collabdm.planning.settings import network_list, networks_of
-    from collabdm.rounds.exchange import DataSource
-    from collabdm.scoring.evaluation import EvaluationConfig
-    from collabdm.scoring.training import recipe_of
-
-    distilled_set = read_distilled(distilled)
-    if json_file is not None:
-        check_output(json_file, distilled)
-    specs = networks_of(network_list(networks), distilled_set.plan.network)
-    config = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
-    compute = compute_of(device, precision, threads)
-
-    source = DataSource(data, resize, rows)
-    request = Request(distilled, distilled_set, source, config, compute, random, robust)
-    run_evaluation(request, json_file, quiet)
-
 
 ModelOutput = Annotated[
     Path, typer.Option("-o", "--output", help="Path of the model to write, safetensors.")
