@@ -75,7 +75,7 @@ def run_cells(
 ) -> Iterator[FinishedCell]:
     """Run cells one by one, until all are done or the time is over.
 
-    After the first, no cell is started that is expected to exceed the time.
+    The first cell always runs. After it, no cell is started that is expected to exceed the time.
 
     Args:
         cells: The cells, in order.
@@ -90,8 +90,8 @@ def run_cells(
     estimates = TimeEstimates(read_records(output.parent).values())
 
     for i, cell in enumerate(cells):
-        expected = estimates.seconds(cell) if i else 0.0
-        if time.monotonic() + (expected or 0.0) >= end:
+        expected = estimates.seconds(cell) or 0.0
+        if i and time.monotonic() + expected >= end:
             return
 
         record = runner.run(cell.experiment)
