@@ -1,7 +1,8 @@
 """Checkpoints: what an interrupted loop needs to continue as if it had never stopped.
 
-A loop names its own tensors; the state of an optimiser is stored under `optimizer.INDEX.NAME`, as in
-`torch.optim.Optimizer.state_dict`. The settings of the optimiser are not stored: they follow from the plan.
+A loop names its own tensors; the state of an optimiser is stored under `optimizer.INDEX.NAME`, as
+in `torch.optim.Optimizer.state_dict`. The settings of the optimiser are not stored: they follow
+from the plan.
 """
 
 from dataclasses import dataclass

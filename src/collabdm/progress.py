@@ -27,7 +27,9 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` steps of a stage, at `site` where a site does the work, on `subject` if named."""
+    """`done` of `total` steps of a stage, at `site` where a site does the work, on `subject` if
+    named.
+    """
 
     stage: str
     done: int

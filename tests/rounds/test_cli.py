@@ -762,7 +762,7 @@ def test_an_option_wins_over_the_configuration(simulated, tmp_path) -> None:
         result = run("simulate", "--config", tmp_path / "round.toml", "-o", simulated[0], *option)
         assert result.code == 2
         assert (
-            "should be empty or hold this experiment; found another one: choose another folder"
+            "should be empty or contain this experiment; found another experiment: choose another folder"
             in result.err
         )
 
@@ -830,7 +830,7 @@ def test_a_folder_whose_data_changed_is_refused(tmp_path) -> None:
     picture_folder(tmp_path / "data" / "train", cat=5, dog=4)
     result = run(*command)
     assert result.code == 2
-    assert "found one with another data" in result.err
+    assert "found the same with another data" in result.err
 
 
 def test_a_damaged_contribution_is_made_again(simulated, tmp_path) -> None:

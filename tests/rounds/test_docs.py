@@ -53,7 +53,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return not self.comment.startswith("not run")
+        return not self.comment.startswith(("not run", "run by"))
 
     @property
     def commands(self) -> list[str]:
@@ -134,10 +134,21 @@ def test_a_block_that_is_not_run_gives_its_reason() -> None:
         block
         for page in PAGES
         for block in blocks(page.read_text(encoding="utf-8"))
-        if not block.runs
+        if block.comment.startswith("not run")
     ]
     assert all(re.fullmatch(r"not run: \w.{9,}", block.comment) for block in skipped)
     assert len(skipped) <= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_block_that_another_test_runs_names_that_test(page: Path) -> None:
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.comment.startswith("run by"):
+            names = re.fullmatch(r"run by (\S+): (\S+)", block.comment)
+            assert names is not None
+            text = (ROOT / names[1]).read_text(encoding="utf-8")
+            assert f'"{names[2]}"' in text
+            assert f'"{page.name}"' in text
 
 
 def test_skipped_commands_have_options_that_exist() -> None:
@@ -211,7 +222,7 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_settings_files_are_experiments(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8")):
-        if block.language == "toml":
+        if block.language == "toml" and block.runs:
             path = tmp_path / "experiment.toml"
             path.write_text(block.text, encoding="utf-8")
             settings = experiment_of(read_toml(path)).plan

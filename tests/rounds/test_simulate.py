@@ -1,4 +1,4 @@
-"""A whole round on one machine: what is split, what stands in its folder, and what the results say."""
+"""A whole round on one machine: the split, the files in its folder, and the results."""
 
 import contextlib
 import json
@@ -24,7 +24,8 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.simulate import simulate, split_of
+from collabdm.lab.round_data import split_of
+from collabdm.lab.simulate import simulate
 from collabdm.matching.compute import Compute
 from collabdm.matching.run_context import RunContext
 from collabdm.planning.make import plan_for
@@ -35,7 +36,7 @@ from collabdm.rounds import resumable as module
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.evaluation import EvaluationConfig, Score, for_as_many_steps, random_baselines
-from collabdm.scoring.outcomes import KINDS
+from collabdm.scoring.outcomes import OUTCOME_KINDS
 from collabdm.scoring.training import RECIPES
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
@@ -102,15 +103,25 @@ def test_a_saved_partition_replayed_gives_the_same_bytes_of_all_contributions(tm
     simulate(tiny(partition=str(saved), beta=9.0, sites=2), tmp_path / "second")
     assert contributions(tmp_path / "second") == contributions(tmp_path / "first")
     assert (tmp_path / "second" / "partition.json").read_bytes() == saved.read_bytes()
-    assert set(contributions(tmp_path / "first")) == {"site-1.safetensors", "site-2.safetensors", "site-3.safetensors"}
+    assert set(contributions(tmp_path / "first")) == {
+        "site-1.safetensors",
+        "site-2.safetensors",
+        "site-3.safetensors",
+    }
 
 
 def test_a_replayed_partition_that_changed_is_refused(tmp_path) -> None:
-    Partition(("a", "b"), (torch.arange(50), torch.arange(50, 100)), 100).save(tmp_path / "split.json")
+    Partition(("a", "b"), (torch.arange(50), torch.arange(50, 100)), 100).save(
+        tmp_path / "split.json"
+    )
     experiment = tiny(partition=str(tmp_path / "split.json"))
     simulate(experiment, tmp_path / "round")
-    Partition(("a", "b"), (torch.arange(60), torch.arange(60, 100)), 100).save(tmp_path / "split.json")
-    with pytest.raises(DocumentError, match="found one with another partition: choose another folder"):
+    Partition(("a", "b"), (torch.arange(60), torch.arange(60, 100)), 100).save(
+        tmp_path / "split.json"
+    )
+    with pytest.raises(
+        DocumentError, match="found the same with another partition: choose another folder"
+    ):
         simulate(experiment, tmp_path / "round")
 
 
@@ -118,11 +129,17 @@ def test_no_beta_splits_evenly_and_at_random(tmp_path) -> None:
     split = split_of(tiny(beta=None), ten_of_each())
     assert sorted(map(len, split.index)) == [33, 33, 34]
     assert int(split.counts(ten_of_each()).min()) > 0
-    assert split_of(tiny(beta=None, seed=3), ten_of_each()).index[0].tolist() != split.index[0].tolist()
+    assert (
+        split_of(tiny(beta=None, seed=3), ten_of_each()).index[0].tolist()
+        != split.index[0].tolist()
+    )
 
 
 def test_a_small_beta_skews_what_a_large_one_spreads() -> None:
-    counts = {beta: split_of(tiny(beta=beta), ten_of_each()).counts(ten_of_each()) for beta in (0.05, 1000.0)}
+    counts = {
+        beta: split_of(tiny(beta=beta), ten_of_each()).counts(ten_of_each())
+        for beta in (0.05, 1000.0)
+    }
     assert int((counts[0.05] >= 9).sum()) >= 8  # classes that one site has all but alone
     assert counts[1000.0].min() >= 2
 
@@ -135,9 +152,9 @@ def test_a_class_floor_gives_every_site_every_class(tmp_path) -> None:
 
 
 def test_a_site_that_gets_no_image_is_left_out(tmp_path) -> None:
-    Partition(("a", "idle", "b"), (torch.arange(50), torch.arange(0), torch.arange(50, 100)), 100).save(
-        tmp_path / "split.json"
-    )
+    Partition(
+        ("a", "idle", "b"), (torch.arange(50), torch.arange(0), torch.arange(50, 100)), 100
+    ).save(tmp_path / "split.json")
     simulate(tiny(partition=str(tmp_path / "split.json")), tmp_path / "round")
     assert set(held_by(tmp_path / "round")) == {"a", "b"}
     assert read_plan(tmp_path / "round" / "plan.json").sites == 2
@@ -148,7 +165,9 @@ def test_a_column_names_the_site_of_each_image(tmp_path) -> None:
     data.mkdir()
     labels, hospitals = [0, 1, 0, 1, 1], ["west", "east", "west", "west", "east"]
     parquet(data / "train-00000-of-00001.parquet", labels, ["ill", "well"], hospital=hospitals)
-    parquet(data / "test-00000-of-00001.parquet", [0, 1], ["ill", "well"], hospital=["west", "west"])
+    parquet(
+        data / "test-00000-of-00001.parquet", [0, 1], ["ill", "well"], hospital=["west", "west"]
+    )
     experiment = tiny(data=str(data), side=8, site_column="hospital", per_class=None)
     simulate(experiment, tmp_path / "round")
     assert held_by(tmp_path / "round") == {"east": [0, 2], "west": [2, 1]}
@@ -163,11 +182,16 @@ def test_sites_may_take_part_in_some_steps_only(tmp_path) -> None:
     simulate(tiny(plan=PLAN | {"fraction": 0.4, "steps": 6}, compare=("central",)), tmp_path)
     plan = read_plan(tmp_path / "plan.json")
     assert plan.site_names == ("site-1", "site-2", "site-3")
-    sent = [read_contribution(tmp_path / "contributions" / f"{name}.safetensors", plan) for name in plan.site_names]
+    sent = [
+        read_contribution(tmp_path / "contributions" / f"{name}.safetensors", plan)
+        for name in plan.site_names
+    ]
     assert sum(len(answer.statistics.steps) for answer in sent) == 6
 
 
-def test_test_images_are_labelled_by_the_class_names_of_the_training_images(tmp_path, monkeypatch) -> None:
+def test_test_images_are_labelled_by_the_class_names_of_the_training_images(
+    tmp_path, monkeypatch
+) -> None:
     picture_folder(tmp_path / "data" / "train", cat=2, dog=2, owl=2)
     picture_folder(tmp_path / "data" / "test", dog=1, owl=2)
     seen = []
@@ -176,7 +200,7 @@ def test_test_images_are_labelled_by_the_class_names_of_the_training_images(tmp_
         seen.append(test)
         return [Score("collabdm", "ConvNet", (0.5,), 1)]
 
-    monkeypatch.setitem(KINDS, DistilledSet, replace(KINDS[DistilledSet], score=watch))
+    monkeypatch.setitem(OUTCOME_KINDS, DistilledSet, replace(OUTCOME_KINDS[DistilledSet], score=watch))
     simulate(tiny(data=str(tmp_path / "data"), sites=1, per_class=None), tmp_path / "round")
     assert seen[0].labels.tolist() == [1, 2, 2]
     assert seen[0].classes == ("cat", "dog", "owl")
@@ -205,7 +229,9 @@ def test_central_is_one_site_that_holds_everything_and_makes_all_the_steps(compa
     answer = read_contribution(folder / "contributions" / "all.safetensors", plan)
     assert answer.images.counts().tolist() == [1] * 10
     made = read_distilled(folder / "distilled.safetensors")
-    assert torch.equal(made.images.images, answer.images.images)  # nothing is left for the server to do
+    assert torch.equal(
+        made.images.images, answer.images.images
+    )  # nothing is left for the server to do
 
 
 def test_local_distillation_sends_a_whole_set_and_no_statistics(compared) -> None:
@@ -237,7 +263,10 @@ def test_random_images_have_the_storage_of_the_set(compared) -> None:
     assert whole.counts().tolist() == [1] * 10
     assert reduced.counts().tolist() == [4] * 10
     assert whole.shape == reduced.shape == made.images.shape
-    real = {tuple((image * 255).round().flatten().tolist()) for image in ten_of_each().images.float() / 255}
+    real = {
+        tuple((image * 255).round().flatten().tolist())
+        for image in ten_of_each().images.float() / 255
+    }
     assert all(tuple((image * 255).round().flatten().tolist()) in real for image in whole.images)
 
 
@@ -309,8 +338,9 @@ def test_the_same_experiment_elsewhere_has_the_same_results(tmp_path) -> None:
 
 def test_every_setting_moves_the_digest() -> None:
     changes: dict[str, Any] = {
-        "data": "mnist", "method": "localdm", "sites": 4, "beta": 0.6, "class_floor": 1, "site_column": "x",
-        "partition": "x", "per_class": 11, "side": 16, "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
+        "data": "mnist", "method": "localdm", "sites": 4, "beta": 0.6, "class_floor": 1,
+        "site_column": "x", "partition": "x", "per_class": 11, "side": 16,
+        "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
         "trials": 2, "recipe": "paper", "epochs": 2, "seed": 3, "compare": ("random",),
         "curve": 2, "test_per_class": 5, "learning_rate": 0.5, "flows": FIVE_G_NIDD,
     }  # fmt: skip
@@ -339,7 +369,9 @@ def test_the_bare_name_of_the_embedding_network_is_that_network() -> None:
     assert tiny().evaluation().networks == (NetworkSpec(width=8, depth=1),)
 
 
-@pytest.mark.parametrize("text", ["LeNet", "ConvNet:width=1", "ConvNet:width", "AlexNet:depth=2", "ConvNet:a=b"])
+@pytest.mark.parametrize(
+    "text", ["LeNet", "ConvNet:width=1", "ConvNet:width", "AlexNet:depth=2", "ConvNet:a=b"]
+)
 def test_a_network_that_cannot_be_is_refused(text) -> None:
     with pytest.raises(PlanError, match="network"):
         networks_of((text,), NetworkSpec())
@@ -360,17 +392,24 @@ def test_every_preset_makes_a_plan(preset) -> None:
 # --- states --------------------------------------------------------------------------------------
 
 
-def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_the_end(tmp_path, monkeypatch) -> None:
+def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_the_end(
+    tmp_path, monkeypatch
+) -> None:
     clock = iter([0.0, 5.0, 25.0, 25.0, 30.0, 0.0, 0.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     output, state = tmp_path / "a.safetensors", tmp_path / ".a.safetensors.state"
 
     def stopped_after(steps: int) -> int | None:
         """Keep so many states, then press Ctrl-C; how many steps were already made."""
-        with contextlib.suppress(KeyboardInterrupt), ResumableRun(output, "run", RunContext()) as run:
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            ResumableRun(output, "run", RunContext()) as run,
+        ):
             for step in range(1, steps + 1):
                 run.keep(Checkpoint(step, {"images": torch.full((1, 1, 2, 2), float(step))}))
-                assert state.exists() == (step > 1)  # after five seconds, after twenty-five, after thirty
+                assert state.exists() == (
+                    step > 1
+                )  # after five seconds, after twenty-five, after thirty
             raise KeyboardInterrupt
         return run.resume and run.resume.done
 
@@ -389,9 +428,13 @@ def test_progress_at_a_site_carries_its_name(tmp_path) -> None:
     assert events == [Progress(Stage.STATISTICS, 1, 3, site="north")]
 
 
-def test_larger_sets_of_real_images_take_as_many_steps_but_each_image_thirty_times_at_least() -> None:
+def test_larger_sets_of_real_images_take_as_many_steps_but_each_image_thirty_times_at_least() -> (
+    None
+):
     protocol = EvaluationConfig(recipe=RECIPES["paper"])  # 1,000 epochs of two batches
-    epochs = [for_as_many_steps(protocol, 500, images).recipe.epochs for images in (50, 500, 1000, 50_000)]
+    epochs = [
+        for_as_many_steps(protocol, 500, images).recipe.epochs for images in (50, 500, 1000, 50_000)
+    ]
     assert epochs == [1000, 1000, 500, 30]
     short = EvaluationConfig(recipe=RECIPES["paper"].model_copy(update={"epochs": 3}))
     assert for_as_many_steps(short, 500, 50_000).recipe.epochs == 3

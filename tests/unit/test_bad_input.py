@@ -690,7 +690,7 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
         ('data = "digits"\n[plan]\nsites = 9', "`plan` should leave sites to the simulation"),
         ('data = "digits"\ntrials = "many"', "`trials` should be a valid integer"),
         ('data = "digits"\npreset = 5', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
-        ('data = "digits"\nsite_column = "x"\nper_class = 5', "`site_column` should stand without `per_class`"),
+        ('data = "digits"\nsite_column = "x"\nper_class = 5', "`site_column` should be set without `per_class`"),
         ('data = "digits"\nbeta = 0\nclass_floor = 2', "`class_floor` belongs to the Dirichlet split"),
         ("sites = 3", "`--data` should name the data, here or in the configuration; found none"),
     ],
@@ -713,7 +713,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path, monkeypatch) -> None:
     Path("sim").mkdir()
     for text in ("", "[]", '{"something": "else"}'):
         Path("sim/experiment.json").write_text(text)
-        refused(*SIMULATE, said=("sim should be empty or hold this experiment; found another one",))
+        refused(*SIMULATE, said=("sim should be empty or contain this experiment; found another experiment",))
 
 
 def test_a_partition_of_another_set_is_refused(tmp_path, monkeypatch) -> None:

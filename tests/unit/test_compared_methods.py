@@ -58,9 +58,8 @@ from collabdm.rounds.exchange import (
     picture_path,
     prepare_site,
 )
-from collabdm.rounds.policy import Policy, PolicyError
-from collabdm.rounds.preview import preview_contribution
-from collabdm.scoring.outcomes import KINDS
+from collabdm.rounds.policy import Policy, PolicyError, preview_contribution
+from collabdm.scoring.outcomes import OUTCOME_KINDS
 from collabdm.seeds import Purpose, Stream, derive
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -219,7 +218,7 @@ def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_ima
         distill_files(plan, ContributionFiles(plan, order), output, RunContext())
     own = read_contribution(sent[0], plan).extra_tensors.values()
     assert part_sizes(sent[0])[1][EXTRA] == sum(part.nbytes for part in own) > 0
-    made = KINDS[METHODS[method].outcome].read(outputs[0])
+    made = OUTCOME_KINDS[METHODS[method].outcome].read(outputs[0])
     assert (made.plan, made.method) == (plan, method)
     assert made.sites == {"site-0": HOLDINGS[0], "site-1": HOLDINGS[1]}
     assert outputs[0].read_bytes() == outputs[1].read_bytes()

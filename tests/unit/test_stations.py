@@ -21,7 +21,8 @@ from collabdm.lab import demo
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.reuse import site_settings
 from collabdm.lab.settings import experiment_of, simulation
-from collabdm.lab.simulate import data_of, plan_of, simulate
+from collabdm.lab.round_data import load_round_data
+from collabdm.lab.simulate import plan_of, simulate
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import with_rates
 from collabdm.planning.settings import new_plan
@@ -203,12 +204,14 @@ def test_a_round_of_two_tables_is_simulated_through_files(two_files, tmp_path) -
 
 def test_the_sites_of_one_table_are_drawn_by_dirichlet(two_files) -> None:
     asked = experiment(two_files.split(",")[0], sites=3, beta=0.5, per_class=3)
-    assert data_of(asked).train.counts().tolist() == [3, 3]
+    data = load_round_data(asked)
+    assert data.train.counts().tolist() == [3, 3]
+    assert len(data.split.names) == 3
 
 
 def test_settings_that_do_not_go_with_tables_are_refused(two_files) -> None:
-    with pytest.raises(PlanError, match="should stand without `per_class` and `partition`"):
-        data_of(experiment(two_files, per_class=3))
+    with pytest.raises(PlanError, match="should be used without `per_class` and `partition`"):
+        load_round_data(experiment(two_files, per_class=3))
     with pytest.raises(ValidationError, match="`side` should be left to the schema"):
         experiment(two_files, side=16)
     with pytest.raises(ValidationError, match="`plan` should leave flows to the simulation"):
@@ -257,8 +260,7 @@ def test_the_demonstration_writes_synthetic_traffic_that_differs_between_station
         "synthetic-north.csv",
         "synthetic-south.csv",
     ]
-    held = data_of(asked)
-    assert held.split is not None
+    held = load_round_data(asked)
     north, south = held.split.counts(held.train).tolist()
     assert (north[1], south[2]) == (0, 0)
     assert min(held.test.counts()) > 0
@@ -302,8 +304,6 @@ def test_a_simulation_gets_them_too(two_files) -> None:
     asked = simulation(None, None, {"data": two_files, "flows": "5gnidd"}, {}).model_copy(
         update={"flows": SCHEMA}
     )
-    held = data_of(asked)
-    assert held.split is not None
-    plan = plan_of(asked, METHODS["collabdm"], held.split.sites(held.train), held.train)
+    plan = plan_of(asked, METHODS["collabdm"], load_round_data(asked))
     assert plan.refinement.matching.learning_rate == 1.0
     assert json.loads(plan.model_dump_json())["local"]["matching"]["learning_rate"] == 0.2

@@ -52,6 +52,10 @@ class Report:
         self.rows.append((name, describe(result)))
         return result
 
+    def skip(self, name: str, needed: str) -> None:
+        """Add a row for a check that needs the result of another, which failed."""
+        self.rows.append((name, f"not checked: needs the {needed}"))
+
     def show(self) -> None:
         """Print the table. Raises CollabDMError, naming the checks that failed."""
         console.print(table("Before the round", ("check", "result"), self.rows, figures=False))

@@ -64,7 +64,9 @@ def choice_message(option: str, message: str) -> str | None:
     >>> choice_message("--wire", "'int' is not one of 'float16', 'int8'.")
     "`--wire` should be float16 or int8; found 'int': did you mean int8?"
     """
-    parts = re.fullmatch(r"'(.*)' is not one of ((?:'[^']*'(?:, )?)+)\.?", message, re.DOTALL)
+    parts = re.fullmatch(
+        r"(?:Value error, )?'(.*)' is not one of ((?:'[^']*'(?:, )?)+)\.?", message, re.DOTALL
+    )
     if parts is None:
         return None
 

@@ -131,7 +131,7 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
             the images.
         OutputError: If the folder is not new.
     """
-    made = read_distilled(path)
+    distilled = read_distilled(path)
     card = Card(options.licence, options.counts)
     if options.results is not None:
         results = read_results(options.results)
@@ -144,9 +144,9 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
             card, scores=tuple(record.score for record in results.scores), data=results.data
         )
 
-    written = export(made, output, options.form, options.expanded, card)
+    written = export(distilled, output, options.form, options.expanded, card)
 
-    small = made.plan.pae**2
+    small = distilled.plan.pae**2
     hint = f"; each stores {small} small ones, `--expanded` writes those" if small > 1 else ""
     shown = "" if options.expanded else hint
     return f"{output}: {len(written)} images of {len(written.classes)} classes{shown}"

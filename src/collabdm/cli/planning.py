@@ -42,10 +42,10 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
 
 def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:
     """The size, classes and omitted columns of a schema, one line each."""
-    kept = "kept" if schema.keep_leaking else "left out"
+    action = "kept" if schema.keep_leaking else "left out"
     return (
         f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"
         f"classes: {', '.join(schema.classes)}\n"
-        f"columns that reveal the label, {kept}: {some(list(schema.leaking)) or 'none'}\n"
+        f"columns that reveal the label, {action}: {some(list(schema.leaking)) or 'none'}\n"
         f"columns left out, with too many values or as requested: {some(list(left_out)) or 'none'}"
     )

@@ -17,7 +17,7 @@ from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
 from collabdm.rounds.exchange import picture_path
-from collabdm.scoring.outcomes import KINDS
+from collabdm.scoring.outcomes import OUTCOME_KINDS
 
 
 def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:
@@ -32,7 +32,7 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     with Bars(quiet) as bars:
         results = simulate(experiment, output, RunContext(compute, bars))
 
-    kind = KINDS[METHODS[experiment.method].outcome]
+    kind = OUTCOME_KINDS[METHODS[experiment.method].outcome]
     images = kind.images(kind.read(output / kind.file))
     picture = picture_path(output / kind.file)
     if images is not None:

@@ -32,7 +32,7 @@ from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.exchange import distill_files
-from collabdm.scoring.outcomes import KINDS, read_kept
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 logger = logging.getLogger("flwr.collabdm")
 app = ServerApp()
@@ -85,10 +85,10 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
 
 def outcome_path(plan: Plan, folder: Path) -> Path:
     """The file of a round's outcome, such as distilled.safetensors, by the plan's method."""
-    return folder / KINDS[method_of(plan).outcome].file
+    return folder / OUTCOME_KINDS[method_of(plan).outcome].file
 
 
 def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
     """Whether the folder has the outcome of exactly these sites."""
-    outcome = read_kept(method_of(plan), plan, folder)
+    outcome = find_outcome(method_of(plan), plan, folder)
     return outcome is not None and set(outcome.sites) == set(collected.came)

@@ -1,12 +1,12 @@
-"""Accuracy along the refinement: the server's images are kept at chosen steps and scored afterwards.
+"""Accuracy along the refinement: the server's images after chosen steps, scored afterwards.
 
-    S_i after i of  passes * T  steps,   i = 1 and then evenly up to the last
+    S_i after i of  passes * T  steps,   i = 1, and then evenly up to the last
 
-The images of a chosen step lie in the folder curve/ of a simulation; one that is stopped and goes on finds
-those it made.
+The images of a chosen step are stored in the folder curve/ of a simulation; a simulation that was
+stopped continues with those that it has stored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collabdm.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
 
 
 def chosen_steps(iterations: int, points: int) -> list[int]:
-    """The first step, and `points` evenly up to the last; none where nothing is refined.
+    """The first step, and `points` steps evenly up to the last; none without a refinement.
 
     >>> chosen_steps(40, 4)
     [1, 10, 20, 30, 40]
@@ -30,7 +30,7 @@ def chosen_steps(iterations: int, points: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Curve:
-    """The chosen steps of one plan's refinement, and the folder where their images lie."""
+    """The chosen steps of a plan's refinement, and the folder of their images."""
 
     plan: Plan
     folder: Path
@@ -42,22 +42,27 @@ class Curve:
         return chosen_steps(self.plan.refinement.passes * self.plan.steps, self.points)
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Store the images of a checkpoint whose step is chosen."""
+        """Store the images of a checkpoint whose step is chosen (`RunContext.keep`)."""
         if checkpoint.done in self.steps:
             images = {"images": checkpoint.tensors["images"]}
-            path = self._place(checkpoint.done)
+            path = self._path(checkpoint.done)
             write_checkpoint(Checkpoint(checkpoint.done, images), self.plan.digest, path)
 
-    def sets(self, made: DistilledSet) -> dict[int, DistilledSet]:
-        """The set as it was after each chosen step whose images are there; `made` is the final one."""
-        found = {step: read_checkpoint(self._place(step), self.plan.digest) for step in self.steps}
-        return {step: self._set(made, stored) for step, stored in found.items() if stored is not None}
+    def sets(self, final: DistilledSet) -> dict[int, DistilledSet]:
+        """The set after each chosen step whose images are stored; `final` is the last one."""
+        stored = {step: read_checkpoint(self._path(step), self.plan.digest) for step in self.steps}
+        return {
+            step: self._set(final, checkpoint)
+            for step, checkpoint in stored.items()
+            if checkpoint is not None
+        }
 
-    def _place(self, step: int) -> Path:
+    def _path(self, step: int) -> Path:
         return self.folder / f"{step:06d}.safetensors"
 
-    def _set(self, made: DistilledSet, checkpoint: Checkpoint) -> DistilledSet:
+    def _set(self, final: DistilledSet, checkpoint: Checkpoint) -> DistilledSet:
+        """The set after a step: the final one with the images of the step."""
         pixels = self.plan.image.normalisation.invert(checkpoint.tensors["images"])
         images = stored_pixels(self.plan, pixels)
-        labels, classes = made.images.labels, made.images.classes
-        return DistilledSet(ImageSet(images, labels, classes), self.plan, made.sites, made.method, made.versions)
+        labelled = ImageSet(images, final.images.labels, final.images.classes)
+        return replace(final, images=labelled, plan=self.plan)

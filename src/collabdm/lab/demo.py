@@ -1,9 +1,11 @@
-"""The demonstrations: a round in a minute on two cores, with data that is built in.
+"""The demonstrations: a round that takes a minute on two cores, with data that is built in.
 
-`DEMO`: handwritten digits at five skewed sites. The digits are 8 x 8; enlarged to 16 x 16, four of them fit in
-one stored image without loss, as pae stores them. One image per class: the whole set is ten images.
+`DEMO`: handwritten digits at five skewed sites. The digits are 8 x 8; enlarged to 16 x 16, four of
+them fit into one stored image without loss, as pae stores them. With one image per class, the whole
+distilled set is ten images.
 
-`traffic`: attack detection at two base stations, each of which sees other attacks. The traffic is synthetic.
+`traffic`: attack detection at two base stations, each of which sees other attacks. The traffic is
+synthetic.
 """
 
 from pathlib import Path
@@ -12,6 +14,8 @@ from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.data.flows.schemas import with_changes
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS, write_synthetic
 from collabdm.lab.experiment import Experiment
+
+ALL_ROWS = ("localdm", "random", "sites", "all")
 
 DEMO = Experiment(
     data="digits",
@@ -25,35 +29,40 @@ DEMO = Experiment(
         "batch": 64,
         "network": {"width": 32, "depth": 2},
         "local": {"steps": 60, "batch": 64, "matching": {"learning_rate": 0.2}},
-        "refinement": {"passes": 4, "matching": {"learning_rate": 1.0}},  # small images: docs/log.md, entry 2
+        # the rate for small images: docs/log.md, entry 2
+        "refinement": {"passes": 4, "matching": {"learning_rate": 1.0}},
     },
     trials=2,
     recipe="short",
     epochs=100,
-    compare=("localdm", "random", "sites", "all"),
+    compare=ALL_ROWS,
 )
 
-
 TRAFFIC_SHARE = 0.004  # of the rows of the published table
-
-
 TRAFFIC_SCHEMA = {"flows": 5, "side": 16, "layout": "rows"}
 
-
-STATIONS = {"synthetic-north": ("SYNFlood", "HTTPFlood"), "synthetic-south": ("UDPScan", "SlowrateDoS")}  # unseen there
+#: the stations, and the attacks that each does not see
+STATIONS = {
+    "synthetic-north": ("SYNFlood", "HTTPFlood"),
+    "synthetic-south": ("UDPScan", "SlowrateDoS"),
+}
 
 
 def traffic(folder: Path) -> Experiment:
-    """Attack detection: the tables of two base stations, synthetic flows, are written to `folder` first."""
+    """Attack detection from the synthetic tables of two base stations.
+
+    The tables are written to `folder`, unless they exist.
+    """
     tables = []
-    for seed, (name, unseen) in enumerate(STATIONS.items()):
-        tables.append(folder / f"{name}.csv")
-        counts = {label: round(n * TRAFFIC_SHARE) for label, n in PUBLISHED_COUNTS.items() if label not in unseen}
-        if not tables[-1].exists():
+    for seed, (station, unseen) in enumerate(STATIONS.items()):
+        table = folder / f"{station}.csv"
+        tables.append(str(table))
+        if not table.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_synthetic(tables[-1], counts, seed)
+            write_synthetic(table, _row_counts(unseen), seed)
+
     return Experiment(
-        data=",".join(map(str, tables)),
+        data=",".join(tables),
         flows=with_changes(FIVE_G_NIDD, TRAFFIC_SCHEMA),
         method="collabdm",
         sites=len(STATIONS),
@@ -67,5 +76,14 @@ def traffic(folder: Path) -> Experiment:
         },
         trials=3,
         recipe="short",
-        compare=("localdm", "random", "sites", "all"),
+        compare=ALL_ROWS,
     )
+
+
+def _row_counts(unseen: tuple[str, ...]) -> dict[str, int]:
+    """The number of rows of each label at a station."""
+    return {
+        label: round(count * TRAFFIC_SHARE)
+        for label, count in PUBLISHED_COUNTS.items()
+        if label not in unseen
+    }

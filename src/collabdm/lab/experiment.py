@@ -1,4 +1,10 @@
-"""TODO lab.experiment."""
+"""The settings of an experiment: one simulated round, and how its outcome is scored.
+
+    digest = SHA-256 of the canonical JSON of all settings
+
+Results are stored under the digest. Fields that were added later are left out of the JSON where
+they have no value, so that the digests of earlier experiments stay the same.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -9,13 +15,14 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import FrozenModel
-from collabdm.methods.registry import METHODS
+from collabdm.methods.registry import all_methods
 from collabdm.planning.settings import network_of, networks_of
 from collabdm.scoring.evaluation import EvaluationConfig
 from collabdm.scoring.training import RECIPES
 from collabdm.seeds import SEED_LIMIT
 
-OF_THE_SIMULATION = {
+#: fields of a Plan that a simulation derives from the experiment and its data
+DERIVED_PLAN_FIELDS = {
     "classes",
     "flows",
     "image",
@@ -23,20 +30,38 @@ OF_THE_SIMULATION = {
     "probe",
     "site_names",
     "sites",
-}  # fields of a Plan that it fills
-
-
-LINES = ("random", "sites", "all")  # of the table of results, beside the methods
+}
+BASELINES = ("random", "sites", "all")  # rows of the table of results that are not methods
+LATER_FIELDS = ("curve", "flows", "test_per_class", "learning_rate")
 
 
 class Experiment(FrozenModel):
-    """One simulated round and how it is scored. `plan` holds settings of `Plan`; `beta=None` splits IID;
-    `side` resizes the images first.
+    """One simulated round and how its outcome is scored.
 
-    `compare` names further lines of the table: other methods, `sites` (each alone), `random`, `all`. `curve` points
-    along the refinement are scored too, by the first network. With `flows`, `data` is a table of that schema, or the
-    tables of the sites by commas. `test_per_class` takes so many test images of each class, the same for every seed.
-    `epochs` and `learning_rate` replace the recipe's own.
+    Attributes:
+        data: a data set (see `data.sources`); with `flows`, a table of that schema, or the tables
+            of the sites separated by commas.
+        method: the method of the round.
+        sites: the number of sites.
+        beta: the concentration of the Dirichlet split; None splits evenly and at random.
+        class_floor: the fewest images of each class at a site, for the Dirichlet split.
+        site_column: a column of the data that names each image's site.
+        partition: a file with the split, partition.json of another simulation.
+        per_class: the number of training images of each class; None takes all.
+        side: resizes the images before everything else.
+        plan: settings of `Plan`, except `DERIVED_PLAN_FIELDS`.
+        networks: the networks that are trained for the scores.
+        trials: how often each of them is trained.
+        recipe: how they are trained.
+        epochs: replaces the recipe's own.
+        seed: the seed of the split, the plan and the scores.
+        compare: further rows of the table: other methods, and `BASELINES`: random images, each site
+            alone, all the data.
+        curve: the number of points along the refinement that are scored, by the first network.
+        flows: the schema of tables of flows.
+        test_per_class: the number of test images of each class, the same for every seed; None takes
+            all.
+        learning_rate: replaces the recipe's own.
     """
 
     data: str
@@ -61,46 +86,69 @@ class Experiment(FrozenModel):
     learning_rate: Annotated[float, Field(gt=0, le=100)] | None = None
 
     @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        later = ("curve", "flows", "test_per_class", "learning_rate")  # older digests stay
-        return {k: v for k, v in handler(self).items() if v or k not in later}
+    def _without_absent_fields(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        fields = handler(self).items()
+        return {name: value for name, value in fields if value or name not in LATER_FIELDS}
 
     @field_validator("plan")
     @classmethod
-    def _by_name(cls, plan: dict[str, Any]) -> dict[str, Any]:
+    def _in_order(cls, plan: dict[str, Any]) -> dict[str, Any]:
         return _sorted(plan)
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "Experiment":
-        if self.method not in METHODS:
-            raise ValueError(f"`method` should be one of {', '.join(METHODS)}; found {self.method!r}")
-        if unknown := sorted(set(self.compare) - set(METHODS) - set(LINES)):
+    def _names_exist(self) -> "Experiment":
+        methods = all_methods()
+        if self.method not in methods:
             raise ValueError(
-                f"`compare` should be of {', '.join((*LINES, *METHODS))}; found {', '.join(map(repr, unknown))}"
+                f"`method` should be one of {', '.join(methods)}; found {self.method!r}"
             )
-        if fixed := sorted(set(self.plan) & OF_THE_SIMULATION):
-            raise ValueError(f"`plan` should leave {', '.join(fixed)} to the simulation")
-        if self.site_column is not None and (self.per_class is not None or self.partition is not None):
-            raise ValueError("`site_column` should stand without `per_class` and `partition`; found both")
-        if self.class_floor and (self.beta is None or self.site_column is not None or self.partition is not None):
-            raise ValueError("`class_floor` belongs to the Dirichlet split, that of `beta`; found another split")
+
+        if unknown := sorted(set(self.compare) - set(methods) - set(BASELINES)):
+            raise ValueError(
+                f"`compare` should be of {', '.join((*BASELINES, *methods))}; "
+                f"found {', '.join(map(repr, unknown))}"
+            )
+        if derived := sorted(set(self.plan) & DERIVED_PLAN_FIELDS):
+            raise ValueError(f"`plan` should leave {', '.join(derived)} to the simulation")
+        return self
+
+    @model_validator(mode="after")
+    def _split_is_consistent(self) -> "Experiment":
+        by_column, by_file = self.site_column is not None, self.partition is not None
+        if by_column and (by_file or self.per_class is not None):
+            raise ValueError(
+                "`site_column` should be set without `per_class` and `partition`; found both"
+            )
+        if self.class_floor and (by_column or by_file or self.beta is None):
+            raise ValueError(
+                "`class_floor` belongs to the Dirichlet split, that of `beta`; found another split"
+            )
         if self.flows is not None and self.side is not None:
             raise ValueError("`side` should be left to the schema of flows; found both")
         return self
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: what the results of the experiment are filed under."""
+        """SHA-256 of the canonical JSON of all settings, which identifies the results."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
     def evaluation(self) -> EvaluationConfig:
-        """Networks, trials, recipe and seed of its scores."""
+        """Networks, trials, recipe and seed of the scores.
+
+        Raises:
+            PlanError: a network is not valid.
+        """
         own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        recipe = RECIPES[self.recipe].model_copy(update={k: v for k, v in own.items() if v is not None})
-        specs = networks_of(self.networks, network_of(self.plan.get("network", {})))
-        return EvaluationConfig(specs, self.trials, recipe, self.seed)
+        changes = {name: value for name, value in own.items() if value is not None}
+        recipe = RECIPES[self.recipe].model_copy(update=changes)
+
+        networks = networks_of(self.networks, network_of(self.plan.get("network", {})))
+        return EvaluationConfig(networks, self.trials, recipe, self.seed)
 
 
 def _sorted(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings in alphabetical order, whatever order they were said in."""
-    return {key: _sorted(value) if isinstance(value, dict) else value for key, value in sorted(settings.items())}
+    """The same settings in alphabetical order, at all levels."""
+    return {
+        key: _sorted(value) if isinstance(value, dict) else value
+        for key, value in sorted(settings.items())
+    }

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
-from collabdm.lab.experiment import OF_THE_SIMULATION, Experiment
+from collabdm.lab.experiment import DERIVED_PLAN_FIELDS, Experiment
 from collabdm.methods.registry import find_method
 from collabdm.planning.option_values import without_none
 from collabdm.planning.overrides import Fields, field_types
@@ -35,7 +35,7 @@ def experiment_fields() -> Fields:
     del types["plan"]
 
     reason = "the simulation derives it from its own settings and the data"
-    fixed = {f"plan.{name}": reason for name in sorted(OF_THE_SIMULATION)}
+    fixed = {f"plan.{name}": reason for name in sorted(DERIVED_PLAN_FIELDS)}
     return Fields(types, unchecked=("plan.options",), fixed=fixed)
 
 

@@ -1,14 +1,20 @@
-"""A whole round simulated on one machine: split, every site, the server, the scores.
+"""A whole round simulated on one machine: split, all sites, the server, the scores.
 
-    data -> partition -> {site: Contribution} -> outcome -> scores
+    data -> split -> {site: Contribution} -> outcome -> scores
 
-Everything lies in one folder: experiment.json, partition.json, and for each method plan.json,
-contributions/ and the outcome (most often distilled.safetensors), the files that real sites would exchange;
-results.json holds the scores. What is already there and belongs to the same experiment is not made again, so a stopped
-simulation goes on where it stood. Settings and data are checked first, before anything is written.
+Everything is in one folder, in the files that real sites would exchange:
+
+    experiment.json                       the settings, and digests of the data and the split
+    partition.json                        the split
+    plan.json, contributions/, distilled.safetensors        the round of the experiment's method
+    METHOD/plan.json, METHOD/contributions/, ...            the round of each compared method
+    results.json                          the scores
+
+A method with another outcome writes steps.safetensors or model.safetensors. A simulation that was
+stopped continues: files and scores of the same experiment are used as they are. Settings and data
+are checked before anything is written.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +24,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from collabdm.data.flows.stations import Stations, stations
-from collabdm.data.partition import Partition, by_column, dirichlet, iid
-from collabdm.data.sources import column_values, fit_classes, limit, load
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.frozen_model import validation_message
@@ -35,27 +37,29 @@ from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import SimulationResults, read_json
 from collabdm.lab.results_file import ResultsFile
+from collabdm.lab.round_data import RoundData, load_round_data
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
 from collabdm.matching.embedding import plan_geometry
 from collabdm.matching.run_context import RunContext
-from collabdm.methods.base import Method, Outcome
+from collabdm.methods.base import Method, Outcome, RunRounds
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.exchange import data_digest
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.evaluation import (
     EvaluationConfig,
+    Score,
     evaluate,
     for_as_many_steps,
     random_baselines,
     score,
 )
-from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
-from collabdm.seeds import Purpose, Stream
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome, kind_of
 
 
-def simulate(experiment: Experiment, folder: Path, context: RunContext = RunContext()) -> SimulationResults:
+def simulate(
+    experiment: Experiment, folder: Path, context: RunContext = RunContext()
+) -> SimulationResults:
     """Run an experiment, or continue it.
 
     Args:
@@ -70,225 +74,233 @@ def simulate(experiment: Experiment, folder: Path, context: RunContext = RunCont
         CollabDMError: settings, data or folder do not fit.
     """
     config = experiment.evaluation()
-    train, test, split = data_of(experiment)
-    test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
-    _check(experiment, train, test)
+    data = load_round_data(experiment)
+    plans = _plans_of(experiment, data)
 
-    split = split or split_of(experiment, train)
-    sites = {name: data for name, data in split.sites(train).items() if len(data)}
-    compared = (name for name in experiment.compare if name in METHODS)
-    names = dict.fromkeys([experiment.method, *compared])
-    plans = {name: plan_of(experiment, METHODS[name], sites, train) for name in names}
-    _check_sites(plans[experiment.method], split, train)
-
-    digests = {"data": data_digest(train, test), "partition": _digest_of(split)}
-    _claim(experiment, digests, folder)
-    split.save(folder / "partition.json")
+    _claim(experiment, data, folder)
+    data.split.save(folder / "partition.json")
     results = ResultsFile(folder / "results.json", experiment, context.compute)
+    scorer = _Scorer(config, data.test, results, context)
 
     for name, plan in plans.items():
-        main = name == experiment.method
-        held = {"all": train} if METHODS[name].pooled else sites
-        own_folder = folder if main else folder / name
-        points = experiment.curve if main else 0
-        _run_method(plan, METHODS[name], held, _Scoring(test, config, results, points), own_folder, context)
+        first = name == experiment.method
+        sites = {"all": data.train} if METHODS[name].pooled else data.sites
+        own_folder = folder if first else folder / name
+        round_ = MethodRound(plan, METHODS[name], sites, own_folder)
+        scorer.score_method(round_, experiment.curve if first else 0)
 
-    _score_baselines(experiment, plans[experiment.method], sites, test, results, context)
+    scorer.score_baselines(experiment.compare, plans[experiment.method], data.sites)
     return results.write(complete=True)
 
 
-@dataclass(frozen=True)
-class _Scoring:
-    """The evaluation of a method's outcome: test images, networks, the results, points of the curve."""
+def _plans_of(experiment: Experiment, data: RoundData) -> dict[str, Plan]:
+    """The plan of each method, the experiment's own first, checked against the data."""
+    _check_plan_settings(experiment, data.train)
+    compared = [name for name in experiment.compare if name in METHODS]
+    names = dict.fromkeys([experiment.method, *compared])
 
-    test: ImageSet
-    config: EvaluationConfig
-    results: ResultsFile
-    points: int
-
-
-def _run_method(
-    plan: Plan,
-    method: Method,
-    sites: dict[str, ImageSet],
-    scoring: _Scoring,
-    folder: Path,
-    context: RunContext,
-) -> None:
-    """Compute a method's outcome, and score it, its curve and the predictors on its way."""
-    test, config, results = scoring.test, scoring.config, scoring.results
-    curve = Curve(plan, folder / "curve", scoring.points)
-    watched = Watched(folder / "watched.json", plan, test, context.compute)
-
-    observed = replace(context, keep=curve.keep, watch=watched)
-    outcome = make_outcome(plan, method, sites, folder, observed)
-
-    results.sets[method.name] = describe_outcome(outcome, folder)
-    results.score(method.name, partial(kind_of(outcome).score, outcome, test, config, context))
-    for line in watched.scores(method.name):
-        results.score(line.what, partial(list, [line]))
-
-    if isinstance(outcome, DistilledSet):
-        first = replace(config, networks=config.networks[:1])
-        results.draw(curve, outcome, lambda earlier: evaluate(earlier, test, first, context))
+    plans = {name: plan_of(experiment, METHODS[name], data) for name in names}
+    _check_sites(plans[experiment.method], data)
+    return plans
 
 
-def data_of(experiment: Experiment) -> Stations:
-    """Training and test images, and their split where tables of flows say it."""
-    if experiment.flows is None:
-        train, test = (load(experiment.data, split, side=experiment.side) for split in ("train", "test"))
-        found = Stations(train, fit_classes(test, train.classes), None)
-    else:
-        found = stations(experiment.data, experiment.flows, experiment.site_column, experiment.seed)
-        if found.split is not None and (experiment.per_class is not None or experiment.partition is not None):
-            raise PlanError("tables of several sites should stand without `per_class` and `partition`; found both")
-    return found._replace(train=limit(found.train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA)))
-
-
-def split_of(experiment: Experiment, train: ImageSet) -> Partition:
-    """The split that the experiment asks for."""
-    if experiment.partition is not None:
-        return Partition.load(Path(experiment.partition))
-    if experiment.site_column is not None:
-        return by_column(column_values(experiment.data, experiment.site_column))
-    if experiment.beta is None:
-        return iid(len(train), experiment.sites, experiment.seed)
-    return dirichlet(
-        train.labels, len(train.classes), experiment.sites, experiment.beta, experiment.seed, experiment.class_floor
-    )
-
-
-def plan_of(experiment: Experiment, method: Method, sites: dict[str, ImageSet], train: ImageSet) -> Plan:
-    """The plan of one method: the experiment's settings as the method adapts them; `options` are its first method's."""
-    settings: dict[str, Any] = {"seed": experiment.seed, "sites": len(sites)}
-    if experiment.plan.get("fraction", 1) != 1:
-        settings["site_names"] = tuple(sites)
-    said = {k: v for k, v in experiment.plan.items() if k != "options" or method.name == experiment.method}
-    settings = method.adapt(settings | said)
-    if experiment.flows is not None:
-        return plan_for_flows(experiment.flows, **settings)
-    return plan_for(train, **with_rates(settings, train.shape[-1]))
-
-
-def make_outcome(plan: Plan, method: Method, sites: dict[str, ImageSet], folder: Path, context: RunContext) -> Outcome:
-    """One method's outcome, through the files that sites would send; finished files are kept.
+def plan_of(experiment: Experiment, method: Method, data: RoundData) -> Plan:
+    """The plan of one method, which adapts the experiment's settings.
 
     Args:
-        plan: the plan.
-        method: its method.
-        sites: the images of each site, by name.
-        folder: the folder of plan, contributions and outcome.
-        context: device and progress; `keep` and `watch` receive the server's checkpoints and predictors.
+        experiment: the experiment; `options` in its plan belong to its own method only.
+        method: the method.
+        data: the data and the split.
 
     Returns:
-        The outcome.
-    """
-    kind = KINDS[method.outcome]
-    path = folder / kind.file
-    write_plan(plan, folder / "plan.json")
-    finished = read_kept(method, plan, folder)
-    if finished is not None:
-        return finished
+        The plan.
 
-    outcome: Outcome
-    if method.run_rounds is not None:
-        with ResumableRun(path, plan.digest, context) as run:
-            outcome, traffic = method.run_rounds(plan, sites, run)
-            write_traffic(traffic, folder)
+    Raises:
+        PlanError: the settings do not fit the method or the data.
+    """
+    settings: dict[str, Any] = {"seed": experiment.seed, "sites": len(data.sites)}
+    if experiment.plan.get("fraction", 1) != 1:
+        settings["site_names"] = tuple(data.sites)
+
+    settings |= experiment.plan
+    if method.name != experiment.method:
+        settings.pop("options", None)
+    settings = method.adapt(settings)
+
+    if experiment.flows is not None:
+        return plan_for_flows(experiment.flows, **settings)
+    return plan_for(data.train, **with_rates(settings, data.train.shape[-1]))
+
+
+# --- one method --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MethodRound:
+    """One method's round: its plan, the images of its sites by name, the folder of its files."""
+
+    plan: Plan
+    method: Method
+    sites: dict[str, ImageSet]
+    folder: Path
+
+    def outcome(self, context: RunContext) -> Outcome:
+        """The outcome, computed through the files that sites would send; existing files are kept.
+
+        Args:
+            context: device and progress; `keep` and `watch` receive the server's checkpoints and
+                predictors.
+
+        Returns:
+            The outcome, which is also written.
+        """
+        write_plan(self.plan, self.folder / "plan.json")
+        finished = find_outcome(self.method, self.plan, self.folder)
+        if finished is not None:
+            return finished
+        if self.method.run_rounds is not None:
+            return self._run_rounds(self.method.run_rounds, context)
+
+        contributions = [self._contribution(site, context) for site in self.sites]
+        kind = OUTCOME_KINDS[self.method.outcome]
+        path = self.folder / kind.file
+        with ResumableRun(path, self.plan.digest, context) as run:
+            outcome = self.method.distill(self.plan, contributions, run)
+            outcome = replace(outcome, method=self.method.name)
             kind.write(outcome, path)
         return outcome
 
-    contributions = [_contribution(plan, method, name, data, folder, context) for name, data in sites.items()]
-    with ResumableRun(path, plan.digest, context) as run:
-        outcome = replace(method.distill(plan, contributions, run), method=method.name)
-        kind.write(outcome, path)
-    return outcome
+    def _run_rounds(self, run_rounds: RunRounds, context: RunContext) -> Outcome:
+        """The outcome of a method with several rounds, and a file of its traffic."""
+        kind = OUTCOME_KINDS[self.method.outcome]
+        path = self.folder / kind.file
+        with ResumableRun(path, self.plan.digest, context) as run:
+            outcome, traffic = run_rounds(self.plan, self.sites, run)
+            write_traffic(traffic, self.folder)
+            kind.write(outcome, path)
+        return outcome
+
+    def _contribution(self, site: str, context: RunContext) -> Contribution:
+        """One site's contribution, read from its file, which is written first if needed."""
+        path = self.folder / "contributions" / f"{site}.safetensors"
+        try:
+            return read_contribution(path, self.plan)
+        except DocumentError:  # absent, damaged, or of another plan
+            pass
+
+        at_site = context.alone().at_site(site)
+        with ResumableRun(path, self.plan.digest + site, at_site) as run:
+            contribution = self.method.contribute(self.plan, self.sites[site], site, run)
+            write_contribution(contribution, path)
+        return read_contribution(path, self.plan)
 
 
-def _contribution(
-    plan: Plan, method: Method, site: str, data: ImageSet, folder: Path, context: RunContext
-) -> Contribution:
-    """One site's contribution, read from its file, which is written first if it is not there."""
-    file = folder / "contributions" / f"{site}.safetensors"
-    try:
-        return read_contribution(file, plan)
-    except DocumentError:  # not there, or of another plan
-        pass
-
-    at_site = context.alone().at_site(site)
-    with ResumableRun(file, plan.digest + site, at_site) as run:
-        write_contribution(method.contribute(plan, data, site, run), file)
-    return read_contribution(file, plan)
+# --- scores ------------------------------------------------------------------------------------
 
 
-def _score_baselines(
-    experiment: Experiment,
-    plan: Plan,
-    sites: dict[str, ImageSet],
-    test: ImageSet,
-    results: ResultsFile,
-    context: RunContext,
-) -> None:
-    """Score networks trained on random real images, on each site's data, and on all of it."""
-    geometry, config = plan_geometry(plan), experiment.evaluation()
-    everything = pool(list(sites.values()))
-    stored = int(torch.count_nonzero(everything.counts())) * plan.ipc * plan.pae**2
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores sets on the test images and adds the scores to the results."""
 
-    def score_line(name: str, data: ImageSet) -> None:
-        longer = for_as_many_steps(config, stored, len(data))
-        results.score(name, lambda: score(name, data, test, geometry, longer, context))
+    config: EvaluationConfig
+    test: ImageSet
+    results: ResultsFile
+    context: RunContext
 
-    if "random" in experiment.compare:
-        for name, data in random_baselines(plan, everything, experiment.seed).items():
-            score_line(name, data)
-    if "sites" in experiment.compare:
-        for site, data in sites.items():
-            score_line(f"{site} alone", data)
-    if "all" in experiment.compare:
-        score_line("all the data", everything)
+    def score_method(self, round_: MethodRound, points: int) -> None:
+        """Compute a method's outcome; score it, its predictors and `points` of its refinement."""
+        name, plan, folder = round_.method.name, round_.plan, round_.folder
+        curve = Curve(plan, folder / "curve", points)
+        watched = Watched(folder / "watched.json", plan, self.test, self.context.compute)
+        outcome = round_.outcome(replace(self.context, keep=curve.keep, watch=watched))
+
+        self.results.sets[name] = describe_outcome(outcome, folder)
+        measure = kind_of(outcome).score
+        self.results.score(name, partial(measure, outcome, self.test, self.config, self.context))
+        for predictor in watched.scores(name):
+            self.results.score(predictor.what, partial(list, [predictor]))
+
+        if isinstance(outcome, DistilledSet):
+            self.results.draw(curve, outcome, self._score_point)
+
+    def score_baselines(
+        self, wanted: tuple[str, ...], plan: Plan, sites: dict[str, ImageSet]
+    ) -> None:
+        """Score networks trained on random real images, on each site's images, and on all.
+
+        Args:
+            wanted: the baselines, of `lab.experiment.BASELINES`.
+            plan: the plan of the set that they are compared with.
+            sites: the images of each site.
+        """
+        everything = pool(list(sites.values()))
+        present = int(torch.count_nonzero(everything.counts()))
+        distilled = present * plan.ipc * plan.pae**2
+
+        sets: dict[str, ImageSet] = {}
+        if "random" in wanted:
+            sets |= random_baselines(plan, everything, self.config.seed)
+        if "sites" in wanted:
+            sets |= {f"{site} alone": images for site, images in sites.items()}
+        if "all" in wanted:
+            sets["all the data"] = everything
+
+        geometry = plan_geometry(plan)
+        for name, images in sets.items():
+            config = for_as_many_steps(self.config, distilled, len(images))
+            measure = partial(score, name, images, self.test, geometry, config, self.context)
+            self.results.score(name, measure)
+
+    def _score_point(self, earlier: DistilledSet) -> list[Score]:
+        """Score a set on the way, by the first network."""
+        first = replace(self.config, networks=self.config.networks[:1])
+        return evaluate(earlier, self.test, first, self.context)
 
 
-def _digest_of(split: Partition) -> str:
-    content = [[name, index.tolist()] for name, index in zip(split.names, split.index, strict=True)]
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+# --- checks ------------------------------------------------------------------------------------
 
 
-def _check(experiment: Experiment, train: ImageSet, test: ImageSet) -> None:
-    """Refuse settings and data that do not go together, before any work."""
-    if train.shape != test.shape:
-        raise DataError(f"training and test images should have one shape; found {train.shape} and {test.shape}")
+def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
+    """Check the experiment's settings of the plan against the images, with any constants."""
     channels, side, _ = train.shape
     try:
-        image = ImageSpec(channels=channels, side=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+        mean, std = (0.0,) * channels, (1.0,) * channels
+        image = ImageSpec(channels=channels, side=side, mean=mean, std=std)
         rest = {"classes": train.classes, "image": image, "sites": 1, "site_names": ("all",)}
         Plan.model_validate(experiment.plan | rest)
     except ValidationError as error:
         raise PlanError(f"in the plan: {validation_message(error)}") from error
 
 
-def _check_sites(plan: Plan, split: Partition, train: ImageSet) -> None:
-    """Refuse a split with a site that may not be named so, or with a class that no site has."""
-    counts = split.counts(train)
-    for name, held in zip(split.names, counts.sum(1).tolist(), strict=True):
-        if held and plan.site_names is None:
+def _check_sites(plan: Plan, data: RoundData) -> None:
+    """Check the names of the sites, and that every class is at some site."""
+    if plan.site_names is None:
+        for name in data.sites:
             plan.check_site(name)
-    missing = [name for name, held in zip(plan.classes, counts.sum(0).tolist(), strict=True) if not held]
+
+    totals = data.split.counts(data.train).sum(0).tolist()
+    missing = [name for name, total in zip(plan.classes, totals, strict=True) if not total]
     if missing:
         raise DataError(
-            f"every class should be at some site; no site has {', '.join(missing)}: leave those classes out"
+            f"every class should be at some site; no site has {', '.join(missing)}: "
+            "leave those classes out"
         )
 
 
-def _claim(experiment: Experiment, found_in: dict[str, str], folder: Path) -> None:
-    """Take a folder for an experiment, or refuse one that holds the results of another, or of other data."""
+def _claim(experiment: Experiment, data: RoundData, folder: Path) -> None:
+    """Write experiment.json, unless the folder belongs to another experiment or other data."""
     path = folder / "experiment.json"
-    identity = {"digest": experiment.digest} | found_in
-    kept = read_json(path)
-    changed = [name for name in identity if name in kept and kept[name] != identity[name]]
-    if path.exists() and ("digest" not in kept or changed):
-        what = "another one" if "digest" not in kept or "digest" in changed else f"one with another {changed[0]}"
+    identity = {"digest": experiment.digest} | data.digests
+    stored = read_json(path)
+    changed = [name for name in identity if name in stored and stored[name] != identity[name]]
+
+    if path.exists() and ("digest" not in stored or changed):
+        other = "digest" not in stored or "digest" in changed
+        found = "another experiment" if other else f"the same with another {changed[0]}"
         raise DocumentError(
-            f"{folder} should be empty or hold this experiment; found {what}: choose another folder, or empty this one"
+            f"{folder} should be empty or contain this experiment; found {found}: "
+            "choose another folder, or empty this one"
         )
+
     content = identity | {"experiment": experiment.model_dump(mode="json")}
     atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())

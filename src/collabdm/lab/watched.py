@@ -1,4 +1,11 @@
-"""TODO lab.watched."""
+"""Records of a method's round besides its outcome: predictors on the way, traffic, sizes.
+
+    watched.json   {"plan": digest, "found": {predictor: {epoch: accuracy}}}
+    traffic.json   {"rounds": n, "up": {site: bytes}, "down": {site: bytes}}
+
+Both are in the folder of the method's round. A predictor is a network that a method passes through,
+such as an ensemble, or the student after each epoch.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -17,53 +24,85 @@ from collabdm.scoring.outcomes import kind_of
 
 @dataclass
 class Watched:
-    """Accuracies of predictors on the way, by what they are and when they were seen; on disk after each."""
+    """Receives predictors (`RunContext.watch`), and stores their accuracies in a file.
+
+    Attributes:
+        path: the file; written after each predictor, and read at the start.
+        plan: the plan; accuracies of another plan are discarded.
+        test: the test images.
+        compute: where to compute.
+        accuracies: by predictor and epoch.
+    """
 
     path: Path
     plan: Plan
     test: ImageSet
     compute: Compute
-    found: dict[str, dict[str, float]] = field(default_factory=dict)
+    accuracies: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kept = read_json(self.path)
-        if kept.get("plan") == self.plan.digest:
-            self.found = kept["found"]
+        stored = read_json(self.path)
+        if stored.get("plan") == self.plan.digest:
+            self.accuracies = stored["found"]
 
-    def __call__(self, what: str, when: int, predictor: Predictor) -> None:
-        """Test a predictor and keep its accuracy."""
-        accuracy = accuracy_of(predictor, self.test, self.plan.image.normalisation, self.compute)
-        self.found.setdefault(what, {})[str(when)] = accuracy
-        content = {"plan": self.plan.digest, "found": self.found}
-        atomic_write(self.path, (json.dumps(content, indent=2) + "\n").encode())
+    def __call__(self, name: str, epoch: int, predictor: Predictor) -> None:
+        """Test a predictor and store its accuracy.
 
-    def scores(self, name: str) -> list[Score]:
-        """A line for each: of what was seen more than once, the best, which nobody could have picked beforehand."""
-        lines = []
-        for what, seen in self.found.items():
-            label = f"{name}, {what}" if len(seen) == 1 else f"{name}, best {what} of {len(seen)}"
-            lines.append(Score(label, self.plan.network.name, (max(seen.values()),), 0))
-        return lines
+        Args:
+            name: the name of the predictor.
+            epoch: the epoch of its training, or 0.
+            predictor: a function from images, in network units, to logits.
+        """
+        normalisation = self.plan.image.normalisation
+        accuracy = accuracy_of(predictor, self.test, normalisation, self.compute)
+        self.accuracies.setdefault(name, {})[str(epoch)] = accuracy
+        _write_json(self.path, {"plan": self.plan.digest, "found": self.accuracies})
+
+    def scores(self, method: str) -> list[Score]:
+        """A score for each predictor.
+
+        Of several epochs it is the best, which nobody could have chosen without the test images.
+        """
+        scores = []
+        for name, by_epoch in self.accuracies.items():
+            several = len(by_epoch) > 1
+            label = f"{method}, best {name} of {len(by_epoch)}" if several else f"{method}, {name}"
+            best = max(by_epoch.values())
+            scores.append(Score(label, self.plan.network.name, (best,), 0))
+        return scores
 
 
 def write_traffic(traffic: Traffic, folder: Path) -> None:
-    """Keep what a conversation sent."""
+    """Write the traffic of a method with several rounds into its folder."""
     content = {"rounds": traffic.rounds, "up": traffic.up, "down": traffic.down}
-    atomic_write(folder / "traffic.json", (json.dumps(content, indent=2) + "\n").encode())
+    _write_json(folder / "traffic.json", content)
 
 
 def describe_outcome(outcome: Outcome, folder: Path) -> SetRecord:
-    """What the results say of an outcome beside its scores: bytes from and to each site, and rounds."""
+    """The plan, the size and the traffic of an outcome, for the results.
+
+    Args:
+        outcome: the outcome.
+        folder: the folder of its round, which contains its file and the sites' files.
+
+    Returns:
+        The record.
+    """
     kind = kind_of(outcome)
-    sent = {p.stem: p.stat().st_size for p in sorted((folder / "contributions").glob("*.safetensors"))}
-    traffic = read_json(folder / "traffic.json")
     images = kind.images(outcome)
+    traffic = read_json(folder / "traffic.json")
+    files = sorted((folder / "contributions").glob("*.safetensors"))
+
     return SetRecord(
         plan=outcome.plan.digest,
-        bytes_per_site=traffic["up"] if traffic else sent,
+        bytes_per_site=traffic.get("up", {path.stem: path.stat().st_size for path in files}),
         bytes=(folder / kind.file).stat().st_size,
         images=0 if images is None else len(images),
         sites=outcome.sites,
         rounds=traffic.get("rounds"),
         bytes_to_each_site=traffic.get("down"),
     )
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,13 +1,14 @@
-"""The statistics of a site: per step and class, the mean embedding of real images, coded for the wire.
+"""The statistics of a site: per step and class, the mean embedding of real images, coded for the
+wire.
 
 For step t (seed a_t, network psi_t without its classifier, embedding width D) and class y
 
     L_{t,k}^y = 1/B  sum_{x in D_{t,k}^y}  P_t psi_t(augment_{t,y}(x))
 
 over a batch of B images of the class, or all of them. P_t is a sketch: a seeded D x r matrix of
-signs / sqrt(r), so that E |P_t v|^2 = |v|^2; none when r = D. Beside it stand the number of images in
-the batch and, once per class, the total n_y. The mean times its count is a sum, and sums add: merging
-the sites' files gives the statistics of the pooled data. Two rules:
+signs / sqrt(r), so that E |P_t v|^2 = |v|^2; none when r = D. Beside it stand the number of images
+in the batch and, once per class, the total n_y. The mean times its count is a sum, and sums add:
+merging the sites' files gives the statistics of the pooled data. Two rules:
 
     weighted   sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       (default)
     uniform    the mean of the sites' means                              (Algorithm 1, line 12)
@@ -37,8 +38,8 @@ from collabdm.matching.embedding import Embedding, Sampling
 class Merged:
     """The merged statistics of all sites, the server's targets.
 
-    `means` are the merged class means of each step, `present` the classes that some site of the step
-    holds, `totals` n_y, the images of each class over all sites.
+    `means` are the merged class means of each step, `present` the classes that some site of the
+    step holds, `totals` n_y, the images of each class over all sites.
     """
 
     means: Float32[Tensor, "T classes r"]
@@ -46,7 +47,9 @@ class Merged:
     totals: Int64[Tensor, " classes"]
 
 
-def encode(means: Float32[Tensor, "*shape r"], wire: Wire) -> tuple[Tensor, Float32[Tensor, "*shape"] | None]:
+def encode(
+    means: Float32[Tensor, "*shape r"], wire: Wire
+) -> tuple[Tensor, Float32[Tensor, "*shape"] | None]:
     """Codes of class means, and their scales for int8.
 
     Raises:
@@ -111,7 +114,9 @@ def class_statistics(
     return Statistics(numbers, present, codes, scales, batches, totals[present])
 
 
-def merge(sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging) -> Merged:
+def merge(
+    sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging
+) -> Merged:
     """The statistics of all sites as one; the order of the sites does not matter, to the bit.
 
     Args:
@@ -127,8 +132,11 @@ def merge(sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rul
     return merge_in_order(ordered, sites[0][1].codes.shape[2], steps, classes, rule)
 
 
-def merge_in_order(ordered: Iterable[Statistics], width: int, steps: int, classes: int, rule: Merging) -> Merged:
-    """As `merge`, for sites that arrive one by one in the order of their names: none is kept in memory.
+def merge_in_order(
+    ordered: Iterable[Statistics], width: int, steps: int, classes: int, rule: Merging
+) -> Merged:
+    """As `merge`, for sites that arrive one by one in the order of their names: none is kept in
+    memory.
 
     Args:
         ordered: statistics of the sites.

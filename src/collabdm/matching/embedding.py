@@ -35,7 +35,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Seeds:
-    """The streams that an embedding draws from: the plan's, or a site's own for its local distillation."""
+    """The streams that an embedding draws from: the plan's, or a site's own for its local
+    distillation.
+    """
 
     seed: int
     weights: Purpose = Purpose.WEIGHTS
@@ -49,7 +51,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The choice of a step's real images: `batch` of each class without replacement (all if None)."""
+    """The choice of a step's real images: `batch` of each class, all if None."""
 
     seed: int
     purpose: Purpose
@@ -71,7 +73,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The inputs of an embedding: image shape, number of classes, normalisation, augmentation policy."""
+    """The inputs of an embedding: image shape, number of classes, normalisation, augmentation
+    policy.
+    """
 
     shape: tuple[int, int, int]
     classes: int
@@ -82,9 +86,9 @@ class Geometry:
 class Embedding:
     """A family of embeddings, one for each step, that share one resident network.
 
-    `at(step)` gives the embedding of a step. The network is reseeded in place whenever another step is
-    used, so its memory and its compiled code serve all steps; embeddings of several steps may be used
-    in turn.
+    `at(step)` gives the embedding of a step. The network is reseeded in place whenever another step
+    is used, so its memory and its compiled code serve all steps; embeddings of several steps may be
+    used in turn.
     """
 
     def __init__(
@@ -118,7 +122,9 @@ class Embedding:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         numbers = activations(spec, geometry.shape)
-        self._chunks = {gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)}
+        self._chunks = {
+            gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)
+        }
         self._seeded: int | None = None  # the step whose weights the network has
 
     @property
@@ -134,7 +140,9 @@ class Embedding:
         draws = draw(geometry.policy, geometry.classes, geometry.shape[-1], stream)
         projection = sketch_matrix(self.seeds.seed, step, self.width, self.sketch)
 
-        return StepEmbedding(self, step, draws.to(device), None if projection is None else projection.to(device))
+        return StepEmbedding(
+            self, step, draws.to(device), None if projection is None else projection.to(device)
+        )
 
     def network(self, step: int) -> Network:
         """psi of a step: the resident network, until another step is used."""
@@ -151,7 +159,10 @@ class Embedding:
         size = most if len(x) <= most else math.ceil(len(x) / math.ceil(len(x) / most))
 
         return torch.cat(
-            [padded_pass(self._psi, network, part, size if self._pads else len(part)) for part in x.split(size)]
+            [
+                padded_pass(self._psi, network, part, size if self._pads else len(part))
+                for part in x.split(size)
+            ]
         )
 
     def images_per_pass(self, gradients: bool) -> int:
@@ -159,7 +170,7 @@ class Embedding:
         return self._chunks[gradients]
 
     def retry_on_oom(self, work: Callable[[], Result]) -> Result:
-        """The result of `work`, repeated with smaller passes while the device runs out of memory."""
+        """The result of `work`, retried with smaller passes while memory runs out."""
         while True:
             try:
                 return work()
@@ -167,19 +178,25 @@ class Embedding:
                 if max(self._chunks.values()) == 1:
                     raise
                 self._chunks = {gradients: max(1, n // 2) for gradients, n in self._chunks.items()}
-                logger.warning("out of memory: continuing with %d images per pass", self._chunks[True])
+                logger.warning(
+                    "out of memory: continuing with %d images per pass", self._chunks[True]
+                )
 
 
 @dataclass(frozen=True)
 class StepEmbedding:
-    """The embedding of one step: its augmentation `draws` (one per class) and its sketch `projection`."""
+    """The embedding of one step: its augmentation `draws` (one per class) and its sketch
+    `projection`.
+    """
 
     family: Embedding
     step: int
     draws: Draws
     projection: Float32[Tensor, "D r"] | None
 
-    def values(self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float32[Tensor, "n D"]:
+    def values(
+        self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
+    ) -> Float32[Tensor, "n D"]:
         """psi_t of augmented images (network units), not yet sketched; differentiable in x."""
         if self.family.geometry.policy:
             x = augment(x, self.draws.rows(labels))
@@ -193,9 +210,13 @@ class StepEmbedding:
     def moments(
         self, data: ImageSet, index: Int64[Tensor, " m"]
     ) -> tuple[Float32[Tensor, "classes D"], Float32[Tensor, "classes D"]]:
-        """Mean and standard deviation of the embedding of chosen real images, per class, not sketched."""
+        """Mean and standard deviation of the embedding of chosen real images, per class, not
+        sketched.
+        """
         sums = self.family.retry_on_oom(lambda: self._sums(data, index))
-        counts = torch.bincount(data.labels[index], minlength=self.family.geometry.classes).clamp_min(1)
+        counts = torch.bincount(
+            data.labels[index], minlength=self.family.geometry.classes
+        ).clamp_min(1)
 
         mean, square = sums / counts[:, None].to(sums.device)
         return mean, (square - mean.square()).clamp_min(0).sqrt()
@@ -213,8 +234,12 @@ class StepEmbedding:
 
         return sums
 
-    def real_means(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "classes r"]:
-        """Sketched mean embedding of the chosen real images of each class; zero for a class with none."""
+    def real_means(
+        self, data: ImageSet, index: Int64[Tensor, " m"]
+    ) -> Float32[Tensor, "classes r"]:
+        """Sketched mean embedding of the chosen real images of each class; zero for a class with
+        none.
+        """
         return self.sketched(self.moments(data, index)[0])
 
 
@@ -229,7 +254,9 @@ def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
     Returns:
         The family of embeddings, of the plan's sketch width.
     """
-    return Embedding(plan.network, plan_geometry(plan), Seeds(plan.seed), compute, plan.sketch, work)
+    return Embedding(
+        plan.network, plan_geometry(plan), Seeds(plan.seed), compute, plan.sketch, work
+    )
 
 
 def plan_geometry(plan: Plan) -> Geometry:
@@ -242,7 +269,9 @@ def embed(network: Network, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n D"]
     return network.embed(x)
 
 
-def sketch_matrix(seed: int, step: int, width: int, sketch: int | None) -> Float32[Tensor, "D r"] | None:
+def sketch_matrix(
+    seed: int, step: int, width: int, sketch: int | None
+) -> Float32[Tensor, "D r"] | None:
     """P_t: signs / sqrt(r), row by row.
 
     Args:
@@ -260,7 +289,7 @@ def sketch_matrix(seed: int, step: int, width: int, sketch: int | None) -> Float
 
 
 def membership(labels: Int64[Tensor, " n"], classes: int) -> Float32[Tensor, "n classes"]:
-    """1 where an image belongs to a class. Unlike `one_hot` it needs no synchronisation with a GPU."""
+    """1 where an image belongs to a class. Unlike `one_hot`, it never waits for a GPU."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
 
 

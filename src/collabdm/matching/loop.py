@@ -1,13 +1,13 @@
 """Distribution matching: the loss, and the loop that moves synthetic images down its gradient.
 
     L_t = sum_y | mu_t^y - 1/|S^y| sum_{x in S^y} v_t(x) |^2          (the paper's Eq. 3)
-          + spread * sum_y | sigma_t^y - std_{x in S^y} v_t(x) |^2    (optional; see docs/fidelity.md)
+          + spread * sum_y | sigma_t^y - std_{x in S^y} v_t(x) |^2    (optional)
     S  <- S - eta grad_S L_t                                          (Algorithm 1, lines 13-14)
 
-v_t is the embedding of the step. The targets mu_t are class means of real images: a site computes them
-as it goes, the server reads them from the merged statistics. That is the only difference between the
-two, so both run this loop. Classes do not interact in the loss, so a step takes one gradient for all
-of them, in chunks of whole classes that bound the memory.
+v_t is the embedding of the step. The targets mu_t are class means of real images: a site computes
+them as it goes, the server reads them from the merged statistics. That is the only difference
+between the two, so both run this loop. Classes do not interact in the loss, so a step takes one
+gradient for all of them, in chunks of whole classes that bound the memory.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 R. Holland et al., "One-shot collaborative data distillation", 2024.
@@ -31,7 +31,9 @@ from collabdm.seeds import Purpose, Stream
 
 @dataclass(frozen=True)
 class Target:
-    """The class means (and standard deviations) to match in a step, for the classes that are `present`."""
+    """The class means (and standard deviations) to match in a step, for the classes that are
+    `present`.
+    """
 
     means: Float32[Tensor, "classes r"]
     present: Bool[Tensor, " classes"]
@@ -42,9 +44,9 @@ class Target:
 class Problem:
     """A matching problem: the labels of the synthetic images, their storage and their targets.
 
-    `labels` ascend; every stored image packs `pae`^2 small ones. Iteration i uses the embedding of step
-    `step_of(i)`, which `target` receives as well. `batch` images of each class are drawn at iteration i
-    from the stream (seed, SERVER, i + 1), all if None.
+    `labels` ascend; every stored image packs `pae`^2 small ones. Iteration i uses the embedding of
+    step `step_of(i)`, which `target` receives as well. `batch` images of each class are drawn at
+    iteration i from the stream (seed, SERVER, i + 1), all if None.
     """
 
     embedding: Embedding
@@ -61,7 +63,8 @@ def matching_loss(
     deviations: Float32[Tensor, "classes r"] | None = None,
     spread: float = 0.0,
 ) -> Float32[Tensor, ""]:
-    """L_t: squared distances of the class means, and of the deviations times `spread`, over present classes.
+    """L_t: squared distances of the class means, and of the deviations times `spread`, over present
+    classes.
 
     Args:
         means: sketched class means of the synthetic images.
@@ -110,7 +113,9 @@ def match(
     for i in range(start.done, iterations):
         embedding = problem.embedding.at(problem.step_of(i))
         target = problem.target(i, embedding)
-        set_gradient = partial(_set_gradient, images, problem, i, embedding, target, matching.spread)
+        set_gradient = partial(
+            _set_gradient, images, problem, i, embedding, target, matching.spread
+        )
         problem.embedding.retry_on_oom(set_gradient)
 
         for group in optimizer.param_groups:
@@ -165,7 +170,9 @@ def _chunk_loss(
     values = embedding.values(expand(images[chosen.to(device)], problem.pae), labels)
 
     in_chunk = membership(labels, classes).any(0)
-    target = Target(target.means.to(device), target.present.to(device) & in_chunk, target.deviations)
+    target = Target(
+        target.means.to(device), target.present.to(device) & in_chunk, target.deviations
+    )
 
     means = class_means(values, labels, classes)
     if not spread or target.deviations is None:
@@ -177,7 +184,9 @@ def _chunk_loss(
 
 
 def _chunks(problem: Problem, i: int) -> Iterator[Int64[Tensor, " m"]]:
-    """Positions of the images of iteration i, in groups of whole classes that fit one pass, or of one class."""
+    """Positions of the images of iteration i, in groups of whole classes that fit one pass, or of
+    one class.
+    """
     stream = Stream.of(problem.embedding.seeds.seed, Purpose.SERVER, i + 1)
     classes = [torch.nonzero(problem.labels == y).flatten() for y in problem.labels.unique()]
     if problem.batch is not None:

@@ -25,7 +25,9 @@ def embedding_width(spec: NetworkSpec, image: Image) -> int:
 
 
 def multiplications(spec: NetworkSpec, image: Image) -> float:
-    """Multiplications of a forward pass of one image: weights times output positions, over the convolutions."""
+    """Multiplications of a forward pass of one image: weights times output positions, over the
+    convolutions.
+    """
     return float(sum(weights * positions for weights, _, positions in _convolutions(spec, image)))
 
 

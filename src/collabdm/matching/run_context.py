@@ -1,4 +1,4 @@
-"""How long work runs: the device, who receives its progress, where it resumes and who stores its checkpoints."""
+"""The surroundings of long work: its device, progress, checkpoints and intermediate predictors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from collabdm.matching.compute import Compute
 from collabdm.progress import Progress, Report, silent
 
 Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
-Watch = Callable[[str, int, Predictor], None]  # name of the predictor, its epoch (or 0), the predictor
+Watch = Callable[[str, int, Predictor], None]  # the predictor's name, its epoch or 0, itself
 
 
 def discard(checkpoint: Checkpoint) -> None:
@@ -25,9 +25,10 @@ def unwatched(name: str, epoch: int, predictor: Predictor) -> None:
 class RunContext:
     """The surroundings of a computation, which do not change its result.
 
-    `resume` is the checkpoint to continue from; `keep` receives a checkpoint after every iteration, and must
-    copy the tensors that it stores, since the next iteration changes them. `watch` receives predictors that
-    a method passes through on its way (an ensemble, a network after each epoch), to evaluate them.
+    `resume` is the checkpoint to continue from; `keep` receives a checkpoint after every iteration,
+    and must copy the tensors that it stores, since the next iteration changes them. `watch`
+    receives predictors that a method passes through on its way (an ensemble, a network after each
+    epoch), to evaluate them.
     """
 
     compute: Compute = Compute()

@@ -1,12 +1,14 @@
-"""The parts that methods share: the type `Method`, its options, and the checks of data and contributions.
+"""The parts that methods share: the type `Method`, its options, and the checks of data and
+contributions.
 
 A method is a file of this package, or of another one (`registry`), with two functions:
 
     contribute(plan, data, site, context) -> Contribution
     distill(plan, contributions, context, allow_missing) -> Outcome
 
-A method whose contribution is neither statistics nor local images sends tensors of its own: it declares
-their names, types and shapes (`declare`), and `answer` packs them beside the counts of the classes.
+A method whose contribution is neither statistics nor local images sends tensors of its own: it
+declares their names, types and shapes (`declare`), and `answer` packs them beside the counts of the
+classes.
 """
 
 import json
@@ -52,7 +54,9 @@ OWN_TENSORS_ONLY: Settings = {"steps": 0, "pae": 1, "local": {"method": "none"}}
 
 @dataclass(frozen=True)
 class Traffic:
-    """The traffic of a method with several rounds: bytes from (`up`) and to (`down`) each site in all."""
+    """The traffic of a method with several rounds: bytes from (`up`) and to (`down`) each site in
+    all.
+    """
 
     rounds: int
     up: dict[str, int]
@@ -171,8 +175,8 @@ def own_settings(method: str, model: type[FrozenModel]) -> Callable[[Settings], 
 def needs_rounds(plan: Plan, *_: object, **__: object) -> NoReturn:
     """`contribute` and `distill` of a method that needs several rounds. Raises PlanError."""
     raise PlanError(
-        f"`method` should be one that needs a single round; found {plan.method}, whose sites answer in "
-        "every round: `collabdm simulate` runs it"
+        f"`method` should be one that needs a single round; found {plan.method}, whose sites "
+        "answer in every round: `collabdm simulate` runs it"
     )
 
 
@@ -193,7 +197,8 @@ def check_data(plan: Plan, data: ImageSet) -> None:
         raise DataError("a site should hold at least one image of the plan's classes; found none")
     if data.shape != plan.image.shape:
         raise DataError(
-            f"images should be (channels, height, width) = {plan.image.shape}, as in the plan; found {data.shape}"
+            f"images should be (channels, height, width) = {plan.image.shape}, as in the plan; "
+            f"found {data.shape}"
         )
 
 
@@ -213,8 +218,9 @@ def check_answer(plan: Plan, data: ImageSet, site: str) -> None:
     plan.check_site(site)
     if plan.steps or plan.pae != 1 or plan.local.method != "none":
         raise PlanError(
-            f"`steps` should be 0, `pae` 1 and `local.method` none for method {plan.method}, which sends "
-            f"no statistics and no local images; found {plan.steps}, {plan.pae} and {plan.local.method}"
+            f"`steps` should be 0, `pae` 1 and `local.method` none for method {plan.method}, which "
+            f"sends no statistics and no local images; found {plan.steps}, {plan.pae} and "
+            f"{plan.local.method}"
         )
 
 
@@ -250,7 +256,8 @@ def stored_pixels(plan: Plan, pixels: Float32[Tensor, "*n c h w"]) -> Pixels:
 
 
 def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
-    """Ascending labels of `images` images, spread evenly over the classes present; the first get the rest.
+    """Ascending labels of `images` images, spread evenly over the classes present; the first get
+    the rest.
 
     >>> balanced_labels(5, [0, 3])
     [0, 0, 0, 3, 3]
@@ -288,8 +295,8 @@ def checked(
     Yields:
         The contributions that answer the plan.
 
-    Raises:
-        DocumentError: some do not answer the plan, after the last one; the message names all of them.
+    Raises: DocumentError: some do not answer the plan, after the last one; the message names all of
+        them.
     """
     if isinstance(contributions, CheckedContributions) and contributions.plan == plan:
         yield from (contributions[site] for site in sorted(contributions))
@@ -325,8 +332,8 @@ def check_classes(plan: Plan, totals: Int64[Tensor, " classes"], allow_missing: 
     missing = [y for y, total in zip(plan.classes, totals.tolist(), strict=True) if not total]
     if missing and not allow_missing:
         raise DocumentError(
-            f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a "
-            "site that has it, or allow the set to go without"
+            f"every class should be at some site; no contribution has {', '.join(missing)}: wait "
+            "for a site that has it, or allow the set to go without"
         )
 
 

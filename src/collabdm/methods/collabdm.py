@@ -4,7 +4,8 @@
     server     S <- union of the S_k;  for t = 1 .. T:
                S <- S - eta grad_S  sum_y | merge_k L_{t,k}^y - mean_{x in S^y} psi_{a_t}(x) |^2
 
-With pae (`plan.pae` = l > 1) every image of S stores l x l small ones, at the sites and at the server.
+With pae (`plan.pae` = l > 1) every image of S stores l x l small ones, at the sites and at the
+server.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
 distillation", 2024.
@@ -97,12 +98,10 @@ def distill(
 ) -> DistilledSet:
     """Refine the sites' images by the merged statistics: `ipc` images of every class.
 
-    Args:
-        plan: the plan.
-        contributions: the contributions, in any order. A mapping from site names may read each lazily:
-            of each only the counts and the local images stay in memory.
-        context: device, progress and checkpoints.
-        allow_missing: accept a round in which no site has one of the classes.
+    Args: plan: the plan. contributions: the contributions, in any order. A mapping from site names
+        may read each lazily: of each only the counts and the local images stay in memory. context:
+        device, progress and checkpoints. allow_missing: accept a round in which no site has one of
+        the classes.
 
     Returns:
         The distilled set.
@@ -134,11 +133,12 @@ def distill(
 def start_images(
     plan: Plan, local: Mapping[str, ImageSet], counts: Mapping[str, Int64[Tensor, " classes"]]
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """The images that refinement starts from: `ipc` of each class, chosen from those that sites sent.
+    """The images that refinement starts from: `ipc` of each class, chosen from those that sites
+    sent.
 
     Images are taken in proportion to the images that each site holds (`weighted`), or at random
-    (`uniform`, as in the authors' program). Where too few were sent, they are used again, moved a little,
-    or noise fills the rest if the plan starts from noise.
+    (`uniform`, as in the authors' program). Where too few were sent, they are used again, moved a
+    little, or noise fills the rest if the plan starts from noise.
 
     Args:
         plan: the plan.
@@ -166,7 +166,9 @@ def start_images(
 def _picks(
     plan: Plan, held: Int64[Tensor, " sites"], stream: Stream
 ) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
-    """The images of a class that are taken: a site's number, and positions among those that it sent."""
+    """The images of a class that are taken: a site's number, and positions among those that it
+    sent.
+    """
     sent = plan.local.images_sent
     available = (held > 0) * sent
 

@@ -1,8 +1,8 @@
 """Local training: SGD at a site on its own data, with a constant learning rate.
 
-The draws of an epoch (the order of the images and their moves) are a function of the site's seed and the
-epoch's number, so training can stop after any epoch and continue. DENSE trains once, FedAvg in every
-round.
+The draws of an epoch (the order of the images and their moves) are a function of the site's seed
+and the epoch's number, so training can stop after any epoch and continue. DENSE trains once, FedAvg
+in every round.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,7 +45,9 @@ class LocalTraining(FrozenModel):
 
 @dataclass(frozen=True)
 class LocalTask:
-    """A network to train in place on a site's data; `seed` is the site's, `first_epoch` numbers its epochs."""
+    """A network to train in place on a site's data; `seed` is the site's, `first_epoch` numbers its
+    epochs.
+    """
 
     network: Network
     spec: NetworkSpec
@@ -115,8 +117,8 @@ def training_pass(
 ) -> Callable[[Tensor], Tensor]:
     """The function from images to logits for a training loop.
 
-    It is compiled where that pays, except with batch normalisation: compiled passes pad a batch that is
-    not full, and the padding would change its statistics.
+    It is compiled where that pays, except with batch normalisation: compiled passes pad a batch
+    that is not full, and the padding would change its statistics.
 
     Args:
         network: the network.

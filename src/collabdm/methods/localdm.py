@@ -2,8 +2,8 @@
 
     S_k <- argmin_S  E_psi  sum_y | mean_{x in D_k^y} psi(x) - mean_{x in S^y} psi(x) |^2
 
-over random networks of the site's own. This is the local part of CollabDM; as a method of its own (the
-union of the S_k, without refinement) it is the paper's first baseline.
+over random networks of the site's own. This is the local part of CollabDM; as a method of its own
+(the union of the S_k, without refinement) it is the paper's first baseline.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 """
@@ -33,7 +33,8 @@ _NOISE = 0.02  # of the range of pixels, where the plan allows neither
 
 
 def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> ImageSet:
-    """The images that a site sends: `plan.local.images` of each of its classes, as stored in a contribution.
+    """The images that a site sends: `plan.local.images` of each of its classes, as stored in a
+    contribution.
 
     Args:
         plan: the plan.
@@ -90,8 +91,8 @@ def jitter(
 ) -> Float32[Tensor, "n c h w"]:
     """Move some images a little: equal images have equal gradients and would stay equal for ever.
 
-    Where the plan neither scales nor rotates, positions in an image have a meaning: there a little noise
-    is added instead.
+    Where the plan neither scales nor rotates, positions in an image have a meaning: there a little
+    noise is added instead.
 
     Args:
         plan: the plan, which names the augmentations that its images allow.

@@ -1,4 +1,4 @@
-"""Images as the extra tensors of a contribution: for methods whose sites send a number of images of their own."""
+"""Images as the extra tensors of a contribution, in a number that the method's options set."""
 
 import math
 from typing import Annotated
@@ -21,7 +21,10 @@ LABEL_BYTES = 8
 
 
 class OwnImages(FrozenModel):
-    """The number of images that each site sends: `images`, as many as fit in `bytes`, or an equal share of the set."""
+    """Options: each site sends `images` images, or as many as fit in `bytes`.
+
+    Without either, it sends an equal share of the set.
+    """
 
     images: Positive | None = None
     bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
@@ -45,7 +48,8 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
     image_bytes = TensorSpec(plan.image_dtype, plan.image.shape).nbytes + LABEL_BYTES
     if options.bytes < image_bytes:
         raise PlanError(
-            f"`options.bytes` should be at least {image_bytes}, those of an image; found {options.bytes}"
+            f"`options.bytes` should be at least {image_bytes}, those of an image; "
+            f"found {options.bytes}"
         )
     return options.bytes // image_bytes
 

@@ -26,7 +26,7 @@ Scoring = Callable[[Any, ImageSet, EvaluationConfig, RunContext], list[Score]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutcomeKind:
     """A kind of outcome.
 
     Attributes:
@@ -44,12 +44,12 @@ class Kind:
     images: Callable[[Any], ImageSet | None]
 
 
-def kind_of(outcome: Outcome) -> Kind:
+def kind_of(outcome: Outcome) -> OutcomeKind:
     """The kind of an outcome."""
-    return KINDS[type(outcome)]
+    return OUTCOME_KINDS[type(outcome)]
 
 
-def read_kept(method: Method, plan: Plan, folder: Path) -> Outcome | None:
+def find_outcome(method: Method, plan: Plan, folder: Path) -> Outcome | None:
     """The outcome in a folder, if it is one of the method for the same plan.
 
     Args:
@@ -60,7 +60,7 @@ def read_kept(method: Method, plan: Plan, folder: Path) -> Outcome | None:
     Returns:
         The outcome; None where there is none of this plan.
     """
-    kind = KINDS[method.outcome]
+    kind = OUTCOME_KINDS[method.outcome]
     try:
         outcome = kind.read(folder / kind.file)
     except DocumentError:
@@ -85,18 +85,18 @@ def _score_model(
     return [Score(model.method, model.spec.name, (accuracy,), 0)]
 
 
-KINDS: dict[type, Kind] = {
-    DistilledSet: Kind(
+OUTCOME_KINDS: dict[type, OutcomeKind] = {
+    DistilledSet: OutcomeKind(
         "distilled.safetensors",
         write_distilled,
         read_distilled,
         evaluate,
         lambda outcome: outcome.images,
     ),
-    DistilledSteps: Kind(
+    DistilledSteps: OutcomeKind(
         "steps.safetensors", write_steps, read_steps, _score_steps, lambda outcome: outcome.as_set()
     ),
-    DistilledModel: Kind(
+    DistilledModel: OutcomeKind(
         "model.safetensors",
         write_distilled_model,
         read_distilled_model,

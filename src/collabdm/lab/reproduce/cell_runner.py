@@ -26,7 +26,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.cost import bytes_per_step
 from collabdm.progress import Report, silent
-from collabdm.scoring.outcomes import kind_of, read_kept
+from collabdm.scoring.outcomes import find_outcome, kind_of
 from collabdm.version import versions
 
 IMAGES_SHOWN = 10  # of each class
@@ -87,7 +87,7 @@ class CellRunner:
         if experiment.digest not in self.pictures:
             return
 
-        outcome = read_kept(METHODS[experiment.method], plan, place)
+        outcome = find_outcome(METHODS[experiment.method], plan, place)
         images = None if outcome is None else kind_of(outcome).images(outcome)
         if images is None:
             return

@@ -1,0 +1,106 @@
+"""The data of a simulated round: training and test images, and the split over sites.
+
+    experiment  ->  images, or tables of flows  ->  split  ->  {site: training images}
+
+The split is read from a file or a column of the data, or drawn: by a Dirichlet distribution of
+classes, or evenly. Tables of several sites are split already.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from collabdm.data.flows.stations import stations
+from collabdm.data.partition import Partition, by_column, dirichlet, iid
+from collabdm.data.sources import column_values, fit_classes, limit, load
+from collabdm.documents.canonical_json import canonical_json
+from collabdm.errors import DataError, PlanError
+from collabdm.images import ImageSet
+from collabdm.lab.experiment import Experiment
+from collabdm.rounds.exchange import data_digest
+from collabdm.seeds import Purpose, Stream
+
+
+@dataclass(frozen=True)
+class RoundData:
+    """The images of a simulated round and their split over sites."""
+
+    train: ImageSet
+    test: ImageSet
+    split: Partition
+
+    @cached_property
+    def sites(self) -> dict[str, ImageSet]:
+        """The training images of each site that has any."""
+        return {
+            name: images for name, images in self.split.sites(self.train).items() if len(images)
+        }
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the images and of the split, which show whether they changed."""
+        split = self.split
+        content = [
+            [name, index.tolist()] for name, index in zip(split.names, split.index, strict=True)
+        ]
+        partition = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return {"data": data_digest(self.train, self.test), "partition": partition}
+
+
+def load_round_data(experiment: Experiment) -> RoundData:
+    """Read the data of an experiment and split it.
+
+    Raises:
+        DataError: the data or the split cannot be read, or training and test images differ.
+        PlanError: the settings of the split do not fit the data.
+    """
+    train, test, split = _images_of(experiment)
+    train = limit(train, experiment.per_class, Stream.of(experiment.seed, Purpose.DATA))
+    test = limit(test, experiment.test_per_class, Stream.of(0, Purpose.DATA))
+
+    if train.shape != test.shape:
+        raise DataError(
+            f"training and test images should have one shape; found {train.shape} and {test.shape}"
+        )
+    return RoundData(train, test, split or split_of(experiment, train))
+
+
+def split_of(experiment: Experiment, train: ImageSet) -> Partition:
+    """The split of training images that an experiment asks for.
+
+    Raises:
+        DataError: the file or the column cannot be read, or the split cannot be drawn.
+    """
+    if experiment.partition is not None:
+        return Partition.load(Path(experiment.partition))
+    if experiment.site_column is not None:
+        return by_column(column_values(experiment.data, experiment.site_column))
+    if experiment.beta is None:
+        return iid(len(train), experiment.sites, experiment.seed)
+
+    return dirichlet(
+        train.labels,
+        len(train.classes),
+        experiment.sites,
+        experiment.beta,
+        experiment.seed,
+        experiment.class_floor,
+    )
+
+
+def _images_of(experiment: Experiment) -> tuple[ImageSet, ImageSet, Partition | None]:
+    """Training and test images, and the split if the data itself determines it."""
+    if experiment.flows is None:
+        train = load(experiment.data, "train", side=experiment.side)
+        test = load(experiment.data, "test", side=experiment.side)
+        return train, fit_classes(test, train.classes), None
+
+    tables = stations(experiment.data, experiment.flows, experiment.site_column, experiment.seed)
+    other_split = experiment.per_class is not None or experiment.partition is not None
+    if tables.split is not None and other_split:
+        raise PlanError(
+            "tables of several sites should be used without `per_class` and `partition`; "
+            "found both: leave these out"
+        )
+    return tables.train, tables.test, tables.split
