@@ -135,7 +135,7 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
     card = Card(options.licence, options.counts)
     if options.results is not None:
         results = read_results(options.results)
-        if made.plan.digest not in results.plans:
+        if distilled.plan.digest not in results.plans:
             raise DataError(
                 f"{options.results} should be results of this set; found those of another plan: "
                 "repeat `collabdm evaluate --json` with this set"
