@@ -106,7 +106,7 @@ def as_uint8(images: Pixels) -> UInt8[Tensor, "n c h w"]:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The affine map from pixels to network units: the mean and std of each channel in 0 .. 1."""
+    """The affine map from pixels in 0 .. 1 to network units: a mean and std for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -135,7 +135,8 @@ class Stream:
 def derive(seed: int, *names: str | int) -> int:
     """Derive a seed for a named use, such as one site's private draws.
 
-    It is the first 63 bits of the SHA-256 of the decimal seed and the names, joined by U+001F.
+    The result is the first 63 bits of a SHA-256. The hashed text is the decimal seed and the names,
+    joined by U+001F.
 
     >>> derive(0, "site", "a") == derive(0, "site", "a") != derive(0, "site", "b")
     True

@@ -46,7 +46,7 @@ def compute_of(device: str, precision: str, threads: int) -> Compute:
 
 
 def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:
-    """Make the context of a command's computation; options as for `compute_of`, and its bars."""
+    """Make the context of a computation, with progress bars; options as for `compute_of`."""
     return RunContext(compute_of(device, precision, threads), bars)
 
 

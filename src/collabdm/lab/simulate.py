@@ -185,7 +185,7 @@ class MethodRound:
         path = self.folder / "contributions" / f"{site}.safetensors"
         try:
             return read_contribution(path, self.plan)
-        except DocumentError:  # absent, damaged, or of another plan
+        except DocumentError:  # absent, damaged, or of a different plan
             pass
 
         at_site = context.alone().at_site(site)

@@ -28,7 +28,7 @@ class Watched:
 
     Attributes:
         path: the file; written after each predictor, and read at the start.
-        plan: the plan; accuracies of another plan are discarded.
+        plan: the plan; accuracies of a different plan are discarded.
         test: the test images.
         compute: where to compute.
         accuracies: the accuracies in 0 .. 1, by predictor and epoch.

@@ -113,7 +113,7 @@ def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
 def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
     """Choose the first shape for which the limit allows `FEWEST_STEPS` steps.
 
-    If there is none, choose the last shape for which it allows any step; None if none does.
+    Otherwise, choose the last shape for which it allows any step; None if it allows no step.
     """
     best = None
     for shape in shapes:

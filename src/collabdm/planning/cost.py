@@ -92,7 +92,7 @@ def bytes_per_step(plan: Plan) -> int:
 
 
 def most_steps(plan: Plan) -> int:
-    """max_k |A_k|: the number of steps of the site that takes part in most of them."""
+    """max_k |A_k|: the number of steps of the site that takes part in the most steps."""
     return steps_taken(plan)[-1] if plan.steps else 0
 
 

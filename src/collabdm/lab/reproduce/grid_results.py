@@ -113,7 +113,7 @@ class GridResults:
         return points
 
     def over_random(self, row: str, at: Mapping[str, str]) -> float | None:
-        """Percentage points above random real images of equal storage; None if either is missing."""
+        """Percentage points above random real images of equal storage; None if one is missing."""
         own = self.entry(row, at).accuracies
         random = self.entry(self.grid.against.get(row, ""), at).accuracies
 

@@ -87,7 +87,7 @@ class CellRecord(Record):
         return self.sets[self.experiment.method]
 
     def absent_keys(self) -> set[str]:
-        """Return the keys to omit: for a failed cell, its results; otherwise, unset optional keys."""
+        """Return the keys to omit: the results of a failed cell, or else unset optional keys."""
         results = {"scores", "sets", "curve", "bytes_per_step", "taken_over"}
         return results if self.failed else super().absent_keys()
 
