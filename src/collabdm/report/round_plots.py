@@ -1,4 +1,4 @@
-"""The plots of a round. Bars and whiskers are one standard deviation over trained networks."""
+"""Draw the plots of a round. Error bars are one standard deviation over trained networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,10 @@ MOST_NUMBERED = 20  # classes of a confusion matrix with numbers in its cells
 
 
 def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
-    """A point for each set that was sent, a line for each that was not; None without scores."""
+    """Plot accuracy against bytes; None if no set was sent.
+
+    Sets that were sent are points; random real images and all the data are lines.
+    """
     several = len(rounds) > 1
     series = [
         (score, found.largest_upload(score.what), _label(found, score, several))
@@ -60,7 +63,7 @@ def _label(found: Round, score: Score, several: bool) -> str:
 
 
 def accuracy_by_step(found: Round) -> Any | None:
-    """Accuracy at steps of the server's refinement, with random real images as a line."""
+    """Plot accuracy along the server's refinement, with random real images as a line."""
     curve = found.curve
     if len(curve) < 2:
         return None
@@ -83,7 +86,7 @@ def accuracy_by_step(found: Round) -> Any | None:
 
 
 def bytes_by_part(found: Round) -> Any | None:
-    """Bytes sent by each site, by part."""
+    """Plot the bytes that each site sent, by part."""
     sites = found.contributions
     if not sites:
         return None
@@ -107,7 +110,7 @@ def bytes_by_part(found: Round) -> Any | None:
 
 
 def accuracy_by_class(found: Round) -> Any | None:
-    """Accuracy on each class of the main set, beside random real images."""
+    """Plot the accuracy on each class, for the main set and for random real images."""
     shown = [
         score
         for score in found.scores
@@ -134,7 +137,7 @@ def accuracy_by_class(found: Round) -> Any | None:
 
 
 def confusion_matrix(found: Round) -> Any | None:
-    """Predicted class (column) for each true class (row), in percent, for the main set."""
+    """Plot the predicted class (column) by true class (row) for the main set, in percent."""
     matrices = (s.confusion for s in found.scores if s.what == found.method and s.confusion)
     matrix = next(matrices, None)
     if matrix is None or found.distilled is None:
