@@ -5,8 +5,6 @@
 
 The records are pydantic models, strict about types. Keys that they do not know are ignored, so that
 the files of later versions stay readable; a key in brackets is left out where it has no value.
-
-Reference: none.
 """
 
 import json

@@ -61,12 +61,12 @@ def rendered(drawn: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_figures(drawn: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
+def write_figures(figures: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
     """Write figures as SVG and PNG; returns the files, and the text of each SVG by name."""
     paths, svgs = [], {}
 
-    for name, one in drawn.items():
-        svg, png = rendered(one, "svg"), rendered(one, "png")
+    for name, drawn in figures.items():
+        svg, png = rendered(drawn, "svg"), rendered(drawn, "png")
         for kind, content in (("svg", svg), ("png", png)):
             paths.append(folder / f"{name}.{kind}")
             atomic_write(paths[-1], content)

@@ -31,8 +31,8 @@ PartSizes = dict[str, int]  # bytes by part
 
 
 @dataclass(frozen=True)
-class Round:
-    """One folder: its distilled set, its results, and part sizes of its contributions by site."""
+class RoundFiles:
+    """A round's files: its set, its results, and the part sizes of its contributions by site."""
 
     name: str
     distilled: DistilledSet | None = None
@@ -78,7 +78,7 @@ class Round:
         return max((sum(sizes.values()) for sizes in self.contributions.values()), default=None)
 
 
-def read_round(folder: Path) -> Round:
+def read_round(folder: Path) -> RoundFiles:
     """The round in a folder.
 
     Raises:
@@ -95,9 +95,10 @@ def read_round(folder: Path) -> Round:
             "`evaluate --json`; found neither"
         )
 
-    found = Round(folder.resolve().name, distilled, results, _contributions(folder, distilled))
-    _check_classes(found, folder)
-    return found
+    name, contributions = folder.resolve().name, _contributions(folder, distilled)
+    files = RoundFiles(name, distilled, results, contributions)
+    _check_classes(files, folder)
+    return files
 
 
 def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
@@ -158,13 +159,13 @@ def _contribution_paths(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _check_classes(found: Round, folder: Path) -> None:
+def _check_classes(files: RoundFiles, folder: Path) -> None:
     """Refuse results whose confusion matrices have other classes than the set."""
-    if found.distilled is None:
+    if files.distilled is None:
         return
 
-    classes = len(found.distilled.plan.classes)
-    sizes = {len(score.confusion) for score in found.scores} - {0, classes}
+    classes = len(files.distilled.plan.classes)
+    sizes = {len(score.confusion) for score in files.scores} - {0, classes}
     if sizes:
         raise DataError(
             f"{folder} should contain a set and its own results; found a set of {classes} classes "

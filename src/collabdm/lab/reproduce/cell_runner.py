@@ -1,7 +1,4 @@
-"""Running one cell of a grid in a folder of its own, with contributions reused where possible.
-
-Reference: none.
-"""
+"""Running one cell of a grid in a folder of its own, with contributions reused where possible."""
 
 import shutil
 from collections.abc import Mapping

@@ -5,8 +5,6 @@
             scored during training, the best and the worst of the networks that sites sent)
 
 A cell without a record stays empty: nothing is interpolated.
-
-Reference: none.
 """
 
 import statistics

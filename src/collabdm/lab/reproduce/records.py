@@ -6,8 +6,6 @@
 A folder of records may come from several machines: all its `*.jsonl` files are read, and of two
 records of one cell the successful one counts. If a program stops in the middle of a line, that
 last line is ignored, and the next record replaces it.
-
-Reference: none.
 """
 
 import json

@@ -3,8 +3,6 @@
 A site's contribution depends neither on what the server does with it nor on how sets are scored.
 Cells that differ only in `merging`, `refinement` or the recipe therefore share contributions, and
 cells that differ only in the scoring share the set: exactly, not approximately.
-
-Reference: none.
 """
 
 import shutil

@@ -1,7 +1,4 @@
-"""Running the missing cells of grids, in order, on one machine or shared between several.
-
-Reference: none.
-"""
+"""Running the missing cells of grids, in order, on one machine or shared between several."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

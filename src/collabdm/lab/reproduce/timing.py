@@ -1,8 +1,6 @@
 """How long cells took, and how long the others will take.
 
-    estimate = median seconds of the most similar cells that have a record
-
-Reference: none.
+estimate = median seconds of the most similar cells that have a record
 """
 
 import time
