@@ -27,7 +27,7 @@ from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
 from collabdm.planning.presets import preset_settings
 from collabdm.report.round_page import network_table, robustness_table, settings_toml, write_report
-from collabdm.report.rounds import EXTRA, PARTS, Round, part_sizes, read_round
+from collabdm.report.rounds import EXTRA, PARTS, RoundFiles, part_sizes, read_round
 
 PLAN = {
     "ipc": 2,
@@ -57,7 +57,7 @@ def scored(what: str, network: str, *accuracies: float) -> dict[str, Any]:
     return {"what": what, "network": network, "accuracies": accuracies, "images": 2}
 
 
-def evaluated(folder: Path, **fields: Any) -> Round:
+def evaluated(folder: Path, **fields: Any) -> RoundFiles:
     """A folder with nothing but the results of an evaluation."""
     (folder / "scores.json").write_text(json.dumps(EVALUATED | fields))
     return read_round(folder)

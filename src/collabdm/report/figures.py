@@ -17,7 +17,7 @@ GREY = "#777777"
 MARKERS = "osD^vPX"
 DASHES = ("--", ":", "-.", (0, (5, 1)))
 
-INK = "#1b1f24"  # text and axes; the page replaces it with its own colour
+INK = "#1b1f24"  # text and axes; the page replaces it by its own colour
 WIDTH, HEIGHT = 5.0, 3.2  # inches: about the size of a plot on a phone
 
 STYLE = {
@@ -61,12 +61,12 @@ def rendered(drawn: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_figures(drawn: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
+def write_figures(figures: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
     """Write figures as SVG and PNG. Returns the files, and the text of each SVG by name."""
     paths, svgs = [], {}
 
-    for name, one in drawn.items():
-        svg, png = rendered(one, "svg"), rendered(one, "png")
+    for name, drawn in figures.items():
+        svg, png = rendered(drawn, "svg"), rendered(drawn, "png")
         for kind, content in (("svg", svg), ("png", png)):
             paths.append(folder / f"{name}.{kind}")
             atomic_write(paths[-1], content)

@@ -50,17 +50,17 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
         DataError: A record is damaged.
     """
     results = read_grids(folder)
-    drawn = {name: one for grid in results for name, one in grid_figures(grid).items()}
-    paths, svgs = write_figures(drawn, output.with_suffix(""))
+    figures = {name: drawn for each in results for name, drawn in grid_figures(each).items()}
+    paths, svgs = write_figures(figures, output.with_suffix(""))
 
     columns = ("machine", "computed in", "versions", "commit", "cells")
-    failed = [record for one in results for record in one.records if record.failed]
+    failed = [record for each in results for record in each.records if record.failed]
     content = render(
         "grids.html",
         title="Results beside the paper's",
         results=results,
         svgs=svgs,
-        pictures={one.grid.slug: read_pictures(folder, one.grid) for one in results},
+        pictures={each.grid.slug: read_pictures(folder, each.grid) for each in results},
         origins=Table(columns, provenance_rows(results)),
         errors={record.digest[:16]: record.error for record in failed},
         commands=list(commands(results)),

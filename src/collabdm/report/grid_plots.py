@@ -27,18 +27,18 @@ At = Mapping[str, str]  # values on the axes
 
 def grid_figures(results: GridResults) -> dict[str, Any]:
     """Draw the plots of a grid, one for each of its tables that has results, by name."""
-    grid, drawn = results.grid, {}
+    grid, figures = results.grid, {}
 
     for i, sheet in enumerate(grid.sheets):
         name = f"{grid.slug}-{i + 1}"
         if grid.kind == "curve":
-            drawn[name] = along_refinement(results, sheet)
+            figures[name] = along_refinement(results, sheet)
         elif grid.along is not None:
-            drawn[name] = along_axis(results, sheet)
+            figures[name] = along_axis(results, sheet)
         elif grid.bytes_at is not None:
-            drawn[name] = against_bytes(results, sheet | grid.bytes_at)
+            figures[name] = against_bytes(results, sheet | grid.bytes_at)
 
-    return {name: one for name, one in drawn.items() if one is not None}
+    return {name: drawn for name, drawn in figures.items() if drawn is not None}
 
 
 def along_refinement(results: GridResults, at: At) -> Any | None:

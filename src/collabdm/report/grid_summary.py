@@ -115,7 +115,7 @@ def row_costs(results: GridResults, row: str, places: Sequence[Mapping[str, str]
 
 def provenance_rows(results: Sequence[GridResults]) -> list[tuple[str, ...]]:
     """Count the cells for each combination of machine, device, versions and commit."""
-    records = {record.digest: record for one in results for record in one.records}
+    records = {record.digest: record for each in results for record in each.records}
     cells = Counter(map(_origin, records.values()))
 
     return [(*origin, f"{n:,}") for origin, n in sorted(cells.items())]
@@ -133,7 +133,7 @@ def _origin(record: CellRecord) -> tuple[str, str, str, str]:
 
 def commands(results: Sequence[GridResults]) -> Iterator[str]:
     """Yield the command that runs the missing cells, for each scale."""
-    for scale in dict.fromkeys(one.grid.scale for one in results):
-        names = [one.grid.name for one in results if one.grid.scale == scale]
+    for scale in dict.fromkeys(each.grid.scale for each in results):
+        names = [each.grid.name for each in results if each.grid.scale == scale]
         files = " ".join(f"experiments/{name}.toml" for name in names)
         yield f"collabdm reproduce {files} --scale {scale} -o FOLDER"

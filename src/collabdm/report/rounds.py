@@ -31,11 +31,8 @@ PartSizes = dict[str, int]  # bytes by part
 
 
 @dataclass(frozen=True)
-class Round:
-    """A round, read from one folder.
-
-    `contributions` has the bytes of each site's contribution, by part.
-    """
+class RoundFiles:
+    """A round's files: its set, its results, and the part sizes of its contributions by site."""
 
     name: str
     distilled: DistilledSet | None = None
@@ -71,7 +68,7 @@ class Round:
         return next((score.what for score in self.scores), "")
 
     def largest_upload(self, method: str) -> int | None:
-        """Return the most bytes that one site sent for a method; None if nothing was sent."""
+        """The most bytes that one site sent for a method; None where nothing was sent."""
         recorded = self.results.sets.get(method) if self.results else None
         if recorded is not None and recorded.largest_upload is not None:
             return recorded.largest_upload
@@ -81,7 +78,7 @@ class Round:
         return max((sum(sizes.values()) for sizes in self.contributions.values()), default=None)
 
 
-def read_round(folder: Path) -> Round:
+def read_round(folder: Path) -> RoundFiles:
     """Read the round in a folder.
 
     Raises:
@@ -98,9 +95,10 @@ def read_round(folder: Path) -> Round:
             "`evaluate --json`; found neither"
         )
 
-    found = Round(folder.resolve().name, distilled, results, _contributions(folder, distilled))
-    _check_classes(found, folder)
-    return found
+    name, contributions = folder.resolve().name, _contributions(folder, distilled)
+    files = RoundFiles(name, distilled, results, contributions)
+    _check_classes(files, folder)
+    return files
 
 
 def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
@@ -161,13 +159,13 @@ def _contribution_paths(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _check_classes(found: Round, folder: Path) -> None:
+def _check_classes(files: RoundFiles, folder: Path) -> None:
     """Check that the confusion matrices fit the set's classes. Raises DataError if not."""
-    if found.distilled is None:
+    if files.distilled is None:
         return
 
-    classes = len(found.distilled.plan.classes)
-    sizes = {len(score.confusion) for score in found.scores} - {0, classes}
+    classes = len(files.distilled.plan.classes)
+    sizes = {len(score.confusion) for score in files.scores} - {0, classes}
     if sizes:
         raise DataError(
             f"{folder} should contain a set and its own results; found a set of {classes} classes "

@@ -57,7 +57,7 @@ class CellRunner:
         try:
             source = self._reuse(experiment, place)
             results = simulate(experiment, place, RunContext(self.compute, clock))
-        except Exception as error:  # of any kind: it is recorded, and the other cells still run
+        except Exception as error:  # of any kind: it is recorded, and the other cells go on
             outcome: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
         else:
             plan = read_plan(place / "plan.json")
