@@ -18,8 +18,8 @@ Values are in network units, so zero is the mean colour. Each operation is an af
 coordinates (bilinear), a map of colours or a mask, so a batch needs no loop over its images.
 
 Partition-and-expand with factor l stores l x l small images in each image: `expand` cuts them out
-and enlarges each to full size; `mosaic` packs several full images into one. `cutmix` is only for
-training: it pastes a box from a different image of the batch into each image, and mixes the labels.
+and enlarges each to full size; `mosaic` packs several full images into one. `cutmix` is used only
+in training: it pastes a box from a different image of the batch into each image, and mixes labels.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with differentiable siamese augmentation", ICML
 2021. G. Zhao, G. Li, Y. Qin, Y. Yu, "Improved distribution matching for dataset condensation",
