@@ -152,7 +152,7 @@ def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
         The texts in alphabetical order, without surrounding spaces.
 
     Raises:
-        DataError: There is no such column, or it has more than a thousand texts, too many sites.
+        DataError: There is no such column, or it has more than a thousand texts (sites).
     """
     import pyarrow as pa  # the command line should start fast
     import pyarrow.compute as pc
