@@ -1,4 +1,4 @@
-"""The report of rounds: scores, plots, images, the data of each site, and how to repeat it all."""
+"""Write the report of rounds: scores, plots, images, sites' data, and how to repeat a round."""
 
 import json
 import shlex
@@ -41,7 +41,7 @@ def write_report(folders: Sequence[Path], output: Path) -> list[Path]:
         The files written, the page first.
 
     Raises:
-        CollabDMError: A folder contains no round, or a damaged one.
+        CollabDMError: A folder contains no round, or its files are damaged.
     """
     rounds = [read_round(folder) for folder in folders]
     several = len(rounds) > 1
@@ -80,7 +80,7 @@ def _figures(files: RoundFiles) -> dict[str, Any]:
 
 
 def round_title(files: RoundFiles) -> str:
-    """The name of a round, its method, data and number of sites."""
+    """Write the title of a round: its name, method, data and number of sites."""
     data = f"on {files.data}" if files.data not in ("", files.name) else ""
     sites = len(files.distilled.sites) if files.distilled else 0
 
@@ -89,13 +89,13 @@ def round_title(files: RoundFiles) -> str:
 
 
 def result_tables(files: RoundFiles) -> list[Table]:
-    """The tables that have rows."""
+    """Make the tables of the results, except those without rows."""
     tables = (score_table(files), network_table(files), robustness_table(files))
     return [table for table in tables if table.rows]
 
 
 def score_table(files: RoundFiles) -> Table:
-    """Every score with its deviation."""
+    """List every score with its deviation."""
     columns = ("trained on", "network", "accuracy, %", "n", "images", "bytes per site, at most")
     rows = [
         (
@@ -116,7 +116,7 @@ def score_table(files: RoundFiles) -> Table:
 
 
 def network_table(files: RoundFiles) -> Table:
-    """Sets by networks; empty if there is only one network."""
+    """Tabulate the accuracy of sets by network; empty if there is only one network."""
     scores = {(score.what, score.network): score for score in files.scores}
     networks = list(dict.fromkeys(network for _, network in scores))
     sets = dict.fromkeys(what for what, _ in scores)
@@ -131,7 +131,7 @@ def _accuracy(score: Score | None) -> str:
 
 
 def robustness_table(files: RoundFiles) -> Table:
-    """The scores of DD-Ranking; empty if they were not computed."""
+    """List the scores of DD-Ranking; empty if they were not computed."""
     results = files.results
     scores = results.robustness if isinstance(results, EvaluationResults) else None
     if scores is None:
@@ -151,7 +151,7 @@ def robustness_table(files: RoundFiles) -> Table:
 
 
 def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
-    """The stored images of each class, as addresses; classes without images are left out."""
+    """Encode the stored images of each class as data URIs; classes without images are omitted."""
     pixels = as_uint8(distilled.images.images).numpy()
     positions = {
         name: distilled.images.of_class(y)[:MOST_SHOWN].tolist()
@@ -161,7 +161,7 @@ def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
 
 
 def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
-    """The image counts of each site, each with the shade of its cell, 0 .. 1."""
+    """Return the image counts of each site, each with the shade of its cell, in 0 .. 1."""
     largest = max((max(counts) for counts in distilled.sites.values()), default=0) or 1
     return {
         site: [(count, f"{(count / largest) ** 0.5:.3f}") for count in counts]
@@ -170,7 +170,7 @@ def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
 
 
 def provenance(files: RoundFiles) -> Table:
-    """The plan, the device and the versions."""
+    """List the plan, the device and the versions."""
     distilled, results = files.distilled, files.results
     rows = []
 
@@ -191,18 +191,18 @@ def _listed(values: dict[str, Any]) -> str:
 
 
 def repeat_command(files: RoundFiles) -> str:
-    """The command that repeats a simulation from its settings."""
+    """Write the command that repeats a simulation from its settings."""
     return f"collabdm simulate --config experiment.toml -o {shlex.quote(files.name)}"
 
 
 def plan_json(distilled: DistilledSet) -> str:
-    """The plan, for people to read and copy."""
+    """Format the plan as JSON, for people to read and copy."""
     document = distilled.plan.model_dump(mode="json")
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def settings_toml(experiment: Experiment) -> str:
-    """The settings of a simulation as a TOML file that repeats it."""
+    """Write the settings of a simulation as a TOML file that repeats it."""
     words = {"batch": "all", "sketch": "none"}  # TOML has no null
     settings = experiment.model_dump(mode="json")
     plan = {

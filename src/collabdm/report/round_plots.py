@@ -1,4 +1,4 @@
-"""The plots of a round. Bars and whiskers are one standard deviation over trained networks."""
+"""Draw the plots of a round. Error bars are one standard deviation over trained networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,10 @@ MOST_NUMBERED = 20  # classes of a confusion matrix with numbers in its cells
 
 
 def accuracy_against_bytes(rounds: Sequence[RoundFiles]) -> Any | None:
-    """A point for each set that was sent, a line for each that was not; None without scores."""
+    """Plot accuracy against bytes; None if no set was sent.
+
+    Sets that were sent are points; random real images and all the data are lines.
+    """
     several = len(rounds) > 1
     series = [
         (score, files.largest_upload(score.what), _label(files, score, several))
@@ -60,7 +63,7 @@ def _label(files: RoundFiles, score: Score, several: bool) -> str:
 
 
 def accuracy_by_step(files: RoundFiles) -> Any | None:
-    """Accuracy at steps of the server's refinement, with random real images as a line."""
+    """Plot accuracy along the server's refinement, with random real images as a line."""
     curve = files.curve
     if len(curve) < 2:
         return None
@@ -83,7 +86,7 @@ def accuracy_by_step(files: RoundFiles) -> Any | None:
 
 
 def bytes_by_part(files: RoundFiles) -> Any | None:
-    """Bytes sent by each site, by part."""
+    """Plot the bytes that each site sent, by part."""
     sites = files.contributions
     if not sites:
         return None
@@ -107,7 +110,7 @@ def bytes_by_part(files: RoundFiles) -> Any | None:
 
 
 def accuracy_by_class(files: RoundFiles) -> Any | None:
-    """Accuracy on each class of the main set, beside random real images."""
+    """Plot the accuracy on each class, for the main set and for random real images."""
     shown = [
         score
         for score in files.scores
@@ -134,7 +137,7 @@ def accuracy_by_class(files: RoundFiles) -> Any | None:
 
 
 def confusion_matrix(files: RoundFiles) -> Any | None:
-    """Predicted class (column) for each true class (row), in percent, for the main set."""
+    """Plot the predicted class (column) by true class (row) for the main set, in percent."""
     matrices = (s.confusion for s in files.scores if s.what == files.method and s.confusion)
     matrix = next(matrices, None)
     if matrix is None or files.distilled is None:

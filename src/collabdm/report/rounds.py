@@ -1,4 +1,4 @@
-"""Rounds for a report, read from their folders.
+"""Read rounds from their folders, for a report.
 
 A folder contains a simulation (`collabdm simulate -o`), or the files of a round between real sites:
 a distilled set, contributions, and results of `collabdm evaluate --json`, whichever exist.
@@ -32,7 +32,10 @@ PartSizes = dict[str, int]  # bytes by part
 
 @dataclass(frozen=True)
 class RoundFiles:
-    """A round's files: its set, its results, and the part sizes of its contributions by site."""
+    """A round, read from one folder.
+
+    `contributions` has the bytes of each site's contribution, by part.
+    """
 
     name: str
     distilled: DistilledSet | None = None
@@ -68,7 +71,7 @@ class RoundFiles:
         return next((score.what for score in self.scores), "")
 
     def largest_upload(self, method: str) -> int | None:
-        """The most bytes that one site sent for a method; None where nothing was sent."""
+        """Return the most bytes that one site sent for a method; None if nothing was sent."""
         recorded = self.results.sets.get(method) if self.results else None
         if recorded is not None and recorded.largest_upload is not None:
             return recorded.largest_upload
@@ -79,11 +82,11 @@ class RoundFiles:
 
 
 def read_round(folder: Path) -> RoundFiles:
-    """The round in a folder.
+    """Read the round in a folder.
 
     Raises:
         DocumentError: The folder contains nothing to report.
-        DataError: Its results are damaged, or belong to other classes than its set.
+        DataError: Its results are damaged, or have different classes from its set.
     """
     if not folder.is_dir():
         raise DocumentError(f"{folder} should be a folder of a round; found none there")
@@ -102,7 +105,7 @@ def read_round(folder: Path) -> RoundFiles:
 
 
 def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
-    """The header of a safetensors document, and its bytes by part: they add up to the file."""
+    """Read the header and the bytes by part of a safetensors document; they sum to its size."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEADER:
@@ -122,7 +125,7 @@ def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
 
 
 def _results(folder: Path) -> Results | None:
-    """results.json, or else the first JSON file in alphabetical order that contains scores."""
+    """Read results.json, or else the first JSON file by name that contains scores."""
     if (folder / "results.json").exists():
         return read_results(folder / "results.json")
 
@@ -138,7 +141,7 @@ def _distilled(folder: Path) -> DistilledSet | None:
 
 
 def _contributions(folder: Path, distilled: DistilledSet | None) -> dict[str, PartSizes]:
-    """Part sizes of the contributions to the set's plan, by site."""
+    """Read the bytes by part of the contributions to the set's plan, by site."""
     if distilled is None:
         return {}
 
@@ -152,7 +155,7 @@ def _contributions(folder: Path, distilled: DistilledSet | None) -> dict[str, Pa
 
 
 def _contribution_paths(folder: Path) -> Iterator[Path]:
-    """Contributions in the folder, in contributions/, and in the folders beside it."""
+    """Find contributions in the folder, in contributions/, and in the folders next to it."""
     for pattern in ("*.safetensors", "contributions/*.safetensors", "../*/*.safetensors"):
         for path in sorted(folder.glob(pattern)):
             if format_of(path) == "collabdm/contribution":
@@ -160,7 +163,7 @@ def _contribution_paths(folder: Path) -> Iterator[Path]:
 
 
 def _check_classes(files: RoundFiles, folder: Path) -> None:
-    """Refuse results whose confusion matrices have other classes than the set."""
+    """Check that the confusion matrices fit the set's classes. Raises DataError if not."""
     if files.distilled is None:
         return
 

@@ -1,4 +1,4 @@
-"""Running the missing cells of grids, in order, on one machine or shared between several."""
+"""Run the missing cells of grids, in order, on one machine or shared between several."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ class FinishedCell:
 def missing(
     cells: Sequence[Cell], records: Mapping[str, CellRecord], retry: bool = False
 ) -> list[Cell]:
-    """The cells without a record, each digest once, at its first place.
+    """List the cells without a record; of cells with the same digest, only the first.
 
     Args:
         cells: Cells, in the order to run them in.
@@ -72,13 +72,13 @@ def run_cells(
 ) -> Iterator[FinishedCell]:
     """Run cells one by one, until all are done or the time is over.
 
-    The first cell always runs. After it, no cell is started that is expected to exceed the time.
+    After the first cell, a cell that is expected to exceed the time limit is not started.
 
     Args:
         cells: The cells, in order.
         output: The file to append the records to.
         runner: Runs one cell.
-        minutes: The time, infinite for no limit.
+        minutes: The time limit; infinity for no limit.
 
     Yields:
         Each cell after its record is written.
