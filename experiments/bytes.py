@@ -33,7 +33,11 @@ from collabdm.scoring.training import RECIPES
 from collabdm.version import versions
 
 WIDTHS = (None, 512, 128)
-BUDGETS = (250_000, 500_000, 1_000_000)  # bytes of statistics, float16, for a site that holds every class
+BUDGETS = (
+    250_000,
+    500_000,
+    1_000_000,
+)  # bytes of statistics, float16, for a site that holds every class
 PASSES = (1, 4)
 
 
@@ -53,7 +57,9 @@ def main() -> None:
     compute = choose_compute()
     train, test = load(options.data), load(options.data, "test")
     most = max(steps_within(budget, min(w or 2048 for w in WIDTHS)) for budget in BUDGETS)
-    whole = plan_for(train, seed=options.seed, steps=most, batch=64, wire="float32", local={"steps": 50})
+    whole = plan_for(
+        train, seed=options.seed, steps=most, batch=64, wire="float32", local={"steps": 50}
+    )
     check_probe(whole)
     sites = dirichlet(train.labels, len(train.classes), 5, 0.1, options.seed).sites(train)
     folder = options.output.with_suffix(".contributions")
@@ -63,7 +69,9 @@ def main() -> None:
         if not path.exists():
             write_contribution(contribute(whole, data, name, RunContext(compute)), path)
         full.append(read_contribution(path, whole))
-    protocol = EvaluationConfig(trials=1, recipe=RECIPES["short"].model_copy(update={"epochs": options.epochs}))
+    protocol = EvaluationConfig(
+        trials=1, recipe=RECIPES["short"].model_copy(update={"epochs": options.epochs})
+    )
     for budget in BUDGETS:
         for width in WIDTHS:
             for passes in PASSES:
@@ -83,7 +91,9 @@ def main() -> None:
                 }  # fmt: skip
                 with options.output.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                print(f"{options.data} {budget:>9,} r {width} T {steps} passes {passes}: {100 * score.mean:.2f}")
+                print(
+                    f"{options.data} {budget:>9,} r {width} T {steps} passes {passes}: {100 * score.mean:.2f}"
+                )
 
 
 def steps_within(budget: int, width: int, classes: int = 10) -> int:
@@ -104,10 +114,16 @@ def sketched(contribution: Contribution, plan: Plan) -> Contribution:
     full = contribution.statistics
     means = full.codes[: plan.steps]
     if plan.sketch is not None:
-        projections = (sketch_matrix(plan.seed, t, means.shape[2], plan.sketch) for t in range(plan.steps))
-        means = torch.stack([m @ p for m, p in zip(means, projections, strict=True) if p is not None])
+        projections = (
+            sketch_matrix(plan.seed, t, means.shape[2], plan.sketch) for t in range(plan.steps)
+        )
+        means = torch.stack(
+            [m @ p for m, p in zip(means, projections, strict=True) if p is not None]
+        )
     codes, scales = encode(means, plan.wire)
-    statistics = Statistics(full.steps[: plan.steps], full.classes, codes, scales, full.batch_counts, full.totals)
+    statistics = Statistics(
+        full.steps[: plan.steps], full.classes, codes, scales, full.batch_counts, full.totals
+    )
     return replace(contribution, plan_digest=plan.digest, statistics=statistics)
 
 

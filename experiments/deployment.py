@@ -44,7 +44,13 @@ TWO = ("east", "west")
 def heavy_plan(root: Path, sites: tuple[str, ...], steps: int) -> Plan:
     """Means of 10 classes by 25,088 numbers at each step, float32, no images: a megabyte a step, little to compute."""
     images = private_data(root, {name: range(10) for name in TWO})
-    settings = {"steps": steps, "network": {"width": 128, "depth": 1}, "wire": "float32", "batch": 1, "pae": 1}
+    settings = {
+        "steps": steps,
+        "network": {"width": 128, "depth": 1},
+        "wire": "float32",
+        "batch": 1,
+        "pae": 1,
+    }
     return a_plan(images, sites, local={"method": "none"}, **settings)
 
 
@@ -65,7 +71,9 @@ def of_one_size(root: Path, steps: int, repeats: int) -> list[dict[str, Any]]:
         return [one_round(deployed, network, given, root / f"round-{k}") for k in range(repeats)]
 
 
-def one_round(deployed: Deployment, network: Namespaces, given: Path, folder: Path) -> dict[str, Any]:
+def one_round(
+    deployed: Deployment, network: Namespaces, given: Path, folder: Path
+) -> dict[str, Any]:
     """One collection: seconds, the most memory of every program, and what one site's link carried."""
     before, start, peak = network.carried(TWO[0]), time.monotonic(), dict[str, float]()
     deployed.run(plan=str(given), folder=str(folder), distill=False, **COMPUTE)
@@ -87,7 +95,9 @@ def write_answers(root: Path, plan: Plan) -> dict[str, Path]:
     """A contribution of every site: that of one, under every name."""
     path = root / "one.part1"
     first = (plan.site_names or ())[0]
-    contribute_file(prepare_site(plan, load(str(root / "east.npz")), Site(first)), path, RunContext(Compute()))
+    contribute_file(
+        prepare_site(plan, load(str(root / "east.npz")), Site(first)), path, RunContext(Compute())
+    )
     made = read_contribution(path, plan)
     found = {}
     for name in plan.site_names or ():
@@ -105,8 +115,12 @@ def of_many_sites(root: Path, sites: int, steps: int) -> dict[str, Any]:
     """Collect from sites in this process, then check and merge from the disk."""
     plan = heavy_plan(root, tuple(f"site-{k}" for k in range(sites)), steps)
     files = write_answers(root, plan)
-    grid = InProcess({100 + k: from_disk(site, path) for k, (site, path) in enumerate(files.items())})
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: making the answers took more
+    grid = InProcess(
+        {100 + k: from_disk(site, path) for k, (site, path) in enumerate(files.items())}
+    )
+    Path("/proc/self/clear_refs").write_text(
+        "5"
+    )  # the peak begins anew: making the answers took more
     start, folder = peak_mb(), root / "round"
     collected, after = timed(lambda: collect(plan, folder, grid, grid.hours.clock))
     merged, last = timed(lambda: merge(plan, folder))
@@ -118,7 +132,9 @@ def of_many_sites(root: Path, sites: int, steps: int) -> dict[str, Any]:
 
 def merge(plan: Plan, folder: Path) -> None:
     """Check and merge what is in a folder, as `distill` does before it refines."""
-    files = ContributionFiles(plan, [contribution_path(folder, name) for name in plan.site_names or ()])
+    files = ContributionFiles(
+        plan, [contribution_path(folder, name) for name in plan.site_names or ()]
+    )
     statistics = (contribution.statistics for contribution in files.values())
     merge_in_order(statistics, statistics_width(plan), plan.steps, len(plan.classes), plan.merging)
 
@@ -132,7 +148,11 @@ def timed(do: Callable[[], object]) -> tuple[float, float]:
 
 def peak_mb() -> float:
     """The most memory of this process since the peak began."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return int(line.split()[1]) / 1000
 
 
@@ -156,7 +176,9 @@ def lines(what: str, repeats: int) -> Mapping[str, Callable[[], list[dict[str, A
     if what == "sizes":
         return {f"{steps} MB": lambda steps=steps: sizes(steps) for steps in STEPS}
     return {
-        f"{sites} sites, {steps} MB": lambda one=(sites, steps): [in_new_process(*one) for _ in range(repeats)]
+        f"{sites} sites, {steps} MB": lambda one=(sites, steps): [
+            in_new_process(*one) for _ in range(repeats)
+        ]
         for sites, steps in MANY
     }
 

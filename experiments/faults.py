@@ -33,7 +33,16 @@ from collabdm.rounds.exchange import Site, contribute_file, distill_files, prepa
 from collabdm.version import versions
 
 FAULTY = Path(__file__).parents[1] / "tests" / "faulty"
-TOLD = (" came", "failed,", "that counts", "two nodes", "says that", "answered twice", "collection ", "is made")
+TOLD = (
+    " came",
+    "failed,",
+    "that counts",
+    "two nodes",
+    "says that",
+    "answered twice",
+    "collection ",
+    "is made",
+)
 CUT, DOWN = 40.0, 90.0  # seconds: of a link, of a node
 ANSWERS = {  # each site's configuration
     "honest": {},
@@ -100,7 +109,9 @@ class Story:
             self._listen(log)
             time.sleep(0.3)
             if (stood := time.monotonic() - looked) > 20:
-                raise StoodStillError(f"this machine stood still for {stood:.0f} s: nothing can be said of faults")
+                raise StoodStillError(
+                    f"this machine stood still for {stood:.0f} s: nothing can be said of faults"
+                )
         self._listen(log)
         if "run" in self.deployed.processes:
             self.deployed.stop("run")
@@ -127,7 +138,9 @@ def undisturbed(deployed: Deployment, root: Path, tell: Callable[[Story], None])
             print(error, flush=True)
             deployed.stop("run")
             deployed.kill_program("superlink")
-            time.sleep(100)  # until the programs of the nodes and what Flower knows of them are settled
+            time.sleep(
+                100
+            )  # until the programs of the nodes and what Flower knows of them are settled
             for left in (*root.glob("go-*"), *root.glob("kept-*/*")):
                 left.unlink()
     raise StoodStillError("this machine stands still too often")
@@ -139,7 +152,9 @@ def by_file(plan: Plan, root: Path, sites: tuple[str, ...]) -> Path:
     bench = RunContext(Compute())
     for site in sites:
         contribute_file(
-            prepare_site(plan, load(str(root / f"{site}.npz")), Site(site)), contribution_path(folder, site), bench
+            prepare_site(plan, load(str(root / f"{site}.npz")), Site(site)),
+            contribution_path(folder, site),
+            bench,
         )
     files = ContributionFiles(plan, [contribution_path(folder, site) for site in sites])
     distill_files(plan, files, outcome_path(plan, folder), bench)
@@ -156,15 +171,22 @@ def write_wrong(plan: Plan, other: Plan, root: Path) -> dict[str, dict[str, str]
     """Contributions that should not count: one with NaN, one to another plan."""
     bench = RunContext(Compute())
     contribute_file(
-        prepare_site(other, load(str(root / "another-plan.npz")), Site("another-plan")), root / "other.part1", bench
+        prepare_site(other, load(str(root / "another-plan.npz")), Site("another-plan")),
+        root / "other.part1",
+        bench,
     )
-    contribute_file(prepare_site(plan, load(str(root / "nan.npz")), Site("nan")), root / "nan.part1", bench)
+    contribute_file(
+        prepare_site(plan, load(str(root / "nan.npz")), Site("nan")), root / "nan.part1", bench
+    )
     content = bytearray((root / "nan.part1").read_bytes())
     codes = read_contribution(root / "nan.part1", plan).statistics.codes.numpy().tobytes()
     at = bytes(content).index(codes)
     content[at : at + 2] = b"\xff\xff"  # NaN in float16
     (root / "nan.part1").write_bytes(content)
-    return {"nan": {"sends": str(root / "nan.part1")}, "another-plan": {"sends": str(root / "other.part1")}}
+    return {
+        "nan": {"sends": str(root / "nan.part1")},
+        "another-plan": {"sends": str(root / "other.part1")},
+    }
 
 
 def start(deployed: Deployment, root: Path, configs: dict[str, dict[str, str]]) -> None:
@@ -178,7 +200,11 @@ def start(deployed: Deployment, root: Path, configs: dict[str, dict[str, str]]) 
 
 def start_node(deployed: Deployment, root: Path, name: str, more: dict[str, str]) -> None:
     """Start a node, again if it was killed."""
-    own = {"data": root / f"{name}.npz", "folder": root / f"kept-{name}", "until": root / f"go-{name}"}
+    own = {
+        "data": root / f"{name}.npz",
+        "folder": root / f"kept-{name}",
+        "until": root / f"go-{name}",
+    }
     deployed.start_node(name, **own | {"device": "cpu", "precision": "float32"} | more)
 
 
@@ -196,7 +222,10 @@ def of_answers(root: Path) -> dict[str, Any]:
     expected = by_file(plan, root, ("honest", "twin"))
     wrong = write_wrong(plan, a_plan(images, tuple(ANSWERS), seed=1), root)
     configs = {name: config | wrong.get(name, {}) for name, config in ANSWERS.items()}
-    configs |= {"twin-2": {"site": "twin", "fault": "waits"}, "stranger": {"data": str(root / "twin-2.npz")}}
+    configs |= {
+        "twin-2": {"site": "twin", "fault": "waits"},
+        "stranger": {"data": str(root / "twin-2.npz")},
+    }
     with deployment(root, Namespaces(), FAULTY) as deployed:
         start(deployed, root, configs)
 
@@ -219,7 +248,11 @@ def of_interruptions(root: Path) -> dict[str, Any]:
     expected = by_file(plan, root, INTERRUPTED)
     network = Namespaces()
     with deployment(root, network, FAULTY) as deployed:
-        start(deployed, root, {name: {} if name == "honest" else {"fault": "waits"} for name in INTERRUPTED})
+        start(
+            deployed,
+            root,
+            {name: {} if name == "honest" else {"fault": "waits"} for name in INTERRUPTED},
+        )
 
         def tell(story: Story) -> None:
             network.link("cut", "up")
@@ -234,7 +267,12 @@ def of_interruptions(root: Path) -> dict[str, Any]:
 def told(story: Story, as_files: bool) -> dict[str, Any]:
     """What a run came to."""
     outcome = outcome_of(story.folder)
-    return {"events": story.events, "outcome": outcome, "same as by files": as_files, "peak MB": story.peak}
+    return {
+        "events": story.events,
+        "outcome": outcome,
+        "same as by files": as_files,
+        "peak MB": story.peak,
+    }
 
 
 def made(plan: Plan, folder: Path) -> bool:
@@ -273,7 +311,11 @@ def steps_of(story: Story, root: Path, network: Namespaces) -> list[Step]:
             lambda: start_node(deployed, root, "node-killed", {"fault": "waits"}),
         ),
         Step("the link of `cut` is cut", works("cut"), cut),
-        Step("the link of `cut` is mended", after("the link of `cut` is cut", CUT), lambda: network.link("cut", "up")),
+        Step(
+            "the link of `cut` is mended",
+            after("the link of `cut` is cut", CUT),
+            lambda: network.link("cut", "up"),
+        ),
     ]
 
 
@@ -287,14 +329,25 @@ def of_four_sites(root: Path) -> dict[str, Any]:
         given, folder = write_given(plan, root), root / "killed"
         story = Story(deployed, folder)
         story.tell(
-            given, [], lambda: len(sent(folder)) == 2 and all((root / f"kept-{n}" / "works").exists() for n in "cd")
+            given,
+            [],
+            lambda: (
+                len(sent(folder)) == 2
+                and all((root / f"kept-{n}" / "works").exists() for n in "cd")
+            ),
         )
         kept = sent(folder)
         deployed.stop("superlink", signal.SIGKILL)
-        found["server killed"] = {"kept": sorted(kept), "events": story.events, "outcome": outcome_of(folder)}
+        found["server killed"] = {
+            "kept": sorted(kept),
+            "events": story.events,
+            "outcome": outcome_of(folder),
+        }
         for name in "cd":
             (root / f"go-{name}").touch()
-        for name in FOUR:  # they end by themselves: a server without `--database` has forgotten their keys
+        for (
+            name
+        ) in FOUR:  # they end by themselves: a server without `--database` has forgotten their keys
             deployed.stop(name)
         start(deployed, root, {name: {"fault": "waits"} if name in "cd" else {} for name in FOUR})
         again = Story(deployed, folder)

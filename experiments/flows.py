@@ -82,7 +82,9 @@ class Case:
 def gtp(folder: Path, **changes: Any) -> Case:
     """Two site files of a 5G core capture; packets in order of their time."""
     drafted = draft(folder / "5g_gtp_site1.csv.gz", side=16).schema
-    schema = with_changes(drafted, {"time": "frame.time_relative", "flows": 5, "block": 20} | changes)
+    schema = with_changes(
+        drafted, {"time": "frame.time_relative", "flows": 5, "block": 20} | changes
+    )
     sites = {"site-1": ("5g_gtp_site1.csv.gz", None), "site-2": ("5g_gtp_site2.csv.gz", None)}
     return Case(schema, sites, {"published test file": "5g_gtp_test.csv.gz"})
 
@@ -91,7 +93,10 @@ def nidd(folder: Path, **changes: Any) -> Case:
     """The two base stations of the subset of 5G-NIDD; its row number has a name there."""
     small = {"flows": 5, "side": 16, "layout": "rows", "block": 4, "held_out": 4}
     row = Number(name="row_in_bts_csv", low=0.0, high=1e7)
-    named = {"columns": (row, *FIVE_G_NIDD.columns[1:]), "leaking": (row.name, *FIVE_G_NIDD.leaking[1:])}
+    named = {
+        "columns": (row, *FIVE_G_NIDD.columns[1:]),
+        "leaking": (row.name, *FIVE_G_NIDD.leaking[1:]),
+    }
     schema = with_changes(FIVE_G_NIDD, named | small | changes)
     table = "5gnidd_subset.parquet"
     return Case(schema, {f"station-{k}": (table, ("BaseStation", str(k))) for k in (1, 2)})
@@ -100,13 +105,17 @@ def nidd(folder: Path, **changes: Any) -> Case:
 def whole_nidd(folder: Path) -> Case:
     """The whole of 5G-NIDD as the paper has it, for whoever has it: a table for each of the two base stations."""
     settings = {"steps": 200, "batch": 512, "network": {"name": "ConvNet", "depth": 4}}
-    return Case(FIVE_G_NIDD, {f"station-{k}": (f"BTS_{k}.csv", None) for k in (1, 2)}, settings=settings)
+    return Case(
+        FIVE_G_NIDD, {f"station-{k}": (f"BTS_{k}.csv", None) for k in (1, 2)}, settings=settings
+    )
 
 
 def nidd_three(folder: Path) -> Case:
     """The same with the rows whose station is not known as a third site: it alone holds the scans."""
     case = nidd(folder)
-    return Case(case.schema, case.sites | {"unknown": ("5gnidd_subset.parquet", ("BaseStation", "0"))})
+    return Case(
+        case.schema, case.sites | {"unknown": ("5gnidd_subset.parquet", ("BaseStation", "0"))}
+    )
 
 
 def unsw(folder: Path) -> Case:
@@ -124,7 +133,9 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "unsw": unsw,
     "nidd-random": lambda folder: nidd(folder, split="random"),
     "nidd-leaking": lambda folder: nidd(folder, keep_leaking=True, side=20),
-    "nidd-long": lambda folder: replace(nidd(folder), settings=SETTINGS | {"steps": 240, "batch": 256}),
+    "nidd-long": lambda folder: replace(
+        nidd(folder), settings=SETTINGS | {"steps": 240, "batch": 256}
+    ),
     "nidd-stream": lambda folder: nidd(folder, grouping="stream"),
     "nidd-packed": lambda folder: nidd(folder, layout="packed"),
     "gtp-leaking": lambda folder: gtp(folder, keep_leaking=True),
@@ -149,7 +160,9 @@ def ground_of(case: Case, folder: Path, seed: int) -> Ground:
     tests = {}
     for grouping in ("class", "stream"):
         grouped = with_changes(case.schema, {"grouping": grouping})
-        tests[f"held out, {grouping}"] = together([windows(flows, grouped, "test", seed) for flows in tables], grouped)
+        tests[f"held out, {grouping}"] = together(
+            [windows(flows, grouped, "test", seed) for flows in tables], grouped
+        )
         for what, name in case.tests.items():
             flows = flows_of(folder / name, case.schema)
             tests[f"{what}, {grouping}"] = together([windows(flows, grouped)], grouped)
@@ -168,7 +181,9 @@ def flows_of(path: Path, schema: FlowSchema, where: tuple[str, str] | None = Non
 
 def together(parts: list[Windows], schema: FlowSchema) -> tuple[ImageSet, int]:
     """The windows of several tables as one test."""
-    return pool([part.labelled(schema.classes) for part in parts]), sum(part.mixed for part in parts)
+    return pool([part.labelled(schema.classes) for part in parts]), sum(
+        part.mixed for part in parts
+    )
 
 
 def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int) -> Plan:
@@ -180,10 +195,16 @@ def plan_with(case: Case, ground: Ground, seed: int, method: str, ipc: int) -> P
 
 def made_here(plan: Plan, ground: Ground, method: str, folder: Path, compute: Compute) -> None:
     """The set of a plan, made in this process."""
-    answers = [METHODS[method].contribute(plan, data, name, RunContext(compute)) for name, data in ground.sites.items()]
+    answers = [
+        METHODS[method].contribute(plan, data, name, RunContext(compute))
+        for name, data in ground.sites.items()
+    ]
     for answer in answers:
         write_contribution(answer, folder / f"{answer.site}.safetensors")
-    write_distilled(METHODS[method].distill(plan, answers, RunContext(compute)), folder / "distilled.safetensors")
+    write_distilled(
+        METHODS[method].distill(plan, answers, RunContext(compute)),
+        folder / "distilled.safetensors",
+    )
 
 
 def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path, precision: str) -> None:
@@ -199,7 +220,17 @@ def made_by_processes(plan: Plan, case: Case, data: Path, folder: Path, precisio
     for name, (table, where) in case.sites.items():
         sent.append(folder / f"{name}.safetensors")
         rows = ["--rows", "=".join(where)] if where else []
-        process("contribute", folder / "plan.json", "--data", data / table, "--site", name, *rows, "-o", sent[-1])
+        process(
+            "contribute",
+            folder / "plan.json",
+            "--data",
+            data / table,
+            "--site",
+            name,
+            *rows,
+            "-o",
+            sent[-1],
+        )
     process("distill", folder / "plan.json", *sent, "-o", folder / "distilled.safetensors")
 
 
@@ -280,7 +311,9 @@ def scored(cell: Cell, data: ImageSet, plan: Plan, rounds: Rounds) -> dict[str, 
 
 def main() -> None:
     """Run the cells that are missing; the output is whole after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
@@ -294,22 +327,30 @@ def main() -> None:
     cells = json.loads(options.output.read_text())["cells"] if options.output.exists() else []
     for seed in range(options.seeds):
         done = {cell["line"] for cell in cells if cell["seed"] == seed}
-        rounds = Rounds(case, ground_of(case, options.data, seed), seed, options.data, work, compute)
+        rounds = Rounds(
+            case, ground_of(case, options.data, seed), seed, options.data, work, compute
+        )
         plan = plan_with(case, rounds.ground, seed, "collabdm", 10)
         for cell in table_of(rounds):
             if cell.line in done or (options.only and cell.line not in options.only.split(";")):
                 continue
             data, more = cell.make()
-            cells.append({"seed": seed, "line": cell.line} | more | scored(cell, data, plan, rounds))
+            cells.append(
+                {"seed": seed, "line": cell.line} | more | scored(cell, data, plan, rounds)
+            )
             made = report(options, rounds, plan, cells)
             atomic_write(options.output, (json.dumps(made, indent=1) + "\n").encode())
             found = {what: round(test["accuracy"], 4) for what, test in cells[-1]["tests"].items()}
             print(options.case, seed, cell.line, found, flush=True)
 
 
-def report(options: argparse.Namespace, rounds: Rounds, plan: Plan, cells: list[dict[str, Any]]) -> dict[str, Any]:
+def report(
+    options: argparse.Namespace, rounds: Rounds, plan: Plan, cells: list[dict[str, Any]]
+) -> dict[str, Any]:
     """What the output holds: where the numbers come from, and the numbers."""
-    fields = {k: v for k, v in plan.model_dump(mode="json").items() if k not in ("probe", "flows", "seed")}
+    fields = {
+        k: v for k, v in plan.model_dump(mode="json").items() if k not in ("probe", "flows", "seed")
+    }
     return {
         "command": f"python experiments/flows.py {options.case} --data DATA/flows --seeds N "
         f"--precision {options.precision} -o results/flows/{options.case}.json",

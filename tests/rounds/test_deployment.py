@@ -1,4 +1,4 @@
-"""A round between real processes, over TLS with node keys, on published images: the bytes of the file route."""
+"""A round between real processes, with TLS and node keys, gives the bytes of the files."""
 
 import signal
 import subprocess
@@ -24,16 +24,23 @@ FAULTY = Path(__file__).parent / "faulty"
 
 @pytest.fixture
 def network() -> type[Loopback | Namespaces]:
-    """Addresses of their own where that is permitted."""
+    """Separate addresses where permitted."""
     return Loopback if forbidden() else Namespaces
 
 
 def by_file(plan: Plan, root: Path) -> Path:
-    """The same round by the commands."""
+    """The same round by the commands, through files."""
     same = ("--device", "cpu", "--precision", "float32", "--threads", "1", "--quiet")
     given, folder = write_given(plan, root), root / "by-file"
     for site in HELD:
-        words = ("--data", root / f"{site}.npz", "--site", site, "-o", contribution_path(folder, site))
+        words = (
+            "--data",
+            root / f"{site}.npz",
+            "--site",
+            site,
+            "-o",
+            contribution_path(folder, site),
+        )
         done("contribute", given, *words, *same)
     files = [contribution_path(folder, site) for site in HELD]
     done("distill", given, *files, "-o", outcome_path(plan, folder), *same)
@@ -41,7 +48,7 @@ def by_file(plan: Plan, root: Path) -> Path:
 
 
 def start_nodes(deployed: Deployment, root: Path) -> None:
-    """Two nodes that answer at once, and one that waits for a file."""
+    """Start two nodes that answer at once, and one that waits for a file."""
     deployed.register(*HELD)
     for site in HELD:
         assert "private key" in check_key(root / f"{site}.key")
@@ -90,10 +97,18 @@ def two() -> Iterator[Namespaces]:
 
 
 def answers(network: Namespaces, site: str) -> bool:
-    """Whether a packet comes from a site to the server."""
-    said = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM); s.settimeout(0.5)\n"
-    said += f"sys.exit(s.connect_ex(('{network.server}', 1)) != 111)"  # refused: it is there
-    return subprocess.run([*network.inside(site), "python3", "-S", "-c", said], check=False).returncode == 0
+    """Whether a packet from a site reaches the server."""
+    probe = (
+        "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)\n"
+        "s.settimeout(0.5)\n"
+        f"sys.exit(s.connect_ex(('{network.server}', 1)) != 111)"  # 111: refused, so it is there
+    )
+    return (
+        subprocess.run(
+            [*network.inside(site), "python3", "-S", "-c", probe], check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_sites_in_namespaces_have_addresses_of_their_own_and_links_that_can_be_cut(two) -> None:

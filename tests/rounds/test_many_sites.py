@@ -1,4 +1,4 @@
-"""A thousand small contributions: merged one by one from the disk, to the bit as if all were in memory."""
+"""A thousand small contributions, merged one by one from disk: the bits of merging in memory."""
 
 import weakref
 from pathlib import Path
@@ -20,7 +20,7 @@ from collabdm.seeds import Purpose, Stream
 
 
 def small(plan: Plan, k: int) -> Contribution:
-    """Site k holds two of the three classes."""
+    """The contribution of site k, which has two of the three classes."""
     held = sorted({k % 3, (k + 1) % 3})
     stream = Stream.of(k, Purpose.DATA)
     labels = torch.tensor(held)
@@ -28,11 +28,13 @@ def small(plan: Plan, k: int) -> Contribution:
     codes = stream.uniforms(plan.steps, 2, statistics_width(plan)).to(torch.float16)
     totals = stream.integers(40, 2).add(1).tolist()
     statistics = fixed_statistics(codes, held, totals)
-    return Contribution(f"site-{k}", plan.digest, statistics, ImageSet(pixels, labels, CLASSES), VERSIONS)
+    return Contribution(
+        f"site-{k}", plan.digest, statistics, ImageSet(pixels, labels, CLASSES), VERSIONS
+    )
 
 
 class Watched(ContributionFiles):
-    """Counts how many contributions are in memory at once, and how often each is asked for."""
+    """Counts the contributions in memory at once, and how often one is requested."""
 
     def __init__(self, plan: Plan, paths: list[Path]) -> None:
         super().__init__(plan, paths)
@@ -48,12 +50,16 @@ class Watched(ContributionFiles):
 
 
 @pytest.mark.parametrize(("merging", "sites"), [("weighted", 1000), ("uniform", 50)])
-def test_a_thousand_contributions_are_merged_with_none_kept_in_memory(merging, sites, tmp_path, monkeypatch) -> None:
+def test_a_thousand_contributions_are_merged_with_none_kept_in_memory(
+    merging, sites, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(contributions, "KEPT_IN_MEMORY", 0)
     plan = fixed_plan(sites=sites, merging=merging, ipc=4)
     sent = [small(plan, k) for k in range(sites)]
     paths = []
-    for k in Stream.of(1, Purpose.DATA).permutation(sites).tolist():  # the order of the files is any
+    for k in (
+        Stream.of(1, Purpose.DATA).permutation(sites).tolist()
+    ):  # the order of the files is any
         paths.append(tmp_path / f"{k}.safetensors")
         paths[-1].write_bytes(contribution_bytes(sent[k]))
     files = Watched(plan, paths)
@@ -62,7 +68,9 @@ def test_a_thousand_contributions_are_merged_with_none_kept_in_memory(merging, s
     assert streamed.sites == at_once.sites
     assert len(streamed.sites) == sites
     assert files.most <= 3
-    assert sites <= files.read <= sites + 3 * len(CLASSES) * plan.ipc  # the check of signatures reads some
+    assert (
+        sites <= files.read <= sites + 3 * len(CLASSES) * plan.ipc
+    )  # the check of signatures reads some
 
 
 def files_of(plan: Plan, folder: Path, count: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A whole round on one machine: what is split, what stands in its folder, and what the results say."""
+"""A whole round on one machine: the split, the files in its folder, and the results."""
 
 import contextlib
 import json
@@ -338,8 +338,9 @@ def test_the_same_experiment_elsewhere_has_the_same_results(tmp_path) -> None:
 
 def test_every_setting_moves_the_digest() -> None:
     changes: dict[str, Any] = {
-        "data": "mnist", "method": "localdm", "sites": 4, "beta": 0.6, "class_floor": 1, "site_column": "x",
-        "partition": "x", "per_class": 11, "side": 16, "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
+        "data": "mnist", "method": "localdm", "sites": 4, "beta": 0.6, "class_floor": 1,
+        "site_column": "x", "partition": "x", "per_class": 11, "side": 16,
+        "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
         "trials": 2, "recipe": "paper", "epochs": 2, "seed": 3, "compare": ("random",),
         "curve": 2, "test_per_class": 5, "learning_rate": 0.5, "flows": FIVE_G_NIDD,
     }  # fmt: skip

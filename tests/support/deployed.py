@@ -1,7 +1,7 @@
-"""Flower's real processes on this machine: a SuperLink and SuperNodes with certificates and keys of their own.
+"""Flower's real processes on one machine: a SuperLink and SuperNodes with certificates and keys.
 
-They live on this machine's loopback, or, where that is permitted, in network namespaces: each with an address of its
-own and a link that can be cut.
+They use the loopback interface or, where permitted, network namespaces: each then has its own
+address, and a link that can be cut.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ PATIENCE = 120.0  # seconds for anything to happen
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def wait_for(what: Callable[[], object], patience: float = PATIENCE) -> None:
@@ -50,9 +50,21 @@ def tool(*words: object, cwd: Path | None = None) -> None:
 
 
 def make_certificates(folder: Path, *addresses: str) -> None:
-    """A root of its own, and the server's certificate for 127.0.0.1 and more, as docs/deploy.md makes them."""
+    """A root and the server's certificate, for 127.0.0.1 and `addresses`, as in docs/deploy.md."""
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    tool("openssl", "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=round", cwd=folder)
+    tool(
+        "openssl",
+        "req",
+        "-x509",
+        *key,
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-subj",
+        "/CN=round",
+        cwd=folder,
+    )
     hosts = ",".join(["DNS:localhost", "IP:127.0.0.1", *(f"IP:{address}" for address in addresses)])
     names = ("-addext", f"subjectAltName={hosts}", "-addext", "basicConstraints=CA:FALSE")
     signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "server.key", "-out", "server.crt")
@@ -61,12 +73,12 @@ def make_certificates(folder: Path, *addresses: str) -> None:
 
 @dataclass
 class Loopback:
-    """All on one address."""
+    """All processes at one address."""
 
     server: str = "127.0.0.1"
 
     def inside(self, name: str) -> tuple[str, ...]:
-        """What a command begins with to run at a site, or at the server."""
+        """The prefix of a command that runs at a site, or at the server."""
         return ()
 
     def close(self) -> None:
@@ -75,7 +87,7 @@ class Loopback:
 
 @dataclass
 class Namespaces:
-    """A network namespace for the server and one for each site, joined by a bridge at the server; needs root."""
+    """A network namespace for the server and for each site, joined by a bridge; needs root."""
 
     prefix: str = field(default_factory=lambda: f"cdm{os.getpid()}")
     server: str = "10.83.0.1"
@@ -93,29 +105,45 @@ class Namespaces:
         return f"{self.prefix}-{name}"
 
     def add(self, site: str) -> None:
-        """A namespace with an address of its own, and a link to the server's."""
+        """Add a namespace with its own address, linked to the server's."""
         server, at = self._space("server"), self._space(site)
         self.sites.append(site)
         k = len(self.sites)
         tool("ip", "netns", "add", at)
-        tool("ip", "link", "add", f"v{k}", "netns", server, "type", "veth", "peer", "name", "eth0", "netns", at)
+        tool(
+            "ip",
+            "link",
+            "add",
+            f"v{k}",
+            "netns",
+            server,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            at,
+        )
         tool("ip", "-n", server, "link", "set", f"v{k}", "master", "br0", "up")
         tool("ip", "-n", at, "link", "set", "lo", "up")
         tool("ip", "-n", at, "addr", "add", f"10.83.0.{k + 1}/24", "dev", "eth0")
         tool("ip", "-n", at, "link", "set", "eth0", "up")
 
     def inside(self, name: str) -> tuple[str, ...]:
-        """What a command begins with to run at a site, or at the server."""
+        """The prefix of a command that runs at a site, or at the server."""
         if name != "server" and name not in self.sites:
             self.add(name)
         return ("ip", "netns", "exec", self._space(name))
 
-    def link(self, site: str, way: str) -> None:
-        """Cut a site's link (`down`), or mend it (`up`)."""
-        tool("ip", "-n", self._space("server"), "link", "set", f"v{self.sites.index(site) + 1}", way)
+    def link(self, site: str, state: str) -> None:
+        """Cut a site's link (`down`) or restore it (`up`)."""
+        tool(
+            "ip", "-n", self._space("server"), "link", "set", f"v{self.sites.index(site) + 1}", state
+        )
 
     def carried(self, site: str) -> tuple[int, int]:
-        """Bytes that a site sent and received so far, with all that Ethernet, TCP and TLS add."""
+        """Bytes that a site has sent and received, with the headers of Ethernet, TCP and TLS."""
         command = ["ip", "-n", self._space(site), "-j", "-s", "link", "show", "eth0"]
         (link,) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         return link["stats64"]["tx"]["bytes"], link["stats64"]["rx"]["bytes"]
@@ -126,7 +154,7 @@ class Namespaces:
 
 
 def forbidden() -> str:
-    """Why there can be no namespaces here; empty where there can."""
+    """The reason why network namespaces are not available here; empty if they are."""
     try:
         Namespaces().close()
     except FileNotFoundError:
@@ -137,29 +165,34 @@ def forbidden() -> str:
 
 
 def tree(pid: int) -> dict[int, str]:
-    """A process and all below it, with their commands."""
+    """A process and all of its descendants, with their commands."""
     parents, commands = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             number = int(path.name)
             parents[number] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             commands[number] = (path / "cmdline").read_text().replace("\0", " ").strip()
-    found = {pid: commands.get(pid, "")}
-    while more := {k: commands[k] for k, above in parents.items() if above in found and k not in found}:
-        found |= more
-    return found
+    processes = {pid: commands.get(pid, "")}
+    while more := {
+        k: commands[k] for k, above in parents.items() if above in processes and k not in processes
+    }:
+        processes |= more
+    return processes
 
 
 def peaks(pid: int) -> dict[str, float]:
-    """The most memory in MB that each of the processes from one down has had so far, by the name of its program."""
-    found: dict[str, float] = {}
+    """The peak memory in MB of a process and its descendants, by program."""
+    by_program: dict[str, float] = {}
     for number, command in tree(pid).items():
-        program, status = re.search(r"/(flower-\w+|flwr-\w+)", command), Path(f"/proc/{number}/status")
-        with contextlib.suppress(OSError):  # it has just ended
+        program, status = (
+            re.search(r"/(flower-\w+|flwr-\w+)", command),
+            Path(f"/proc/{number}/status"),
+        )
+        with contextlib.suppress(OSError):  # the process has just ended
             peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
             if program and peak:
-                found[program[1]] = max(found.get(program[1], 0.0), int(peak[1]) / 1000)
-    return found
+                by_program[program[1]] = max(by_program.get(program[1], 0.0), int(peak[1]) / 1000)
+    return by_program
 
 
 def _send(processes: Iterable[int], how: int) -> None:
@@ -170,7 +203,7 @@ def _send(processes: Iterable[int], how: int) -> None:
 
 @dataclass
 class Deployment:
-    """Processes that are ended with it, by their own numbers."""
+    """Running processes, each stopped by its own process number."""
 
     folder: Path
     network: Loopback | Namespaces = field(default_factory=Loopback)
@@ -187,7 +220,7 @@ class Deployment:
         return f"{self.network.server}:{self.port}"
 
     def start(self, name: str, *command: object) -> None:
-        """Start a process at a site, or the server's."""
+        """Start a process at a site, or at the server."""
         home = "coordinator" if name == "run" else name
         inside = self.network.inside("server" if name in ("superlink", "run") else name)
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -201,7 +234,7 @@ class Deployment:
             )
 
     def stop(self, name: str, how: int = signal.SIGTERM) -> None:
-        """End one process with all that it started, also what it detached."""
+        """End a process and all of its descendants, detached ones included."""
         process = self.processes.pop(name)
         below = tree(process.pid)
         _send(below if how == signal.SIGKILL else [process.pid], how)
@@ -211,9 +244,18 @@ class Deployment:
         process.wait(10)
 
     def start_server(self, *more: object) -> None:
-        tls = ("--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key")
+        tls = (
+            "--ssl-ca-certfile",
+            "ca.crt",
+            "--ssl-certfile",
+            "server.crt",
+            "--ssl-keyfile",
+            "server.key",
+        )
         where = ("--host", "0.0.0.0", "--port", self.port)
-        self.start("superlink", BIN / "flower-superlink", *tls, "--enable-supernode-auth", *where, *more)
+        self.start(
+            "superlink", BIN / "flower-superlink", *tls, "--enable-supernode-auth", *where, *more
+        )
         wait_for(self._answers)
         home = self.folder / "flower-coordinator"
         home.mkdir(exist_ok=True)
@@ -223,14 +265,21 @@ class Deployment:
         )
 
     def _answers(self) -> bool:
-        said = f"import socket, sys; sys.exit(socket.socket().connect_ex(('127.0.0.1', {self.port})))"
-        trial = (*self.network.inside("server"), sys.executable, "-S", "-c", said)
+        probe = (
+            f"import socket, sys; sys.exit(socket.socket().connect_ex(('127.0.0.1', {self.port})))"
+        )
+        trial = (*self.network.inside("server"), sys.executable, "-S", "-c", probe)
         return subprocess.run(trial, check=False).returncode == 0
 
     def _ran(self, *words: object) -> str:
         command = [*self.network.inside("server"), *map(str, words)]
         ran = subprocess.run(
-            command, env=self.environment("coordinator"), cwd=self.folder, capture_output=True, text=True, check=False
+            command,
+            env=self.environment("coordinator"),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
@@ -239,7 +288,7 @@ class Deployment:
         return self._ran(BIN / "flwr", *words)
 
     def register(self, *sites: str) -> None:
-        """Make the nodes' keys, where they have none, and tell the server their public halves."""
+        """Create the nodes' missing keys, and register their public keys at the server."""
         keys = [self.folder / f"{site}.key" for site in sites]
         for key in keys:
             if not key.exists():
@@ -247,41 +296,53 @@ class Deployment:
         self._ran(sys.executable, "-c", REGISTER, *(f"{key}.pub" for key in keys))
 
     def start_node(self, site: str, /, **config: object) -> None:
-        """Start a node with a key of its own; it says that it is `site` unless the configuration says another."""
-        said = " ".join(f'{name}="{value}"' for name, value in ({"site": site} | config).items())
+        """Start a node with its own key; its site is `site` unless the configuration sets one."""
+        settings = " ".join(
+            f'{name}="{value}"' for name, value in ({"site": site} | config).items()
+        )
         trust = ("--root-certificates", "ca.crt", "--auth-supernode-private-key", f"{site}.key")
-        where = ("--superlink", self.address, "--port", free_port(), "--node-config", said)
+        where = ("--superlink", self.address, "--port", free_port(), "--node-config", settings)
         self.start(site, BIN / "flower-supernode", *trust, *where)
 
     def online(self) -> int:
-        """How many nodes the server has heard of lately."""
+        """The number of nodes that the server considers online."""
         nodes = json.loads(self.flwr("supernode", "list", "round", "--format", "json"))["nodes"]
         return sum(node["status"] == "online" for node in nodes)
 
     def _run_command(self, config: Mapping[str, object]) -> tuple[object, ...]:
-        said = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items())
-        return ("run", self.app, "round", "--run-config", said)
+        settings = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items())
+        return ("run", self.app, "round", "--run-config", settings)
 
     def run(self, **config: object) -> None:
         self.flwr(*self._run_command(config))
 
     def start_run(self, **config: object) -> None:
-        """The same, and what its server says comes into run.log."""
+        """Start a run in the background, with the server's log in run.log."""
         self.start("run", BIN / "flwr", *self._run_command(config), "--stream")
 
     def kill_program(self, name: str) -> None:
-        """Kill the app's program that a node or the server has started, not the node."""
-        found = tree(self.processes[name].pid)
+        """Kill the app's program that a node or the server has started, but not the node."""
+        processes = tree(self.processes[name].pid)
         _send(
-            [pid for pid, command in found.items() if re.search(r"/flwr-(client|server)app", command)], signal.SIGKILL
+            [
+                pid
+                for pid, command in processes.items()
+                if re.search(r"/flwr-(client|server)app", command)
+            ],
+            signal.SIGKILL,
         )
 
     def log(self) -> str:
-        return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"== {path.name}\n{path.read_text()[-4000:]}"
+            for path in sorted(self.folder.glob("*.log"))
+        )
 
 
 @contextlib.contextmanager
-def deployment(folder: Path, network: Loopback | Namespaces | None = None, app: Path = APP) -> Iterator[Deployment]:
+def deployment(
+    folder: Path, network: Loopback | Namespaces | None = None, app: Path = APP
+) -> Iterator[Deployment]:
     network = network or Loopback()
     make_certificates(folder, network.server)
     deployed = Deployment(folder, network, app)

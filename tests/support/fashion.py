@@ -1,4 +1,4 @@
-"""A small round on published images, Fashion-MNIST: private data for named sites, the plan, and the round by files."""
+"""A small round on Fashion-MNIST: private data for named sites, the plan, the files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from collabdm.seeds import Purpose, Stream
 
 COMPUTE = {"device": "cpu", "precision": "float32", "threads": 1}
 
-Held = Mapping[str, Sequence[int]]  # classes, by site
+Held = Mapping[str, Sequence[int]]  # the classes of each site
 
 
 def a_plan(data: ImageSet, sites: Sequence[str], **settings: Any) -> Plan:
@@ -30,7 +30,7 @@ def a_plan(data: ImageSet, sites: Sequence[str], **settings: Any) -> Plan:
 
 
 def private_data(root: Path, held: Held) -> ImageSet:
-    """A few published images for each site, SITE.npz; returns what they were taken from."""
+    """Write a few images for each site, SITE.npz, and return all of them."""
     images = limit(load("fashion_mnist"), 8 * len(held), Stream.of(0, Purpose.DATA))
     for k, (site, classes) in enumerate(held.items()):
         mine = np.isin(images.labels.numpy(), classes) & (np.arange(len(images)) % len(held) == k)
@@ -40,12 +40,14 @@ def private_data(root: Path, held: Held) -> ImageSet:
 
 
 def write_given(plan: Plan, root: Path) -> Path:
-    """Where the plan is that a run is given."""
+    """Write the plan of a run; returns its path."""
     path = root / f"plan-{plan.digest[:8]}.json"
     write_plan(plan, path)
     return path
 
 
 def sent(folder: Path) -> dict[str, bytes]:
-    """What sites sent, by their names."""
-    return {path.stem: path.read_bytes() for path in (folder / "contributions").glob("*.safetensors")}
+    """The bytes of each site's contribution in the folder of a round."""
+    return {
+        path.stem: path.read_bytes() for path in (folder / "contributions").glob("*.safetensors")
+    }

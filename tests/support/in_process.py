@@ -1,4 +1,4 @@
-"""Flower's grid in one process: every node is a function that answers at once, late, wrongly or never."""
+"""Flower's grid in one process: nodes are functions that answer at once, late, wrongly or never."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from collabdm.flower.wire import Answer, answer_content
 
 Node = Callable[[Message], list[Message]]
 
-with contextlib.suppress(ImportError):  # newer Flowers only: a message is made by a task of a run
+with contextlib.suppress(ImportError):  # flwr 1.42: messages belong to the task of a run
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
@@ -24,7 +24,7 @@ with contextlib.suppress(ImportError):  # newer Flowers only: a message is made 
 
 @dataclass
 class Hours:
-    """A clock that moves only when somebody waits."""
+    """A clock that advances only by waiting."""
 
     seconds: float = 0.0
 
@@ -38,9 +38,11 @@ class Hours:
 
 @dataclass
 class InProcess(Grid):
-    """Nodes by number. `late` are seconds that a node's answer takes; `before_pull` may stop the server.
+    """A grid of nodes by number.
 
-    An answer is made when it is pulled: until then it is not in the server's memory, as with real nodes.
+    `late` is the time in seconds that a node's answer takes; `before_pull` may stop the server. An
+    answer is computed when it is pulled: until then it is not in the server's memory, as with real
+    nodes.
     """
 
     nodes: dict[int, Node]
@@ -80,43 +82,51 @@ class InProcess(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         self.before_pull()
-        ready = [i for i in message_ids if i in self._replies and self._replies[i][0] <= self.hours.seconds]
+        ready = [
+            i
+            for i in message_ids
+            if i in self._replies and self._replies[i][0] <= self.hours.seconds
+        ]
         return [reply for identity in ready for reply in self._replies.pop(identity)[1]()]
 
 
 def _metadata(message: Message, identity: str) -> Metadata:
-    """As Flower fills it in on the way."""
-    told = message.metadata
+    """The metadata of a message as Flower completes them in transit."""
+    sent = message.metadata
     return Metadata(
         run_id=1,
         message_id=identity,
         src_node_id=1,
-        dst_node_id=told.dst_node_id,
+        dst_node_id=sent.dst_node_id,
         reply_to_message_id="",
         group_id="",
-        created_at=told.created_at,
-        ttl=told.ttl,
-        message_type=told.message_type,
+        created_at=sent.created_at,
+        ttl=sent.ttl,
+        message_type=sent.message_type,
     )
 
 
 def site_node(**config: Any) -> Node:
-    """A node that runs the real ClientApp with its configuration."""
+    """A node that runs the real ClientApp with a configuration."""
     context = Context(run_id=1, node_id=2, node_config=config, state=RecordDict(), run_config={})
     return lambda message: [app(message, context)]
 
 
 def data_node(site: str, data: Path, /, **config: Any) -> Node:
-    return site_node(site=site, data=str(data / f"{site}.npz"), device="cpu", precision="float32", **config)
+    return site_node(
+        site=site, data=str(data / f"{site}.npz"), device="cpu", precision="float32", **config
+    )
 
 
 def saying(site: str, content: bytes, times: int = 1) -> Node:
-    """A node that sends just these bytes as its contribution."""
-    return lambda message: [Message(answer_content(Answer(site, content)), reply_to=message) for _ in range(times)]
+    """A node that sends these bytes as its contribution."""
+    return lambda message: [
+        Message(answer_content(Answer(site, content)), reply_to=message) for _ in range(times)
+    ]
 
 
 def failing(code: int, times: int, then: Node) -> Node:
-    """A node whose program is killed as Flower reports it, so many times."""
+    """A node that answers after a number of errors, which Flower reports by their code."""
     left = iter([code] * times)
 
     def node(message: Message) -> list[Message]:

@@ -35,6 +35,9 @@ def row(i: int, label: str = "ok", **cells: object) -> dict[str, object]:
 
 def write_csv(path: Path, rows: list[dict[str, object]], delimiter: str = ",") -> Path:
     """A CSV file of the rows."""
-    lines = [delimiter.join(rows[0]), *(delimiter.join(str(value) for value in r.values()) for r in rows)]
+    lines = [
+        delimiter.join(rows[0]),
+        *(delimiter.join(str(value) for value in r.values()) for r in rows),
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""What is taken away is what the set holds: for the hub, as pictures, as arrays, and as a model that predicts."""
+"""Exported sets: folders of the hub, pictures and arrays with the same pixels, and models."""
 
 import json
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_load_dataset_gives_the_tensors_of_the_set(tmp_path, pae) -> None:
     assert same(load(str(tmp_path / "set" / "data")), made.images)
 
 
-def test_an_expanded_set_holds_what_networks_train_on(tmp_path) -> None:
+def test_an_expanded_set_contains_the_training_images(tmp_path) -> None:
     made = coloured(2)
     written = export(made, tmp_path / "set", expanded=True)
     expected = training_set(made)
@@ -130,7 +130,10 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path) -> None:
     }
 
 
-REAL = "**Images of this set are, or started from, real images of the sites, and can still show them.**"
+REAL = (
+    "**Images of this set are, or started from, real images of the sites, "
+    "and can still show them.**"
+)
 NOT_REAL = (
     "No image of this set is a real image or started from one. This is not a guarantee of privacy."
 )
@@ -167,10 +170,16 @@ def test_results_of_another_set_are_refused(tmp_path) -> None:
     made = coloured()
     write_distilled(made, tmp_path / "set.safetensors")
     document: dict[str, Any] = {
-        "set": "s", "plan": "another", "data": "digits", "seed": 0, "bytes": 1, "versions": {}, "recipe": {},
+        "set": "s",
+        "plan": "another",
+        "data": "digits",
+        "seed": 0,
+        "bytes": 1,
+        "versions": {},
+        "recipe": {},
         "compute": {"device": "cpu", "precision": "float32"},
         "scores": [{"what": "collabdm", "network": "ConvNet", "accuracies": [0.5], "images": 6}],
-    }  # fmt: skip
+    }
     (tmp_path / "scores.json").write_text(json.dumps(document))
     command = ("export", tmp_path / "set.safetensors", "--results", tmp_path / "scores.json", "-o")
     refused = run(*command, tmp_path / "a")

@@ -1,4 +1,4 @@
-"""A model at work on tables of flows, and the commands from raw tables to its predictions."""
+"""Predictions of a model for tables of flows, and the commands that lead to them."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def test_names_with_commas_are_quoted() -> None:
     assert next(csv.DictReader(io.StringIO(predictions.csv(1))))["class"] == 'a,"b"'
 
 
-def test_too_few_rows_for_a_window_are_said() -> None:
+def test_too_few_rows_for_a_window_are_refused() -> None:
     found = windows(
         Flows(torch.zeros(1, 3, dtype=torch.uint8), torch.tensor([0])),
         tiny_schema(grouping="stream"),
@@ -114,7 +114,10 @@ def test_the_command_takes_a_table_without_labels_and_says_what_is_wrong(tmp_pat
     assert "name one with `--flows`" in run("classify", tmp_path / "model", table).err
     wrong = run("classify", tmp_path / "model", table, "--flows", schema, "--grouping", "class")
     assert (wrong.code, "`label` missing" in wrong.err) == (2, True)
-    assert "class or stream; found 'flow'" in run("classify", tmp_path / "model", table, "--grouping", "flow").err
+    assert (
+        "`--grouping` should be class or stream; found 'flow'"
+        in run("classify", tmp_path / "model", table, "--grouping", "flow").err
+    )
 
 
 def test_rows_of_a_station_belong_to_plans_of_flows(tmp_path: Path) -> None:
@@ -150,8 +153,10 @@ def test_rows_of_a_station_belong_to_plans_of_flows(tmp_path: Path) -> None:
 # --- the walk ------------------------------------------------------------------------------------
 
 
-def test_two_stations_of_one_table_make_a_set_and_a_model_tells_the_classes(tmp_path: Path) -> None:
-    """From a raw table with two stations to predictions, by the commands; bad cells are counted on the way."""
+def test_two_stations_of_one_table_make_a_set_and_a_model_that_separates_the_classes(
+    tmp_path: Path,
+) -> None:
+    """From a raw table with two stations to predictions, by the commands; bad cells are counted."""
     slow = {"dur": 9.0, "bytes": 90, "proto": "udp"}
     rows = [
         row(i, station=i // 40 % 2, **({"label": "bad"} | slow if i // 20 % 2 else {"label": "ok"}))
@@ -192,8 +197,20 @@ def test_two_stations_of_one_table_make_a_set_and_a_model_tells_the_classes(tmp_
     )
     made = read_distilled(tmp_path / "set")
     assert made.sites == {"a": [66, 71], "b": [66, 71]}
-    evaluated = done("evaluate", tmp_path / "set", "--data", table, "--recipe", "short", "--epochs", "20",
-                     "--trials", "1", "--no-random", "-q")  # fmt: skip
+    evaluated = done(
+        "evaluate",
+        tmp_path / "set",
+        "--data",
+        table,
+        "--recipe",
+        "short",
+        "--epochs",
+        "20",
+        "--trials",
+        "1",
+        "--no-random",
+        "-q",
+    )
     assert cells(evaluated.out)[-1][0] == "collabdm"
     done(
         "train",

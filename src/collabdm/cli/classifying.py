@@ -1,4 +1,4 @@
-"""The classification of a table of flows by a trained model."""
+"""Classify a table of flows with a trained model."""
 
 import time
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Request:
     """The options of `classify`.
 
     Attributes:
-        model: file of a trained model.
+        model: the file of a trained model.
         data: a table of flows.
-        flows: name or file of a schema; None takes the model's.
+        flows: the name or the file of a schema; None uses the model's schema.
         grouping: `stream` or `class`.
-        rows: `COLUMN=VALUE` of the rows to use; None uses all.
-        held_out: use only the rows that the schema reserves for tests.
+        rows: `COLUMN=VALUE` of the rows to use; None uses all rows.
+        held_out: whether to use only the rows that the schema reserves for tests.
     """
 
     model: Path
@@ -42,11 +42,11 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
 
     Args:
         request: what to classify.
-        output: CSV file, one line per window; None writes none.
-        quiet: show no progress bars.
+        output: a CSV file with one line per window; None writes no file.
+        quiet: whether to hide the progress bars.
 
     Raises:
-        PlanError: If the model has no schema of flows, or another one.
+        PlanError: If the model has no schema of flows, or a different one.
         DataError: If the table does not fit the schema, or has too few rows.
     """
     trained = read_model(request.model)
@@ -76,7 +76,7 @@ def print_predictions(data: Path, predictions: Predictions, mixed: int) -> None:
     Args:
         data: the table.
         predictions: the predicted class of each window.
-        mixed: the number of windows with rows of several classes.
+        mixed: the number of windows whose rows have several classes.
     """
     counts = torch.bincount(predictions.predicted, minlength=len(predictions.classes))
     rows = [(name, f"{int(n):,}") for name, n in zip(predictions.classes, counts, strict=True)]

@@ -1,8 +1,8 @@
-"""The data set card of an exported set: front matter for the hub, then text for people.
+"""Write the data set card of an exported set: front matter for the hub, then text for people.
 
 The card states only what the set's own documents establish: which plan and method produced it,
 whether its images can show real ones, and the accuracies that were measured. It names a licence,
-and the number of images of each site, only if the caller asks for it.
+and the number of images of each site, only if the caller asks for them.
 
 Reference: T. Gebru et al., "Datasheets for datasets", Communications of the ACM, 2021.
 """
@@ -27,7 +27,7 @@ class Card:
     Attributes:
         licence: The licence of the set, as the hub spells it.
         counts: Whether to list the number of images of each class at each site.
-        scores: Accuracies of networks trained on the set, and on other sets to compare with.
+        scores: Accuracies of networks trained on the set, and on other sets for comparison.
         data: The data that `scores` were measured on.
     """
 
@@ -38,7 +38,7 @@ class Card:
 
 
 def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
-    """The text of the card, with its front matter.
+    """Write the text of the card, with its front matter.
 
     Args:
         distilled: The set.
@@ -119,7 +119,7 @@ def _pae(distilled: DistilledSet, images: ImageSet) -> str:
 
 
 def shows_real_images(distilled: DistilledSet) -> bool | None:
-    """Whether images of a set are, or started from, real images; None if that is not known."""
+    """Whether the images of a set are real images or started from real images; None if unknown."""
     method = all_methods().get(distilled.method)
     if method is None or method.run_rounds is not None:
         return None

@@ -1,12 +1,12 @@
-"""A distilled set as a data set folder of the hub, an image folder, or NumPy arrays.
+"""Write a distilled set as a data set folder of the hub, an image folder, or NumPy arrays.
 
     hub       README.md (the card), data/train-00000-of-00001.parquet, preview.png
     folder    one subfolder for each class, PNG pictures
     npz       one file: images (n, channels, side, side), labels, classes
 
 Pixels are stored without loss: uint8 as PNG, or unchanged in `npz`. Each stored image of a set
-with pae contains pae^2 small ones; `expanded` writes those, enlarged, as networks train on them. A
-set of float32 is rounded to 256 levels in the first two forms, which are pictures.
+with pae contains pae^2 small ones; `expanded` writes those, enlarged, as networks train on them.
+The first two forms are pictures, for which float32 images are rounded to 256 levels.
 
 Reference: Q. Lhoest et al., "Datasets: a community library for natural language processing",
 EMNLP 2021.

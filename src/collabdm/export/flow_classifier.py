@@ -1,4 +1,4 @@
-"""A trained model applied to a table of flows: a class and a confidence for each window of rows.
+"""Predict a class, with its confidence, for each window of rows in a table of flows.
 
     class = argmax_y p_y(x),   confidence = max_y p_y(x),    x the image of `flows` rows
 
@@ -27,9 +27,9 @@ class Predictions:
 
     Attributes:
         classes: The names of the classes.
-        predicted: The class number of each window.
-        confidence: Its probability.
-        true: The class according to the labels; -1 where there is none.
+        predicted: The predicted class number of each window.
+        confidence: The probability of the predicted class.
+        true: The class number according to the labels; -1 for a window without a label.
         first: The first row of each window, from 0, in order of time.
     """
 
@@ -40,14 +40,14 @@ class Predictions:
     first: Int64[Tensor, " n"]
 
     def confusion(self) -> Confusion | None:
-        """The confusion matrix of the labelled windows; None if there are none."""
+        """Count the confusion matrix of the labelled windows; None if no window has a label."""
         labelled = self.true != UNKNOWN
         if not labelled.any():
             return None
         return Confusion.of(self.true[labelled], self.predicted[labelled], len(self.classes))
 
     def csv(self, flows: int) -> str:
-        """One line per window of `flows` rows: first row, last row, class, confidence, label."""
+        """Write the predictions as CSV, with one line per window of `flows` rows."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["first_row", "last_row", "class", "confidence", "true_class"])
@@ -62,7 +62,7 @@ class Predictions:
 
 
 def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
-    """The schema for reading tables: the given one, or the model's own.
+    """Return the schema for reading tables: the given schema, or else the model's own.
 
     Raises:
         PlanError: The model contains no schema, or the schema does not fit the model.
@@ -91,7 +91,7 @@ def _own_schema(model: TrainedModel) -> FlowSchema:
 
 
 def classify(model: TrainedModel, windows: Windows) -> Predictions:
-    """Predict the class of every window. Raises DataError if there is none."""
+    """Predict the class of every window. Raises DataError if there are no windows."""
     if not len(windows.labels):
         raise DataError("there should be rows for one window at least; found fewer: use more rows")
 
@@ -100,7 +100,7 @@ def classify(model: TrainedModel, windows: Windows) -> Predictions:
 
 
 def confusion_rows(confusion: Confusion, classes: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Rows of a table: class, its windows, precision, recall, and windows by predicted class."""
+    """Format a table: each class, its windows, precision, recall, and windows by prediction."""
     return [
         (
             name,

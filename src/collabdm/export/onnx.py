@@ -1,4 +1,4 @@
-"""A trained model as an ONNX file that runs without collabdm.
+"""Write a trained model as an ONNX file that runs without collabdm.
 
     input    images          uint8 (n, channels, side, side), pixels 0 .. 255
     output   probabilities   float32 (n, classes)
@@ -46,7 +46,7 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Float32[Tensor, "n classes"]:
-        """The probabilities of uint8 pixels."""
+        """Compute the probabilities of the classes from uint8 pixels."""
         return self.network((images.float() / 255 - self.mean) / self.std).softmax(1)
 
 
@@ -60,7 +60,7 @@ def check_onnx() -> None:
 
 
 def onnx_bytes(model: TrainedModel) -> bytes:
-    """The content of the file. Raises PlanError if a package is not installed."""
+    """Write the content of the ONNX file. Raises PlanError if a package is not installed."""
     check_onnx()
     import onnx
 
@@ -86,7 +86,7 @@ def _graph(model: TrainedModel) -> Any:
     example = torch.zeros(2, *model.image.shape, dtype=torch.uint8)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # raised by imports of the exporter
+        warnings.simplefilter("ignore")  # the exporter's imports warn
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
@@ -98,5 +98,5 @@ def _graph(model: TrainedModel) -> Any:
             verbose=False,
         )
 
-    assert program is not None  # None only where a file is named
+    assert program is not None  # it is None only if a file is named
     return program.model_proto

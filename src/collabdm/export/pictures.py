@@ -1,4 +1,4 @@
-"""Contact sheets: pictures of a set with one row of images for each class."""
+"""Draw contact sheets: pictures of a set with one row of images for each class."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.images import ImageSet, as_uint8
 
-SHOWN_SIDE = 64  # pixels, about, of each image in a picture for people
+SHOWN_SIDE = 64  # pixels, approximately, of each image in a picture for people
 
 
 def write_picture(images: ImageSet, path: Path, columns: int = 10) -> None:
@@ -17,7 +17,7 @@ def write_picture(images: ImageSet, path: Path, columns: int = 10) -> None:
     Args:
         images: The set.
         path: The file.
-        columns: Images of each class, at most.
+        columns: The largest number of images of each class.
     """
     zoom = max(1, SHOWN_SIDE // images.shape[-1])
     sheet = contact_sheet(images, columns, zoom)
@@ -29,9 +29,9 @@ def contact_sheet(images: ImageSet, columns: int, zoom: int, gap: int = 2) -> Im
 
     Args:
         images: The set.
-        columns: Images of each class, at most.
-        zoom: Sheet pixels for each image pixel, in both directions.
-        gap: Pixels between images.
+        columns: The largest number of images of each class.
+        zoom: The number of sheet pixels for each image pixel, in both directions.
+        gap: The number of pixels between images.
     """
     channels, side, _ = images.shape
     rows = [index for y in range(len(images.classes)) if len(index := images.of_class(y))]

@@ -1,8 +1,10 @@
 """The laboratory: complete rounds simulated on one machine, scored and compared.
 
-    experiment   the settings of a simulation, `settings` their sources
-    simulate     split, sites, server and scores; `curves` and `watched` score it on its way
-    results      records of results.json, `results_file` the file that a simulation resumes from
-    demo         the built-in demonstrations
-    reproduce    published tables and figures
+- `experiment` defines the settings of a simulation; `settings` reads them.
+- `round_data` reads the data of a round and splits it over sites.
+- `simulate` runs the sites and the server of a round, and scores the outcome.
+- `curves` stores the images along the refinement, and `watched` tests intermediate predictors.
+- `results` defines the records of results.json; `results_file` writes and resumes them.
+- `demo` contains the built-in demonstrations.
+- `reproduce` reproduces published tables and figures.
 """

@@ -1,12 +1,10 @@
-"""Results as records: what `simulate` and `evaluate --json` write and `report` reads.
+"""Records of results, which `simulate` and `evaluate --json` write and `report` reads.
 
     results.json of `simulate`   settings, compute, versions, sets (bytes sent), scores, [curve]
     file of `evaluate --json`    set, plan, data, compute, versions, scores, [robustness]
 
-The records are pydantic models, strict about types. Keys that they do not know are ignored, so that
-the files of later versions stay readable; a key in brackets is left out where it has no value.
-
-Reference: none.
+The records are pydantic models, strict about types. Unknown keys are ignored, so that the files of
+later versions stay readable; a key in brackets is omitted if it has no value.
 """
 
 import json
@@ -42,7 +40,7 @@ Accuracies = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(mi
 
 
 class Record(BaseModel):
-    """Base of the records: frozen and strict. `optional` names keys left out at their default."""
+    """Base class of the records. The keys in `optional` are omitted if they have their default."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -55,7 +53,7 @@ class Record(BaseModel):
         return {key: value for key, value in handler(self).items() if key not in absent}
 
     def absent_keys(self) -> set[str]:
-        """The keys that are left out: the optional ones whose value is the default."""
+        """Return the keys to omit: the optional keys whose value is the default."""
         fields = type(self).model_fields
         defaults = {
             key: fields[key].get_default(call_default_factory=True) for key in self.optional
@@ -64,7 +62,7 @@ class Record(BaseModel):
         return {key for key, default in defaults.items() if getattr(self, key) == default}
 
     def document(self) -> dict[str, Any]:
-        """The record as JSON values."""
+        """Return the record as JSON values."""
         return self.model_dump(mode="json")
 
 
@@ -77,7 +75,7 @@ class ComputeRecord(Record):
 
     @classmethod
     def of(cls, compute: Compute) -> "ComputeRecord":
-        """The record of a `Compute`."""
+        """Make the record of a `Compute`."""
         return cls(**asdict(compute))
 
 
@@ -100,12 +98,12 @@ class SetRecord(Record):
 
     @property
     def largest_upload(self) -> int | None:
-        """Bytes sent by the site that sent most; None where no site sent anything."""
+        """The most bytes that one site sent; None if no site sent anything."""
         return max(self.bytes_per_site.values(), default=None)
 
 
 class AccuracyRecord(Record):
-    """Accuracies (shares of 1) of networks trained on one set, one per trial."""
+    """Accuracies, in 0 .. 1, of networks trained on one set, one per trial."""
 
     what: str
     network: str
@@ -114,7 +112,7 @@ class AccuracyRecord(Record):
 
 
 class ScoreRecord(AccuracyRecord):
-    """A `Score`. Its mean, deviation, n and accuracy per class are written for other readers."""
+    """The record of a `Score`. The file also states its mean, std, n and accuracy per class."""
 
     confusion: tuple[tuple[Count, ...], ...] = ()
 
@@ -133,7 +131,7 @@ class ScoreRecord(AccuracyRecord):
 
     @classmethod
     def of(cls, score: Score) -> "ScoreRecord":
-        """The record of a `Score`."""
+        """Make the record of a `Score`."""
         return cls(**asdict(score))
 
     @property
@@ -151,7 +149,7 @@ class CurvePoint(ScoreRecord, _AtStep):  # in this order `step` comes first in t
 
     @classmethod
     def at(cls, step: int, score: Score) -> "CurvePoint":
-        """The record of a `Score` after a step."""
+        """Make the record of a `Score` after a step."""
         return cls(step=step, **asdict(score))
 
 
@@ -168,7 +166,7 @@ class RobustnessRecord(Record):
 
     @classmethod
     def of(cls, robustness: Robustness) -> "RobustnessRecord":
-        """The record of a `Robustness`."""
+        """Make the record of a `Robustness`."""
         return cls(**asdict(robustness))
 
 
@@ -229,7 +227,7 @@ def write_results(results: Results, path: Path) -> None:
 
 
 def read_results(path: Path) -> Results:
-    """Results of `simulate` or of `evaluate --json`.
+    """Read the results of `simulate` or of `evaluate --json`.
 
     Raises:
         DataError: The file cannot be read, or a field is missing or of a wrong type.
@@ -245,12 +243,12 @@ def read_results(path: Path) -> Results:
 
 
 def parse_record(kind: type[R], content: bytes | str, place: str, remedy: str = REMEDY) -> R:
-    """A record from its JSON.
+    """Parse a record from JSON.
 
     Args:
         kind: The class of the record.
         content: JSON text.
-        place: The file, and the line in it if there are several records, for the error.
+        place: The file, and the line if it contains several records, to name in the error.
         remedy: The advice at the end of the error.
 
     Raises:
@@ -279,7 +277,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where the file is missing or is not an object."""
+    """Read the object in a JSON file; empty if the file is missing or contains no object."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

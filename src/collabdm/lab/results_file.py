@@ -1,4 +1,4 @@
-"""results.json of a simulation in progress, written after every score, so that it can resume."""
+"""Write results.json during a simulation, after every score, so that it can resume."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +22,13 @@ from collabdm.version import versions
 
 
 class ResultsFile:
-    """results.json of a simulation, written after every score, so that a stopped one can resume.
+    """results.json of a simulation, written after every score.
 
-    `sets` are described anew by every run; scores and points of the curve that the file already
-    contains are kept.
+    An interrupted simulation can therefore resume. Every run rebuilds `sets`; scores and curve
+    points already in the file are kept.
 
     Args:
-        path: The file. One that is empty or cut short counts as absent.
+        path: The file. If it is empty or cut short, it counts as absent.
         experiment: The settings that the results belong to.
         compute: Where the scores are computed.
 
@@ -61,7 +61,7 @@ class ResultsFile:
         Args:
             curve: The chosen steps and the images saved there.
             final: The set after the last step.
-            measure: Scores a set.
+            measure: A function that scores a set.
         """
         scored = {point.step for point in self.curve}
 

@@ -1,27 +1,27 @@
-"""The methods: ways from the sites' data to one outcome. Each is a file with two functions,
+"""The methods, which turn the data of the sites into one outcome. Each method has two functions,
 
     contribute(plan, data, site, context) -> Contribution
     distill(plan, contributions, context, allow_missing) -> Outcome
 
-and `registry` dispatches on the method that the plan names.
+and `registry` calls those of the method that the plan names. The modules are:
 
-    collabdm         statistics and local images, refined at the server (the paper's Algorithm 1);
-                     its settings also give LocalDM, Central and the variants with pae
-    localdm          the local distillation of a site
-    coreset          real images of each site
-    fedd3            inducing points of each site, by kernel ridge regression
-    dosfl            training steps of each site
-    dosfl_steps      the steps of DOSFL, and how a site learns them
-    dense            a network of each site; the server distils their ensemble
-    dense_generator  the generator of DENSE
-    rounds           distribution matching in many rounds
-    gradient_rounds  gradient matching in many rounds
-    fedavg           federated averaging
-    base             the type Method, and the parts that methods share
-    own_images       images as extra tensors, for coreset and FedD3
-    local_training   local training, for DENSE and FedAvg
-    registry         the methods by name; contribute and distill; methods of other packages
+    collabdm         sites send statistics and local images, and the server refines the images (the
+                     paper's Algorithm 1); its settings also give LocalDM, Central and pae
+    localdm          a site distils its data locally
+    coreset          sites send representative real images
+    fedd3            sites send inducing points, learned by kernel ridge regression
+    dosfl            sites send training steps
+    dosfl_steps      a site learns the training steps of DOSFL
+    dense            sites send networks, and the server distils their ensemble
+    dense_generator  the generator of DENSE makes images for the ensemble
+    rounds           distribution matching takes many rounds
+    gradient_rounds  gradient matching takes many rounds
+    fedavg           federated averaging takes many rounds
+    base             defines the type Method and what methods share
+    own_images       packs images as extra tensors, for coreset and FedD3
+    local_training   trains a network at a site, for DENSE and FedAvg
+    registry         finds methods by name, in this and in other packages, and runs them
 
-docs/methods.md compares the bytes, the rounds and the trust that each needs, and shows how to add
-another.
+docs/methods.md compares the bytes, the rounds and the trust that each method needs, and shows how
+to add a method.
 """

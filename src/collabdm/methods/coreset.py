@@ -1,15 +1,15 @@
-"""Coreset: every site sends real images that represent its data. The baseline of distillation.
+"""Coreset: every site sends real images that represent its data, a baseline for distillation.
 
     herding   x_i = argmin_x | mean_{D_k^y} psi - (psi(x) + sum_{j<i} psi(x_j)) / i |
               the mean of the images is near the class mean
     centres   x_i = argmax_x min_{j<i} | psi(x) - psi(x_j) |
               the images are far from each other
-    random    drawn without repetition
+    random    images are drawn without repetition
 
-for each class y of the site, over images not chosen before. psi is one random network of the plan,
-the same at all sites, without augmentation, scaled to length 1. The first centre is the image
-nearest to the class mean. A class with fewer images than its share repeats them, each repetition
-moved a little.
+for each class y of the site, over images that were not chosen before. psi is the embedding, scaled
+to length 1 and without augmentation, of a random network that is the same at all sites. The first
+centre is the image nearest to the class mean. A class with fewer images than its share repeats
+them, and each repetition is moved a little.
 
 References: M. Welling, "Herding dynamical weights to learn", ICML 2009. S.-A. Rebuffi,
 A. Kolesnikov, G. Sperl, C. H. Lampert, "iCaRL: incremental classifier and representation learning",
@@ -48,22 +48,22 @@ class Coreset(OwnImages):
 
 
 def declare(plan: Plan) -> DeclaredTensors:
-    """The extra tensors: images and their labels."""
+    """Declare the extra tensors: images and their labels."""
     return declare_images(plan, images_sent(plan, plan_options(plan, Coreset)))
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """True: every image sent is a real one."""
+    """Return True: every image sent is a real image."""
     return True
 
 
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """The images that represent a site.
+    """Choose the images that represent a site.
 
     Args:
-        plan: the plan, of method coreset.
+        plan: the plan, with method coreset.
         data: the site's images, of the plan's classes and shape.
         site: the site's name.
         context: device and progress.
@@ -97,10 +97,10 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSet:
-    """The union of the sites' images, by class.
+    """Unite the sites' images, sorted by class.
 
     Args:
-        plan: the plan, of method coreset.
+        plan: the plan, with method coreset.
         contributions: the contributions, in any order.
         context: not used.
         allow_missing: accept a round in which no site has one of the classes.
@@ -115,7 +115,7 @@ def distill(
 
 
 def herding(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
-    """Positions chosen so that each brings the mean of those chosen nearest to the mean of all."""
+    """Choose positions so that each brings the mean of the chosen values nearest to the mean."""
     mean, total = values.mean(0), torch.zeros(values.shape[1])
     chosen = torch.zeros(count, dtype=torch.int64)
     free = torch.ones(len(values), dtype=torch.bool)
@@ -130,7 +130,7 @@ def herding(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count
 
 
 def centres(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
-    """Positions, each the farthest from those before; the first is nearest to the mean of all."""
+    """Choose positions, each farthest from the earlier ones; the first is nearest to the mean."""
     chosen = torch.zeros(count, dtype=torch.int64)
     chosen[0] = (values - values.mean(0)).norm(dim=1).argmin()
     distances = torch.full((len(values),), torch.inf)
@@ -149,7 +149,7 @@ RULES: dict[str, Rule] = {"herding": herding, "centres": centres}
 def _choose(
     plan: Plan, data: ImageSet, labels: Int64[Tensor, " k"], rule: Rule, context: RunContext
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"]]:
-    """The positions of the chosen images, and the places among them that repeat an image."""
+    """Choose images by a rule: their positions, and which of these repeat an earlier image."""
     network = _embedding_network(plan).to(context.compute.device)
     classes, counts = labels.unique(return_counts=True)
     chosen, repeated = [], []
@@ -168,7 +168,7 @@ def _choose(
 
 
 def _embedding_network(plan: Plan) -> Network:
-    """psi, the same at all sites."""
+    """Build psi, the network that is the same at all sites."""
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(derive(plan.seed, "coreset"), Purpose.NETWORK))
     return network.requires_grad_(False).eval()
@@ -177,7 +177,7 @@ def _embedding_network(plan: Plan) -> Network:
 def _embedded(
     network: Network, plan: Plan, data: ImageSet, context: RunContext
 ) -> Float32[Tensor, "n D"]:
-    """psi of every image, of length 1."""
+    """Embed every image, scaled to length 1."""
     normalisation, device = plan.image.normalisation, context.compute.device
     parts = []
 

@@ -1,16 +1,16 @@
 """DENSE: data-free one-shot federated learning. The server distils an ensemble of sites' networks.
 
-    site k     theta_k: a network trained on D_k
-    ensemble   z(x) = mean_k f_k(x),  its logits
-    server     in every epoch, a new generator makes images on which the ensemble is confident and
-               the student f is wrong (`dense_generator`); the best batch joins a pool, and one pass
-               over the pool moves the student down
+    site k     trains a network f_k on D_k, and sends its weights theta_k
+    ensemble   has the logits  z(x) = mean_k f_k(x)
+    server     in every epoch, trains a new generator to make images on which the ensemble is
+               confident and the student f is wrong (`dense_generator`), adds the best batch to a
+               pool, and moves the student, in one pass over the pool, down the loss
 
                    T^2 KL(softmax z / T | softmax f / T)
 
-The outcome is the student of the last epoch; choosing the best one takes test images, which the
-server lacks (a simulation tests them through `RunContext.watch`). The original network of the sites
-is `ConvNet:norm=none,pooling=max`, with 319,242 parameters.
+The outcome is the student of the last epoch; choosing the best epoch would need test images, which
+the server does not have (a simulation tests students through `RunContext.watch`). In the original
+method, the network of the sites is `ConvNet:norm=none,pooling=max`, with 319,242 parameters.
 
 Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DENSE: data-free
 one-shot federated learning", NeurIPS 2022.
@@ -70,11 +70,11 @@ from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
 MOST_POOL_BYTES = 2**33
-WATCHED_EPOCHS = 20  # of the student on its way; at most twice as many
+WATCHED_EPOCHS = 20  # about how often the student is watched; at most twice as often
 
 
 class Dense(FrozenModel):
-    """The options; `network` is that of the sites and the student, by default the plan's."""
+    """The options; `network` is used by sites and student, and is the plan's by default."""
 
     network: NetworkSpec | None = None
     local: LocalTraining = LocalTraining()
@@ -87,7 +87,7 @@ class Dense(FrozenModel):
 
 
 def declare(plan: Plan) -> DeclaredTensors:
-    """The extra tensors: the weights of a site's network.
+    """Declare the extra tensors: the weights of a site's network.
 
     Raises:
         PlanError: the server's pool would be too large.
@@ -97,17 +97,17 @@ def declare(plan: Plan) -> DeclaredTensors:
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """False: no images are sent."""
+    """Return False: no images are sent."""
     return False
 
 
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """A network trained on a site's data.
+    """Train a network on a site's data.
 
     Args:
-        plan: the plan, of method dense.
+        plan: the plan, with method dense.
         data: the site's images, of the plan's classes and shape.
         site: the site's name.
         context: device, progress and checkpoints.
@@ -138,13 +138,13 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledModel:
-    """The student of the sites' networks.
+    """Distil the sites' networks into a student.
 
     Args:
-        plan: the plan, of method dense.
+        plan: the plan, with method dense.
         contributions: the contributions, in any order.
         context: device, progress and checkpoints; `watch` receives every site's network, both
-            ensembles, and the student along its training.
+            ensembles, and the student during its training.
         allow_missing: accept a round in which no site has one of the classes.
 
     Returns:
@@ -181,7 +181,7 @@ def check_pool(plan: Plan) -> None:
     """Check that the server's pool has at most `MOST_POOL_BYTES`.
 
     Raises:
-        PlanError: it has more.
+        PlanError: the pool has more bytes.
     """
     options = plan_options(plan, Dense)
     size = options.epochs * options.generator.batch * math.prod(plan.image.shape)
@@ -194,13 +194,13 @@ def check_pool(plan: Plan) -> None:
 
 
 class EnsembleDistillation:
-    """The loop of the server, which trains the student on a growing pool of generated images."""
+    """The loop in which the server trains the student on a growing pool of generated images."""
 
     def __init__(self, plan: Plan, ensemble: Ensemble, context: RunContext) -> None:
         """Build the student and the pool.
 
         Args:
-            plan: the plan, of method dense.
+            plan: the plan, with method dense.
             ensemble: the sites' networks.
             context: device, progress and checkpoints.
         """
@@ -216,7 +216,7 @@ class EnsembleDistillation:
         )
 
         capacity = options.epochs * options.generator.batch
-        seen = capacity * (options.epochs + 1) // 2  # by the student, in all epochs
+        seen = capacity * (options.epochs + 1) // 2  # images that the student sees in all epochs
         work = 3.0 * seen * multiplications(spec, plan.image.shape)
         self._logits = training_pass(self.student, work, options.batch, compute)
 
@@ -224,12 +224,12 @@ class EnsembleDistillation:
         self._generation = GeneratorTraining(
             plan, options.generator, teacher, self.student, compute
         )
-        self._size = 0  # the images in the pool
+        self._size = 0  # the number of images in the pool
         self._pool = torch.zeros(capacity, *plan.image.shape, dtype=torch.uint8)
-        self._targets = torch.zeros(capacity, len(plan.classes))  # the ensemble's logits of them
+        self._targets = torch.zeros(capacity, len(plan.classes))  # the ensemble's logits
 
     def train(self) -> Network:
-        """All epochs, from the context's checkpoint on; the student, in evaluation mode."""
+        """Run all epochs from the context's checkpoint on, and return the student to evaluate."""
         epochs = self.options.epochs
 
         for epoch in range(self._resume(), epochs):
@@ -246,7 +246,7 @@ class EnsembleDistillation:
         return self.student.eval()
 
     def _compiled(self, ensemble: Ensemble) -> Ensemble:
-        """The ensemble for the generator, compiled where that pays and no layer is observed."""
+        """Compile the ensemble for the generator, if that pays and no layer is observed."""
         generator, compute = self.options.generator, self.context.compute
         function = LOGITS[compute.precision]
 
@@ -260,7 +260,7 @@ class EnsembleDistillation:
 
     @torch.no_grad()
     def _add(self, images: UInt8[Tensor, "n c h w"]) -> None:
-        """Add a batch and the ensemble's logits to the pool."""
+        """Add a batch, and the ensemble's logits for it, to the pool."""
         x = self.plan.image.normalisation.apply(images.to(self.context.compute.device))
         places = slice(self._size, self._size + len(images))
 
@@ -286,7 +286,7 @@ class EnsembleDistillation:
         return Checkpoint(done, pool | training_tensors(self.student, self._optimizer))
 
     def _resume(self) -> int:
-        """Load the context's checkpoint, if there is one; the number of finished epochs."""
+        """Load the context's checkpoint, if any; returns the number of finished epochs."""
         checkpoint = self.context.resume
         if checkpoint is None:
             return 0
@@ -302,12 +302,12 @@ class EnsembleDistillation:
 def distillation_loss(
     student: Float[Tensor, "n classes"], ensemble: Float[Tensor, "n classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """T^2 KL(softmax z / T | softmax f / T).
+    """Compute the loss T^2 KL(softmax z / T | softmax f / T).
 
     Args:
         student: f, the student's logits.
         ensemble: z, the ensemble's logits.
-        temperature: T.
+        temperature: T, the temperature.
 
     Returns:
         The mean over the images.

@@ -3,11 +3,11 @@
     loss = CE(z(x'), y)  +  w_bn sum_l (|m_l(x') - m_l| + |v_l(x') - v_l|)
            - w_adv mean [argmax f(x') != argmax z(x')] KL(z(x') | f(x'))
 
-for random labels y, where x = G(c) are the images of the codes c and x' those images, cropped and
-flipped. z is the ensemble of the sites' networks and f the student. m_l and v_l are the running
-means and variances of the batch normalisations of the sites' networks, m_l(x') and v_l(x') those of
-a batch; networks without batch normalisation have none, and the term is 0. Codes and generator are
-trained together, anew in every epoch.
+for random labels y, where x = G(c) are the images that the generator G makes from the codes c, and
+x' are these images, cropped and flipped. z is the ensemble of the sites' networks, and f the
+student. m_l and v_l are the running means and variances of the batch normalisations in the sites'
+networks, and m_l(x') and v_l(x') are those of a batch; without batch normalisation, the term is 0.
+Codes and generator are trained together, from scratch in every epoch.
 
 Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DENSE: data-free
 one-shot federated learning", NeurIPS 2022.
@@ -39,8 +39,8 @@ TrainingRate = Annotated[float, Field(gt=0, le=100)]
 class Generation(FrozenModel):
     """The options of the generator.
 
-    `noise` is the length of a code, `width` the number of filters, `steps` the steps of an epoch;
-    `normalisation` and `adversarial` are w_bn and w_adv.
+    `noise` is the length of a code, `width` the number of filters, and `steps` the number of steps
+    in an epoch; `normalisation` and `adversarial` are the weights w_bn and w_adv.
     """
 
     noise: Positive = 256
@@ -53,7 +53,10 @@ class Generation(FrozenModel):
 
 
 class Generator(nn.Module):
-    """G: images in 0 .. 1 from codes, by a linear layer, two upsamplings and three convolutions."""
+    """The generator G, which makes images in 0 .. 1 from codes.
+
+    It has a linear layer, two upsamplings and three convolutions.
+    """
 
     def __init__(self, noise: int, width: int, shape: tuple[int, int, int]) -> None:
         """Build the layers.
@@ -79,7 +82,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, codes: Float32[Tensor, "n noise"]) -> Float32[Tensor, "n c h w"]:
-        """One image for each code."""
+        """Make one image from each code."""
         values = self.linear(codes).view(-1, self.width, self.small_side, self.small_side)
         return self.layers(values)
 
@@ -99,7 +102,7 @@ class Ensemble:
     forward: Forward = LOGITS["float32"]
 
     def __call__(self, x: Float32[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """The weighted sum of the logits; x in network units."""
+        """Compute the weighted sum of the logits; x is in network units."""
         weighted = [
             weight * self.forward(network, x).float()
             for weight, network in zip(self.weights, self.networks, strict=True)
@@ -115,7 +118,7 @@ class GeneratorTraining:
         plan: the plan, which states the images and their augmentation.
         options: the generator, its steps and the weights of its losses.
         ensemble: z, the sites' networks.
-        student: f.
+        student: the student f.
         compute: device and precision.
     """
 
@@ -126,7 +129,7 @@ class GeneratorTraining:
     compute: Compute = Compute()
 
     def batch(self, stream: Stream) -> UInt8[Tensor, "n c h w"]:
-        """The batch with the lowest loss among the steps of a new generator."""
+        """Train a new generator, and return the batch with the lowest loss of all steps."""
         options, device, shape = self.options, self.compute.device, self.plan.image.shape
         generator = new_generator(options, shape, stream).to(device).train()
         codes = stream.normals(options.batch, options.noise).to(device).requires_grad_()
@@ -137,7 +140,7 @@ class GeneratorTraining:
 
         best, lowest = torch.zeros(options.batch, *shape), float("inf")
         for _ in range(options.steps):
-            with self.compute.autocast():  # for each step anew: it caches the weights that it casts
+            with self.compute.autocast():  # once per step, because it caches the cast weights
                 pixels = generator(codes).float()
             loss = self.total(self.losses(pixels, labels, stream))
 
@@ -154,7 +157,7 @@ class GeneratorTraining:
     def losses(
         self, pixels: Float32[Tensor, "n c h w"], labels: Int64[Tensor, " n"], stream: Stream
     ) -> dict[str, Tensor]:
-        """The three losses of a batch, before weighting.
+        """Compute the three losses of a batch, before weighting.
 
         Args:
             pixels: the images, in 0 .. 1.
@@ -178,7 +181,7 @@ class GeneratorTraining:
         }
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of the losses."""
+        """Return the weighted sum of the losses."""
         options = self.options
         weighted = (
             options.normalisation * losses["normalisation"]
@@ -188,7 +191,7 @@ class GeneratorTraining:
 
 
 def mean_ensemble(networks: Sequence[Network]) -> Ensemble:
-    """The ensemble of mean logits."""
+    """Build the ensemble whose logits are the mean of those of the networks."""
     classifier = networks[0].classifier
     shape = (len(networks), classifier.out_features)
     weights = torch.full(shape, 1 / len(networks), device=classifier.weight.device)
@@ -198,23 +201,23 @@ def mean_ensemble(networks: Sequence[Network]) -> Ensemble:
 def counted_ensemble(
     networks: Sequence[Network], counts: Int64[Tensor, "networks classes"]
 ) -> Ensemble:
-    """The ensemble of logits weighted, class by class, by each site's share of the images."""
+    """Build the ensemble that weights logits, class by class, by each site's share of images."""
     shares = counts.float() / counts.sum(0).clamp_min(1)
     return Ensemble(tuple(networks), shares.to(networks[0].classifier.weight.device))
 
 
 def new_generator(options: Generation, shape: tuple[int, int, int], stream: Stream) -> Generator:
-    """A generator with random weights.
+    """Build a generator with random weights.
 
     Args:
-        options: its codes and filters.
+        options: the length of its codes and the number of its filters.
         shape: (channels, height, width) of the images.
-        stream: the stream of the weights, drawn as those of networks.
+        stream: the stream of the weights, which are drawn like those of networks.
 
     Returns:
         The generator, on the CPU.
     """
-    with torch.device("meta"):  # no memory, so the layers' own initialisation draws nothing
+    with torch.device("meta"):  # where the layers' initialisation draws no random numbers
         generator = Generator(options.noise, options.width, shape)
     generator.to_empty(device="cpu")
     seed_weights(generator, stream)
@@ -224,7 +227,7 @@ def new_generator(options: Generation, shape: tuple[int, int, int], stream: Stre
 def adversarial_loss(
     student: Float[Tensor, "n classes"], ensemble: Float[Tensor, "n classes"]
 ) -> Float[Tensor, ""]:
-    """- mean [argmax f != argmax z] KL(z | f): low where the student is most wrong."""
+    """Compute - mean [argmax f != argmax z] KL(z | f), which is low where the student is wrong."""
     disagree = (student.argmax(1) != ensemble.argmax(1)).float()
     log_f, log_z = F.log_softmax(student, 1), F.log_softmax(ensemble, 1)
     divergence = F.kl_div(log_f, log_z, log_target=True, reduction="none").sum(1)
@@ -235,7 +238,7 @@ def adversarial_loss(
 def normalisation_distances(networks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """Collect the distances |m_l(x) - m_l| + |v_l(x) - v_l| of all batch normalisations.
 
-    Yields the list that fills while images pass through the networks.
+    Yields a list, which is filled while images pass through the networks.
     """
     distances: list[Tensor] = []
 

@@ -1,12 +1,12 @@
-"""DOSFL: every site distils its data into a few training steps from weights that all sites know.
+"""DOSFL: every site distils its data into a few training steps from shared initial weights.
 
-    theta_0    drawn from the plan's seed
+    theta_0    the initial weights, drawn from the plan's seed
     site k     steps {x_s, y_s, eta_s}, s = 1 .. S:
                    theta_s = theta_{s-1} - eta_s grad CE(theta_{s-1}; x_s, softmax y_s)
                moved down  CE(theta_S; real batch),  by backpropagation through the unrolled steps
-    server     theta_0, then all sites' steps in turn; or another network, trained on the x_s
+    server     applies all sites' steps in turn to theta_0; or trains a different network on the x_s
 
-`dosfl_steps` contains the steps and their learning.
+`dosfl_steps` defines the steps and how a site learns them.
 
 References: Y. Zhou, G. Pu, X. Ma, X. Li, D. Wu, "Distilled one-shot federated learning", 2020.
 Y. Feng, R. Vedantam, J. Kempe, "Embarrassingly simple dataset distillation", 2023 (random truncated
@@ -47,7 +47,7 @@ from collabdm.version import versions
 
 
 def declare(plan: Plan) -> DeclaredTensors:
-    """The extra tensors: images, labels as logits, and rates of the steps."""
+    """Declare the extra tensors: images, labels as logits, and rates of the steps."""
     count, images = steps_sent(plan), plan_options(plan, Dosfl).images
     return {
         "images": TensorSpec(plan.image_dtype, (count, images, *plan.image.shape)),
@@ -64,10 +64,10 @@ def shows_real_images(plan: Plan) -> bool:
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """The training steps of a site.
+    """Learn the training steps of a site.
 
     Args:
-        plan: the plan, of method dosfl.
+        plan: the plan, with method dosfl.
         data: the site's images, of the plan's classes and shape.
         site: the site's name.
         context: device, progress and checkpoints.
@@ -97,12 +97,12 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSteps:
-    """All sites' steps in turn: the first step of each site, then the second of each, and so on.
+    """Combine the steps in turn: the first step of each site, then the second, and so on.
 
     Args:
-        plan: the plan, of method dosfl.
+        plan: the plan, with method dosfl.
         contributions: the contributions, in any order.
-        context: device; `watch` receives the network after all steps.
+        context: the device; `watch` receives the network after all steps.
         allow_missing: accept a round in which no site has one of the classes.
 
     Returns:
@@ -134,7 +134,7 @@ def distill(
 
 
 def apply_steps(outcome: DistilledSteps, compute: Compute = Compute()) -> Network:
-    """The network after all steps from theta_0, in evaluation mode."""
+    """Apply all steps to theta_0, and return the network in evaluation mode."""
     plan, device = outcome.plan, compute.device
     network = initial_network(plan).to(device)
 

@@ -1,19 +1,19 @@
-"""The steps of DOSFL: their options, their unroll, and the loop in which a site learns them.
+"""How a site learns the training steps of DOSFL: the options, the unrolled steps and the loop.
 
     theta_s = theta_{s-1} - eta_s grad CE(theta_{s-1}; x_s, softmax y_s),   s = 1 .. S
     x, y, log eta  moved by Adam down  CE(theta_S; real batch)
 
-Three devices serve several sites and many steps:
+Three techniques make this work with several sites and many steps:
 
-    soft reset      every iteration starts at theta_0 + sigma N(0, I), because other sites' steps
-                    will have moved theta
-    random masking  each step is replaced by noise with a small probability, so that no step relies
-                    on all others
-    random window   (RaT-BPTT) of the S steps, repeated `passes` times,
-                    N ~ U {0 .. length - window} are applied without a graph, and the next `window`
-                    with one; gradients are clipped to twice their mean norm
+    soft reset      every iteration starts at theta_0 + sigma N(0, I), because the steps of other
+                    sites will already have moved theta
+    random masking  the images of each step are replaced by noise with a small probability, so that
+                    no step relies on all the others
+    random window   (RaT-BPTT) the S steps are repeated `passes` times; the first
+                    N ~ U {0 .. length - window} of them are applied without a graph, and the next
+                    `window` with a graph; gradients are clipped to `clip` times their mean norm
 
-With `window` null and `passes` 1 it is DOSFL's full unroll.
+If `window` is null and `passes` is 1, this is DOSFL's full unroll.
 
 References: Y. Zhou, G. Pu, X. Ma, X. Li, D. Wu, "Distilled one-shot federated learning", 2020.
 Y. Feng, R. Vedantam, J. Kempe, "Embarrassingly simple dataset distillation", 2023 (random truncated
@@ -50,9 +50,10 @@ LABEL_START = 4.0  # the initial logit of an image's class; the others are 0
 
 
 class Dosfl(FrozenModel):
-    """The options.
+    """The options of DOSFL.
 
-    `steps` of `images` at each site; without `steps`, as many as the site's share of the set needs.
+    Each site sends `steps` steps of `images` images; if `steps` is None, it sends as many as its
+    share of the set needs.
     """
 
     steps: Positive | None = None
@@ -81,45 +82,45 @@ class Dosfl(FrozenModel):
 
 @dataclass(frozen=True)
 class Steps:
-    """S steps of m images (network units), labels as logits, and the logarithms of their rates."""
+    """S steps of m images (network units), with labels as logits and logarithmic learning rates."""
 
     images: Float[Tensor, "s m c h w"]
     labels: Float[Tensor, "s m classes"]
     log_rates: Float[Tensor, " s"]
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The learned tensors."""
+        """Return the learned tensors."""
         return self.images, self.labels, self.log_rates
 
     def without_graph(self) -> "Steps":
-        """The same values, as constants."""
+        """Return the same values as constants, without gradients."""
         return Steps(*(value.detach() for value in self.tensors()))
 
 
 def steps_sent(plan: Plan) -> int:
-    """S: the number of steps that each site sends."""
+    """The number S of steps that each site sends."""
     options = plan_options(plan, Dosfl)
     share = math.ceil(plan.ipc * len(plan.classes) / plan.sites)
     return options.steps or math.ceil(share / options.images)
 
 
 def initial_network(plan: Plan) -> Network:
-    """theta_0: the network that all sites know."""
+    """Build the network with the initial weights theta_0, which all sites know."""
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(derive(plan.seed, "dosfl"), Purpose.NETWORK))
     return network.requires_grad_(False)
 
 
 def start_steps(plan: Plan, data: ImageSet, seed: int) -> Steps:
-    """The initial steps: real images or noise, balanced over the site's classes in every step.
+    """Create the initial steps from real images or noise, balanced over the site's classes.
 
     Args:
-        plan: the plan, of method dosfl.
+        plan: the plan, with method dosfl.
         data: the site's images.
         seed: the seed of the site's draws.
 
     Returns:
-        The steps; each takes every S-th image.
+        The steps; each step takes every S-th image, so it is balanced too.
     """
     options, count = plan_options(plan, Dosfl), steps_sent(plan)
     present = torch.nonzero(data.counts()).flatten().tolist()
@@ -137,10 +138,10 @@ def start_steps(plan: Plan, data: ImageSet, seed: int) -> Steps:
 
 
 def unroll(network: Network, theta: Parameters, steps: Steps, order: Iterable[int]) -> Parameters:
-    """The weights after some steps, differentiable in `steps` where a graph is kept.
+    """Apply training steps to weights; the result is differentiable in `steps`.
 
     Args:
-        network: the network, whose own weights are not used.
+        network: the network; its own weights are not used.
         theta: the weights before the first step.
         steps: the steps.
         order: the numbers of the steps to apply.
@@ -160,13 +161,13 @@ def unroll(network: Network, theta: Parameters, steps: Steps, order: Iterable[in
 
 
 class StepLearner:
-    """The outer loop of a site, which learns its steps."""
+    """The outer loop, in which a site learns its steps."""
 
     def __init__(self, plan: Plan, data: ImageSet, seed: int, context: RunContext) -> None:
         """Build theta_0.
 
         Args:
-            plan: the plan, of method dosfl.
+            plan: the plan, with method dosfl.
             data: the site's images.
             seed: the seed of the site's draws.
             context: device, progress and checkpoints.
@@ -177,7 +178,7 @@ class StepLearner:
         self._norm = 0.0  # the running mean of the gradient's norm
 
     def learn(self) -> Steps:
-        """All iterations, from the context's checkpoint on; the steps, on the CPU."""
+        """Run all iterations from the context's checkpoint on; returns the steps, on the CPU."""
         options, device = self.options, self.context.compute.device
         start = start_steps(self.plan, self.data, self.seed)
         learned = Steps(*(value.to(device).clone().requires_grad_() for value in start.tensors()))
@@ -195,7 +196,7 @@ class StepLearner:
         return Steps(*(value.detach().cpu() for value in learned.tensors()))
 
     def _loss(self, learned: Steps, i: int) -> Tensor:
-        """The outer loss of iteration i, with its own real batch, reset, window and masks."""
+        """Compute the outer loss of iteration i, with its real batch, reset, window and masks."""
         options, count = self.options, len(learned.log_rates)
         device = self.context.compute.device
         stream = Stream.of(self.seed, Purpose.LOCAL_BATCH, i)
@@ -219,7 +220,7 @@ class StepLearner:
         return F.cross_entropy(functional_call(self.network, theta, (x,)), y)
 
     def _reset_weights(self, stream: Stream) -> Parameters:
-        """theta_0 + sigma N(0, I)."""
+        """Return the weights theta_0 + sigma N(0, I)."""
         device, sigma = self.context.compute.device, self.options.reset
         return {
             name: (value + sigma * stream.normals(*value.shape).to(device)).detach()
@@ -247,7 +248,7 @@ class StepLearner:
         return Checkpoint(done, tensors | optimizer_tensors(optimizer))
 
     def _resume(self, learned: Steps, optimizer: torch.optim.Adam) -> int:
-        """Load the context's checkpoint, if there is one; the number of finished iterations."""
+        """Load the context's checkpoint, if any; returns the number of finished iterations."""
         checkpoint = self.context.resume
         if checkpoint is None:
             return 0
@@ -263,15 +264,15 @@ class StepLearner:
 
 
 def masked(steps: Steps, probability: float, stream: Stream) -> Steps:
-    """Replace the images of each step by noise with a probability.
+    """Replace the images of each step by noise, with a given probability.
 
     Args:
         steps: the steps.
-        probability: the probability of each step.
+        probability: the probability for each step.
         stream: the stream of the draws.
 
     Returns:
-        The steps, with the labels and rates of before.
+        The steps, with unchanged labels and rates.
     """
     hidden = (stream.uniforms(len(steps.log_rates)) < probability).to(steps.images.device)
     noise = stream.normals(*steps.images.shape).to(steps.images)

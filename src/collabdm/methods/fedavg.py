@@ -1,10 +1,10 @@
-"""FedAvg: R rounds of local training and averaging, the familiar yardstick on the axis of bytes.
+"""FedAvg: R rounds of local training and averaging, the standard baseline for comparing bytes sent.
 
     server     theta <- sum_k n_k theta_k / sum_k n_k,   r = 1 .. R
     site k     theta_k <- theta, then E epochs of SGD on D_k
 
-In every round each site receives the network and sends it back: 2 R times its bytes, where the
-sites of CollabDM send once. Momentum starts anew in every round.
+In every round each site receives the network and sends it back, which costs 2 R times the bytes of
+the network; the sites of CollabDM send only once. Momentum is reset every round.
 
 Reference: B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas, "Communication-efficient
 learning of deep networks from decentralized data", AISTATS 2017.
@@ -40,15 +40,15 @@ class FedAvg(FrozenModel):
 def run_rounds(
     plan: Plan, sites: dict[str, ImageSet], context: RunContext = RunContext()
 ) -> tuple[DistilledModel, Traffic]:
-    """All rounds, with every site.
+    """Run all rounds, with every site.
 
     Args:
-        plan: the plan, of method fedavg.
+        plan: the plan, with method fedavg.
         sites: the images of each site, by name.
         context: device, progress and checkpoints.
 
     Returns:
-        The network, and the bytes that the rounds cost.
+        The network, and the traffic of the rounds.
 
     Raises:
         DataError: a site's data does not fit the plan.
@@ -77,7 +77,7 @@ def run_rounds(
 
 
 def average(networks: Sequence[Weights], counts: Sequence[int]) -> Weights:
-    """The mean of the sites' weights, weighted by their numbers of images."""
+    """Average the sites' weights, weighted by their numbers of images."""
     shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
     sums = {
         name: sum(
@@ -96,7 +96,7 @@ def _round(
     r: int,
     context: RunContext,
 ) -> Weights:
-    """The average of the weights after round r, in which every site trains from `weights`."""
+    """Run round r: every site trains from `weights`; returns the average of the results."""
     local = plan_options(plan, FedAvg).local
     trained = []
 

@@ -1,11 +1,11 @@
-"""FedD3: every site distils its data alone, by kernel inducing points (KIP).
+"""FedD3: every site distils its own data into kernel inducing points (KIP).
 
     site k     X_s = argmin  1/2 mean | K_ts (K_ss + lambda I)^-1 y_s - y_t |^2
-               over its own data t, with lambda = 1e-6 tr(K_ss) / k
+               over the site's data t, with lambda = 1e-6 tr(K_ss) / k
     server     S = union of the sites' X_s
 
 K is the neural tangent kernel of infinitely wide, fully connected ReLU networks with four hidden
-layers, sigma_w^2 = 2 and sigma_b = 0.1. With d values in an image,
+layers, sigma_w^2 = 2 and sigma_b = 0.1. For images of d values,
 
     Sigma = sigma_w^2 <x, x'> / d + sigma_b^2,   Theta = Sigma;   then, for each hidden layer,
     rho   = Sigma(x, x') / sqrt(Sigma(x, x) Sigma(x', x'))
@@ -13,10 +13,10 @@ layers, sigma_w^2 = 2 and sigma_b = 0.1. With d values in an image,
     K'    = (pi - arccos rho) / 2 pi
     Sigma = sigma_w^2 K + sigma_b^2,   Theta = Sigma + sigma_w^2 K' Theta
 
-y is one-hot, less 1 / classes, and is not learned. The images start from real ones, balanced over
-the site's classes and normalised with the site's own mean and standard deviation; they are sent as
-pixels. Batches are balanced too. A site stops early when its predictor is right on nearly all of a
-batch.
+y is one-hot, minus 1 / classes, and is not learned. The learned images start from real images,
+balanced over the site's classes, and are normalised with the site's own mean and standard
+deviation; they are sent as pixels. Batches are balanced too. A site stops early when its predictor
+classifies nearly all images of a batch correctly.
 
 References: R. Song, D. Liu, D. Z. Chen, A. Festag, C. Trinitis, M. Schulz, A. Knoll, "Federated
 learning via decentralized dataset distillation in resource-constrained edge environments", 2023.
@@ -52,15 +52,15 @@ from collabdm.seeds import Purpose, Stream, derive
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
 RIDGE = 1e-6
-MOST_IMAGES = 10_000  # of a site: a kernel of that many has 800 MB
-NEARLY_PARALLEL = 1 - 1e-12  # of rho: the slope of K' is infinite at 1, where it does not matter
+MOST_IMAGES = 10_000  # per site; a kernel of this many images has 800 MB
+NEARLY_PARALLEL = 1 - 1e-12  # limits rho: the slope of K' is infinite at 1, where it is harmless
 
 
 class FedD3(OwnImages):
     """The options: the number of images, and how they are learned.
 
-    A site stops when its predictor is right on more than the share `stop` of a batch, which has at
-    most `batch` images of each class.
+    A batch has at most `batch` images of each class. A site stops when its predictor classifies
+    more than the share `stop` of a batch correctly.
     """
 
     iterations: Annotated[int, Field(ge=0, le=10**6)] = 3000
@@ -75,10 +75,10 @@ class InducingProblem:
 
     Attributes:
         data: the site's images.
-        normalisation: the map from pixels to network units, measured on them.
+        normalisation: the map from pixels to network units, measured on these images.
         labels: the classes of the learned images.
         seed: the seed of the site's draws.
-        batch: the most images of each class in a batch.
+        batch: the largest number of images of each class in a batch.
     """
 
     data: ImageSet
@@ -88,7 +88,7 @@ class InducingProblem:
     batch: int
 
     def real_images(self, i: int) -> Int64[Tensor, " m"]:
-        """Positions of the real images of iteration i: of each class all, or `batch` drawn."""
+        """Choose the real images of iteration i: all images of a class, or `batch` drawn ones."""
         stream = Stream.of(self.seed, Purpose.LOCAL_BATCH, i)
         chosen = []
 
@@ -102,10 +102,10 @@ class InducingProblem:
 
 
 def declare(plan: Plan) -> DeclaredTensors:
-    """The extra tensors: images and their labels.
+    """Declare the extra tensors: images and their labels.
 
     Raises:
-        PlanError: the images are too many for their kernels.
+        PlanError: there are too many images for the kernels.
     """
     k = images_sent(plan, plan_options(plan, FedD3))
     if k > MOST_IMAGES:
@@ -117,17 +117,17 @@ def declare(plan: Plan) -> DeclaredTensors:
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """True: every image starts from a real one."""
+    """Return True: every image starts from a real image."""
     return True
 
 
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """The inducing points of a site.
+    """Learn the inducing points of a site.
 
     Args:
-        plan: the plan, of method fedd3.
+        plan: the plan, with method fedd3.
         data: the site's images, of the plan's classes and shape.
         site: the site's name.
         context: device, progress and checkpoints.
@@ -137,8 +137,8 @@ def contribute(
 
     Raises:
         DataError: the data does not fit the plan.
-        PlanError: the name is not in the plan, the plan asks for statistics or local images, or the
-            images are too many for their kernels.
+        PlanError: the name is not in the plan, the plan asks for statistics or local images, or
+            there are too many images for the kernels.
     """
     check_answer(plan, data, site)
     options, seed = plan_options(plan, FedD3), derive(plan.seed, "site", site)
@@ -161,7 +161,7 @@ def contribute(
 def induce(
     start: Checkpoint, problem: InducingProblem, options: FedD3, context: RunContext
 ) -> Float32[Tensor, "k c h w"]:
-    """Move images down the loss, until the predictor is right or the iterations are over.
+    """Move images down the loss, until the predictor is accurate or the iterations are over.
 
     Args:
         start: the images to start from, or the checkpoint of an interrupted run.
@@ -205,10 +205,10 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSet:
-    """The union of the sites' images, by class.
+    """Unite the sites' images, sorted by class.
 
     Args:
-        plan: the plan, of method fedd3.
+        plan: the plan, with method fedd3.
         contributions: the contributions, in any order.
         context: not used.
         allow_missing: accept a round in which no site has one of the classes.
@@ -223,7 +223,7 @@ def distill(
 
 
 def centred_labels(labels: Int64[Tensor, " n"], classes: int) -> Float64[Tensor, "n classes"]:
-    """One-hot labels, less 1 / classes."""
+    """Return one-hot labels, minus 1 / classes."""
     return F.one_hot(labels, classes).double() - 1 / classes
 
 
@@ -232,7 +232,7 @@ def predict(
     targets: Float64[Tensor, "k classes"],
     x: Float32[Tensor, "m c h w"],
 ) -> Float64[Tensor, "m classes"]:
-    """Kernel ridge regression.
+    """Predict labels by kernel ridge regression.
 
     Args:
         support: the inducing points, in network units.
@@ -252,12 +252,12 @@ def predict(
 def regression_loss(
     predicted: Float64[Tensor, "m classes"], targets: Float64[Tensor, "m classes"]
 ) -> Float64[Tensor, ""]:
-    """Half the mean squared error."""
+    """Return half the mean squared error."""
     return 0.5 * (predicted - targets).square().mean()
 
 
 def ntk(x: Float64[Tensor, "n d"], z: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
-    """Theta: the neural tangent kernel of flat inputs."""
+    """Compute Theta, the neural tangent kernel of flat inputs."""
     width = x.shape[1]
     sigma = WEIGHT_VARIANCE * (x @ z.T) / width + BIAS_VARIANCE
     row = WEIGHT_VARIANCE * x.square().sum(1) / width + BIAS_VARIANCE  # Sigma(x, x), where rho is 1

@@ -6,8 +6,8 @@
 
                    sum_y d(merge_k g_{k,y}, grad_theta CE(S^y))
 
-d(a, b) is the sum of 1 - cos(a_f, b_f) over the filters f of all layers; biases and scales do not
-count. A network serves `refresh` rounds, and makes `updates` SGD steps on S after each.
+d(a, b) is the sum of 1 - cos(a_f, b_f) over the filters f of all layers, without biases and scales.
+A network is used for `refresh` rounds, and makes `updates` SGD steps on S after each round.
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (section 4.1).
 B. Zhao, K. R. Mopuri, H. Bilen, "Dataset condensation with gradient matching", ICLR 2021.
@@ -37,13 +37,13 @@ from collabdm.methods.rounds import RoundSites
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 
-UPDATE_MOMENTUM = 0.5  # of the network's steps on S
+UPDATE_MOMENTUM = 0.5  # the momentum of the network's steps on S
 
 Gradient = list[Tensor]  # one tensor for each parameter
 
 
 class Gradients(FrozenModel):
-    """The options: the rounds, the optimiser of the images, and the training of the networks."""
+    """The options: rounds, optimiser of the images, and training of the networks."""
 
     rounds: Positive = 100
     matching: Matching = Matching(learning_rate=0.1)
@@ -55,15 +55,15 @@ class Gradients(FrozenModel):
 def run_gradients(
     plan: Plan, sites: dict[str, ImageSet], context: RunContext = RunContext()
 ) -> tuple[DistilledSet, Traffic]:
-    """All rounds of gradient matching.
+    """Run all rounds of gradient matching.
 
     Args:
-        plan: the plan, of method rounds-gradients.
+        plan: the plan, with method rounds-gradients.
         sites: the images of each site, by name.
         context: device, progress and checkpoints.
 
     Returns:
-        The set, and the bytes that the rounds cost.
+        The set, and the traffic of the rounds.
 
     Raises:
         DataError: a site's data does not fit the plan.
@@ -92,7 +92,7 @@ class GradientRounds:
         """Build the network.
 
         Args:
-            sites: the plan, of method rounds-gradients, and the sites' data.
+            sites: the plan, with method rounds-gradients, and the sites' data.
             labels: the classes of the synthetic images, ascending.
             context: device, progress and checkpoints.
         """
@@ -106,7 +106,7 @@ class GradientRounds:
         self.network = network.to(self.device)
 
     def run(self, start: Checkpoint) -> Float[Tensor, "n c h w"]:
-        """All rounds from `start` on; the images in network units, on the CPU."""
+        """Run all rounds from `start` on; returns the images in network units, on the CPU."""
         options, matching = self.options, self.options.matching
         images = start.tensors["images"].to(self.device).clone().requires_grad_()
         optimizer = torch.optim.SGD([images], matching.learning_rate, matching.momentum)
@@ -132,7 +132,7 @@ class GradientRounds:
         return images.detach().cpu()
 
     def targets(self, r: int, draws: Draws) -> dict[int, Gradient]:
-        """The merged gradient of each class over the sites."""
+        """Compute the gradient of each class, merged over the sites."""
         shares, batches = self.sites.shares(), self.sites.batches(r)
         merged: dict[int, Gradient] = {}
 
@@ -150,7 +150,7 @@ class GradientRounds:
         return merged
 
     def loss(self, images: Tensor, targets: dict[int, Gradient], draws: Draws) -> Tensor:
-        """sum_y d(target of y, gradient of the synthetic images of y).
+        """Compute the loss sum_y d(target of y, gradient of the synthetic images of y).
 
         Args:
             images: the synthetic images, in network units.
@@ -165,7 +165,7 @@ class GradientRounds:
         return torch.stack([gradient_distance(own[y], targets[y]) for y in sorted(own)]).sum()
 
     def _draws(self, r: int) -> Draws:
-        """One augmentation for each class, the same for real and synthetic images."""
+        """Draw one augmentation for each class, the same for real and synthetic images."""
         stream = Stream.of(self.plan.seed, Purpose.AUGMENT, r)
         draws = draw(self.plan.augment, len(self.plan.classes), self.plan.image.side, stream)
         return draws.to(self.device)
@@ -189,10 +189,10 @@ def class_gradients(
     draws: Draws,
     create_graph: bool,
 ) -> dict[int, Gradient]:
-    """grad_theta CE of the images of each class.
+    """Compute the gradient of the cross-entropy, grad_theta CE, of the images of each class.
 
     Args:
-        network: theta.
+        network: the network theta.
         x: the images, in network units.
         labels: their classes.
         draws: the augmentation of each class.
@@ -212,7 +212,7 @@ def class_gradients(
 
 
 def gradient_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """d: the sum of 1 - cos over the filters (rows) of all weights."""
+    """Compute the distance d: the sum of 1 - cos over the filters (rows) of all weights."""
     distances = []
     for left, right in zip(a, b, strict=True):
         if left.ndim > 1:

@@ -1,11 +1,11 @@
-"""The methods by name, and contribute() and distill(), which dispatch on the method of the plan.
+"""Find methods by name; contribute() and distill() call the method that the plan names.
 
-The paper's variants differ in settings alone: LocalDM is CollabDM without statistics, Central is
-one site with all the data, and pae stores pae^2 small images in each image. The methods that the
-paper compares with have options of their own, `options` in the plan, and send tensors of their own;
-methods of several rounds run all sites together. docs/methods.md compares them.
+The paper's variants differ only in their settings: LocalDM is CollabDM without statistics, Central
+is one site with all the data, and pae stores pae^2 small images in each image. The methods that the
+paper compares with have their own options (`options` in the plan) and send their own tensors;
+methods with several rounds run all sites together. docs/methods.md compares the methods.
 
-Methods of other packages join by `register`, or by an entry point of the group `collabdm.methods`.
+Other packages add methods with `register`, or with an entry point in the group `collabdm.methods`.
 """
 
 import re
@@ -53,7 +53,7 @@ Adapt = Callable[[Settings], Settings]
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """One site's answer to a plan, by the plan's method. The same arguments give the same bytes.
+    """Compute a site's answer to a plan; the same plan, data and site give the same bytes.
 
     Args:
         plan: the plan.
@@ -77,7 +77,7 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> Outcome:
-    """The outcome of a round, by the plan's method: most often a DistilledSet.
+    """Compute the outcome of a round with the plan's method; usually a DistilledSet.
 
     Args:
         plan: the plan.
@@ -97,10 +97,10 @@ def distill(
 
 
 def one_round_method(plan: Plan) -> Method:
-    """The method of a plan whose sites answer once.
+    """Find the method of a plan whose sites answer once.
 
     Raises:
-        PlanError: as `method_of`, and where the method needs several rounds.
+        PlanError: as for `method_of`, or the method needs several rounds.
     """
     method = method_of(plan)
     if method.run_rounds is not None:
@@ -109,7 +109,7 @@ def one_round_method(plan: Plan) -> Method:
 
 
 def method_of(plan: Plan) -> Method:
-    """The method of a plan, whose options have been checked.
+    """Find the method of a plan, and check the plan's options.
 
     Raises:
         PlanError: this installation does not know the method, or the options do not fit it.
@@ -127,9 +127,9 @@ def method_of(plan: Plan) -> Method:
 
 @lru_cache
 def contribution_spec(plan: Plan) -> ContributionSpec:
-    """The required contents of a contribution to the plan.
+    """Determine the required contents of a contribution to the plan.
 
-    A plan of an unknown method has no extra tensors: its contributions can be read, not used.
+    A plan with an unknown method has no extra tensors: contributions can be read, but not used.
     """
     declared = method_of(plan).declare(plan) if plan.method in all_methods() else {}
     return ContributionSpec(plan, statistics_width(plan), declared)
@@ -139,10 +139,10 @@ def contribution_spec(plan: Plan) -> ContributionSpec:
 
 
 def find_method(name: str) -> Method:
-    """The method of a name.
+    """Find a method by its name.
 
     Raises:
-        PlanError: no method has the name.
+        PlanError: no method has this name.
     """
     methods = all_methods()
     if name not in methods:
@@ -154,7 +154,7 @@ def find_method(name: str) -> Method:
 
 
 def all_methods() -> dict[str, Method]:
-    """Every known method by name, those of installed packages included.
+    """Return all known methods by name, including those of installed packages.
 
     Raises:
         PlanError: an installed method cannot be loaded.
@@ -164,10 +164,10 @@ def all_methods() -> dict[str, Method]:
 
 
 def register(method: Method) -> Method:
-    """Add a method of another package, which plans, commands and simulations then find by its name.
+    """Add a method of a different package; plans, commands and simulations then find it by name.
 
     Raises:
-        PlanError: another method has the name, or a plan does not allow the name.
+        PlanError: a different method has this name, or a plan does not allow the name.
     """
     if re.fullmatch(METHOD_NAME, method.name) is None:
         raise PlanError(
@@ -177,13 +177,13 @@ def register(method: Method) -> Method:
     if METHODS.setdefault(method.name, method) is not method:
         raise PlanError(f"method {method.name!r} exists already: choose another name")
 
-    contribution_spec.cache_clear()  # of plans whose method was unknown
+    contribution_spec.cache_clear()  # it may hold plans whose method was unknown
     return method
 
 
 @cache
 def load_installed_methods() -> tuple[str, ...]:
-    """Register the methods of installed packages: entry points that name a `Method`.
+    """Register the methods of installed packages, found as entry points that name a `Method`.
 
     Returns:
         The names of the methods.
@@ -195,7 +195,7 @@ def load_installed_methods() -> tuple[str, ...]:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             method = entry.load()
-        except Exception as error:  # another package may raise anything
+        except Exception as error:  # a different package may raise anything
             raise PlanError(
                 f"method {entry.name!r} of {entry.value} should be importable; it raised "
                 f"{error!r}: repair or remove the package"
@@ -213,18 +213,18 @@ def load_installed_methods() -> tuple[str, ...]:
 
 
 def _collaborative(settings: Settings) -> Settings:
-    """The settings of CollabDM, unchanged."""
+    """Return the settings of CollabDM, unchanged."""
     return settings
 
 
 def _local(settings: Settings) -> Settings:
-    """No statistics; every site sends a whole set, because nothing refines a class of few sites."""
+    """Switch off statistics; every site sends a whole set, because the server refines nothing."""
     local = {"images": settings.get("ipc", 10)} | settings.get("local", {})
     return settings | {"steps": 0, "local": local}
 
 
 def _central(settings: Settings) -> Settings:
-    """One site, which makes the steps of the sites and of the server."""
+    """Use one site with all the data, which makes the steps of the sites and of the server."""
     local = dict(settings.get("local", {}))
     passes = settings.get("refinement", {}).get("passes", 1)
     local["steps"] = local.get("steps", 400) + passes * settings.get("steps", 100)
@@ -234,17 +234,17 @@ def _central(settings: Settings) -> Settings:
 
 
 def _plain(adapt: Adapt) -> Adapt:
-    """One image in each stored image."""
+    """Store one image in each stored image."""
     return lambda settings: adapt(settings | {"pae": 1})
 
 
 def _with_pae(adapt: Adapt) -> Adapt:
-    """Four small images in each stored image, unless the settings choose otherwise."""
+    """Store four small images in each stored image, unless the settings state otherwise."""
     return lambda settings: adapt({"pae": 2} | settings)
 
 
 def _matching(name: str, adapt: Adapt, pooled: bool = False) -> Method:
-    """A variant of distribution matching."""
+    """Define a variant of distribution matching."""
     return Method(
         name,
         adapt,
@@ -258,7 +258,7 @@ def _matching(name: str, adapt: Adapt, pooled: bool = False) -> Method:
 def _own_tensors(
     name: str, module: Any, options: type[FrozenModel], outcome: type[Outcome]
 ) -> Method:
-    """A method of one round, of a module with `declare`, `contribute`, `distill` and so on."""
+    """Define a one-round method from a module with `declare`, `contribute`, `distill` and so on."""
     return Method(
         name,
         own_settings(name, options),
@@ -313,5 +313,5 @@ _OWN_METHODS = (
     _FEDAVG,
 )
 
-#: this package's methods, and those that were registered, by name
+#: the methods of this package, and all registered methods, by name
 METHODS: dict[str, Method] = {method.name: method for method in _OWN_METHODS}

@@ -1,15 +1,16 @@
-"""Distribution matching in many rounds: the straw man of the paper's section 4.1, for comparison.
+"""Distribution matching in many rounds: the naive method of the paper's section 4.1, to compare.
 
     round r    the server broadcasts a network psi_r; each site answers with the mean embedding of a
-               batch of each class; the server merges the answers, weighted by the images of the
-               sites, and moves S one step down its loss
+               batch of each class; the server merges the answers, weighted by the sites' numbers of
+               images, and moves S one step down the loss
 
                    L = sum_y | merge_k mean_{x in D_k^y} psi_r(x) - mean_{x in S^y} psi_r(x) |^2
 
-S starts as the union of the sites' first images, as the plan's `local` says. The outcome is that of
-CollabDM with as many steps in one pass, up to the rounding of its wire type; what CollabDM saves is
-the traffic. Networks count as sent, because the framework sends them: replacing random networks by
-seeds is CollabDM's idea. `gradient_rounds` matches gradients in the same framework.
+S starts as the union of the sites' first images, which the plan's `local` describes. The outcome
+equals that of CollabDM with the same number of steps in one pass, up to the rounding of its wire
+type; CollabDM saves the traffic. The networks count as traffic, because this framework sends them;
+replacing random networks with seeds is CollabDM's idea. `gradient_rounds` matches gradients in the
+same framework.
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (section 4.1).
 B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
@@ -58,7 +59,7 @@ class Means(FrozenModel):
 
 @dataclass(frozen=True)
 class RoundSites:
-    """The sites of a method in rounds, with their data at hand.
+    """The sites of a method with many rounds, and their data.
 
     Attributes:
         plan: the plan.
@@ -72,7 +73,7 @@ class RoundSites:
 
     @classmethod
     def of(cls, plan: Plan, data: dict[str, ImageSet]) -> "RoundSites":
-        """The sites, after a check of their names, their data and the plan.
+        """Create the sites, and check their names, their data and the plan.
 
         Raises:
             DataError: a site's data does not fit the plan.
@@ -90,13 +91,13 @@ class RoundSites:
         return cls(plan, data, torch.stack([images.counts() for images in data.values()]))
 
     def shares(self) -> Float32[Tensor, "sites classes"]:
-        """The weight of each site in each class: its share of the images, or equal shares."""
+        """Return each site's weight in each class: its share of the images, or an equal share."""
         weighted = self.plan.merging == "weighted"
         weights = (self.counts if weighted else (self.counts > 0)).double()
         return (weights / weights.sum(0).clamp_min(1)).float()
 
     def batches(self, r: int) -> dict[str, Int64[Tensor, " m"]]:
-        """Positions of the images in the batch of round r, by site."""
+        """Draw the batch of round r: the positions of its images, by site."""
         chosen = {}
         for name, images in self.data.items():
             seed = derive(self.plan.seed, "site", name)
@@ -104,7 +105,7 @@ class RoundSites:
         return chosen
 
     def start(self, context: RunContext) -> tuple[Int64[Tensor, " n"], Checkpoint]:
-        """The labels of S, and its start: the sites' first images, or the context's checkpoint."""
+        """Return the labels of S and its start: the first images, or the context's checkpoint."""
         plan = self.plan
         labels = torch.nonzero(self.counts.sum(0)).flatten().repeat_interleave(plan.ipc)
         if context.resume is not None:
@@ -119,7 +120,7 @@ class RoundSites:
         return labels, start_from(plan.image.normalisation.apply(pixels))
 
     def outcome(self, images: Tensor, labels: Tensor) -> DistilledSet:
-        """The set of images in network units."""
+        """Build the outcome from images in network units."""
         plan = self.plan
         pixels = stored_pixels(plan, plan.image.normalisation.invert(images))
         counts = dict(zip(self.data, self.counts.tolist(), strict=True))
@@ -127,7 +128,7 @@ class RoundSites:
         return DistilledSet(image_set, plan, counts, plan.method, versions())
 
     def traffic(self, rounds: int, values: int) -> Traffic:
-        """The bytes of all rounds: networks down; counts, answers and the first images up.
+        """Count the bytes of all rounds: networks down; counts, answers and the first images up.
 
         Args:
             rounds: the number of rounds.
@@ -150,7 +151,7 @@ class RoundSites:
 
 
 def in_rounds(method: str, model: type[FrozenModel]) -> Callable[[Settings], Settings]:
-    """`Method.adapt` of a method in rounds: no statistics are sent in advance."""
+    """Create `Method.adapt` for a method with many rounds, which sends no statistics in advance."""
 
     def adapt(settings: Settings) -> Settings:
         options = parse_options(settings.get("options"), model).model_dump(mode="json")
@@ -162,15 +163,15 @@ def in_rounds(method: str, model: type[FrozenModel]) -> Callable[[Settings], Set
 def run_means(
     plan: Plan, sites: dict[str, ImageSet], context: RunContext = RunContext()
 ) -> tuple[DistilledSet, Traffic]:
-    """All rounds of distribution matching.
+    """Run all rounds of distribution matching.
 
     Args:
-        plan: the plan, of method rounds-means.
+        plan: the plan, with method rounds-means.
         sites: the images of each site, by name.
         context: device, progress and checkpoints.
 
     Returns:
-        The set, and the bytes that the rounds cost.
+        The set, and the traffic of the rounds.
 
     Raises:
         DataError: a site's data does not fit the plan.
@@ -201,5 +202,5 @@ def run_means(
 def weighted_sum(
     answers: Float32[Tensor, "sites classes values"], shares: Float32[Tensor, "sites classes"]
 ) -> Float32[Tensor, "classes values"]:
-    """The merged answers of all sites."""
+    """Merge the answers of all sites."""
     return (answers.double() * shares[:, :, None].double()).sum(0).float()

@@ -1,12 +1,12 @@
-"""The confusion matrix, and the measures computed from it.
+"""Compute the confusion matrix, and accuracy, precision, recall and F1 from it.
 
     C_yx        number of test images of class y that are classified as x
     precision   P_y = C_yy / sum_x C_xy
     recall      R_y = C_yy / sum_x C_yx
     F1          F_y = 2 C_yy / (sum_x C_xy + sum_x C_yx)
 
-Macro F1 is the mean of F_y over the classes in the test: every class has the same weight, however
-rare it is.
+Macro F1 is the mean of F_y over the classes of the test images: every class has the same weight,
+however rare it is.
 
 Reference: C. J. van Rijsbergen, "Information retrieval", 1979 (the F measure).
 """
@@ -32,7 +32,7 @@ class Confusion:
 
         Args:
             true: The class of each image.
-            predicted: The class that it was given.
+            predicted: The predicted class of each image.
             classes: The number of classes.
 
         >>> Confusion.of(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).counts.tolist()
@@ -48,17 +48,17 @@ class Confusion:
 
     @property
     def precision(self) -> Float64[Tensor, " classes"]:
-        """Of the images predicted as a class, the share of that class; NaN if there are none."""
+        """The share of correct images among those predicted as a class; NaN if there are none."""
         return self.counts.diagonal().double() / self.counts.sum(0)
 
     @property
     def recall(self) -> Float64[Tensor, " classes"]:
-        """Of the images of a class, the share predicted as it; NaN if there are none."""
+        """The share of correct predictions among the images of a class; NaN if there are none."""
         return self.counts.diagonal().double() / self.counts.sum(1)
 
     @property
     def macro_f1(self) -> float:
-        """The mean of F_y over the classes in the test."""
+        """The mean of F_y over the classes of the test images."""
         tested = self.counts.sum(1) > 0
         f1 = 2 * self.counts.diagonal().double() / (self.counts.sum(0) + self.counts.sum(1))
         return float(f1[tested].mean())

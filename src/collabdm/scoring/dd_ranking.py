@@ -1,6 +1,6 @@
-"""The scores of DD-Ranking: the quality of a set without the effect of labels and augmentation.
+"""Compute the DD-Ranking scores of a set, which discount the effect of labels and augmentation.
 
-With accuracies as shares of 1, of networks trained on all the data, on the distilled set and on
+The accuracies (in 0 .. 1) are of networks trained on all the data, on the distilled set, and on
 random real images of the same storage:
 
     HLR = all - distilled        hard label recovery: the accuracy still missing
@@ -9,11 +9,11 @@ random real images of the same storage:
     ARS = (e^b - e^-1) / (e - e^-1),   b = w IOR_augmented + (1 - w) IOR_plain
 
 LRS is the label-robust score and ARS the augmentation-robust score, both in 0 .. 1, with w = 1/2. A
-set no better than random images has ARS .269. As in the reference package, every trial has its own
-scores, of which the mean and the standard deviation are reported.
+set that is no better than random images has ARS .269. As in the reference package, scores are
+computed for every trial, and their mean and standard deviation are reported.
 
-The reference package takes the best of five learning rates and of the last epochs on the test set,
-separately for each set. Here all sets are trained with one recipe and tested once, at its end.
+The reference package selects the best of five learning rates and of the last epochs on the test
+set, separately for each set. Here all sets are trained with one recipe and tested once, at its end.
 
 Reference: Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025
 (arXiv:2505.13300). The formulas were compared with `LabelRobustScoreHard` and
@@ -34,14 +34,14 @@ from collabdm.scoring.training import training_set
 
 @dataclass(frozen=True)
 class Robustness:
-    """Means over (network, trial).
+    """The DD-Ranking scores of a set, as means over (network, trial).
 
     Attributes:
-        hlr: Hard label recovery, a difference of shares.
-        ior: Improvement over random, a difference of shares.
+        hlr: Hard label recovery, a difference of accuracies.
+        ior: Improvement over random, a difference of accuracies.
         lrs: Label-robust score, in 0 .. 1.
         ars: Augmentation-robust score, in 0 .. 1.
-        std: The standard deviation of each.
+        std: The standard deviation of each score.
         n: The number of trials.
         accuracies: The mean accuracies that the scores were computed from.
     """
@@ -58,7 +58,7 @@ class Robustness:
 def label_robust_score(
     everything: float, distilled: float, random: float, weight: float = 0.5
 ) -> float:
-    """LRS from three accuracies (shares of 1).
+    """Compute LRS from three accuracies (in 0 .. 1).
 
     Args:
         everything: Accuracy of training on all the data.
@@ -73,7 +73,7 @@ def label_robust_score(
 
 
 def augmentation_robust_score(augmented: float, plain: float, weight: float = 0.5) -> float:
-    """ARS from the improvements over random images.
+    """Compute ARS from the improvements over random images.
 
     Args:
         augmented: IOR with augmentation.
@@ -97,10 +97,10 @@ def robustness(
     config: EvaluationConfig,
     context: RunContext = RunContext(),
 ) -> Robustness:
-    """The scores of a set, with hard labels throughout.
+    """Compute the scores of a set, always with hard labels.
 
     Training on all the data takes as many steps as on the set (see `evaluation`), so HLR refers to
-    the accuracy that this recipe reaches, not to the best one possible.
+    the accuracy that this recipe reaches, not to the best possible accuracy.
 
     Args:
         distilled: The set.
@@ -132,11 +132,11 @@ def robustness(
 
 
 def from_accuracies(accuracies: dict[str, list[float]], headline: str) -> Robustness:
-    """The scores from the accuracies of every trial.
+    """Compute the scores from the accuracies of every trial.
 
     Args:
-        accuracies: Of `all the data`, and of `distilled` and `random`, each with `, augmented` and
-            with `, plain`.
+        accuracies: The accuracies by name: `all the data`, and `distilled` and `random`, each
+            followed by `, augmented` and by `, plain`.
         headline: The recipe for HLR, IOR and LRS: `augmented` or `plain`.
     """
     everything = accuracies["all the data"]

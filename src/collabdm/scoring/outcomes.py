@@ -1,4 +1,4 @@
-"""Each kind of outcome: its file, its score, and its images."""
+"""Define the file, the score and the images of each kind of outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ class OutcomeKind:
     Attributes:
         file: the name of its file in the folder of a round.
         write: writes an outcome.
-        read: reads an outcome; raises DocumentError where the file is another document.
-        score: the scores of an outcome on test images.
-        images: the images of an outcome, to be shown; None if it has none.
+        read: reads an outcome; raises DocumentError if the file is a different document.
+        score: computes the scores of an outcome on test images.
+        images: returns the images of an outcome, to show them; None if it has no images.
     """
 
     file: str
@@ -45,12 +45,12 @@ class OutcomeKind:
 
 
 def kind_of(outcome: Outcome) -> OutcomeKind:
-    """The kind of an outcome."""
+    """Find the kind of an outcome."""
     return OUTCOME_KINDS[type(outcome)]
 
 
 def find_outcome(method: Method, plan: Plan, folder: Path) -> Outcome | None:
-    """The outcome in a folder, if it is one of the method for the same plan.
+    """Read the outcome in a folder, if it is of the method and of the same plan.
 
     Args:
         method: the method.
@@ -58,7 +58,7 @@ def find_outcome(method: Method, plan: Plan, folder: Path) -> Outcome | None:
         folder: the folder of a round.
 
     Returns:
-        The outcome; None where there is none of this plan.
+        The outcome; None if there is no outcome of this plan.
     """
     kind = OUTCOME_KINDS[method.outcome]
     try:

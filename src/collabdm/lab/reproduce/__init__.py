@@ -1,4 +1,4 @@
-"""Published tables and figures, reproduced cell by cell.
+"""Reproduce published tables and figures, cell by cell.
 
     TOML file -> `grid_files` -> `grids`: Grid, cells
     cells     -> `running`: the missing ones, in order -> `cell_runner`: one simulation each

@@ -1,4 +1,4 @@
-"""Grids from TOML files.
+"""Read grids from TOML files.
 
 A file describes its grid at two scales: keys below `[paper]` or `[cpu]` apply to that scale only,
 and `shared` names a file of settings that several grids have in common. `chosen` selects lines,
@@ -19,7 +19,7 @@ SCALES = ("paper", "cpu")
 
 
 def read_grid(path: Path, scale: str) -> Grid:
-    """A grid at one scale. A value of an axis that the scale sets to false is left out.
+    """Read a grid at one scale. The values of axes that the scale sets to false are omitted.
 
     Raises:
         PlanError: A file cannot be read, or a setting is wrong.
@@ -73,7 +73,7 @@ def _with_chosen_lines(settings: Settings, path: Path) -> Settings:
 
 
 def _drop_values(settings: Settings) -> list[tuple[str, str]]:
-    """Remove the values of axes that are false; returns them, each with its axis."""
+    """Remove the values of axes that are set to false. Returns them, each with its axis."""
     axes = settings.get("axes", {})
     dropped = [(axis, value) for axis, of in axes.items() for value in of if of[value] is False]
     for axis, value in dropped:
@@ -82,9 +82,10 @@ def _drop_values(settings: Settings) -> list[tuple[str, str]]:
 
 
 def read_published(path: Path, name: str) -> tuple[Published, ...]:
-    """The paper's numbers for one grid.
+    """Read the paper's numbers for one grid.
 
-    A block with a list of accuracies has lists of the same length for the values on the axes.
+    If a block lists several accuracies, each of its values on the axes is a list of the same
+    length, or one value for all.
     """
     numbers = []
 

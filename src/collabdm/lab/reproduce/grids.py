@@ -3,8 +3,8 @@
     cells = lines x values of every axis x seeds
     settings of a cell = of the scale  <  of its values on the axes  <  of its line
 
-A line is a method with its settings; an axis is a dictionary of values with theirs, such as `beta`,
-the data or the split. A cell is identified by the digest of its settings: a cell that belongs to
+A line is a method with its settings. An axis, such as `beta`, the data or the split, maps each of
+its values to settings. A cell is identified by the digest of its settings: a cell that belongs to
 two grids runs once, and a line that sets the split itself, such as the pooled data, has one cell
 for all columns.
 """
@@ -29,7 +29,7 @@ Choice = dict[str, tuple[str | int, ...]]  # values allowed for `line`, `seed` a
 
 
 class Published(FrozenModel):
-    """A number of the paper, with the row and the values on the axes that it belongs to.
+    """A number in the paper, with the row and the values on the axes that it belongs to.
 
     Attributes:
         place: Where the paper states it, such as `Table 2`.
@@ -54,7 +54,7 @@ class Grid(FrozenModel):
         scale: `paper` or `cpu`.
         title: Its title.
         text: A description.
-        kind: A table, or curves along the refinement.
+        kind: `table`, or `curve` for curves along the refinement.
         rows: Its rows, in order: lines, and further scores of their cells such as `random real`.
         lines: The settings of each line.
         axes: The settings of each value of each axis.
@@ -62,11 +62,11 @@ class Grid(FrozenModel):
         seeds: The seeds of every cell.
         settings: The settings of the scale.
         stages: Cells to run first, as values allowed for `line`, `seed` and the axes.
-        against: For a row, the row of random real images of the same storage.
+        against: For each row, the row of random real images of the same storage.
         central: Lines that pool the data, so that nothing is sent.
         bytes_at: Values on the axes for the plot of accuracy against bytes.
         pictures_at: Values on the axes for the pictures of the sets of the first seed.
-        along: An axis of numbers to plot accuracy along.
+        along: An axis of numbers, against which accuracy is plotted.
         paper: The paper's numbers.
     """
 
@@ -140,9 +140,9 @@ class Grid(FrozenModel):
         return tuple(line for line in self.lines if line not in self.central)
 
     def published(self, row: str, at: Mapping[str, str]) -> Published | None:
-        """The paper's number for a row at values of all axes; None if there is none.
+        """Return the paper's number for a row at values of all axes; None if the paper has none.
 
-        For a curve it is the number at its end, which has no bytes.
+        For a curve, it is the number at the end of the curve, which is stated without bytes.
         """
         matching = (
             number
@@ -163,7 +163,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell's name for people."""
+        """The name of the cell, for people."""
         return f"{self.line}, {axis_label(self.at)}, seed {self.seed}"
 
 
@@ -176,7 +176,7 @@ def _as_choice(at: Mapping[str, str] | None) -> Choice:
 
 
 def axis_label(at: Mapping[str, str]) -> str:
-    """Values on axes for people: a number needs the name of its axis.
+    """Describe values on axes for people: a number is preceded by the name of its axis.
 
     >>> axis_label({"split": "pure", "beta": "0.1"})
     'pure, beta 0.1'
@@ -186,7 +186,7 @@ def axis_label(at: Mapping[str, str]) -> str:
 
 
 def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], ...]:
-    """Every combination of one value of each axis, the last axis fastest.
+    """List every combination of one value of each axis; the last axis varies fastest.
 
     >>> combinations({"data": ("a", "b"), "beta": ("0.1",)})
     ({'data': 'a', 'beta': '0.1'}, {'data': 'b', 'beta': '0.1'})
@@ -197,12 +197,12 @@ def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], .
 
 
 def cells_of(grid: Grid) -> list[Cell]:
-    """All cells: those of the stages first, then by seed, by the axes, and by line."""
+    """List all cells: those of the stages first, then the rest by seed, axes and line."""
     return ordered_cells([grid])
 
 
 def ordered_cells(grids: Sequence[Grid]) -> list[Cell]:
-    """The cells of several grids: the first stage of each, then the second, and so on; the rest."""
+    """List the cells of several grids: all first stages, all second stages, …, then the rest."""
     stages = itertools.zip_longest(*(grid.stages for grid in grids), fillvalue=None)
     cells: dict[tuple[Any, ...], Cell] = {}
 
@@ -215,7 +215,7 @@ def ordered_cells(grids: Sequence[Grid]) -> list[Cell]:
 
 
 def pictured_cells(grid: Grid) -> dict[tuple[str, ...], Cell]:
-    """The cells whose sets are shown, by line and values on the axes; empty if none are."""
+    """Return the cells whose sets are shown as pictures, by line and values on the axes."""
     if grid.pictures_at is None:
         return {}
 
@@ -224,7 +224,7 @@ def pictured_cells(grid: Grid) -> dict[tuple[str, ...], Cell]:
 
 
 def picture_path(folder: Path, cell: Cell) -> Path:
-    """The picture of a cell's set, in a folder of results."""
+    """Return the path of the picture of a cell's set, in a folder of results."""
     return folder / "pictures" / f"{cell.experiment.digest[:16]}.webp"
 
 
