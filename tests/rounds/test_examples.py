@@ -20,7 +20,15 @@ from collabdm.seeds import Purpose, Stream
 ROOT = Path(__file__).parents[2]
 EXAMPLES, RESULTS = ROOT / "examples", ROOT / "results" / "examples"
 GUIDE = (ROOT / "docs" / "guide-taking.md").read_text(encoding="utf-8")
-SIZES = {"seeds": 1, "ipc": 1, "steps": 2, "local-steps": 1, "per-class": 4, "epochs": 1, "width": 8}
+SIZES = {
+    "seeds": 1,
+    "ipc": 1,
+    "steps": 2,
+    "local-steps": 1,
+    "per-class": 4,
+    "epochs": 1,
+    "width": 8,
+}
 TINY = [word for name, size in SIZES.items() for word in (f"--{name}", size)]
 
 
@@ -32,20 +40,27 @@ def example(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> N
 
 def test_every_example_is_tested_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    scripts = [path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+    scripts = [
+        path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")
+    ]
     assert len(scripts) == 3
     assert all(f'"{path.stem}"' in text for path in scripts)
 
 
 def figure(values: list[float], form: str) -> str:
-    return f"{statistics.fmean(values):{form}} ± {statistics.stdev(values):{form}} (n = {len(values)})"
+    return (
+        f"{statistics.fmean(values):{form}} ± {statistics.stdev(values):{form}} (n = {len(values)})"
+    )
 
 
 def found_in(path: Path) -> dict[str, str]:
     """What a file of results says of each set: a percentage after the last group, or a rank correlation."""
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
     if path.stem.startswith("search"):
-        return {what: figure([run["correlation"][what] for run in runs], ".2f") for what in runs[0]["correlation"]}
+        return {
+            what: figure([run["correlation"][what] for run in runs], ".2f")
+            for what in runs[0]["correlation"]
+        }
     return {what: figure([100 * run[what][-1] for run in runs], ".1f") for what in runs[0]}
 
 
@@ -63,14 +78,18 @@ def test_every_row_of_the_guide_has_its_file() -> None:
 
 def test_any_torch_network_trains_on_a_set(tmp_path, monkeypatch, capsys) -> None:
     digits = limit(load("digits"), 20, Stream.of(0, Purpose.DATA))
-    plan = plan_for(digits, sites=1, ipc=5, steps=2, network={"width": 8, "depth": 1}, local={"steps": 1})
+    plan = plan_for(
+        digits, sites=1, ipc=5, steps=2, network={"width": 8, "depth": 1}, local={"steps": 1}
+    )
     write_distilled(distill(plan, [contribute(plan, digits)]), tmp_path / "set.safetensors")
     example(monkeypatch, "any_network", tmp_path / "set.safetensors")
     words = capsys.readouterr().out.split()
     assert float(words[words.index("accuracy") + 1]) > 50  # chance is 10
 
 
-def test_continual_learning_compares_memories_of_the_same_bytes(tmp_path, monkeypatch, capsys) -> None:
+def test_continual_learning_compares_memories_of_the_same_bytes(
+    tmp_path, monkeypatch, capsys
+) -> None:
     path = tmp_path / "r" / "out.json"
     example(monkeypatch, "continual_learning", *TINY, "--groups", "5", "--pae", "2", "-o", path)
     (found,) = json.loads(path.read_text())["runs"]
@@ -91,7 +110,9 @@ def test_seeds_that_are_on_disk_are_not_run_again(tmp_path, monkeypatch) -> None
         return {"distilled": [seed]}
 
     def told(seeds: int, ipc: int = 1) -> list:
-        arguments = argparse.Namespace(data="x", seeds=seeds, precision="float32", output=tmp_path / "o.json", ipc=ipc)
+        arguments = argparse.Namespace(
+            data="x", seeds=seeds, precision="float32", output=tmp_path / "o.json", ipc=ipc
+        )
         return over_seeds(arguments, run)
 
     assert told(1) == [{"distilled": [0]}]

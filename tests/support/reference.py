@@ -65,11 +65,17 @@ def deviation(vectors: Sequence[Tensor]) -> Tensor:
     return (mean([(v - centre) ** 2 for v in vectors]) + 1e-12).sqrt()
 
 
-def batches(data: ImageSet, seed: int, purpose: Purpose, t: int, size: int | None) -> dict[int, list[Tensor]]:
+def batches(
+    data: ImageSet, seed: int, purpose: Purpose, t: int, size: int | None
+) -> dict[int, list[Tensor]]:
     """D_t^y: of each class `size` images in an order drawn for it, all of them where there are no more."""
     stream, chosen = Stream.of(seed, purpose, t), {}
     for y in range(len(data.classes)):
-        held = [image for image, label in zip(data.images, data.labels.tolist(), strict=True) if label == y]
+        held = [
+            image
+            for image, label in zip(data.images, data.labels.tolist(), strict=True)
+            if label == y
+        ]
         if size is not None and size < len(held):
             order = stream.permutation(len(held)).tolist()
             held = [held[i] for i in order[:size]]
@@ -99,7 +105,9 @@ def merged_means(plan: Plan, sent: dict[str, Means], held: dict[str, ImageSet]) 
             total, weights = torch.zeros(()), 0
             for site in sorted(sent):
                 if (t, y) in sent[site]:
-                    weight = held[site].labels.tolist().count(y) if plan.merging == "weighted" else 1
+                    weight = (
+                        held[site].labels.tolist().count(y) if plan.merging == "weighted" else 1
+                    )
                     total, weights = total + weight * sent[site][t, y], weights + weight
             if weights:
                 merged[t, y] = total / weights
@@ -115,7 +123,11 @@ def mini_samples(image: Tensor, factor: int) -> list[Tensor]:
     for i in range(factor):
         for j in range(factor):
             tile = image[:, i * small : (i + 1) * small, j * small : (j + 1) * small]
-            out.append(F.interpolate(tile[None], size=(side, side), mode="bilinear", align_corners=False)[0])
+            out.append(
+                F.interpolate(tile[None], size=(side, side), mode="bilinear", align_corners=False)[
+                    0
+                ]
+            )
     return out
 
 
@@ -124,7 +136,11 @@ def server_loss(plan: Plan, t: int, sets: Sets, targets: Means) -> Tensor:
     psi, total = Psi(plan, plan_seeds(plan), t), torch.zeros(())
     for y, images in sets.items():
         if (t, y) in targets:
-            vectors = [sketch(plan, t, psi(s, y)) for image in images for s in mini_samples(image, plan.pae)]
+            vectors = [
+                sketch(plan, t, psi(s, y))
+                for image in images
+                for s in mini_samples(image, plan.pae)
+            ]
             total = total + ((targets[t, y] - mean(vectors)) ** 2).sum()
     return total
 
@@ -147,7 +163,9 @@ def gradients(loss: Tensor, sets: Sets) -> Sets:
     flat = [image for images in sets.values() for image in images]
     found = iter(torch.autograd.grad(loss, flat, allow_unused=True))
     zero = torch.zeros_like(flat[0])
-    return {y: [zero if (g := next(found)) is None else g for _ in images] for y, images in sets.items()}
+    return {
+        y: [zero if (g := next(found)) is None else g for _ in images] for y, images in sets.items()
+    }
 
 
 def server_dm(plan: Plan, sets: Sets, targets: Means) -> Sets:
@@ -155,7 +173,9 @@ def server_dm(plan: Plan, sets: Sets, targets: Means) -> Sets:
     matching: Matching = plan.refinement.matching
     velocity = {y: [torch.zeros_like(image) for image in images] for y, images in sets.items()}
     for t in range(plan.steps):
-        sets = {y: [image.detach().requires_grad_() for image in images] for y, images in sets.items()}
+        sets = {
+            y: [image.detach().requires_grad_() for image in images] for y, images in sets.items()
+        }
         gradient = gradients(server_loss(plan, t, sets, targets), sets)
         for y, images in sets.items():
             for i, image in enumerate(images):

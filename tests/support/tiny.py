@@ -1,4 +1,4 @@
-"""Small explicit plans, data and documents: 8 x 8 images, three classes, a network of 8 filters and one block."""
+"""Small explicit plans, data and documents: 8 x 8 images, three classes, a network of 8 filters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +13,7 @@ from collabdm.images import ImageSet
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.weights import float_weights
 from collabdm.methods.collabdm import contribute
+from collabdm.methods.registry import METHODS
 from collabdm.planning.make import make_plan
 from collabdm.seeds import Purpose, Stream
 
@@ -22,6 +23,22 @@ COLOUR = ImageSpec(channels=3, side=8, mean=(0.5, 0.25, 0.375), std=(0.25, 0.5, 
 NETWORK = NetworkSpec(width=8, depth=1)
 WIDTH = 8 * 4 * 4  # of NETWORK's embedding
 VERSIONS = {"collabdm": "0", "torch": "0"}
+
+#: options with which each method runs in a second; methods without options are not listed
+OPTIONS: dict[str, dict[str, Any]] = {
+    "coreset": {"images": 4},
+    "fedd3": {"images": 4, "iterations": 5, "stop": 1},
+    "dosfl": {"steps": 2, "images": 3, "iterations": 4, "batch": 4, "passes": 2, "window": 2},
+    "dense": {
+        "local": {"epochs": 2, "batch": 4},
+        "epochs": 3,
+        "batch": 8,
+        "generator": {"batch": 8, "steps": 2, "noise": 4},
+    },
+    "rounds-means": {"rounds": 3},
+    "rounds-gradients": {"rounds": 3, "refresh": 2, "updates": 2},
+    "fedavg": {"rounds": 2, "local": {"epochs": 1, "batch": 4}},
+}
 
 
 def tiny_plan(image: ImageSpec = GREY, classes: tuple[str, ...] = CLASSES, **settings: Any) -> Plan:
@@ -36,6 +53,22 @@ def tiny_plan(image: ImageSpec = GREY, classes: tuple[str, ...] = CLASSES, **set
         "local": {"steps": 2, "batch": 4},
     }
     return make_plan(classes, image, **small | settings)
+
+
+def method_plan(method: str, **changes: Any) -> Plan:
+    """A plan of a method: small settings with changes, as the method adapts them."""
+    settings: dict[str, Any] = {
+        "seed": 7,
+        "sites": 2,
+        "ipc": 2,
+        "steps": 3,
+        "batch": 3,
+        "network": NETWORK,
+        "local": {"steps": 2, "batch": 2},
+        "options": OPTIONS.get(method),
+    }
+    adapted = METHODS[method].adapt(settings | changes)
+    return make_plan(CLASSES, GREY, **{"method": method} | adapted)
 
 
 def fixed_plan(**changes: Any) -> Plan:
@@ -75,7 +108,9 @@ def answers(plan: Plan, holdings: Sequence[Sequence[int]]) -> list[Contribution]
     return [contribute(plan, data, f"site-{k + 1}") for k, data in enumerate(sets)]
 
 
-def fixed_statistics(codes: torch.Tensor, classes: Sequence[int], totals: Sequence[int] | None = None) -> Statistics:
+def fixed_statistics(
+    codes: torch.Tensor, classes: Sequence[int], totals: Sequence[int] | None = None
+) -> Statistics:
     counts = torch.tensor(totals or [1] * len(classes), dtype=torch.int64)
     scales = torch.full(codes.shape[:2], 0.5) if codes.dtype == torch.int8 else None
     present = torch.tensor(classes, dtype=torch.int64)
@@ -92,7 +127,9 @@ def fixed_contribution(plan: Plan, site: str = "site-1", **changes: Any) -> Cont
     labels = torch.tensor([0, 2]).repeat_interleave(plan.local.images)
     images = (torch.arange(len(labels) * 64) % 251).to(torch.uint8).reshape(len(labels), 1, 8, 8)
     codes = ramp(plan.steps, 2, plan.sketch or WIDTH)
-    codes = (codes * 8).to(torch.int8) if plan.wire == "int8" else codes.to(getattr(torch, plan.wire))
+    codes = (
+        (codes * 8).to(torch.int8) if plan.wire == "int8" else codes.to(getattr(torch, plan.wire))
+    )
     fields: dict[str, Any] = {
         "site": site,
         "plan_digest": plan.digest,
@@ -121,4 +158,6 @@ def fixed_model(plan: Plan, spec: NetworkSpec = NETWORK) -> DistilledModel:
     """Weights that no training moved."""
     network = build(spec, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(7, Purpose.NETWORK))
-    return DistilledModel(float_weights(network), spec, plan, {"site-1": [3, 0, 5]}, "dense", VERSIONS)
+    return DistilledModel(
+        float_weights(network), spec, plan, {"site-1": [3, 0, 5]}, "dense", VERSIONS
+    )

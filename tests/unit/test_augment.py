@@ -70,7 +70,9 @@ def test_an_empty_policy_draws_identities_and_uses_no_random_words() -> None:
     assert stream.words(1).tolist() == Stream.of(0, Purpose.AUGMENT).words(1).tolist()
 
 
-def test_colour_shifts_then_scales_around_the_mean_of_channels_then_around_the_mean_of_all() -> None:
+def test_colour_shifts_then_scales_around_the_mean_of_channels_then_around_the_mean_of_all() -> (
+    None
+):
     x = noise(1)
     for found, (_, u1, u2, u3, _) in each("color", x):
         shifted = x + (u1 - 0.5)
@@ -118,7 +120,11 @@ def test_cutout_zeroes_its_box_and_nothing_else() -> None:
 def test_the_cutout_square_has_half_the_side_and_its_centre_in_the_image(side: int) -> None:
     draws, _ = drawn("cutout", 2000, side)
     left, right, top, bottom = draws.box.unbind(1)
-    assert (right - left).unique().tolist() == (bottom - top).unique().tolist() == [side // 2 + side % 2]
+    assert (
+        (right - left).unique().tolist()
+        == (bottom - top).unique().tolist()
+        == [side // 2 + side % 2]
+    )
     for edge in (left, top):
         assert float(edge.min()) == -(side // 4 + (side % 4 > 1))
         assert float(edge.max()) <= side - 1
@@ -137,7 +143,9 @@ def test_scale_reads_each_axis_by_its_own_factor() -> None:
     x = noise(1, channels=1)
     for found, (_, u1, u2, *_) in each("scale", x)[:6]:
         across, down = (u * (1.2 - 1 / 1.2) + 1 / 1.2 for u in (u1, u2))
-        torch.testing.assert_close(found, resampled(x, [[across, 0], [0, down]]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            found, resampled(x, [[across, 0], [0, down]]), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_rotate_reads_along_turned_axes() -> None:
@@ -162,7 +170,9 @@ def test_every_operation_of_a_policy_is_drawn_as_often_as_the_others() -> None:
 def test_draws_are_these_for_ever() -> None:
     draws = draw(OPERATIONS, 8, SIDE, Stream.of(0, Purpose.AUGMENT))
     still = identity(8)
-    torch.testing.assert_close(draws.colour[0], torch.tensor([0.09576237, 0.92775822, 0.82977444]), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        draws.colour[0], torch.tensor([0.09576237, 0.92775822, 0.82977444]), rtol=0, atol=1e-7
+    )
     assert draws.box[1].tolist() == [0, 4, 5, 9]
     assert draws.box[2].tolist() == [-2, 2, 0, 4]
     assert draws.affine[3].tolist() == [[1, 0, 0.25], [0, 1, 0.25]]
@@ -191,14 +201,19 @@ def test_every_operation_is_affine_in_the_image_and_its_gradient_says_how(operat
     draws, _ = drawn(operation, 6)
     x, weights, change = noise(18).reshape(3, 6, 3, SIDE, SIDE)
     x.requires_grad_()
-    before, after = (weights * augment(x, draws)).sum(), (weights * augment(x + change, draws)).sum()
+    before, after = (
+        (weights * augment(x, draws)).sum(),
+        (weights * augment(x + change, draws)).sum(),
+    )
     (gradient,) = torch.autograd.grad(before, x)
     assert float(gradient.abs().max()) > 0.1
     torch.testing.assert_close((gradient * change).sum(), after - before, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_expanded_tiles_packed_again_are_the_image_where_tiles_are_of_one_colour(factor: int) -> None:
+def test_expanded_tiles_packed_again_are_the_image_where_tiles_are_of_one_colour(
+    factor: int,
+) -> None:
     small = ramp(2, 3, factor, factor)
     images = small.repeat_interleave(SIDE // factor, 2).repeat_interleave(SIDE // factor, 3)
     tiles = expand(images, factor)

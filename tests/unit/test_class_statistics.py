@@ -24,7 +24,9 @@ SITES = ("a", "b", "c")
 Parts = list[tuple[str, Statistics]]
 
 
-def statistics_of(plan: Plan, data: ImageSet, site_seed: int = 0, steps: Sequence[int] | None = None) -> Statistics:
+def statistics_of(
+    plan: Plan, data: ImageSet, site_seed: int = 0, steps: Sequence[int] | None = None
+) -> Statistics:
     sampling = Sampling(site_seed, Purpose.BATCH, plan.batch)
     chosen = range(plan.steps) if steps is None else steps
     return class_statistics(plan_embedding(plan, Compute()), data, chosen, sampling, plan.wire)
@@ -45,7 +47,12 @@ def values(*shape: int, seed: int = 0) -> torch.Tensor:
 def means_of(present: dict[str, list[int]], steps: int = 3, seed: int = 0) -> Parts:
     """Random class means, 4 wide, of the classes that each site has; totals grow from class to class."""
     return [
-        (site, fixed_statistics(values(steps, len(classes), 4, seed=seed + k), classes, [1 + y + k for y in classes]))
+        (
+            site,
+            fixed_statistics(
+                values(steps, len(classes), 4, seed=seed + k), classes, [1 + y + k for y in classes]
+            ),
+        )
         for k, (site, classes) in enumerate(present.items())
     ]
 
@@ -79,13 +86,22 @@ def test_batches_are_drawn_anew_at_every_step_without_replacement() -> None:
 def test_progress_is_told_step_by_step() -> None:
     told: list[int] = []
     embedding = plan_embedding(PLAN, Compute())
-    class_statistics(embedding, tiny_data([1, 1, 1]), [0, 1], Sampling(0, Purpose.BATCH, None), "float32", told.append)
+    class_statistics(
+        embedding,
+        tiny_data([1, 1, 1]),
+        [0, 1],
+        Sampling(0, Purpose.BATCH, None),
+        "float32",
+        told.append,
+    )
     assert told == [1, 2]
 
 
 @pytest.mark.parametrize("wire", ["float16", "int8", "float32"])
 def test_a_site_that_takes_part_in_no_step_sends_counts_alone(wire: str) -> None:
-    statistics = statistics_of(PLAN.model_copy(update={"wire": wire}), tiny_data([2, 0, 1]), steps=[])
+    statistics = statistics_of(
+        PLAN.model_copy(update={"wire": wire}), tiny_data([2, 0, 1]), steps=[]
+    )
     assert statistics.means().shape == (0, 2, WIDTH)
     assert statistics.wire == wire
     assert statistics.totals.tolist() == [2, 1]
@@ -116,8 +132,16 @@ def test_merging_site_files_equals_the_pooled_file(seed: int) -> None:
 
 @pytest.mark.parametrize("rule", ["weighted", "uniform"])
 def test_the_order_of_the_sites_changes_no_bit(rule: str) -> None:
-    levels = {"a": 1e30, "b": -1e30, "c": 1.0, "d": 3.0}  # the sum of such numbers depends on their order
-    parts = [(site, fixed_statistics(torch.full((2, 1, 4), level), [0])) for site, level in levels.items()]
+    levels = {
+        "a": 1e30,
+        "b": -1e30,
+        "c": 1.0,
+        "d": 3.0,
+    }  # the sum of such numbers depends on their order
+    parts = [
+        (site, fixed_statistics(torch.full((2, 1, 4), level), [0]))
+        for site, level in levels.items()
+    ]
     outcomes = [merge(order, 2, 3, rule) for order in itertools.permutations(parts)]
     assert all(torch.equal(o.means, outcomes[0].means) for o in outcomes)
     assert all(torch.equal(o.totals, outcomes[0].totals) for o in outcomes)
@@ -133,8 +157,12 @@ def test_weighted_merging_weighs_by_the_images_held() -> None:
 
 
 def test_the_weight_is_the_total_of_a_site_not_its_batch() -> None:
-    parts = [(site, replace(s, totals=s.batch_counts * 10)) for site, s in means_of({"a": [0], "b": [0]})]
-    parts = [(site, replace(s, batch_counts=torch.tensor([k + 3]))) for k, (site, s) in enumerate(parts)]
+    parts = [
+        (site, replace(s, totals=s.batch_counts * 10)) for site, s in means_of({"a": [0], "b": [0]})
+    ]
+    parts = [
+        (site, replace(s, batch_counts=torch.tensor([k + 3]))) for k, (site, s) in enumerate(parts)
+    ]
     (_, a), (_, b) = parts
     assert (a.totals.item(), b.totals.item()) == (10, 20)
     found = merge(parts, 3, 3, "weighted")
@@ -151,10 +179,19 @@ def test_uniform_merging_is_the_plain_mean_of_the_means() -> None:
 def test_a_class_at_no_participating_site_is_absent_from_the_step() -> None:
     everywhere = fixed_statistics(values(3, 1, 4), [0])
     second = Statistics(
-        torch.tensor([1]), torch.tensor([2]), values(1, 1, 4), None, torch.tensor([6]), torch.tensor([6])
+        torch.tensor([1]),
+        torch.tensor([2]),
+        values(1, 1, 4),
+        None,
+        torch.tensor([6]),
+        torch.tensor([6]),
     )
     found = merge([("a", everywhere), ("b", second)], 3, 3, "weighted")
-    assert found.present.tolist() == [[True, False, False], [True, False, True], [True, False, False]]
+    assert found.present.tolist() == [
+        [True, False, False],
+        [True, False, True],
+        [True, False, False],
+    ]
     assert found.totals.tolist() == [1, 0, 6]
     assert float(found.means[~found.present].abs().max()) == 0
 
@@ -169,11 +206,16 @@ def test_a_step_is_merged_from_the_sites_that_take_part_in_it(rule: str) -> None
     assert len(set(chosen)) > 1
     for t, of_step in enumerate(chosen):
         alone = [(site, statistics_of(plan, sets[site], steps=[t])) for site in of_step]
-        torch.testing.assert_close(found.means[t], merge(alone, plan.steps, len(CLASSES), rule).means[t])
+        torch.testing.assert_close(
+            found.means[t], merge(alone, plan.steps, len(CLASSES), rule).means[t]
+        )
 
 
 def test_files_of_another_width_are_refused() -> None:
-    parts = [("a", fixed_statistics(values(1, 1, 4), [0])), ("b", fixed_statistics(values(1, 1, 5), [0]))]
+    parts = [
+        ("a", fixed_statistics(values(1, 1, 4), [0])),
+        ("b", fixed_statistics(values(1, 1, 5), [0])),
+    ]
     with pytest.raises(DocumentError, match="all sites should send width 4; found 5"):
         merge(parts, 1, 3, "weighted")
 
@@ -183,11 +225,16 @@ def test_the_servers_objective_is_the_same_at_dirichlet_0_1_as_at_iid() -> None:
     skewed = dirichlet(data.labels, len(CLASSES), 4, 0.1, seed=1).index
     even = iid(len(data), 4, seed=1).index
     targets = [
-        merged(PLAN, [s for s in split(data, [i.tolist() for i in index]) if len(s)]) for index in (skewed, even)
+        merged(PLAN, [s for s in split(data, [i.tolist() for i in index]) if len(s)])
+        for index in (skewed, even)
     ]
     torch.testing.assert_close(targets[0].means, targets[1].means, rtol=1e-5, atol=1e-6)
     synthetic = values(2, len(CLASSES), WIDTH)
-    losses = [matching_loss(synthetic[t], Target(m.means[t], m.present[t])) for t in range(2) for m in targets]
+    losses = [
+        matching_loss(synthetic[t], Target(m.means[t], m.present[t]))
+        for t in range(2)
+        for m in targets
+    ]
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5)
     assert float(losses[2]) == pytest.approx(float(losses[3]), rel=1e-5)
 
@@ -236,7 +283,9 @@ def test_a_file_decodes_to_the_means_within_its_wire_type(wire: str) -> None:
     exact = statistics_of(PLAN, data).means()
     found = statistics_of(PLAN.model_copy(update={"wire": wire}), data)
     assert found.wire == wire
-    bound = {"float16": 2.0**-11, "int8": 0.5 / 127 * 1.001, "float32": 0}[wire] * exact.abs().amax(-1, keepdim=True)
+    bound = {"float16": 2.0**-11, "int8": 0.5 / 127 * 1.001, "float32": 0}[wire] * exact.abs().amax(
+        -1, keepdim=True
+    )
     assert bool(((found.means() - exact).abs() <= bound).all())
 
 
@@ -262,7 +311,9 @@ def test_sketches_keep_squared_distances_and_products_on_average() -> None:
     assert float(distances.mean()) == pytest.approx(float((a - b).square().sum()), rel=0.05)
     assert float(distances.std() / distances.mean()) == pytest.approx((2 / 16) ** 0.5, rel=0.15)
     products = torch.stack([(a @ sketch) @ (b @ sketch) for sketch in sketches])
-    assert float(products.mean()) == pytest.approx(float(a @ b), abs=float(0.05 * a.norm() * b.norm()))
+    assert float(products.mean()) == pytest.approx(
+        float(a @ b), abs=float(0.05 * a.norm() * b.norm())
+    )
 
 
 def test_a_sketched_file_is_the_sketch_of_the_file() -> None:
@@ -270,7 +321,9 @@ def test_a_sketched_file_is_the_sketch_of_the_file() -> None:
     whole, sketched = statistics_of(PLAN, data).means(), statistics_of(plan, data).means()
     assert sketched.shape == (2, 3, 6)
     for t in range(2):
-        torch.testing.assert_close(sketched[t], whole[t] @ sketch_matrix(plan.seed, t, WIDTH, 6), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            sketched[t], whole[t] @ sketch_matrix(plan.seed, t, WIDTH, 6), rtol=1e-4, atol=1e-5
+        )
 
 
 # what is no statistics
@@ -298,30 +351,70 @@ def test_sound_statistics_are_accepted(good: dict) -> None:
         ({"codes": torch.ones(2, 4)}, r"\(steps, classes, width\) = \(2, 2, 'r'\); found \(2, 4\)"),
         ({"codes": torch.ones(3, 2, 4)}, r"found \(3, 2, 4\)"),
         ({"codes": torch.ones(2, 3, 4)}, r"found \(2, 3, 4\)"),
-        ({"codes": torch.ones(2, 2, 4).double()}, "should be float16, float32 or int8; found torch.float64"),
+        (
+            {"codes": torch.ones(2, 2, 4).double()},
+            "should be float16, float32 or int8; found torch.float64",
+        ),
         ({"codes": torch.full((2, 2, 4), float("nan"))}, "should be finite"),
         ({"codes": torch.full((2, 2, 4), float("inf")).half()}, "should be finite"),
-        ({"scales": torch.ones(2, 2)}, "scales should be present with int8 .*; found torch.float32 with scales"),
-        (INT8 | {"scales": None}, "scales should be present with int8 .*; found torch.int8 without scales"),
-        (INT8 | {"scales": torch.ones(2)}, r"scales should be float32 of shape \(2, 2\); found .* \(2,\)"),
+        (
+            {"scales": torch.ones(2, 2)},
+            "scales should be present with int8 .*; found torch.float32 with scales",
+        ),
+        (
+            INT8 | {"scales": None},
+            "scales should be present with int8 .*; found torch.int8 without scales",
+        ),
+        (
+            INT8 | {"scales": torch.ones(2)},
+            r"scales should be float32 of shape \(2, 2\); found .* \(2,\)",
+        ),
         (INT8 | {"scales": torch.tensor([[1.0, float("nan")], [1, 1]])}, "should be finite"),
-        (INT8 | {"scales": torch.tensor([[1.0, -1.0], [1, 1]])}, "scales should be 0 or more; found -1.0"),
-        (INT8 | {"scales": torch.ones(2, 2).double()}, "scales should be float32 of shape .* found torch.float64"),
+        (
+            INT8 | {"scales": torch.tensor([[1.0, -1.0], [1, 1]])},
+            "scales should be 0 or more; found -1.0",
+        ),
+        (
+            INT8 | {"scales": torch.ones(2, 2).double()},
+            "scales should be float32 of shape .* found torch.float64",
+        ),
         ({"classes": torch.tensor([2, 0])}, "class numbers should ascend from 0; found 0 after 2$"),
         ({"classes": torch.tensor([1, 1])}, "class numbers should ascend from 0; found 1 after 1$"),
         ({"classes": torch.tensor([-1, 1])}, "class numbers should ascend from 0; found -1 first$"),
-        ({"classes": torch.tensor([1, -(2**63)])}, f"class numbers should ascend from 0; found {-(2**63)} after 1$"),
+        (
+            {"classes": torch.tensor([1, -(2**63)])},
+            f"class numbers should ascend from 0; found {-(2**63)} after 1$",
+        ),
         ({"steps": torch.tensor([1, 0])}, "steps should ascend from 0; found 0 after 1$"),
         ({"steps": torch.tensor([1, 1])}, "steps should ascend from 0; found 1 after 1$"),
         ({"steps": torch.tensor([-5, 1])}, "steps should ascend from 0; found -5 first$"),
-        ({"steps": torch.tensor([1, -(2**63)])}, f"steps should ascend from 0; found {-(2**63)} after 1$"),
-        ({"batch_counts": torch.tensor([3, 0])}, "1 <= images in a batch <= images of the class, .*; found 0 and 9"),
-        ({"totals": torch.tensor([2, 9])}, "1 <= images in a batch <= images of the class, .*; found 3 and 2"),
-        ({"totals": torch.tensor([3])}, "one batch count and one total per class, 2; found 2 and 1"),
-        ({"batch_counts": torch.tensor([3, 4, 5])}, "one batch count and one total per class, 2; found 3 and 2"),
+        (
+            {"steps": torch.tensor([1, -(2**63)])},
+            f"steps should ascend from 0; found {-(2**63)} after 1$",
+        ),
+        (
+            {"batch_counts": torch.tensor([3, 0])},
+            "1 <= images in a batch <= images of the class, .*; found 0 and 9",
+        ),
+        (
+            {"totals": torch.tensor([2, 9])},
+            "1 <= images in a batch <= images of the class, .*; found 3 and 2",
+        ),
+        (
+            {"totals": torch.tensor([3])},
+            "one batch count and one total per class, 2; found 2 and 1",
+        ),
+        (
+            {"batch_counts": torch.tensor([3, 4, 5])},
+            "one batch count and one total per class, 2; found 3 and 2",
+        ),
     ],
 )
-def test_unsound_statistics_are_refused(bad: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as in use: only the tests check signatures
+def test_unsound_statistics_are_refused(
+    bad: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as in use: only the tests check signatures
     with pytest.raises(DocumentError, match=message):
         Statistics(**GOOD | bad)

@@ -52,7 +52,9 @@ def test_fused_layers_are_the_layers(spec: NetworkSpec, side: int) -> None:
     network, x = seeded(spec, side), images(4, side)
     with torch.no_grad():
         expected = network.features(x)
-        assert float((run_fused(list(network.features), x) - expected).norm() / expected.norm()) < 1e-5
+        assert (
+            float((run_fused(list(network.features), x) - expected).norm() / expected.norm()) < 1e-5
+        )
 
 
 @pytest.mark.parametrize("spec", SPECS[:3], ids=str)
@@ -84,7 +86,10 @@ def test_running_statistics_of_local_training_are_of_its_batches_alone() -> None
     spec = NetworkSpec(width=8, depth=1, norm="batch")
     network = build(spec, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(1, Purpose.NETWORK))
-    train_locally(LocalTask(network, spec, tiny_data((4, 3, 3)), plan, seed=2), LocalTraining(epochs=3, batch=4))
+    train_locally(
+        LocalTask(network, spec, tiny_data((4, 3, 3)), plan, seed=2),
+        LocalTraining(epochs=3, batch=4),
+    )
     assert network.get_buffer("features.1.num_batches_tracked") == 3 * 3
 
 
@@ -93,7 +98,9 @@ def trained_weights(compute: Compute) -> torch.Tensor:
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(1, Purpose.NETWORK))
     train_locally(
-        LocalTask(network, plan.network, tiny_data((4, 3, 3)), plan, seed=2), local, RunContext(compute)
+        LocalTask(network, plan.network, tiny_data((4, 3, 3)), plan, seed=2),
+        local,
+        RunContext(compute),
     )  # two images in the last batch
     return torch.cat([value.detach().flatten() for value in network.parameters()])
 
@@ -106,7 +113,11 @@ def compare_compiled_training() -> None:
 @pytest.mark.parametrize("compare", ["compare_compiled_means", "compare_compiled_training"])
 def test_compiled_is_what_is_not_compiled(compare) -> None:
     """In a process of its own: what checks the signatures in the tests cannot itself be compiled."""
-    command = [sys.executable, "-c", f"import test_compiled_layers; test_compiled_layers.{compare}()"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import test_compiled_layers; test_compiled_layers.{compare}()",
+    ]
     ran = subprocess.run(
         command,
         cwd=Path(__file__).parent,
@@ -119,7 +130,9 @@ def test_compiled_is_what_is_not_compiled(compare) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 70, 200])
-def test_the_number_of_images_in_a_pass_does_not_matter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_images_in_a_pass_does_not_matter(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = means(Compute(compiled=False))
     monkeypatch.setitem(IMAGES_PER_PASS, "cpu", (size, size))
     monkeypatch.setattr(compute, "FEW_ACTIVATIONS", 1)

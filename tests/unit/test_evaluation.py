@@ -57,13 +57,18 @@ def test_a_score_comes_back_from_results_and_older_ones_are_read() -> None:
     found = Score("a", "ConvNet", (0.5, 0.25), 4, ((1, 2), (0, 3)))
     document = json.loads(json.dumps(found.document()))
     assert Score.read(document) == found
-    older = {key: document[key] for key in ("what", "network", "accuracies", "images", "mean", "std", "n")}
+    older = {
+        key: document[key]
+        for key in ("what", "network", "accuracies", "images", "mean", "std", "n")
+    }
     assert Score.read(older) == replace(found, confusion=())
     assert Score.read(older).per_class == ()
 
 
 def test_cutmix_pastes_a_box_of_another_image_and_mixes_targets_by_its_pixels() -> None:
-    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 8, 8).contiguous()  # every image is its own number
+    x = (
+        torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 8, 8).contiguous()
+    )  # every image is its own number
     targets = F.one_hot(torch.arange(6), 6).float()
     random = stream()
     for _ in range(20):
@@ -90,27 +95,38 @@ def test_cutmix_cuts_boxes_of_all_sizes_everywhere() -> None:
 
 def test_the_strong_recipe_is_adamw_cosine_and_cutmix() -> None:
     strong = RECIPES["strong"]
-    assert (strong.optimiser, strong.schedule, strong.cutmix, strong.augment) == ("adamw", "cosine", True, True)
+    assert (strong.optimiser, strong.schedule, strong.cutmix, strong.augment) == (
+        "adamw",
+        "cosine",
+        True,
+        True,
+    )
     assert not any(recipe.cutmix for name, recipe in RECIPES.items() if name != "strong")
 
 
 def test_a_network_learns_with_cutmix() -> None:
     plan, data = tiny_plan(), tiny_data((20, 20, 20))
-    recipe = RECIPES["strong"].model_copy(update={"epochs": 60, "learning_rate": 0.01, "augment": False})
+    recipe = RECIPES["strong"].model_copy(
+        update={"epochs": 60, "learning_rate": 0.01, "augment": False}
+    )
     trainer = Trainer(Task(NETWORK, data, plan_geometry(plan), recipe), Compute(compiled=False))
     trainer.train(0)
     assert trainer.accuracy(data) > 0.6  # brightness tells the classes apart; chance is a third
 
 
 @pytest.mark.parametrize("name", ["paper", "strong"])
-def test_networks_trained_together_are_those_trained_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_trained_together_are_those_trained_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, data, seeds = tiny_plan(), tiny_data((20, 20, 20)), [3, 4, 5]
     recipe = RECIPES[name].model_copy(update={"epochs": 3, "batch": 20})
     trainer = Trainer(Task(NETWORK, data, plan_geometry(plan), recipe), Compute(compiled=False))
     alone = []
     for seed in seeds:
         trainer.train(seed)
-        alone.append(trainer.logits(data))  # not weights: a bias before a normalisation moves by rounding alone
+        alone.append(
+            trainer.logits(data)
+        )  # not weights: a bias before a normalisation moves by rounding alone
     monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
     epochs: list[int] = []
     together = [trainer.logits(data) for _ in trainer.train_each(seeds, epochs.append)]
@@ -119,11 +135,16 @@ def test_networks_trained_together_are_those_trained_alone(name: str, monkeypatc
     assert not torch.allclose(alone[0], alone[1], rtol=0.1)
 
 
-def test_networks_whose_images_depend_on_each_other_are_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_whose_images_depend_on_each_other_are_trained_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", 2)
     batch_norm = NETWORK.model_copy(update={"norm": "batch"})
     task = Task(batch_norm, tiny_data((6, 6, 6)), plan_geometry(tiny_plan()), SHORT)
-    means = [n.features[1].running_mean.clone() for n in Trainer(task, Compute(compiled=False)).train_each([1, 2])]
+    means = [
+        n.features[1].running_mean.clone()
+        for n in Trainer(task, Compute(compiled=False)).train_each([1, 2])
+    ]
     assert not torch.equal(*means)
 
 
@@ -138,10 +159,34 @@ def test_networks_whose_images_depend_on_each_other_are_trained_alone(monkeypatc
 @pytest.mark.parametrize(
     ("full", "made", "drawn", "weight", "expected"),
     [
-        (0.8, 0.5, 0.3, 0.5, 0.2481915),  # IOR .2, HLR .3, alpha -.05: (.9512294 - .3678794) / 2.3504024
-        (0.9, 0.2, 0.4, 0.5, 0.1147670),  # IOR -.2, HLR .7, alpha -.45: (.6376282 - .3678794) / 2.3504024
-        (0.8, 0.5, 0.3, 0.25, 0.2006370),  # alpha .05 - .225 = -.175: (.8394570 - .3678794) / 2.3504024
-        (0.5, 0.5, 0.5, 0.5, 0.2689414),  # nothing gained, nothing missing: (1 - .3678794) / 2.3504024
+        (
+            0.8,
+            0.5,
+            0.3,
+            0.5,
+            0.2481915,
+        ),  # IOR .2, HLR .3, alpha -.05: (.9512294 - .3678794) / 2.3504024
+        (
+            0.9,
+            0.2,
+            0.4,
+            0.5,
+            0.1147670,
+        ),  # IOR -.2, HLR .7, alpha -.45: (.6376282 - .3678794) / 2.3504024
+        (
+            0.8,
+            0.5,
+            0.3,
+            0.25,
+            0.2006370,
+        ),  # alpha .05 - .225 = -.175: (.8394570 - .3678794) / 2.3504024
+        (
+            0.5,
+            0.5,
+            0.5,
+            0.5,
+            0.2689414,
+        ),  # nothing gained, nothing missing: (1 - .3678794) / 2.3504024
         (1.0, 0.0, 1.0, 0.5, 0.0),  # the worst there is: alpha -1
     ],
 )
@@ -157,7 +202,9 @@ def test_label_robust_score_is_the_published_formula(full, made, drawn, weight, 
         (0.0, 0.0, 0.5, 0.2689414),
     ],
 )
-def test_augmentation_robust_score_is_the_published_formula(augmented, plain, weight, expected) -> None:
+def test_augmentation_robust_score_is_the_published_formula(
+    augmented, plain, weight, expected
+) -> None:
     assert augmentation_robust_score(augmented, plain, weight) == pytest.approx(expected, abs=2e-7)
 
 
@@ -181,7 +228,9 @@ def test_robust_scores_run_from_0_to_1_and_rise_with_the_set() -> None:
     assert augmentation_robust_score(1.0, 1.0) == pytest.approx(1)
     scores = [label_robust_score(0.9, made, 0.3) for made in (0.2, 0.4, 0.6, 0.8)]
     assert scores == sorted(scores)
-    assert label_robust_score(0.8, 0.6, 0.3, weight=1.0) == pytest.approx(augmentation_robust_score(0.3, 0.3))
+    assert label_robust_score(0.8, 0.6, 0.3, weight=1.0) == pytest.approx(
+        augmentation_robust_score(0.3, 0.3)
+    )
 
 
 def test_robustness_compares_with_random_images_with_and_without_augmentation() -> None:
@@ -195,7 +244,9 @@ def test_robustness_compares_with_random_images_with_and_without_augmentation() 
     assert found.ior == pytest.approx(a["distilled, augmented"] - a["random, augmented"])
     assert found.hlr == pytest.approx(a["all the data"] - a["distilled, augmented"])
     plain = a["distilled, plain"] - a["random, plain"]
-    assert augmentation_robust_score(found.ior, plain) == pytest.approx(found.ars, abs=0.02)  # e^x bends
+    assert augmentation_robust_score(found.ior, plain) == pytest.approx(
+        found.ars, abs=0.02
+    )  # e^x bends
     assert found.n == 2
 
 
@@ -237,4 +288,6 @@ def test_a_simulation_scores_its_curve_and_goes_on_with_it(tmp_path) -> None:
     again = simulate(Experiment(**settings, curve=2), tmp_path)
     assert again.document() == kept
     assert len(read_distilled(tmp_path / "distilled.safetensors").images) == 10
-    assert "curve" not in Experiment(**settings).model_dump(mode="json")  # older experiments keep their digest
+    assert "curve" not in Experiment(**settings).model_dump(
+        mode="json"
+    )  # older experiments keep their digest

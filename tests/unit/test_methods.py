@@ -40,7 +40,9 @@ ONE = [[1, 1, 1]]
 
 
 def same_set(a: DistilledSet, b: DistilledSet) -> bool:
-    same = torch.equal(a.images.images, b.images.images) and torch.equal(a.images.labels, b.images.labels)
+    same = torch.equal(a.images.images, b.images.images) and torch.equal(
+        a.images.labels, b.images.labels
+    )
     return same and a.sites == b.sites
 
 
@@ -59,13 +61,29 @@ def rows(images: torch.Tensor) -> set[tuple]:
         {"local": {"steps": 1, "start": "noise"}, "merging": "uniform"},
         {"local": {"method": "random"}, "pae": 2},
         {"local": {"method": "none"}, "wire": "int8"},
-        {"local": {"method": "random", "images": 1, "start": "noise"}, "ipc": 3, "merging": "uniform"},
+        {
+            "local": {"method": "random", "images": 1, "start": "noise"},
+            "ipc": 3,
+            "merging": "uniform",
+        },
         {"local": {"steps": 1, "images": 1}, "ipc": 5, "pae": 2, "images": "float32"},
-        {"fraction": 0.4, "site_names": SITES, "local": {"steps": 0}, "refinement": {"batch": 1, "passes": 2}},
-        {"augment": (), "sketch": 8, "image": COLOUR, "refinement": {"matching": {"optimiser": "adam"}}},
+        {
+            "fraction": 0.4,
+            "site_names": SITES,
+            "local": {"steps": 0},
+            "refinement": {"batch": 1, "passes": 2},
+        },
+        {
+            "augment": (),
+            "sketch": 8,
+            "image": COLOUR,
+            "refinement": {"matching": {"optimiser": "adam"}},
+        },
     ],
 )
-def test_every_class_that_some_site_has_gets_exactly_ipc_images(changes: dict, holdings: list[list[int]]) -> None:
+def test_every_class_that_some_site_has_gets_exactly_ipc_images(
+    changes: dict, holdings: list[list[int]]
+) -> None:
     plan = tiny_plan(**changes)
     distilled = distill(plan, answers(plan, holdings))
     images = distilled.images
@@ -102,7 +120,10 @@ def test_contributions_that_do_not_fit_are_refused_before_the_work() -> None:
             "classes should be those of the plan, .*; found .*'cow'",
             replace(tiny_data([1, 1, 1]), classes=("cow", "a", "b")),
         ),
-        ("at least one image of the plan's classes; found none", tiny_data([1, 1, 1]).subset(torch.arange(0))),
+        (
+            "at least one image of the plan's classes; found none",
+            tiny_data([1, 1, 1]).subset(torch.arange(0)),
+        ),
         (r"as in the plan; found \(3, 8, 8\)", tiny_data([1, 1, 1], plan=tiny_plan(image=COLOUR))),
     ],
 )
@@ -113,7 +134,9 @@ def test_data_that_do_not_fit_the_plan_are_refused(message: str, data: ImageSet)
 
 def test_a_site_that_the_plan_does_not_name_is_refused() -> None:
     plan = tiny_plan(site_names=SITES)
-    with pytest.raises(PlanError, match="`site` should be one of site-1, site-2, site-3; found 'site-4'"):
+    with pytest.raises(
+        PlanError, match="`site` should be one of site-1, site-2, site-3; found 'site-4'"
+    ):
         contribute(plan, tiny_data([1, 1, 1]), "site-4")
 
 
@@ -123,13 +146,17 @@ def test_a_site_that_the_plan_does_not_name_is_refused() -> None:
 @pytest.mark.parametrize("merging", ["weighted", "uniform"])
 def test_the_order_of_contributions_changes_nothing(merging: str) -> None:
     plan = tiny_plan(merging=merging, ipc=3, images="float32", refinement={"batch": 2})
-    outcomes = [distill(plan, list(order)) for order in itertools.permutations(answers(plan, SKEWED))]
+    outcomes = [
+        distill(plan, list(order)) for order in itertools.permutations(answers(plan, SKEWED))
+    ]
     assert all(same_set(outcome, outcomes[0]) for outcome in outcomes)
 
 
 def test_the_same_plan_gives_the_same_bytes_and_another_seed_others() -> None:
     data = tiny_data([4, 2, 3])
-    first, again, other = (contribute(tiny_plan(seed=seed, batch=2), data, "a") for seed in (7, 7, 8))
+    first, again, other = (
+        contribute(tiny_plan(seed=seed, batch=2), data, "a") for seed in (7, 7, 8)
+    )
     assert contribution_bytes(first) == contribution_bytes(again)
     assert not torch.equal(first.statistics.codes, other.statistics.codes)
     assert not torch.equal(first.images.images, other.images.images)
@@ -147,7 +174,10 @@ def test_progress_is_told_of_every_part() -> None:
     run = RunContext(report=events.append)
     plan = tiny_plan(steps=2, refinement={"passes": 2})
     distill(plan, [contribute(plan, tiny_data([2, 1, 1]), context=run)], run)
-    local, statistics = [("local distillation", i, 2) for i in (1, 2)], [("statistics", i, 2) for i in (1, 2)]
+    local, statistics = (
+        [("local distillation", i, 2) for i in (1, 2)],
+        [("statistics", i, 2) for i in (1, 2)],
+    )
     told = [(event.stage, event.done, event.total) for event in events]
     assert told == [*local, *statistics, *(("refinement", i, 4) for i in (1, 2, 3, 4))]
 
@@ -170,7 +200,9 @@ def kept_states(work: Callable[[RunContext], Any]) -> tuple[Any, list[Checkpoint
 
 @pytest.mark.parametrize("matching", MATCHINGS)
 def test_a_resumed_refinement_is_the_uninterrupted_one_bit_for_bit(matching: dict) -> None:
-    plan = tiny_plan(images="float32", ipc=3, refinement={"passes": 2, "batch": 2, "matching": matching})
+    plan = tiny_plan(
+        images="float32", ipc=3, refinement={"passes": 2, "batch": 2, "matching": matching}
+    )
     sent = answers(plan, SKEWED)
     whole, states = kept_states(lambda run: distill(plan, sent, run))
     assert [state.done for state in states] == [1, 2, 3, 4, 5, 6]
@@ -198,7 +230,9 @@ def test_a_run_that_is_resumed_leaves_the_state_as_it_was() -> None:
     before = copy.deepcopy(states[0])
     distill(plan, sent, RunContext(resume=states[0]))
     assert set(states[0].tensors) == set(before.tensors) > {"images"}
-    assert all(torch.equal(states[0].tensors[name], value) for name, value in before.tensors.items())
+    assert all(
+        torch.equal(states[0].tensors[name], value) for name, value in before.tensors.items()
+    )
 
 
 # the images that refinement starts from
@@ -206,7 +240,9 @@ def test_a_run_that_is_resumed_leaves_the_state_as_it_was() -> None:
 
 @pytest.mark.parametrize("merging", ["weighted", "uniform"])
 def test_without_passes_the_set_is_made_of_the_sites_own_images(merging: str) -> None:
-    plan = tiny_plan(ipc=4, merging=merging, refinement={"passes": 0}, local={"steps": 2, "images": 2})
+    plan = tiny_plan(
+        ipc=4, merging=merging, refinement={"passes": 0}, local={"steps": 2, "images": 2}
+    )
     sent = answers(plan, EVEN)
     images = distill(plan, sent).images
     for y in range(len(CLASSES)):
@@ -216,7 +252,9 @@ def test_without_passes_the_set_is_made_of_the_sites_own_images(merging: str) ->
 
 
 def test_local_dm_sends_no_statistics_and_refines_nothing() -> None:
-    adapted = METHODS["localdm"].adapt({"ipc": 2, "sites": 3, "network": NETWORK, "local": {"steps": 1}})
+    adapted = METHODS["localdm"].adapt(
+        {"ipc": 2, "sites": 3, "network": NETWORK, "local": {"steps": 1}}
+    )
     plan = make_plan(CLASSES, GREY, method="localdm", **adapted)
     sent = answers(plan, SKEWED)
     assert all(contribution.statistics.codes.numel() == 0 for contribution in sent)
@@ -233,7 +271,9 @@ def test_sites_are_represented_by_the_images_that_they_hold() -> None:
 
 
 def test_too_few_images_are_used_again_a_little_moved() -> None:
-    plan = tiny_plan(ipc=3, refinement={"passes": 0}, local={"steps": 0, "images": 1}, images="float32")
+    plan = tiny_plan(
+        ipc=3, refinement={"passes": 0}, local={"steps": 0, "images": 1}, images="float32"
+    )
     (sent,) = answers(plan, ONE)
     images = distill(plan, [sent]).images.images[:3]
     torch.testing.assert_close(images[0], sent.images.images[0])
@@ -249,10 +289,15 @@ def blank(counts: list[int], value: int) -> ImageSet:
 @pytest.mark.parametrize("method", ["dm", "none"])
 @pytest.mark.parametrize("merging", ["weighted", "uniform"])
 @pytest.mark.parametrize("pae", [1, 2])
-def test_a_start_from_noise_holds_nothing_of_the_real_images(method: str, merging: str, pae: int) -> None:
+def test_a_start_from_noise_holds_nothing_of_the_real_images(
+    method: str, merging: str, pae: int
+) -> None:
     local = {"method": method, "start": "noise", "steps": 0, "images": 1}
     plan = tiny_plan(ipc=3, pae=pae, merging=merging, local=local, refinement={"passes": 0})
-    outcomes = [distill(plan, [contribute(plan, blank([4, 2, 1], value))]).images.images for value in (0, 200)]
+    outcomes = [
+        distill(plan, [contribute(plan, blank([4, 2, 1], value))]).images.images
+        for value in (0, 200)
+    ]
     assert torch.equal(*outcomes)
     assert len(rows(outcomes[0])) == 9
     assert 0.4 < float(as_float(outcomes[0]).mean()) < 0.6
@@ -299,7 +344,9 @@ HELD_AND_AVAILABLE = strategies.tuples(strategies.integers(1, 500), strategies.i
     sites=strategies.lists(HELD_AND_AVAILABLE, min_size=1, max_size=6),
     seats=strategies.integers(0, 30),
 )
-def test_seats_are_apportioned_within_what_is_available(sites: list[tuple[int, int]], seats: int) -> None:
+def test_seats_are_apportioned_within_what_is_available(
+    sites: list[tuple[int, int]], seats: int
+) -> None:
     held, available = torch.tensor(sites).T
     take = apportion(held, available, seats)
     assert int(take.sum()) == min(seats, int(available.sum()))
@@ -323,7 +370,9 @@ def test_seats_go_to_the_highest_averages_and_ties_to_the_first() -> None:
 
 def objective(plan: Plan, sent: list[Contribution], images: ImageSet) -> float:
     """The sum of the matching losses of all steps."""
-    merged = merge([(c.site, c.statistics) for c in sent], plan.steps, len(plan.classes), plan.merging)
+    merged = merge(
+        [(c.site, c.statistics) for c in sent], plan.steps, len(plan.classes), plan.merging
+    )
     x = expand(plan.image.normalisation.apply(images.images), plan.pae)
     labels = images.labels.repeat_interleave(plan.pae**2)
     embedding, total = plan_embedding(plan, Compute()), 0.0
@@ -337,7 +386,9 @@ def objective(plan: Plan, sent: list[Contribution], images: ImageSet) -> float:
 def without_refinement(plan: Plan, sent: list[Contribution]) -> ImageSet:
     """What refinement starts from."""
     still = plan.model_copy(update={"refinement": plan.refinement.model_copy(update={"passes": 0})})
-    return distill(still, [replace(contribution, plan_digest=still.digest) for contribution in sent]).images
+    return distill(
+        still, [replace(contribution, plan_digest=still.digest) for contribution in sent]
+    ).images
 
 
 @pytest.mark.parametrize(
@@ -346,12 +397,20 @@ def without_refinement(plan: Plan, sent: list[Contribution]) -> ImageSet:
         {},
         {"pae": 2, "local": {"method": "none"}},
         {"sketch": 16, "merging": "uniform"},
-        {"refinement": {"passes": 5, "batch": 1, "matching": {"optimiser": "adam", "learning_rate": 0.05}}},
+        {
+            "refinement": {
+                "passes": 5,
+                "batch": 1,
+                "matching": {"optimiser": "adam", "learning_rate": 0.05},
+            }
+        },
     ],
 )
 def test_refinement_lowers_the_matching_loss(changes: dict) -> None:
     gentle = {"passes": 5, "matching": {"learning_rate": 0.5}}
-    plan = tiny_plan(**{"steps": 4, "local": {"steps": 0, "start": "noise"}, "refinement": gentle} | changes)
+    plan = tiny_plan(
+        **{"steps": 4, "local": {"steps": 0, "start": "noise"}, "refinement": gentle} | changes
+    )
     sent = answers(plan, EVEN)
     before = objective(plan, sent, without_refinement(plan, sent))
     assert objective(plan, sent, distill(plan, sent).images) < 0.9 * before
@@ -373,7 +432,10 @@ def test_gradients_in_chunks_of_classes_are_the_gradient(
 def test_a_class_absent_from_every_step_is_not_moved() -> None:
     plan = tiny_plan(steps=1, fraction=0.4, site_names=SITES, images="float32")
     (taking_part,) = [site for site in SITES if plan.steps_of(site)]
-    sent = [contribute(plan, tiny_data([3, 0, 3] if site == taking_part else [2, 3, 0]), site) for site in SITES]
+    sent = [
+        contribute(plan, tiny_data([3, 0, 3] if site == taking_part else [2, 3, 0]), site)
+        for site in SITES
+    ]
     start = without_refinement(plan, sent).images
     moved = (distill(plan, sent).images.images - start).abs().amax((1, 2, 3))
     assert (moved > 1e-3).tolist() == [True, True, False, False, True, True]
@@ -385,7 +447,9 @@ def test_an_iteration_moves_the_images_drawn_for_it(done: int) -> None:
     sent = answers(plan, EVEN)
     start = without_refinement(plan, sent).images
     state = Checkpoint(done, {"images": plan.image.normalisation.apply(start)})
-    moved = (distill(plan, sent, RunContext(resume=state)).images.images - start).abs().amax((1, 2, 3)) > 1e-4
+    moved = (distill(plan, sent, RunContext(resume=state)).images.images - start).abs().amax(
+        (1, 2, 3)
+    ) > 1e-4
     stream = Stream.of(plan.seed, Purpose.SERVER, done + 1)
     drawn = [sorted(stream.permutation(4)[:3].tolist()) for _ in CLASSES]
     assert [torch.nonzero(of_class).flatten().tolist() for of_class in moved.reshape(3, 4)] == drawn
@@ -415,7 +479,9 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
 def test_class_means_in_bfloat16_are_within_one_in_a_hundred() -> None:
     plan, data = tiny_plan(network=NetworkSpec(width=16, depth=2)), tiny_data([20, 20, 20])
     exact = contribute(plan, data).statistics.means()
-    found = contribute(plan, data, context=RunContext(Compute(precision="bfloat16"))).statistics.means()
+    found = contribute(
+        plan, data, context=RunContext(Compute(precision="bfloat16"))
+    ).statistics.means()
     assert 0 < relative_error(found, exact) < 1e-2
 
 
@@ -424,7 +490,9 @@ def test_a_gpu_computes_what_the_cpu_computes() -> None:
     plan, data = tiny_plan(images="float32"), tiny_data([5, 3, 4])
     on_gpu = RunContext(Compute("cuda"))
     sent = [contribute(plan, data, context=run) for run in (RunContext(), on_gpu)]
-    torch.testing.assert_close(sent[1].statistics.codes, sent[0].statistics.codes, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        sent[1].statistics.codes, sent[0].statistics.codes, rtol=1e-3, atol=1e-3
+    )
     torch.testing.assert_close(sent[1].images.images, sent[0].images.images, rtol=1e-2, atol=1e-2)
     made = [distill(plan, sent[:1], run).images.images for run in (RunContext(), on_gpu)]
     torch.testing.assert_close(made[1], made[0], rtol=1e-2, atol=1e-2)
@@ -432,7 +500,9 @@ def test_a_gpu_computes_what_the_cpu_computes() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 @pytest.mark.parametrize("matching", MATCHINGS)
-def test_a_run_on_a_gpu_is_resumed_from_a_state_that_lay_on_the_disk(matching: dict, tmp_path: Path) -> None:
+def test_a_run_on_a_gpu_is_resumed_from_a_state_that_lay_on_the_disk(
+    matching: dict, tmp_path: Path
+) -> None:
     plan = tiny_plan(images="float32", refinement={"matching": matching})
     sent, states = answers(plan, EVEN), []
 
@@ -448,10 +518,18 @@ def test_a_run_on_a_gpu_is_resumed_from_a_state_that_lay_on_the_disk(matching: d
 # methods by name
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.options is None])
+@pytest.mark.parametrize(
+    "name", [name for name, method in METHODS.items() if method.options is None]
+)
 def test_every_variant_of_collabdm_makes_a_set_of_its_own_plan(name: str) -> None:
     method = METHODS[name]
-    small = {"ipc": 2, "sites": 3, "steps": 2, "network": NETWORK, "local": {"steps": 1, "batch": 2}}
+    small = {
+        "ipc": 2,
+        "sites": 3,
+        "steps": 2,
+        "network": NETWORK,
+        "local": {"steps": 1, "batch": 2},
+    }
     plan = make_plan(CLASSES, GREY, method=name, **method.adapt(small))
     holdings = [[4, 4, 4]] if method.pooled else EVEN
     sites = SITES[: len(holdings)]
@@ -465,10 +543,22 @@ def test_every_variant_of_collabdm_makes_a_set_of_its_own_plan(name: str) -> Non
 
 
 def test_central_makes_all_steps_at_the_one_site_that_holds_everything() -> None:
-    asked = {"sites": 9, "steps": 30, "fraction": 0.5, "site_names": SITES, "ipc": 3, "refinement": {"passes": 2}}
+    asked = {
+        "sites": 9,
+        "steps": 30,
+        "fraction": 0.5,
+        "site_names": SITES,
+        "ipc": 3,
+        "refinement": {"passes": 2},
+    }
     adapted = METHODS["central"].adapt(asked | {"local": {"steps": 5}})
     assert adapted["local"] == {"steps": 5 + 2 * 30, "images": 3}
-    assert (adapted["sites"], adapted["steps"], adapted["fraction"], adapted["site_names"]) == (1, 0, 1.0, None)
+    assert (adapted["sites"], adapted["steps"], adapted["fraction"], adapted["site_names"]) == (
+        1,
+        0,
+        1.0,
+        None,
+    )
 
 
 def test_a_method_that_this_version_does_not_know_is_refused() -> None:

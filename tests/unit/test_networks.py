@@ -36,7 +36,9 @@ def test_the_default_convnet_has_320010_parameters():
     assert parameter_count("ConvNet") == 320_010
 
 
-@pytest.mark.parametrize(("name", "count"), [("AlexNet", 1_872_202), ("VGG11", 9_231_114), ("ResNet18", 11_173_962)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("AlexNet", 1_872_202), ("VGG11", 9_231_114), ("ResNet18", 11_173_962)]
+)
 def test_parameter_counts_are_golden(name, count):
     assert parameter_count(name) == count
 
@@ -44,7 +46,10 @@ def test_parameter_counts_are_golden(name, count):
 def test_the_parameters_before_the_classifier_do_not_depend_on_the_side():
     for name in NAMES:
         of_side = [
-            sum(p.numel() for p in build(NetworkSpec(name=name), (1, side, side), 2).features.parameters())
+            sum(
+                p.numel()
+                for p in build(NetworkSpec(name=name), (1, side, side), 2).features.parameters()
+            )
             for side in (8, 28, 64)
         ]
         assert len(set(of_side)) == 1
@@ -69,7 +74,10 @@ def test_embedding_widths(name, image, width):
 
 
 def test_a_convnet_that_does_not_pool_keeps_every_pixel():
-    assert build(NetworkSpec(width=8, depth=6, pooling="none"), (1, 8, 8), 2).embedding_width == 8 * 8 * 8
+    assert (
+        build(NetworkSpec(width=8, depth=6, pooling="none"), (1, 8, 8), 2).embedding_width
+        == 8 * 8 * 8
+    )
 
 
 @pytest.mark.parametrize("side", [8, 9, 11, 16, 28, 32, 33, 64])
@@ -130,7 +138,10 @@ def test_a_block_is_convolution_instance_norm_relu_and_average_pooling_in_plain_
             pixels = [v for row in convolved[n][c] for v in row]
             mean = sum(pixels) / 64
             scale = math.sqrt(sum((v - mean) ** 2 for v in pixels) / 64 + 1e-5)
-            lit = [[max(0, gamma[c] * (v - mean) / scale + beta[c]) for v in row] for row in convolved[n][c]]
+            lit = [
+                [max(0, gamma[c] * (v - mean) / scale + beta[c]) for v in row]
+                for row in convolved[n][c]
+            ]
             for i in range(4):
                 for j in range(4):
                     four = [lit[2 * i + a][2 * j + b] for a in (0, 1) for b in (0, 1)]
@@ -154,9 +165,13 @@ def test_functional_call_maps_over_stacked_networks(spec):
     together = vmap(logits)(*weights)
     apart = torch.stack([network(x) for network in networks])
     assert torch.allclose(together, apart, rtol=1e-4, atol=1e-5)
-    names = [n for n, p in networks[0].named_parameters() if p.ndim > 1]  # a bias before a norm has gradient 0
+    names = [
+        n for n, p in networks[0].named_parameters() if p.ndim > 1
+    ]  # a bias before a norm has gradient 0
     stacked = torch.autograd.grad(together.square().sum(), [weights[0][n] for n in names])
-    single = torch.autograd.grad(apart.square().sum(), [networks[1].get_parameter(n) for n in names])
+    single = torch.autograd.grad(
+        apart.square().sum(), [networks[1].get_parameter(n) for n in names]
+    )
     for mapped, alone in zip(stacked, single, strict=True):
         assert torch.allclose(mapped[1], alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
 
@@ -205,7 +220,9 @@ def test_reseeding_keeps_the_tensors_and_forgets_everything_else():
         for parameter in network.parameters():
             parameter += 1
     seed_weights(network, Stream.of(0, Purpose.WEIGHTS, 0))
-    assert before == {n: (id(t), t.data_ptr()) for n, t in network.state_dict(keep_vars=True).items()}
+    assert before == {
+        n: (id(t), t.data_ptr()) for n, t in network.state_dict(keep_vars=True).items()
+    }
     fresh = seeded(NetworkSpec(width=8, norm="batch")).state_dict()
     assert all(torch.equal(t, fresh[n]) for n, t in network.state_dict().items())
 
@@ -238,12 +255,18 @@ def test_build_leaves_the_global_generator_alone(name):
     [
         ({"name": "AlexNet", "depth": 5}, "`depth` should be left at 3 for AlexNet; found 5"),
         ({"name": "VGG11", "width": 64}, "`width` should be left at 128 for VGG11; found 64"),
-        ({"name": "AlexNet", "norm": "batch"}, "`norm` should be left at instance for AlexNet; found batch"),
+        (
+            {"name": "AlexNet", "norm": "batch"},
+            "`norm` should be left at instance for AlexNet; found batch",
+        ),
         (
             {"name": "ResNet18", "pooling": "max"},
             "`pooling` should be left at average for ResNet18; found max",
         ),
-        ({"norm": "group", "width": 10}, "`width` should be a multiple of 4 for norm group; found 10"),
+        (
+            {"norm": "group", "width": 10},
+            "`width` should be a multiple of 4 for norm group; found 10",
+        ),
         ({"width": 4}, "greater than or equal to 8"),
         ({"depth": 7}, "less than or equal to 6"),
         ({"depth": "3"}, "valid integer"),
@@ -281,7 +304,9 @@ def test_images_that_do_not_fit_are_refused(image, classes, message):
 
 @pytest.mark.parametrize(("side", "deepest"), [(8, 3), (15, 3), (16, 4), (28, 5), (32, 5)])
 def test_a_convnet_too_deep_for_its_images_is_refused(side, deepest):
-    assert_varied(seeded(NetworkSpec(width=8, depth=deepest), (1, side, side)), some_images(2, 1, side, side))
+    assert_varied(
+        seeded(NetworkSpec(width=8, depth=deepest), (1, side, side)), some_images(2, 1, side, side)
+    )
     message = f"`depth` should be at most {deepest} for images of side {side}; found {deepest + 1}"
     with pytest.raises(PlanError, match=message):
         build(NetworkSpec(width=8, depth=deepest + 1), (1, side, side), 10)

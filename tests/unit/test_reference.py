@@ -35,7 +35,10 @@ every_variant = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIA
 
 
 def held(plan: Plan) -> dict[str, ImageSet]:
-    return {site: tiny_data(counts, k, plan) for k, (site, counts) in enumerate(zip(SITES, HOLDINGS, strict=True))}
+    return {
+        site: tiny_data(counts, k, plan)
+        for k, (site, counts) in enumerate(zip(SITES, HOLDINGS, strict=True))
+    }
 
 
 def sent(plan: Plan) -> list[Contribution]:
@@ -43,11 +46,15 @@ def sent(plan: Plan) -> list[Contribution]:
 
 
 def merged(plan: Plan) -> Merged:
-    return merge([(c.site, c.statistics) for c in sent(plan)], plan.steps, len(CLASSES), plan.merging)
+    return merge(
+        [(c.site, c.statistics) for c in sent(plan)], plan.steps, len(CLASSES), plan.merging
+    )
 
 
 def as_targets(plan: Plan, merged: Merged) -> reference.Means:
-    present = [(t, y) for t in range(plan.steps) for y in range(len(CLASSES)) if merged.present[t, y]]
+    present = [
+        (t, y) for t in range(plan.steps) for y in range(len(CLASSES)) if merged.present[t, y]
+    ]
     return {(t, y): merged.means[t, y] for t, y in present}
 
 
@@ -56,7 +63,10 @@ def pixels(plan: Plan) -> torch.Tensor:
 
 
 def as_sets(images: torch.Tensor) -> reference.Sets:
-    return {int(y): [image.clone().requires_grad_() for image in images[y == LABELS]] for y in LABELS.unique()}
+    return {
+        int(y): [image.clone().requires_grad_() for image in images[y == LABELS]]
+        for y in LABELS.unique()
+    }
 
 
 def as_batch(sets: reference.Sets) -> torch.Tensor:
@@ -77,7 +87,9 @@ def test_a_site_sends_the_means_of_the_reference(settings: dict) -> None:
         expected = reference.client_means(plan, data, site, SITES)
         found = contribute(plan, data, site).statistics
         means = found.means()
-        assert {(t, y) for t in found.steps.tolist() for y in found.classes.tolist()} == set(expected)
+        assert {(t, y) for t in found.steps.tolist() for y in found.classes.tolist()} == set(
+            expected
+        )
         for i, t in enumerate(found.steps.tolist()):
             for j, y in enumerate(found.classes.tolist()):
                 torch.testing.assert_close(means[i, j], expected[t, y], rtol=1e-4, atol=1e-5)
@@ -105,7 +117,9 @@ def test_the_loss_and_its_gradient_are_those_of_the_reference(settings: dict) ->
     assert float(expected.detach()) > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(found, images)
-    torch.testing.assert_close(gradient, as_batch(reference.gradients(expected, sets)), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        gradient, as_batch(reference.gradients(expected, sets)), rtol=1e-3, atol=1e-5
+    )
 
 
 @every_variant
@@ -115,29 +129,45 @@ def test_one_refinement_step_is_that_of_the_reference(settings: dict) -> None:
 
 
 def test_a_run_of_refinement_with_momentum_is_that_of_the_reference() -> None:
-    check_refinement(tiny_plan(steps=4, refinement={"matching": {"learning_rate": 0.5, "momentum": 0.9}}))
+    check_refinement(
+        tiny_plan(steps=4, refinement={"matching": {"learning_rate": 0.5, "momentum": 0.9}})
+    )
 
 
 def check_refinement(plan: Plan) -> None:
     statistics, normalisation = merged(plan), plan.image.normalisation
     start = pixels(plan)
     found = normalisation.apply(refine(plan, start, LABELS, statistics, RunContext()))
-    sets = reference.server_dm(plan, as_sets(normalisation.apply(start)), as_targets(plan, statistics))
+    sets = reference.server_dm(
+        plan, as_sets(normalisation.apply(start)), as_targets(plan, statistics)
+    )
     assert float((found - normalisation.apply(start)).abs().max()) > 1e-3
     torch.testing.assert_close(found, as_batch(sets), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 @pytest.mark.parametrize("pae", [1, 2])
-def test_a_step_of_local_distillation_goes_down_the_gradient_of_the_reference(pae: int, spread: float) -> None:
-    local = {"steps": 1, "batch": 2, "images": 2, "matching": {"learning_rate": 0.5, "spread": spread}}
+def test_a_step_of_local_distillation_goes_down_the_gradient_of_the_reference(
+    pae: int, spread: float
+) -> None:
+    local = {
+        "steps": 1,
+        "batch": 2,
+        "images": 2,
+        "matching": {"learning_rate": 0.5, "spread": spread},
+    }
     plan = tiny_plan(image=GREY, pae=pae, images="float32", local=local)
     data, normalisation = tiny_data([4, 3, 0]), plan.image.normalisation
     start = normalisation.apply(pixels(plan))
     moved = local_images(
-        plan, data, derive(plan.seed, "site", "a"), RunContext(resume=Checkpoint(0, {"images": start}))
+        plan,
+        data,
+        derive(plan.seed, "site", "a"),
+        RunContext(resume=Checkpoint(0, {"images": start})),
     )
     sets = as_sets(start)
     expected = as_batch(reference.gradients(reference.local_loss(plan, data, "a", 0, sets), sets))
     assert float(expected.abs().max()) > 1e-3
-    torch.testing.assert_close(start - normalisation.apply(moved.images), 0.5 * expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        start - normalisation.apply(moved.images), 0.5 * expected, rtol=1e-3, atol=1e-4
+    )

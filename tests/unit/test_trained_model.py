@@ -23,7 +23,9 @@ from collabdm.seeds import Purpose, Stream
 def tiny_model(spec: NetworkSpec = NETWORK) -> TrainedModel:
     network = build(spec, COLOUR.shape, len(CLASSES))
     seed_weights(network, Stream.of(3, Purpose.NETWORK))
-    return TrainedModel(spec, COLOUR, CLASSES, state_tensors(network), {"set": "x", "seed": 3}, {"collabdm": "0"})
+    return TrainedModel(
+        spec, COLOUR, CLASSES, state_tensors(network), {"set": "x", "seed": 3}, {"collabdm": "0"}
+    )
 
 
 def pictures(n: int) -> torch.Tensor:
@@ -34,7 +36,9 @@ def change_header(path: Path, **changes: object) -> None:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER_KEY]) | changes
-    safetensors.torch.save_file(safetensors.torch.load(content), path, {HEADER_KEY: json.dumps(header)})
+    safetensors.torch.save_file(
+        safetensors.torch.load(content), path, {HEADER_KEY: json.dumps(header)}
+    )
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
@@ -75,7 +79,9 @@ def test_the_network_that_a_method_gave_is_read_as_a_model(tmp_path, norm) -> No
     plan, spec = tiny_plan(COLOUR, method="fedavg"), NetworkSpec(width=8, depth=1, norm=norm)
     network = build(spec, COLOUR.shape, len(CLASSES))
     seed_weights(network, Stream.of(4, Purpose.NETWORK))
-    made = DistilledModel(float_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"})
+    made = DistilledModel(
+        float_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"}
+    )
     write_distilled_model(made, tmp_path / "model.safetensors")
     model = read_model(tmp_path / "model.safetensors")
     expected = network.eval()(COLOUR.normalisation.apply(pictures(5))).softmax(1)
@@ -88,7 +94,9 @@ def test_the_network_that_a_method_gave_is_read_as_a_model(tmp_path, norm) -> No
 
 def test_weights_of_another_network_are_not_written(tmp_path) -> None:
     model = replace(tiny_model(), spec=NetworkSpec(width=16, depth=1))
-    with pytest.raises(DocumentError, match=r"`features.0.weight` should be .* \(16, 3, 3, 3\), .* found .* \(8, 3"):
+    with pytest.raises(
+        DocumentError, match=r"`features.0.weight` should be .* \(16, 3, 3, 3\), .* found .* \(8, 3"
+    ):
         write_model(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
