@@ -1,7 +1,9 @@
-"""docs/performance.md, written from what `speed.py` and `memory.py` measured: never typed by hand.
+"""Generate docs/performance.md from the measurements of `speed.py`, `memory.py` and `cost.py`.
 
-python benchmarks/write_performance.py            write it
-python benchmarks/write_performance.py --check    exit 1 if it differs
+python benchmarks/write_performance.py            write it, and the plot of the cost
+python benchmarks/write_performance.py --check    exit with 1 if it is not up to date
+
+Never edit the page by hand.
 """
 
 import json
@@ -111,104 +113,122 @@ speed.
 """
 
 
+Result = dict[str, Any]  # of one file in results/speed
+
+
 def main() -> None:
-    """Write, or check."""
+    """Write the page and its plot, or compare the page with the results."""
     text = page()
     if "--check" in sys.argv[1:]:
         if not PAGE.exists() or PAGE.read_text() != text:
-            sys.exit(f"{PAGE.name} should be what the results say: run `python benchmarks/write_performance.py`")
-    else:
-        PAGE.write_text(text)
-        for path in RESULTS.glob("cost*.json"):
-            plot(json.loads(path.read_text()), PAGE.parent / PLOT)
+            sys.exit(f"{PAGE.name} is not up to date: run `python benchmarks/write_performance.py`")
+        return
+
+    PAGE.write_text(text)
+    for path in RESULTS.glob("cost*.json"):
+        plot(json.loads(path.read_text()), PAGE.parent / PLOT)
 
 
 def page() -> str:
     """The whole page."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    speed = [table(result) for result in found.values() if "loops" in result]
-    memory = [result for result in found.values() if "peak_bytes" in result]
-    costs = [cost(result) for result in found.values() if "axes" in result]
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    speed = [table(result) for result in results if "loops" in result]
+    memory = [result for result in results if "peak_bytes" in result]
+    costs = [cost(result) for result in results if "axes" in result]
+
     return "\n".join([INTRODUCTION, *speed, peaks(memory), *costs, WHY]).rstrip() + "\n"
 
 
-def table(result: dict[str, Any]) -> str:
-    """One machine and precision."""
+def table(result: Result) -> str:
+    """The loops on one machine, at one precision."""
     lines = [
         f"## {result['compute']['precision']} on {result['compute']['device']}\n",
-        f"`{result['command']}`; {result['machine']}; {versions_of(result)}.\n",
+        f"{origin(result)}.\n",
         "| loop | n | ours, s | twin, s | twin / ours | first call, s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, loop in result["loops"].items():
-        cells = (span(loop[key], digits) for key, digits in (("ours", 2), ("twin", 2), ("ratio", 1)))
-        lines.append(f"| {name} | {loop['n']} | {' | '.join(cells)} | {loop['first']:.1f} |")
+        seconds = f"{span(loop['ours'], 2)} | {span(loop['twin'], 2)} | {span(loop['ratio'], 1)}"
+        lines.append(f"| {name} | {loop['n']} | {seconds} | {loop['first']:.1f} |")
+
     share, rate = 100 * result["statistics_share_of_peak"], result["statistics_gflops"]
     lines.append(
-        f"\nStatistics: {rate:.0f} GFLOP/s of the convolutions, {share:.0f} % of the measured matrix peak of "
-        f"{result['matrix_peak_gflops']:.0f} GFLOP/s.\n"
+        f"\nStatistics: {rate:.0f} GFLOP/s of the convolutions, {share:.0f} % of the measured "
+        f"matrix peak of {result['matrix_peak_gflops']:.0f} GFLOP/s.\n"
     )
     return "\n".join(lines)
 
 
-def peaks(results: list[dict[str, Any]]) -> str:
-    """Peak memory of a site."""
+def peaks(results: list[Result]) -> str:
+    """The peak memory of a site."""
     lines = ["## Memory of a site\n", "| images | T | peak, MiB |", "|---:|---:|---:|"]
     for result in sorted(results, key=lambda r: (r["images"], r["steps"])):
-        lines.append(f"| {result['images']:,} | {result['steps']} | {result['peak_bytes'] / 2**20:.0f} |")
-    commands = ", ".join(f"`{command}`" for command in sorted({result["command"] for result in results}))
-    return "\n".join([*lines, "", f"{commands}; {results[0]['machine']}; {versions_of(results[0])}. Each run once.\n"])
+        mebibytes = f"{result['peak_bytes'] / 2**20:.0f}"
+        lines.append(f"| {result['images']:,} | {result['steps']} | {mebibytes} |")
+
+    commands = sorted({f"`{result['command']}`" for result in results})
+    where = f"{results[0]['machine']}; {versions_of(results[0])}"
+    return "\n".join([*lines, "", f"{', '.join(commands)}; {where}. Each run once.\n"])
 
 
-def cost(result: dict[str, Any]) -> str:
-    """What a round costs against each of its settings."""
+def cost(result: Result) -> str:
+    """The cost of a round against each of its settings."""
     base = ", ".join(f"{name} {value}" for name, value in result["base"].items())
     lines = [
         "## Cost against T, batch, side, ipc and sites\n",
-        f"One setting is varied at a time, from {base}\n(ConvNet of width 32, pae 2): seconds, medians of n. The",
+        f"One setting is varied at a time, from {base}\n(ConvNet of width 32, pae 2): seconds, "
+        "medians of n. The",
         "straight line is fitted to the relative errors; for the side, against its square.\n",
         "| setting | loop | values | seconds | fixed part, s | largest deviation from the line |",
         "|---|---|---|---|---:|---:|",
     ]
     for name, axis in result["axes"].items():
-        values, seconds = ", ".join(map(str, axis["values"])), ", ".join(f"{y:.2g}" for y in axis["median"])
-        lines.append(
-            f"| {name} | {axis['loop']} | {values} | {seconds} | {axis['start']:.2f} | {100 * axis['off_line']:.0f} % |"
-        )
-    lines += [
-        f"\n`{result['command']}`; {result['machine']}; {versions_of(result)}.\n",
-        COST,
-        f"![{PICTURED}]({PLOT})\n",
-    ]
-    return "\n".join(lines)
+        values = ", ".join(map(str, axis["values"]))
+        seconds = ", ".join(f"{y:.2g}" for y in axis["median"])
+        fit = f"{axis['start']:.2f} | {100 * axis['off_line']:.0f} %"
+        lines.append(f"| {name} | {axis['loop']} | {values} | {seconds} | {fit} |")
+
+    return "\n".join([*lines, f"\n{origin(result)}.\n", COST, f"![{PICTURED}]({PLOT})\n"])
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Seconds against each setting, with the straight line."""
-    import matplotlib.pyplot as plt  # slow to import, and needed here only
+def plot(result: Result, path: Path) -> None:
+    """Plot the seconds against each setting, with the fitted line."""
+    import matplotlib.pyplot as plt  # slow to import, and not needed for --check
 
-    figure, places = plt.subplots(1, len(result["axes"]), figsize=(14, 3), layout="constrained")
-    for place, (name, axis) in zip(places, result["axes"].items(), strict=True):
+    axes = result["axes"]
+    figure, places = plt.subplots(1, len(axes), figsize=(14, 3), layout="constrained")
+
+    for place, (name, axis) in zip(places, axes.items(), strict=True):
         x = [value**2 if name == "side" else value for value in axis["values"]]
         low = [y - least for y, least in zip(axis["median"], axis["least"], strict=True)]
         high = [most - y for y, most in zip(axis["median"], axis["most"], strict=True)]
         place.errorbar(x, axis["median"], [low, high], fmt="o", capsize=3, color="#0072b2")
+
         ends = [0, max(x)]
-        place.plot(ends, [axis["start"] + axis["slope"] * end for end in ends], color="#d55e00", linewidth=1)
-        place.set(xlabel="side x side" if name == "side" else name, title=axis["loop"], ylim=(0, None))
+        line = [axis["start"] + axis["slope"] * end for end in ends]
+        place.plot(ends, line, color="#d55e00", linewidth=1)
+
+        label = "side x side" if name == "side" else name
+        place.set(xlabel=label, title=axis["loop"], ylim=(0, None))
         place.grid(alpha=0.3)
+
     places[0].set_ylabel("seconds")
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
-def versions_of(result: dict[str, Any]) -> str:
+def origin(result: Result) -> str:
+    """The command, machine and versions of a measurement."""
+    return f"`{result['command']}`; {result['machine']}; {versions_of(result)}"
+
+
+def versions_of(result: Result) -> str:
     """Versions as text."""
     return ", ".join(f"{name} {number}" for name, number in result["versions"].items())
 
 
 def span(spread: dict[str, float], digits: int) -> str:
-    """Median (least .. most)."""
+    """Median (minimum .. maximum)."""
     low, middle, high = (f"{spread[key]:.{digits}f}" for key in ("min", "median", "max"))
     return f"{middle} ({low} .. {high})"
 

@@ -1,4 +1,5 @@
-"""Train any torch network on a distilled set: nothing of the set is particular to collabdm's own networks.
+"""Train any torch network on a distilled set: nothing of the set is particular to collabdm's own
+networks.
 
     python examples/any_network.py server/digits.safetensors --data digits
 
@@ -17,7 +18,9 @@ from collabdm.images import as_float
 
 def main() -> None:
     """Train, test, print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("set")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--epochs", type=int, default=100)
@@ -35,7 +38,9 @@ def main() -> None:
         *(nn.Flatten(), nn.Linear(32 * (side // 2) ** 2, len(data.classes))),
     )
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    batches = DataLoader(TensorDataset(normalise(data.images), data.labels), batch_size=64, shuffle=True)
+    batches = DataLoader(
+        TensorDataset(normalise(data.images), data.labels), batch_size=64, shuffle=True
+    )
     for _ in range(arguments.epochs):
         for x, y in batches:
             optimiser.zero_grad()
@@ -45,7 +50,10 @@ def main() -> None:
     test = load(arguments.data, "test")
     with torch.no_grad():
         right = network(normalise(as_float(test.images))).argmax(1) == test.labels
-    print(f"{len(data)} images, accuracy {100 * right.double().mean():.1f} % on {len(test):,} test images")
+    print(
+        f"{len(data)} images, accuracy {100 * right.double().mean():.1f} % "
+        f"on {len(test):,} test images"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Which network is best? Asked of a small set instead of all the data: do the answers agree?
+"""Architecture search on a distilled set: does it rank networks as all the data does?
 
     python examples/architecture_search.py --data digits --ipc 5 --seeds 3 -o search.json
 
-Some twenty ConvNets (widths, depths, normalisations, activations, poolings) are trained on a distilled set, on random
-real images of the same storage, and on all the real images, `per-class` of each class, that the set was distilled from.
-The rank correlation (Spearman) of their accuracies with those of the last says how well the small set stands for them.
+Some twenty ConvNets (widths, depths, normalisations, activations, poolings) are trained on a
+distilled set, on random real images of the same storage, and on all the real images, `per-class` of
+each class, that the set was distilled from. The rank correlation (Spearman) of their accuracies
+with those on all the real images measures how well the small set replaces them.
 
-References: C. Spearman, "The proof and measurement of association between two things", 1904. B. Zhao, H. Bilen,
-"Dataset condensation with distribution matching", WACV 2023.
+References: C. Spearman, "The proof and measurement of association between two things", 1904. B.
+Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from collabdm.scoring.training import Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream, derive
 
 SIZES = {
-    "variants": 20, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100, "width": 32, "widest": 24,
+    "variants": 20, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100,
+    "width": 32, "widest": 24,
     "epochs": 80, "epochs-all": 20, "test-per-class": 1000,
 }  # fmt: skip
 ALL = "all the data"
@@ -34,7 +36,11 @@ ALL = "all the data"
 
 def variants(count: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> list[NetworkSpec]:
     """`count` ConvNets of a grid, always the same ones."""
-    grid = list(product(widths, depths, ("instance", "none", "batch"), ("relu", "sigmoid"), ("average", "max")))
+    grid = list(
+        product(
+            widths, depths, ("instance", "none", "batch"), ("relu", "sigmoid"), ("average", "max")
+        )
+    )
     chosen = Stream.of(0, Purpose.DATA).permutation(len(grid)).tolist()[:count]
     return [
         NetworkSpec(width=width, depth=depth, norm=norm, activation=activation, pooling=pooling)  # type: ignore[arg-type]
@@ -50,7 +56,9 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     plan = agreed(train, arguments, seed)
     how = RunContext(compute_of(arguments))
     made = distill(plan, [contribute(plan, held, run=how)], run=how)
-    specs = variants(arguments.variants, (8, arguments.widest), (3, 2, 1) if train.shape[1] >= 16 else (2, 1))
+    specs = variants(
+        arguments.variants, (8, arguments.widest), (3, 2, 1) if train.shape[1] >= 16 else (2, 1)
+    )
     sets = {ALL: held, "distilled": training_set(made)} | random_baselines(plan, held, seed)
 
     def accuracies(data: ImageSet, epochs: int, seen: Geometry) -> list[float]:
@@ -63,10 +71,14 @@ def run(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         return found
 
     found: dict[str, Any] = {
-        what: accuracies(data, arguments.epochs_all if what == ALL else arguments.epochs, plan_geometry(plan))
+        what: accuracies(
+            data, arguments.epochs_all if what == ALL else arguments.epochs, plan_geometry(plan)
+        )
         for what, data in sets.items()
     }
-    found["correlation"] = {what: float(spearmanr(found[what], found[ALL]).statistic) for what in sets if what != ALL}
+    found["correlation"] = {
+        what: float(spearmanr(found[what], found[ALL]).statistic) for what in sets if what != ALL
+    }
     return found
 
 
@@ -75,7 +87,10 @@ def main() -> None:
     arguments = arguments_of(__doc__, SIZES)
     runs = over_seeds(arguments, run)
     for what in runs[0]["correlation"]:
-        print(f"{what}: rank correlation {with_spread([found['correlation'][what] for found in runs], '.2f')}")
+        print(
+            f"{what}: rank correlation "
+            f"{with_spread([found['correlation'][what] for found in runs], '.2f')}"
+        )
 
 
 if __name__ == "__main__":

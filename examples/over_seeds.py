@@ -1,4 +1,5 @@
-"""What the comparisons share: sizes from the command line, one run for each seed, one file of results.
+"""What the comparisons share: sizes from the command line, one run for each seed, one file of
+results.
 
 Seeds that the file holds already, from the same setting, are not run again.
 """
@@ -19,8 +20,12 @@ NOT_SETTINGS = ("seeds", "output", "precision")
 
 
 def arguments_of(about: str | None, sizes: dict[str, int]) -> argparse.Namespace:
-    """The command line: the data, the number of seeds, where results go, and whole numbers with their defaults."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command line: the data, the number of seeds, where results go, and whole numbers with
+    their defaults.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="digits")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or auto")
@@ -61,7 +66,12 @@ def over_seeds(arguments: argparse.Namespace, run: Run) -> list[dict[str, Any]]:
         runs.append(run(arguments, seed))
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            results = {"setting": setting, "precision": arguments.precision, "runs": runs, "versions": versions()}
+            results = {
+                "setting": setting,
+                "precision": arguments.precision,
+                "runs": runs,
+                "versions": versions(),
+            }
             path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return runs
 

@@ -7,7 +7,8 @@ python experiments/write_flows.py --check    exit with 1 if the page is not up t
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,66 +23,86 @@ TITLES = {
     "nidd-random": "5G-NIDD, the subset, images split at random (as in the paper)",
     "nidd-three": "5G-NIDD, the subset, rows of unknown station as a third site",
 }
-KINDS = ("accuracy", "macro_f1")
+MEASURES = ("accuracy", "macro_f1")
+COMPLETE = {"collabdm, ipc 10", "all the data"}  # lines of every seed; a site may be empty
+
+Cell = dict[str, Any]
 
 
 def main() -> None:
-    """Write the tables, or compare them."""
+    """Write the tables, or compare them with the page."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    made = before + BEGIN + "\n".join(tables()) + "\n" + END + after
-    if "--check" in sys.argv[1:]:
-        if made != text:
-            sys.exit(f"{PAGE} is not up to date: run python experiments/write_flows.py")
-        return
-    PAGE.write_text(made, encoding="utf-8")
+    renewed = before + BEGIN + "\n".join(tables()) + "\n" + END + after
 
-
-def cells_of(name: str) -> list[dict[str, Any]]:
-    """The cells of a file of results; none where it is not there."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(renewed, encoding="utf-8")
+    elif renewed != text:
+        sys.exit(f"{PAGE} is not up to date: run python experiments/write_flows.py")
 
 
 def tables() -> Iterator[str]:
     """Lines of Markdown, a table for each file of results."""
     for name, title in TITLES.items():
-        cells = cells_of(name)
-        cells = [cell for cell in cells if whole(cells, cell["seed"])]
+        cells = complete_cells(name)
         if cells:
             yield from table(title, cells)
 
 
-def table(title: str, cells: list[dict[str, Any]]) -> Iterator[str]:
+def complete_cells(name: str) -> list[Cell]:
+    """The cells of a file of results whose seeds are complete; none without the file."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines: dict[int, set[str]] = defaultdict(set)
+    for cell in cells:
+        lines[cell["seed"]].add(cell["line"])
+
+    return [cell for cell in cells if lines[cell["seed"]] >= COMPLETE]
+
+
+def table(title: str, cells: list[Cell]) -> Iterator[str]:
     """One experiment: a row for each set, accuracy and macro F1 on every test."""
-    tests = list(cells[0]["tests"])
     yield f"\n### {title}\n"
-    for test in tests:
-        sizes = sorted({cell["tests"][test]["images"] for cell in cells})
-        mixed = sorted({cell["tests"][test]["mixed"] for cell in cells})
-        yield f"- {test}: {between(sizes)} test images" + (f", {between(mixed)} of them mixed" if mixed[-1] else "")
+    tests = list(cells[0]["tests"])
+    yield from (test_line(test, cells) for test in tests)
+
     columns = [f"{test}: accuracy | macro F1" for test in tests]
     yield f"\n| trained on | images | {' | '.join(columns)} | n |"
     yield "|---|---:|" + "---:|" * (2 * len(tests) + 1)
+
     for line in dict.fromkeys(cell["line"] for cell in cells):
         own = [cell for cell in cells if cell["line"] == line]
-        numbers = [spread([cell["tests"][test][what] for cell in own]) for test in tests for what in KINDS]
-        yield f"| {line} | {between(sorted({c['images'] for c in own}))} | {' | '.join(numbers)} | {len(own)} |"
+        numbers = [
+            spread([cell["tests"][test][measure] for cell in own])
+            for test in tests
+            for measure in MEASURES
+        ]
+        images = between(cell["images"] for cell in own)
+        yield f"| {line} | {images} | {' | '.join(numbers)} | {len(own)} |"
 
 
-def whole(cells: list[dict[str, Any]], seed: int) -> bool:
-    """Whether all the lines of a seed are there; a site that is empty in one split has no line of its own."""
-    return {"collabdm, ipc 10", "all the data"} <= {cell["line"] for cell in cells if cell["seed"] == seed}
+def test_line(test: str, cells: list[Cell]) -> str:
+    """The number of test images, and of those with rows of several classes."""
+    mixed = [cell["tests"][test]["mixed"] for cell in cells]
+    images = between(cell["tests"][test]["images"] for cell in cells)
+    return f"- {test}: {images} test images" + (
+        f", {between(mixed)} of them mixed" if any(mixed) else ""
+    )
 
 
-def between(values: list[int]) -> str:
+def between(values: Iterable[int]) -> str:
     """One number, or the smallest and the largest."""
-    return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,} to {values[-1]:,}"
+    known = sorted(values)
+    smallest, largest = known[0], known[-1]
+    return f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation, in per cent."""
+    """Mean and standard deviation, in percent."""
     mean = f"{100 * statistics.fmean(values):.1f}"
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 

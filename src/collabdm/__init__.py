@@ -8,9 +8,9 @@
              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching.loop`
     anyone   trains on S                                                       `scoring`
 
-psi_a is a network whose weights are drawn from seed a (`matching.networks`, `seeds`), P_t a random
-projection, the sketch. Three functions connect the three documents (`documents`), dispatched on the
-method of the plan (`methods`):
+psi_a is a network whose weights are drawn from seed a (`matching.networks`, `seeds`), and P_t is a
+random projection, the sketch. Three functions connect the three documents (`documents`) and call
+the method that the plan names (`methods`):
 
     make_plan(classes, image, ...) -> Plan
     contribute(plan, data, site) -> Contribution
@@ -93,7 +93,7 @@ __all__ = [
     "write_plan",
 ]
 
-#: where each public name is defined; the same as in the block above
+#: the module that defines each public name, as in the imports above
 _MODULES = {
     "METHODS": "methods.registry",
     "RECIPES": "scoring.training",
@@ -151,5 +151,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """All names, including those that have not been imported yet."""
+    """List all names, including those that have not been imported yet."""
     return sorted({*globals(), *__all__})

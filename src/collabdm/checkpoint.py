@@ -1,7 +1,8 @@
 """Checkpoints: what an interrupted loop needs to continue as if it had never stopped.
 
-A loop names its own tensors; the state of an optimiser is stored under `optimizer.INDEX.NAME`, as in
-`torch.optim.Optimizer.state_dict`. The settings of the optimiser are not stored: they follow from the plan.
+A loop names its own tensors; the state of an optimiser is stored under `optimizer.INDEX.NAME`, as
+in `torch.optim.Optimizer.state_dict`. The settings of the optimiser are not stored: they follow
+from the plan.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ _OPTIMIZER = "optimizer."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loop after `done` iterations, and its tensors by name."""
+    """The state of a loop after `done` iterations: its tensors by name."""
 
     done: int
     tensors: dict[str, Tensor]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors of an optimiser's state, named for a checkpoint."""
+    """Return the tensors of an optimiser's state, by their names in a checkpoint."""
     return {
         f"{_OPTIMIZER}{index}.{name}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -31,7 +32,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load the state that `optimizer_tensors` named; the optimiser keeps its own settings."""
+    """Load the state that `optimizer_tensors` returned; the optimiser keeps its own settings."""
     state: dict[int, dict[str, Tensor]] = {}
 
     for key, value in tensors.items():

@@ -1,19 +1,19 @@
-"""The errors of the package: the expected value, the value found, and what to do."""
+"""The errors of the package. Messages state what was expected, what was found, and a remedy."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class CollabDMError(ValueError):
-    """The base of all errors that the package raises on purpose."""
+    """The base class of all errors that the package raises on purpose."""
 
 
 class PlanError(CollabDMError):
-    """A Plan, or one of its settings, cannot be carried out."""
+    """A Plan cannot be carried out, or a setting is invalid."""
 
 
 class DocumentError(CollabDMError):
-    """A file is not the document that it should be."""
+    """A file is damaged, or is not the document that was expected."""
 
 
 class DataError(CollabDMError):
@@ -21,7 +21,7 @@ class DataError(CollabDMError):
 
 
 class ProbeError(CollabDMError):
-    """This machine computes other numbers than the Plan's author did."""
+    """This machine does not compute the same numbers as the Plan's author did."""
 
 
 class OutputError(CollabDMError):
@@ -29,7 +29,7 @@ class OutputError(CollabDMError):
 
 
 def did_you_mean(text: str, names: Iterable[str]) -> str:
-    """The end of a message: a question with the nearest of several names; empty if none is near.
+    """Suggest the nearest of several names, as the end of a message; empty if none is near.
 
     >>> did_you_mean("papr", ["paper", "short"])
     ': did you mean paper?'

@@ -1,7 +1,7 @@
 """Labelled images in memory, and the map from pixels to network units.
 
-Pixels are uint8 in 0 .. 255, or float32 in units where 0 .. 1 is the same range; learned images may
-leave it. Networks receive
+Pixels are uint8 in 0 .. 255, or float32 scaled so that 0 .. 1 is the same range; learned images may
+exceed that range. Networks receive
 
     (x - mean) / std,    x in 0 .. 1
 
@@ -62,24 +62,24 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
+        """The shape of one image: (channels, height, width)."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
     def counts(self) -> Int64[Tensor, " classes"]:
-        """n_y: the number of images of each class."""
+        """Count the images of each class, n_y."""
         return torch.bincount(self.labels, minlength=len(self.classes))
 
     def of_class(self, y: int) -> Int64[Tensor, " n_y"]:
-        """The positions of the images of class y, in order."""
+        """Return the positions of the images of class y, in order."""
         return torch.nonzero(self.labels == y).flatten()
 
     def subset(self, index: Int64[Tensor, " m"]) -> "ImageSet":
-        """The images at the given positions."""
+        """Return the images at the given positions, with their labels."""
         return ImageSet(self.images[index], self.labels[index], self.classes)
 
     def nbytes(self) -> int:
-        """Bytes of the pixels."""
+        """The number of bytes of the pixels."""
         return self.images.numel() * self.images.element_size()
 
 
@@ -93,12 +93,12 @@ def pool(sets: Sequence[ImageSet]) -> ImageSet:
 
 
 def as_float(images: Pixels) -> Float32[Tensor, "n c h w"]:
-    """Pixels in units of 0 .. 1."""
+    """Convert pixels to float32, where 0 .. 1 is the range of uint8 pixels."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def as_uint8(images: Pixels) -> UInt8[Tensor, "n c h w"]:
-    """Pixels rounded to 0 .. 255; values outside are clipped."""
+    """Round pixels to uint8 in 0 .. 255; values outside this range are clipped."""
     if images.dtype == torch.uint8:
         return images
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -106,13 +106,13 @@ def as_uint8(images: Pixels) -> UInt8[Tensor, "n c h w"]:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The affine map from pixels to network units: one mean and std per channel, for 0 .. 1."""
+    """The affine map from pixels in 0 .. 1 to network units: a mean and std for each channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std as (1, channels, 1, 1), on the device of `like`."""
+        """Return mean and std as (1, channels, 1, 1), on the device of `like`."""
         mean = torch.tensor(self.mean, device=like.device).view(1, -1, 1, 1)
         return mean, torch.tensor(self.std, device=like.device).view(1, -1, 1, 1)
 
@@ -122,20 +122,20 @@ class Normalisation:
         return (as_float(images) - mean) / std
 
     def invert(self, values: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
-        """Convert network units to pixels in units of 0 .. 1."""
+        """Convert network units to float32 pixels, where 0 .. 1 is the range of uint8 pixels."""
         mean, std = self._constants(values)
         return values * std + mean
 
 
 def measure_normalisation(data: ImageSet) -> Normalisation:
-    """Mean and std of each channel of a reference set, rounded to four digits."""
+    """Measure the mean and std of each channel of a reference set, rounded to four decimals."""
     levels = data.images.flatten(2).transpose(0, 1).flatten(1)  # channel, pixel
     scale = 255.0 if levels.dtype == torch.uint8 else 1.0
 
     mean = [float(channel.double().mean()) / scale for channel in levels]
     std = [float(channel.double().std(correction=0)) / scale for channel in levels]
 
-    least_std = 1e-3  # a channel of one level would divide by 0
+    least_std = 1e-3  # avoids a division by 0 for a constant channel
     return Normalisation(
         tuple(round(m, 4) for m in mean), tuple(max(round(s, 4), least_std) for s in std)
     )

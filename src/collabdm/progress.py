@@ -1,7 +1,7 @@
-"""Progress events: the stage of the work, how far it has come, and the site or the set concerned.
+"""Progress events: the stage of the work, how far it has come, and the site or set concerned.
 
-Long work reports events to a function that it is given. Whoever receives them reads the fields; the
-wording of the text is for people alone.
+Long computations report events to a callback. Programs should read the fields of an event; its
+label is only for people.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The stages of a round and of its evaluation. A method of another package may name its own."""
+    """The stages of a round and its evaluation. Methods in other packages may name their own."""
 
     READING = "reading flows"
     LOCAL_DISTILLATION = "local distillation"
@@ -27,7 +27,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` steps of a stage, at `site` where a site does the work, on `subject` if named."""
+    """A progress event: `done` of `total` steps of a stage are complete.
+
+    `site` is the site that does the work, and `subject` names what it works on, such as a set; each
+    is None if it does not apply.
+    """
 
     stage: str
     done: int
@@ -37,7 +41,7 @@ class Progress:
 
     @property
     def label(self) -> str:
-        """The event without its numbers, for people.
+        """A description of the event for people, without its numbers.
 
         >>> Progress(Stage.STATISTICS, 3, 10, site="north").label
         'north: statistics'

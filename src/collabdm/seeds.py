@@ -32,7 +32,7 @@ STEP_LIMIT = 2**32
 
 
 class Purpose(IntEnum):
-    """The use of a stream. The numbers are part of the protocol and are never reused."""
+    """What a stream is used for. The numbers are part of the protocol and are never reused."""
 
     WEIGHTS = 1  #: weights of the embedding network of a step
     AUGMENT = 2  #: augmentation parameters of a step
@@ -48,7 +48,7 @@ class Purpose(IntEnum):
     PARTITION = 32  #: simulated split of one data set over sites
     NETWORK = 33  #: initial weights of a network that is trained
     TRAINING = 34  #: order of images and augmentation in training
-    BASELINE = 35  #: draws of a method to compare with, under a seed derived for it
+    BASELINE = 35  #: random draws of a compared method, under a seed derived for it
     DATA = 36  #: subsets of a data set
 
 
@@ -69,12 +69,12 @@ class Stream:
 
     @classmethod
     def of(cls, seed: int, purpose: Purpose, step: int = 0) -> "Stream":
-        """The beginning of a stream.
+        """Return a stream, positioned at its beginning.
 
         Args:
-            seed: In 0 .. 2^63 - 1, often that of a Plan.
-            purpose: The use of the numbers.
-            step: In 0 .. 2^32 - 1, a step of the round for most purposes.
+            seed: A number in 0 .. 2^63 - 1, often the seed of a Plan.
+            purpose: What the numbers are used for.
+            step: A number in 0 .. 2^32 - 1, for most purposes a step of the round.
 
         Raises:
             ValueError: Seed or step is out of range.
@@ -87,29 +87,29 @@ class Stream:
         return cls((seed, (int(purpose) << 32) + step))
 
     def words(self, count: int) -> np.ndarray:
-        """The next `count` raw words, uint64."""
+        """Return the next `count` raw words, as uint64."""
         return self._philox.random_raw(count)
 
     def uniforms(self, *shape: int) -> Float32[Tensor, "..."]:
-        """Uniforms in [0, 1), multiples of 2^-24, float32, of the given shape."""
+        """Draw uniforms in [0, 1), multiples of 2^-24, as float32 of the given shape."""
         count = math.prod(shape)
         halves = self.words((count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
         values = (halves >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
         return torch.from_numpy(values).reshape(shape)
 
     def signs(self, *shape: int) -> Float32[Tensor, "..."]:
-        """Independent signs, -1 or +1 with equal chance, float32, of the given shape."""
+        """Draw independent signs, -1 or +1 equally likely, as float32 of the given shape."""
         count = math.prod(shape)
         octets = self.words((count + 63) // 64).astype("<u8", copy=False).view(np.uint8)
         bits = np.unpackbits(octets, count=count, bitorder="little")
         return torch.from_numpy(bits.astype(np.float32) * 2 - 1).reshape(shape)
 
     def normals(self, *shape: int) -> Float32[Tensor, "..."]:
-        """Standard normals by the Box-Muller transform, float32, of the given shape.
+        """Draw standard normals by the Box-Muller transform, as float32 of the given shape.
 
-        n = half the count, rounded up. Uniforms u_1 .. u_n, then v_1 .. v_n, give
-        sqrt(-2 log(1 - u_i)) cos(2 pi v_i) for all i, then the same with sin. They are computed in
-        double precision, so machines differ in the last bit at most.
+        Let n be half the count, rounded up. The uniforms u_1 .. u_n, then v_1 .. v_n, give
+        sqrt(-2 log(1 - u_i)) cos(2 pi v_i) for all i, then the same with sin instead of cos. The
+        computation is in double precision, so machines differ in the last bit at most.
         """
         count = math.prod(shape)
         u, v = self.uniforms(2, (count + 1) // 2).double()
@@ -119,20 +119,24 @@ class Stream:
         return values.float().reshape(shape)
 
     def permutation(self, n: int) -> Int64[Tensor, " n"]:
-        """A random order of 0 .. n-1: that of the next n words; equal words keep their order."""
+        """Draw a permutation of 0 .. n-1, the one that sorts the next n words (a stable sort)."""
         return torch.from_numpy(np.argsort(self.words(n), kind="stable").astype(np.int64))
 
     def integers(self, bound: int, *shape: int) -> Int64[Tensor, "..."]:
-        """Integers in 0 .. bound-1: the high 64 bits of word * bound (bias below bound * 2^-64)."""
+        """Draw integers in 0 .. bound-1.
+
+        Each is the high 64 bits of word * bound (bias below bound * 2^-64).
+        """
         words = self.words(math.prod(shape)).tolist()
         values = [(word * bound) >> 64 for word in words]
         return torch.tensor(values, dtype=torch.int64).reshape(shape)
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A seed for a named use, such as one site's private draws: the first 63 bits of a SHA-256.
+    """Derive a seed for a named use, such as one site's private draws.
 
-    The hashed text is the decimal seed and the names, joined by U+001F.
+    The result is the first 63 bits of a SHA-256. The hashed text is the decimal seed and the names,
+    joined by U+001F.
 
     >>> derive(0, "site", "a") == derive(0, "site", "a") != derive(0, "site", "b")
     True
@@ -142,16 +146,16 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def participants(seed: int, step: int, sites: Sequence[str], fraction: float) -> frozenset[str]:
-    """Z_t: the sites that take part in a step (Algorithm 1, line 4).
+    """Draw Z_t, the sites that take part in a step (Algorithm 1, line 4).
 
     Args:
         seed: The Plan's seed.
         step: The step t.
         sites: The names of all K sites, in any order.
-        fraction: The share of them that takes part, in 0 .. 1.
+        fraction: The share of the sites that takes part, in 0 .. 1.
 
     Returns:
-        `round(fraction * K)` names, at least one.
+        The names of `round(fraction * K)` sites, at least one.
     """
     ordered = sorted(sites)
     size = max(1, round(fraction * len(ordered)))

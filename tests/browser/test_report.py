@@ -1,4 +1,4 @@
-"""A report tells what the files of a round say, and a browser shows it."""
+"""The report of rounds: its content is that of the files, and a browser shows it."""
 
 import base64
 import io
@@ -27,26 +27,37 @@ from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
 from collabdm.planning.presets import preset_settings
 from collabdm.report.round_page import network_table, robustness_table, settings_toml, write_report
-from collabdm.report.rounds import EXTRA, PARTS, Round, part_sizes, read_round
+from collabdm.report.rounds import EXTRA, PARTS, RoundFiles, part_sizes, read_round
 
 PLAN = {
-    "ipc": 2, "steps": 4, "batch": 8, "network": {"width": 8, "depth": 1},
-    "local": {"steps": 2, "batch": 4}, "refinement": {"passes": 2},
-}  # fmt: skip
+    "ipc": 2,
+    "steps": 4,
+    "batch": 8,
+    "network": {"width": 8, "depth": 1},
+    "local": {"steps": 2, "batch": 4},
+    "refinement": {"passes": 2},
+}
 
 
 EVALUATED: dict[str, Any] = {
-    "set": "set.safetensors", "plan": "ab", "data": "digits", "seed": 0, "sets": {}, "bytes": 9, "versions": {},
-    "recipe": {"epochs": 2}, "compute": {"device": "cpu", "precision": "float32"},
+    "set": "set.safetensors",
+    "plan": "ab",
+    "data": "digits",
+    "seed": 0,
+    "sets": {},
+    "bytes": 9,
+    "versions": {},
+    "recipe": {"epochs": 2},
+    "compute": {"device": "cpu", "precision": "float32"},
     "scores": [{"what": "collabdm", "network": "ConvNet", "accuracies": [0.5], "images": 2}],
-}  # fmt: skip
+}
 
 
 def scored(what: str, network: str, *accuracies: float) -> dict[str, Any]:
     return {"what": what, "network": network, "accuracies": accuracies, "images": 2}
 
 
-def evaluated(folder: Path, **fields: Any) -> Round:
+def evaluated(folder: Path, **fields: Any) -> RoundFiles:
     """A folder with nothing but the results of an evaluation."""
     (folder / "scores.json").write_text(json.dumps(EVALUATED | fields))
     return read_round(folder)
@@ -57,9 +68,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small simulation with every part that a report shows."""
     place = tmp_path_factory.mktemp("rounds") / "digits"
     experiment = Experiment(
-        data="digits", method="collabdm", sites=3, beta=0.5, per_class=20, trials=2, recipe="short", epochs=2,
-        compare=("localdm", "random", "sites", "all"), curve=3, plan=PLAN, seed=2,
-    )  # fmt: skip
+        data="digits",
+        method="collabdm",
+        sites=3,
+        beta=0.5,
+        per_class=20,
+        trials=2,
+        recipe="short",
+        epochs=2,
+        compare=("localdm", "random", "sites", "all"),
+        curve=3,
+        plan=PLAN,
+        seed=2,
+    )
     simulate(experiment, place)
     return place
 
@@ -71,9 +92,15 @@ def flows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [row(i, "bad" if i % 5 == 0 else "ok") for i in range(90)]
     tables = [write_csv(root / f"{name}.csv", rows) for name in ("north", "south")]
     experiment = Experiment(
-        data=",".join(map(str, tables)), flows=tiny_schema(split="time", block=2, held_out=3), method="collabdm",
-        trials=1, recipe="short", epochs=1, compare=(), plan=PLAN | {"ipc": 1},
-    )  # fmt: skip
+        data=",".join(map(str, tables)),
+        flows=tiny_schema(split="time", block=2, held_out=3),
+        method="collabdm",
+        trials=1,
+        recipe="short",
+        epochs=1,
+        compare=(),
+        plan=PLAN | {"ipc": 1},
+    )
     simulate(experiment, root / "two tables")
     return root / "two tables"
 
@@ -84,14 +111,14 @@ def html(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_loads_nothing_from_anywhere(html) -> None:
+def test_the_page_loads_no_other_file(html) -> None:
     for address in re.findall(r'(?:src|href|xlink:href)="([^"]*)"', html):
         assert address.startswith(("data:", "#")), address
     assert "@import" not in html
     assert not re.findall(r"url\((?!#)", html)
 
 
-def test_every_score_stands_in_the_table_with_its_spread(folder, html) -> None:
+def test_every_score_is_in_the_table_with_its_deviation(folder, html) -> None:
     results = json.loads((folder / "results.json").read_text())
     rows = re.findall(
         r'<tr><th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td><td>(\d+)</td>', html
@@ -105,7 +132,7 @@ def test_every_score_stands_in_the_table_with_its_spread(folder, html) -> None:
     assert f"<td>{sent:,}</td>" in html
 
 
-def test_every_image_of_the_set_is_there_pixel_by_pixel(folder, html) -> None:
+def test_every_image_of_the_set_is_on_the_page(folder, html) -> None:
     made = read_distilled(folder / "distilled.safetensors")
     shown = re.findall(r'<button class="zoom".*?src="data:image/png;base64,([^"]+)"', html)
     assert len(shown) == len(made.images) == 20
@@ -114,7 +141,7 @@ def test_every_image_of_the_set_is_there_pixel_by_pixel(folder, html) -> None:
         assert np.array_equal(np.asarray(picture), pixels[0].numpy())
 
 
-def test_who_holds_what_is_what_the_set_says(folder, html) -> None:
+def test_the_counts_of_the_sites_are_those_of_the_set(folder, html) -> None:
     made = read_distilled(folder / "distilled.safetensors")
     cells = re.findall(r'<td class="count"[^>]*>([\d,]+)</td>', html)
     assert [int(cell) for cell in cells] == [n for held in made.sites.values() for n in held]
@@ -132,14 +159,14 @@ def test_parts_of_a_contribution_add_up_to_its_file(folder) -> None:
 
 
 def blocks(html: str) -> dict[str, str]:
-    """The blocks of a page that are there to be copied, by their names; the command is `command`."""
+    """The blocks of a page for copying, by name; the command is `command`."""
     found = re.findall(r"<summary>([^<]*)</summary>\s*<pre>([^<]*)</pre>", html)
     (command,) = re.findall(r"</p>\s*<pre>([^<]*)</pre>", html)
     return {name: unescape(text) for name, text in [*found, ("command", command)]}
 
 
 @pytest.mark.parametrize("data", ["images", "flows"])
-def test_every_block_of_the_page_makes_the_same_experiment_and_plan(
+def test_every_block_of_the_page_gives_the_same_experiment_and_plan(
     data, folder, flows_folder, tmp_path
 ) -> None:
     place = {"images": folder, "flows": flows_folder}[data]
@@ -165,15 +192,28 @@ ODD = 'a "b"\\ # = [x]\t\x7f é \u2028 \U0001f40d'
     "experiment",
     [
         DEMO,
-        Experiment(data=ODD, beta=None, compare=(), networks=("ConvNet:width=8,depth=1",), class_floor=0),
-        Experiment(data="digits", plan={"batch": None, "sketch": None, "augment": []}, curve=4, epochs=3),
         Experiment(
-            data="digits", method="fedd3", plan={"options": preset_settings("fedd3")["options"]}, learning_rate=1e-7
+            data=ODD, beta=None, compare=(), networks=("ConvNet:width=8,depth=1",), class_floor=0
         ),
-        Experiment(data="t.csv", flows=FIVE_G_NIDD, site_column="BaseStation=1,2", method="collabdm"),
-        Experiment(data="t.csv", flows=tiny_schema(label=ODD, classes=(ODD, "b"), merge=(), time="t"), trials=1),
+        Experiment(
+            data="digits", plan={"batch": None, "sketch": None, "augment": []}, curve=4, epochs=3
+        ),
+        Experiment(
+            data="digits",
+            method="fedd3",
+            plan={"options": preset_settings("fedd3")["options"]},
+            learning_rate=1e-7,
+        ),
+        Experiment(
+            data="t.csv", flows=FIVE_G_NIDD, site_column="BaseStation=1,2", method="collabdm"
+        ),
+        Experiment(
+            data="t.csv",
+            flows=tiny_schema(label=ODD, classes=(ODD, "b"), merge=(), time="t"),
+            trials=1,
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_settings_of_an_experiment_survive_as_toml(experiment, tmp_path) -> None:
     path = tmp_path / "experiment.toml"
     path.write_text(settings_toml(experiment), encoding="utf-8")
@@ -182,7 +222,7 @@ def test_the_settings_of_an_experiment_survive_as_toml(experiment, tmp_path) -> 
     assert json.loads(again.model_dump_json()) == json.loads(experiment.model_dump_json())
 
 
-def test_plots_lie_beside_the_page_as_svg_and_png_and_are_the_same_each_time(
+def test_plots_are_written_as_svg_and_png_with_the_same_bytes_each_time(
     folder, html, tmp_path
 ) -> None:
     written = write_report([folder], tmp_path / "page.html")
@@ -196,13 +236,13 @@ def test_plots_lie_beside_the_page_as_svg_and_png_and_are_the_same_each_time(
     assert (tmp_path / "page.html").read_text() == html
 
 
-def test_the_text_of_plots_takes_the_ink_of_the_page(html) -> None:
+def test_plots_have_the_text_colour_of_the_page(html) -> None:
     assert html.count("<svg role") == 5
     assert "currentColor" in html
     assert "#1b1f24" not in html.partition("</style>")[2]
 
 
-def test_several_rounds_stand_on_one_page(folder, tmp_path) -> None:
+def test_several_rounds_have_one_page(folder, tmp_path) -> None:
     (tmp_path / "plain").mkdir()
     shutil.copy(folder / "distilled.safetensors", tmp_path / "plain")
     result = done("report", folder, tmp_path / "plain", "-o", tmp_path / "two.html")
@@ -234,15 +274,17 @@ def test_older_results_have_a_page(folder, tmp_path) -> None:
 
 def test_several_networks_have_a_table_of_their_own(tmp_path) -> None:
     scores = [
-        scored("a", "ConvNet", 0.5, 0.7), scored("a", "VGG11", 0.4), scored("b", "ConvNet", 0.3),
-    ]  # fmt: skip
+        scored("a", "ConvNet", 0.5, 0.7),
+        scored("a", "VGG11", 0.4),
+        scored("b", "ConvNet", 0.3),
+    ]
     table = network_table(evaluated(tmp_path, scores=scores))
     assert table.columns == ("trained on", "ConvNet", "VGG11")
     assert table.rows == [("a", "60.0 ± 14.1", "40.0 ± 0.0"), ("b", "30.0 ± 0.0", "-")]
     assert network_table(evaluated(tmp_path, scores=scores[:1])).rows == []
 
 
-def test_robust_scores_are_shown_where_they_were_asked_for(tmp_path) -> None:
+def test_robust_scores_are_shown_if_they_were_computed(tmp_path) -> None:
     scores = {"lrs": 0.25, "ars": 0.34, "hlr": 0.3, "ior": 0.2, "std": {"lrs": 0.01}, "n": 3}
     table = robustness_table(evaluated(tmp_path, robustness=scores))
     assert [value for _, value in table.rows] == [
@@ -273,7 +315,9 @@ def test_results_of_other_classes_than_the_set_are_refused(folder, tmp_path) -> 
 
 def test_a_folder_without_a_round_is_refused(tmp_path) -> None:
     (tmp_path / "other.json").write_text('{"steps": 3}')
-    with pytest.raises(DocumentError, match="should contain a distilled set, or results of `simulate` or of"):
+    with pytest.raises(
+        DocumentError, match="should contain a distilled set, or results of `simulate` or of"
+    ):
         write_report([tmp_path], tmp_path / "report.html")
     assert run("report", tmp_path / "nowhere").code == 2
 

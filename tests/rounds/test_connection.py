@@ -158,3 +158,20 @@ def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> No
     assert bad.code == 2
     assert bad.out.count("WRONG") == 3
     assert "key, server, policy should be corrected before the round; see the table" in bad.err
+
+
+def test_what_cannot_be_checked_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_plan(tiny_plan(), "plan.json")
+    for words, rows in (
+        (("other.json", "--data", "none"), {"data": "the plan", "policy": "the plan and data"}),
+        (("plan.json", "--data", "./none"), {"policy": "the plan and data"}),
+    ):
+        result = run("check", *words, "--site", "north")
+        assert result.code == 2
+        shown = {row[0]: row[1] for row in cells(result.out)}
+        skipped = {name: text for name, text in shown.items() if text.startswith("not checked")}
+        assert skipped == {name: f"not checked: needs {needed}" for name, needed in rows.items()}
+        wrong = "plan" if "data" in rows else "data"
+        assert shown[wrong].startswith("WRONG: ")
+        assert f"error: {wrong} should be corrected before the round; see the table" in result.err

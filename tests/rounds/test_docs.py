@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -52,12 +53,16 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return not self.comment.startswith("not run")
+        return not self.comment.startswith(("not run", "run by"))
 
     @property
     def commands(self) -> list[str]:
         lines = self.text.replace("\\\n", " ").splitlines()
-        return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("collabdm ")]
+        return [
+            line.removeprefix("$ ")
+            for line in lines
+            if line.removeprefix("$ ").startswith("collabdm ")
+        ]
 
 
 def blocks(text: str) -> list[Block]:
@@ -85,7 +90,9 @@ def test_cli_page_is_up_to_date() -> None:
     assert page == write_cli().page(), "run python docs/write_cli.py"
 
 
-def test_check_of_cli_page_fails_when_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_of_cli_page_fails_when_it_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = write_cli()
     program.PLACE = tmp_path / "cli.md"
     monkeypatch.setattr(sys, "argv", ["write_cli.py", "--check"])
@@ -108,7 +115,9 @@ def test_cli_page_names_every_option_that_typer_offers() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_commands_and_programs_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_and_programs_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for block in blocks(page.read_text(encoding="utf-8")):
         if not block.runs:
@@ -121,9 +130,25 @@ def test_commands_and_programs_run_in_order(page: Path, tmp_path: Path, monkeypa
 
 
 def test_a_block_that_is_not_run_gives_its_reason() -> None:
-    skipped = [block for page in PAGES for block in blocks(page.read_text(encoding="utf-8")) if not block.runs]
+    skipped = [
+        block
+        for page in PAGES
+        for block in blocks(page.read_text(encoding="utf-8"))
+        if block.comment.startswith("not run")
+    ]
     assert all(re.fullmatch(r"not run: \w.{9,}", block.comment) for block in skipped)
     assert len(skipped) <= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_block_that_another_test_runs_names_that_test(page: Path) -> None:
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.comment.startswith("run by"):
+            names = re.fullmatch(r"run by (\S+): (\S+)", block.comment)
+            assert names is not None
+            text = (ROOT / names[1]).read_text(encoding="utf-8")
+            assert f'"{names[2]}"' in text
+            assert f'"{page.name}"' in text
 
 
 def test_skipped_commands_have_options_that_exist() -> None:
@@ -138,7 +163,9 @@ def test_skipped_commands_have_options_that_exist() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_relative_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
@@ -151,23 +178,40 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_the_site_names_every_page_and_links_stay_inside() -> None:
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     pages = sorted((ROOT / "docs").glob("*.md"))
-    assert sorted(re.findall(r": (\S+\.md)$", nav, flags=re.MULTILINE)) == [page.name for page in pages]
+    assert sorted(re.findall(r": (\S+\.md)$", nav, flags=re.MULTILINE)) == [
+        page.name for page in pages
+    ]
     for page in pages:
-        assert "](../" not in page.read_text(encoding="utf-8"), f"{page.name}: the site ends at docs/"
+        assert "](../" not in page.read_text(encoding="utf-8"), (
+            f"{page.name}: the site ends at docs/"
+        )
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     missing = [name for name in ("mkdocs", "material", "mkdocstrings") if find_spec(name) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} not installed: the extra `docs` has what builds the site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+        pytest.skip(
+            f"{', '.join(missing)} not installed: the extra `docs` has what builds the site"
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=quiet)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     for page in (ROOT / "docs").glob("*.md"):
         place = tmp_path / "site" / ("" if page.stem == "index" else page.stem) / "index.html"
         assert "<h1" in place.read_text(encoding="utf-8"), page.name
-    assert "collabdm.contribute" in (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
+    assert "collabdm.contribute" in (tmp_path / "site" / "reference" / "index.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def anchors(text: str) -> set[str]:
@@ -178,11 +222,15 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_settings_files_are_experiments(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8")):
-        if block.language == "toml":
+        if block.language == "toml" and block.runs:
             path = tmp_path / "experiment.toml"
             path.write_text(block.text, encoding="utf-8")
             settings = experiment_of(read_toml(path)).plan
-            Plan(classes=("a", "b"), image={"channels": 1, "side": 8, "mean": (0,), "std": (1,)}, **settings)
+            Plan(
+                classes=("a", "b"),
+                image={"channels": 1, "side": 8, "mean": (0,), "std": (1,)},
+                **settings,
+            )
 
 
 def test_example_plan_is_read_and_its_probe_is_found(tmp_path: Path) -> None:
@@ -193,7 +241,9 @@ def test_example_plan_is_read_and_its_probe_is_found(tmp_path: Path) -> None:
     write_plan(plan, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text(encoding="utf-8") == golden("plan")
     canonical = canonical_json(plan.model_dump(mode="json"))
-    count, begin = re.search(r"canonical JSON has ([\d,]+) bytes and begins\n`(.*?)`", FORMAT).groups()  # type: ignore[union-attr]
+    count, begin = re.search(
+        r"canonical JSON has ([\d,]+) bytes and begins\n`(.*?)`", FORMAT
+    ).groups()  # type: ignore[union-attr]
     assert len(canonical.encode()) == int(count.replace(",", ""))
     assert canonical.startswith(begin)
 
@@ -201,8 +251,15 @@ def test_example_plan_is_read_and_its_probe_is_found(tmp_path: Path) -> None:
 def test_philox_of_the_page_is_the_stream() -> None:
     names: dict[str, Any] = {}
     exec(golden("philox"), names)
-    for seed, purpose, step in [(0, Purpose.WEIGHTS, 0), (2**63 - 1, Purpose.SKETCH, 2**32 - 1), (7, Purpose.DATA, 99)]:
-        assert names["philox"](seed, int(purpose), step, 203) == Stream.of(seed, purpose, step).words(203).tolist()
+    for seed, purpose, step in [
+        (0, Purpose.WEIGHTS, 0),
+        (2**63 - 1, Purpose.SKETCH, 2**32 - 1),
+        (7, Purpose.DATA, 99),
+    ]:
+        assert (
+            names["philox"](seed, int(purpose), step, 203)
+            == Stream.of(seed, purpose, step).words(203).tolist()
+        )
 
 
 def test_golden_values_are_those_of_the_code() -> None:
@@ -218,15 +275,27 @@ def test_golden_values_are_those_of_the_code() -> None:
     weights = network.features[0].weight.detach().flatten()[:4]
     sites = [sorted(participants(0, t, ("a", "b", "c", "d"), 0.5)) for t in range(4)]
     expected = {
-        "first words, purpose 1": " ".join(f"`{w:016x}`" for w in stream(Purpose.WEIGHTS).words(4).tolist()),
-        "first uniforms, purpose 1": ", ".join(map(str, stream(Purpose.WEIGHTS).uniforms(4).tolist())),
+        "first words, purpose 1": " ".join(
+            f"`{w:016x}`" for w in stream(Purpose.WEIGHTS).words(4).tolist()
+        ),
+        "first uniforms, purpose 1": ", ".join(
+            map(str, stream(Purpose.WEIGHTS).uniforms(4).tolist())
+        ),
         "first weights of a ConvNet for 3 x 32 x 32 images (`features.0.weight`)": ", ".join(
             map(str, weights.tolist())
         ),
-        "first signs, purpose 3": " ".join("+" if s > 0 else "-" for s in stream(Purpose.SKETCH).signs(16).tolist()),
-        "first uniforms, purpose 2": ", ".join(map(str, stream(Purpose.AUGMENT).uniforms(5).tolist())),
-        "permutation of 8, purpose 20": " ".join(map(str, stream(Purpose.BATCH).permutation(8).tolist())),
-        "integers below 10, purpose 20": " ".join(map(str, stream(Purpose.BATCH).integers(10, 6).tolist())),
+        "first signs, purpose 3": " ".join(
+            "+" if s > 0 else "-" for s in stream(Purpose.SKETCH).signs(16).tolist()
+        ),
+        "first uniforms, purpose 2": ", ".join(
+            map(str, stream(Purpose.AUGMENT).uniforms(5).tolist())
+        ),
+        "permutation of 8, purpose 20": " ".join(
+            map(str, stream(Purpose.BATCH).permutation(8).tolist())
+        ),
+        "integers below 10, purpose 20": " ".join(
+            map(str, stream(Purpose.BATCH).integers(10, 6).tolist())
+        ),
         'derive(0, "site", "site-1")': str(derive(0, "site", "site-1")),
         "sites of steps 0 .. 3 among a, b, c, d with fraction 0.5": "; ".join(map(" ".join, sites)),
     }
@@ -235,7 +304,9 @@ def test_golden_values_are_those_of_the_code() -> None:
 
 def test_every_purpose_is_in_the_table() -> None:
     table = dict(re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", FORMAT, flags=re.MULTILINE))
-    assert {int(number): name for number, name in table.items()} == {int(p): p.name for p in Purpose}
+    assert {int(number): name for number, name in table.items()} == {
+        int(p): p.name for p in Purpose
+    }
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str]]:
@@ -243,7 +314,11 @@ def fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str]]:
     names = []
     for name, field in model.model_fields.items():
         names.append((f"{prefix}{name}", name))
-        parts = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
+        parts = [
+            t
+            for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if isinstance(t, type)
+        ]
         for part in parts:
             if issubclass(part, BaseModel):
                 names += fields(part, f"{prefix}{name}.")
@@ -280,12 +355,18 @@ def test_the_other_outcomes_of_the_page_are_those_of_the_files() -> None:
     numbers = sum(value.numel() for value in build(NetworkSpec(), (3, 32, 32), 10).parameters())
     assert f"has {numbers:,} numbers, {4 * numbers:,} bytes" in FORMAT
     assert all(f"| `{name}` |" in FORMAT for name in DistilledModelHeader.model_fields)
-    with_parts = [name for name, method in METHODS.items() if method.options is not None and method.run_rounds is None]
+    with_parts = [
+        name
+        for name, method in METHODS.items()
+        if method.options is not None and method.run_rounds is None
+    ]
     assert all(f"| `{name}` |" in FORMAT for name in with_parts)
 
 
 def test_formula_of_bytes_holds() -> None:
-    plan = Plan.model_validate({k: v for k, v in json.loads(golden("plan")).items() if k not in FRAME})
+    plan = Plan.model_validate(
+        {k: v for k, v in json.loads(golden("plan")).items() if k not in FRAME}
+    )
     pixels = (torch.arange(6 * 64) % 256).to(torch.uint8).view(6, 1, 8, 8)
     data = ImageSet(pixels, torch.tensor([0, 1, 0, 1, 0, 0]), plan.classes)
     content = contribution_bytes(contribute(plan, data, "site-1"))
@@ -295,9 +376,46 @@ def test_formula_of_bytes_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["experiments/write_results.py", "experiments/write_flows.py", "benchmarks/write_performance.py"]
+    "program",
+    [
+        "experiments/write_results.py",
+        "experiments/write_flows.py",
+        "benchmarks/write_performance.py",
+    ],
 )
 def test_the_results_say_what_was_measured(program: str) -> None:
     command = [sys.executable, str(ROOT / program), "--check"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+# --- names of modules ----------------------------------------------------------------------------
+
+PACKAGES = "|".join(
+    sorted(
+        path.name
+        for path in (ROOT / "src" / "collabdm").iterdir()
+        if path.is_dir() and path.name[0] != "_"
+    )
+)
+MODULE_NAMES = sorted(
+    {
+        (str(page.relative_to(ROOT)), name)
+        for page in PAGES
+        for name in re.findall(
+            rf"`((?:{PACKAGES})\.[a-z_]+(?:\.\w+)*)`", page.read_text(encoding="utf-8")
+        )
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "name"), MODULE_NAMES)
+def test_modules_and_functions_of_the_pages_exist(page: str, name: str) -> None:
+    parts = f"collabdm.{name}".split(".")
+    module, rest = import_module("collabdm"), parts[1:]
+    while rest and hasattr(module, "__path__") and find_spec(f"{module.__name__}.{rest[0]}"):
+        module, rest = import_module(f"{module.__name__}.{rest[0]}"), rest[1:]
+    found: Any = module
+    for attribute in rest:
+        found = getattr(found, attribute)
+    assert len(rest) < len(parts) - 1, "no module of that name"

@@ -1,4 +1,4 @@
-"""Grids of published tables: cells, records, resuming, what is taken over, and what is found."""
+"""Grids of published tables: cells, running and reuse, records, and results."""
 
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,15 @@ from collabdm.errors import DataError, PlanError
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce import cell_runner, running
 from collabdm.lab.reproduce.cell_runner import CellRunner, results_of
+from collabdm.lab.reproduce.grid_files import SCALES, read_grid, read_published
 from collabdm.lab.reproduce.grid_results import Entry, GridResults
 from collabdm.lab.reproduce.grids import (
-    SCALES,
     Grid,
     cells_of,
     combinations,
-    in_turn,
-    picture_of,
-    pictured,
-    published_of,
-    read_grid,
+    ordered_cells,
+    picture_path,
+    pictured_cells,
 )
 from collabdm.lab.reproduce.records import CellRecord, append, read_records
 from collabdm.lab.reproduce.reuse import site_settings, take_over
@@ -112,9 +110,15 @@ def record_of(experiment: Experiment, **fields: Any) -> CellRecord:
     score = AccuracyRecord(what=experiment.method, network="ConvNet", accuracies=(0.5,), images=1)
     result = {"scores": (score,), "sets": {experiment.method: made}, "bytes_per_step": 1}
     about = {
-        "digest": experiment.digest, "experiment": experiment, "seconds": {"sites": 1.0}, "versions": {},
-        "compute": ComputeRecord(device="cpu", precision="float32"), "machine": "a", "threads": 1, "commit": None,
-    }  # fmt: skip
+        "digest": experiment.digest,
+        "experiment": experiment,
+        "seconds": {"sites": 1.0},
+        "versions": {},
+        "compute": ComputeRecord(device="cpu", precision="float32"),
+        "machine": "a",
+        "threads": 1,
+        "commit": None,
+    }
     return CellRecord(**about | ({} if "error" in fields else result) | fields)
 
 
@@ -159,7 +163,7 @@ def results(place) -> Path:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_grid_of_the_paper_is_whole_at_both_scales(name, scale) -> None:
+def test_every_grid_of_the_paper_is_complete_at_both_scales(name, scale) -> None:
     grid = read_grid(EXPERIMENTS / f"{name}.toml", scale)
     cells = cells_of(grid)
     assert len(cells) == len(grid.lines) * len(
@@ -203,7 +207,7 @@ def test_the_paper_has_all_sixteen_numbers_of_table_3() -> None:
 
 
 def test_the_paper_has_a_number_for_six_rows_in_every_column_of_table_2() -> None:
-    numbers = published_of(EXPERIMENTS / "shared" / "paper.toml", "table2")
+    numbers = read_published(EXPERIMENTS / "shared" / "paper.toml", "table2")
     assert len({(p.row, p.at["data"], p.at["beta"]) for p in numbers}) == 6 * 4 * 3
     grid = read_grid(EXPERIMENTS / "table2.toml", "paper")
     found = grid.published(
@@ -227,7 +231,7 @@ def test_settings_of_a_line_win_over_those_of_the_axes_and_these_over_the_scale(
     assert by_name["ours, beta 1.0, seed 1"].plan["steps"] == 2
 
 
-def test_the_paper_scale_differs_in_what_it_says(place, grid) -> None:
+def test_the_scales_differ_in_their_own_settings(place, grid) -> None:
     paper = read_grid(place / "tiny.toml", "paper")
     assert (paper.settings["trials"], grid.settings["trials"]) == (2, 1)
     assert (paper.seeds, grid.seeds) == ((1, 2), (0, 1))
@@ -239,10 +243,10 @@ def test_cells_of_a_stage_come_first_and_every_cell_once(grid) -> None:
     cells = cells_of(grid)
     assert [cell.name for cell in cells[:4]] == [f"{line}, beta 1.0, seed 1" for line in grid.lines]
     assert len({cell.name for cell in cells}) == len(cells) == 16
-    assert len(in_turn([grid, grid])) == 16
+    assert len(ordered_cells([grid, grid])) == 16
 
 
-def test_what_pools_the_data_is_one_cell_in_all_columns(grid) -> None:
+def test_a_line_of_pooled_data_has_one_cell_for_all_columns(grid) -> None:
     left = missing(cells_of(grid), {})
     assert len(left) == 14
     assert [cell.name for cell in left[:4]] == [f"{line}, beta 1.0, seed 1" for line in grid.lines]
@@ -292,7 +296,7 @@ def test_cells_that_are_done_are_not_run_again(place, results) -> None:
     assert (results / "cpu.jsonl").read_bytes() == before
 
 
-def test_a_record_says_all_that_makes_its_cell_again(results) -> None:
+def test_a_record_contains_everything_to_repeat_its_cell(results) -> None:
     for digest, record in read_records(results).items():
         assert record.experiment.digest == digest
         document = record.document()
@@ -300,8 +304,8 @@ def test_a_record_says_all_that_makes_its_cell_again(results) -> None:
         assert Experiment(**document["experiment"]).digest == digest
 
 
-def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
-    shown = pictured(grid)
+def test_the_sets_shown_by_a_grid_are_written_as_pictures(grid, results) -> None:
+    shown = pictured_cells(grid)
     assert sorted(shown) == [
         ("central", "0.5"),
         ("collabdm", "0.5"),
@@ -309,17 +313,17 @@ def test_the_sets_that_a_grid_shows_are_kept_as_pictures(grid, results) -> None:
         ("wrong", "0.5"),
     ]
     assert {cell.seed for cell in shown.values()} == {0}
-    kept = {place for place, cell in shown.items() if picture_of(results, cell).exists()}
+    kept = {place for place, cell in shown.items() if picture_path(results, cell).exists()}
     assert kept == set(shown) - {("wrong", "0.5")}
     assert len(list((results / "pictures").iterdir())) == len(kept)
-    with Image.open(picture_of(results, shown["collabdm", "0.5"])) as picture:
+    with Image.open(picture_path(results, shown["collabdm", "0.5"])) as picture:
         assert picture.size == (
             8 + 2 * 2,
             10 * (8 + 2) + 2,
         )  # one image of each of ten classes, 8 pixels wide
 
 
-def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(grid, results) -> None:
+def test_a_failed_cell_is_recorded_and_the_others_run(grid, results) -> None:
     records = read_records(results)
     errors = [record.error for record in records.values() if record.error is not None]
     assert len(records) == 14
@@ -340,9 +344,7 @@ def test_a_cell_scores_what_a_simulation_of_its_settings_scores(grid, results, t
         assert record.main_set.bytes_per_site == alone.sets[cell.experiment.method].bytes_per_site
 
 
-def test_answers_taken_over_give_the_set_that_answers_made_anew_give(
-    grid, results, tmp_path
-) -> None:
+def test_reused_contributions_give_the_same_set_as_new_ones(grid, results, tmp_path) -> None:
     plain, ours = (
         next(cell.experiment for cell in cells_of(grid) if cell.name == f"{line}, beta 0.5, seed 0")
         for line in ("collabdm", "ours")
@@ -360,28 +362,50 @@ def test_answers_taken_over_give_the_set_that_answers_made_anew_give(
     assert read_records(results)[ours.digest].taken_over == plain.digest
 
 
-def test_another_recipe_takes_the_set_over(tmp_path) -> None:
-    common = Experiment(data="digits", method="collabdm", sites=2, per_class=10, trials=1, recipe="short", epochs=1,
-                        compare=(), plan=PLAN)  # fmt: skip
+def test_another_recipe_reuses_the_set(tmp_path) -> None:
+    common = Experiment(
+        data="digits",
+        method="collabdm",
+        sites=2,
+        per_class=10,
+        trials=1,
+        recipe="short",
+        epochs=1,
+        compare=(),
+        plan=PLAN,
+    )
     strong = common.model_copy(update={"recipe": "strong"})
-    workshop = CellRunner(tmp_path)
-    first, second = workshop.run(common), workshop.run(strong)
+    runner = CellRunner(tmp_path)
+    first, second = runner.run(common), runner.run(strong)
     assert second.taken_over == common.digest
     assert first.sets == second.sets
     places = [tmp_path / e.digest[:16] / "distilled.safetensors" for e in (common, strong)]
     assert places[0].read_bytes() == places[1].read_bytes()
 
 
-def test_folders_of_cells_do_not_pile_up(tmp_path, monkeypatch) -> None:
+def test_old_folders_of_cells_are_removed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(cell_runner, "FOLDERS_KEPT", 2)
-    workshop = CellRunner(tmp_path)
+    runner = CellRunner(tmp_path)
     for seed in range(4):
-        workshop.run(Experiment(data="digits", method="localdm", sites=1, beta=None, per_class=3, trials=1,
-                                recipe="short", epochs=1, compare=(), plan=PLAN, seed=seed))  # fmt: skip
+        runner.run(
+            Experiment(
+                data="digits",
+                method="localdm",
+                sites=1,
+                beta=None,
+                per_class=3,
+                trials=1,
+                recipe="short",
+                epochs=1,
+                compare=(),
+                plan=PLAN,
+                seed=seed,
+            )
+        )
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch) -> None:
+def test_no_cell_starts_that_would_exceed_the_time(grid, tmp_path, monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
 
@@ -398,7 +422,7 @@ def test_no_cell_is_begun_that_would_not_end_in_time(grid, tmp_path, monkeypatch
     assert len(read_records(tmp_path)) == 2
 
 
-def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
+def test_the_time_of_a_cell_is_estimated_from_the_most_similar_ones(grid) -> None:
     cells = {cell.name: cell for cell in cells_of(grid)}
 
     def record(name: str, seconds: float) -> CellRecord:
@@ -419,7 +443,7 @@ def test_the_time_of_a_cell_is_that_of_those_most_like_it(grid) -> None:
     assert estimates.seconds(cells["central, beta 1.0, seed 1"]) in (2, 10)
 
 
-def test_the_time_of_a_cell_is_not_told_from_another_scale(place, grid) -> None:
+def test_the_time_of_a_cell_is_not_estimated_from_another_scale(place, grid) -> None:
     (cell,) = (cell for cell in cells_of(grid) if cell.name == "collabdm, beta 0.5, seed 0")
     known = record_of(cell.experiment, seconds={"sites": 10.0})
     others = cells_of(read_grid(place / "tiny.toml", "paper"))
@@ -428,16 +452,19 @@ def test_the_time_of_a_cell_is_not_told_from_another_scale(place, grid) -> None:
 
 def test_parts_share_the_cells_and_write_files_of_their_own(place, results, tmp_path) -> None:
     counts = [
-        int(done("reproduce", place / "tiny.toml", "-o", tmp_path, "--minutes", 0, "--part", part).out.split(";")[1]
-            .split()[0])
+        int(
+            done("reproduce", place / "tiny.toml", "-o", tmp_path, "--minutes", 0, "--part", part)
+            .out.split(";")[1]
+            .split()[0]
+        )
         for part in ("1/3", "2/3", "3/3")
-    ]  # fmt: skip
+    ]
     assert sum(counts) == 14
     assert min(counts) > 0
     assert run("reproduce", place / "tiny.toml", "-o", tmp_path, "--part", "4/3").code == 2
 
 
-def test_cells_that_can_take_over_from_each_other_are_in_one_part(grid) -> None:
+def test_cells_with_common_contributions_are_in_one_part(grid) -> None:
     parts = share_out(cells_of(grid), 3)
     assert sorted(cell.name for part in parts for cell in part) == sorted(
         cell.name for cell in cells_of(grid)
@@ -451,19 +478,19 @@ def test_cells_that_can_take_over_from_each_other_are_in_one_part(grid) -> None:
                 assert not [settings for settings in mine if settings in theirs]
 
 
-def test_what_one_set_is_for_is_in_one_part_and_other_sets_are_in_others() -> None:
+def test_the_networks_of_one_set_are_in_one_part() -> None:
     parts = share_out(cells_of(read_grid(EXPERIMENTS / "table3.toml", "cpu")), 4)
     assert [len(part) for part in parts] == [12] * 4
     assert all({cell.line for cell in part} == {part[0].line} for part in parts)
 
 
-def test_cells_that_failed_are_told_with_what_runs_them_again(place, results) -> None:
+def test_failed_cells_are_reported_with_the_option_that_runs_them(place, results) -> None:
     command = ("reproduce", place / "tiny.toml", "-o", results, "--minutes", 0)
     assert "4 failed before: `--retry` runs them again" in done(*command).out
     assert "failed before" not in done(*command, "--retry").out
 
 
-def test_one_machine_takes_the_cells_of_the_stages_first(place, tmp_path) -> None:
+def test_one_machine_runs_the_cells_of_the_stages_first(place, tmp_path) -> None:
     out = done("reproduce", EXPERIMENTS / "comparison.toml", "-o", tmp_path, "--minutes", "0").out
     assert "time not known before the first" in out
     grid = read_grid(EXPERIMENTS / "comparison.toml", "cpu")
@@ -484,7 +511,7 @@ def test_records_of_several_files_are_merged_and_success_wins(tmp_path) -> None:
     assert found == {"1": ("b", None), "2": ("a", None)}
 
 
-def test_half_a_last_line_is_passed_over_and_cut_off(tmp_path) -> None:
+def test_an_incomplete_last_line_is_ignored_and_replaced(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     about = Experiment(data="digits")
     append(path, record_of(about, digest="1"))
@@ -514,10 +541,10 @@ def test_a_line_that_is_no_record_is_refused(tmp_path, line, problem) -> None:
         read_records(tmp_path)
 
 
-# --- findings ------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
-def test_findings_are_means_over_seeds_of_what_the_records_say(grid, results) -> None:
+def test_results_are_means_over_seeds_of_the_records(grid, results) -> None:
     records = read_records(results)
     found = GridResults(grid, records)
     assert (found.done, found.all) == (10, 14)
@@ -541,12 +568,29 @@ def test_findings_are_means_over_seeds_of_what_the_records_say(grid, results) ->
     assert str(Entry()) == "not run"
 
 
-def test_points_along_the_refinement_end_at_what_a_site_sends(tmp_path) -> None:
-    settings = {"data": "digits", "sites": 2, "per_class": 10, "trials": 1, "recipe": "short", "epochs": 1, "curve": 2,
-                "compare": (), "plan": PLAN | {"steps": 4}}  # fmt: skip
-    grid = Grid(name="curve", scale="cpu", title="Curve", kind="curve", rows=("collabdm",), seeds=(0,),
-                lines={"collabdm": {"method": "collabdm"}}, axes={"split": {"even": {"beta": 0}}},
-                settings=settings)  # fmt: skip
+def test_points_along_the_refinement_end_at_the_bytes_that_are_sent(tmp_path) -> None:
+    settings = {
+        "data": "digits",
+        "sites": 2,
+        "per_class": 10,
+        "trials": 1,
+        "recipe": "short",
+        "epochs": 1,
+        "curve": 2,
+        "compare": (),
+        "plan": PLAN | {"steps": 4},
+    }
+    grid = Grid(
+        name="curve",
+        scale="cpu",
+        title="Curve",
+        kind="curve",
+        rows=("collabdm",),
+        seeds=(0,),
+        lines={"collabdm": {"method": "collabdm"}},
+        axes={"split": {"even": {"beta": 0}}},
+        settings=settings,
+    )
     (cell,) = cells_of(grid)
     record = CellRunner(tmp_path).run(cell.experiment)
     found = GridResults(grid, {record.digest: record})

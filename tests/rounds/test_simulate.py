@@ -36,7 +36,7 @@ from collabdm.rounds import resumable as module
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.evaluation import EvaluationConfig, Score, for_as_many_steps, random_baselines
-from collabdm.scoring.outcomes import KINDS
+from collabdm.scoring.outcomes import OUTCOME_KINDS
 from collabdm.scoring.training import RECIPES
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
@@ -200,7 +200,7 @@ def test_test_images_are_labelled_by_the_class_names_of_the_training_images(
         seen.append(test)
         return [Score("collabdm", "ConvNet", (0.5,), 1)]
 
-    monkeypatch.setitem(KINDS, DistilledSet, replace(KINDS[DistilledSet], score=watch))
+    monkeypatch.setitem(OUTCOME_KINDS, DistilledSet, replace(OUTCOME_KINDS[DistilledSet], score=watch))
     simulate(tiny(data=str(tmp_path / "data"), sites=1, per_class=None), tmp_path / "round")
     assert seen[0].labels.tolist() == [1, 2, 2]
     assert seen[0].classes == ("cat", "dog", "owl")

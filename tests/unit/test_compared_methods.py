@@ -26,12 +26,20 @@ from collabdm.matching.weights import float_weights, load_weights, trained_netwo
 from collabdm.methods import collabdm as collab
 from collabdm.methods import coreset
 from collabdm.methods.base import parse_options
-from collabdm.methods.dense import Dense, softened
-from collabdm.methods.dense_generator import GeneratorTraining, ensemble_of, new_generator
-from collabdm.methods.dosfl import Dosfl, Steps, unroll
-from collabdm.methods.fedd3 import FedD3, Inducing, centred, induce, loss_of, ntk, predict
+from collabdm.methods.dense import Dense, distillation_loss
+from collabdm.methods.dense_generator import GeneratorTraining, mean_ensemble, new_generator
+from collabdm.methods.dosfl_steps import Dosfl, Steps, unroll
+from collabdm.methods.fedd3 import (
+    FedD3,
+    InducingProblem,
+    centred_labels,
+    induce,
+    ntk,
+    predict,
+    regression_loss,
+)
+from collabdm.methods.gradient_rounds import class_gradients, gradient_distance
 from collabdm.methods.registry import METHODS, contribution_spec, method_of
-from collabdm.methods.rounds import class_gradients, gradient_distance
 from collabdm.planning.cost import cost
 from collabdm.planning.make import make_plan
 from collabdm.planning.presets import preset_settings
@@ -50,9 +58,8 @@ from collabdm.rounds.exchange import (
     picture_path,
     prepare_site,
 )
-from collabdm.rounds.policy import Policy, PolicyError
-from collabdm.rounds.preview import preview_contribution
-from collabdm.scoring.outcomes import KINDS
+from collabdm.rounds.policy import Policy, PolicyError, preview_contribution
+from collabdm.scoring.outcomes import OUTCOME_KINDS
 from collabdm.seeds import Purpose, Stream, derive
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -211,7 +218,7 @@ def test_the_server_writes_any_outcome_from_files_and_a_picture_where_it_has_ima
         distill_files(plan, ContributionFiles(plan, order), output, RunContext())
     own = read_contribution(sent[0], plan).extra_tensors.values()
     assert part_sizes(sent[0])[1][EXTRA] == sum(part.nbytes for part in own) > 0
-    made = KINDS[METHODS[method].outcome].read(outputs[0])
+    made = OUTCOME_KINDS[METHODS[method].outcome].read(outputs[0])
     assert (made.plan, made.method) == (plan, method)
     assert made.sites == {"site-0": HOLDINGS[0], "site-1": HOLDINGS[1]}
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
@@ -293,17 +300,17 @@ def test_the_kernel_of_an_image_with_itself_is_the_closed_form() -> None:
 
 def test_inducing_points_fit_better_than_the_images_they_begin_as() -> None:
     data = tiny_data([20, 20, 20])
-    problem = Inducing(data, GREY.normalisation, torch.tensor([0, 1, 2]), 3, 10)
+    problem = InducingProblem(data, GREY.normalisation, torch.tensor([0, 1, 2]), 3, 10)
     start = GREY.normalisation.apply(Stream.of(0, Purpose.DATA).uniforms(3, 1, 8, 8))
     options = FedD3(iterations=60, learning_rate=0.05, stop=1)
     learned = induce(Checkpoint(0, {"images": start}), problem, options, RunContext())
     x = GREY.normalisation.apply(data.images)
 
     def loss(support: torch.Tensor) -> float:
-        return float(loss_of(predict(support, centred(problem.labels, 3), x), centred(data.labels, 3)))
+        return float(regression_loss(predict(support, centred_labels(problem.labels, 3), x), centred_labels(data.labels, 3)))
 
     assert loss(learned) < 0.7 * loss(start)
-    assert bool((predict(learned, centred(problem.labels, 3), x).argmax(1) == data.labels).double().mean() > 0.8)
+    assert bool((predict(learned, centred_labels(problem.labels, 3), x).argmax(1) == data.labels).double().mean() > 0.8)
 
 
 # coreset
@@ -382,7 +389,7 @@ def imagination(norm: str = "batch", **weights: float) -> GeneratorTraining:
         seed_weights(network, Stream.of(seed, Purpose.NETWORK))
         networks.append(network.eval().requires_grad_(False))
     options = Dense(generator={"batch": 16, "steps": 40, "noise": 8, "learning_rate": 0.01, **weights}).generator
-    return GeneratorTraining(tiny_plan(augment=()), options, ensemble_of(networks[:2]), networks[2])
+    return GeneratorTraining(tiny_plan(augment=()), options, mean_ensemble(networks[:2]), networks[2])
 
 
 @pytest.mark.parametrize("term", ["class", "normalisation", "adversarial"])
@@ -415,7 +422,7 @@ def test_the_student_approaches_its_ensemble() -> None:
     optimiser = torch.optim.SGD(student.parameters(), 0.05, 0.9)
     losses = []
     for _ in range(40):
-        loss = softened(student(x), made.ensemble(x), 20.0)
+        loss = distillation_loss(student(x), made.ensemble(x), 20.0)
         losses.append(float(loss.detach()))
         optimiser.zero_grad()
         loss.backward()
@@ -432,7 +439,7 @@ def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_ima
     for sent in answers_to(plan):
         networks.append(build(NETWORK, GREY.shape, 3))
         load_weights(networks[-1], sent.extra_tensors)
-    ensemble, seen = ensemble_of([network.eval() for network in networks]), {}
+    ensemble, seen = mean_ensemble([network.eval() for network in networks]), {}
     made = METHODS["dense"].distill(
         plan, answers_to(plan), RunContext(watch=lambda what, at, f: seen.setdefault(what, f))
     )
@@ -441,7 +448,7 @@ def test_the_whole_distillation_brings_the_student_nearer_to_its_ensemble_on_ima
     seed_weights(fresh, Stream.of(derive(plan.seed, "dense"), Purpose.NETWORK))
     with torch.no_grad():
         wanted = ensemble(x)
-        before, after = (softened(f(x), wanted, 20.0) for f in (fresh, trained_network(made)))
+        before, after = (distillation_loss(f(x), wanted, 20.0) for f in (fresh, trained_network(made)))
     assert float(after) < 0.2 * float(before)
     assert set(seen) == {"site-0", "site-1", "ensemble", "counted ensemble", "epoch"}
 

@@ -1,14 +1,16 @@
-"""What is taken away is what the set holds: for the hub, as pictures, as arrays, and as a model that predicts."""
+"""Exported sets: folders of the hub, pictures and arrays with the same pixels, and models."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 import torch
 from command import cells, done, run
+from huggingface_hub import DatasetCard
 from pictures import draw
 from test_trained_model import pictures, tiny_model
 from tiny import COLOUR, fixed_plan, tiny_plan
@@ -17,7 +19,8 @@ from collabdm.data.sources import load
 from collabdm.documents.outcome_files import write_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError, OutputError, PlanError
-from collabdm.export.dataset import Card, export
+from collabdm.export.card import Card, card_text
+from collabdm.export.dataset import export
 from collabdm.export.onnx import onnx_bytes
 from collabdm.images import ImageSet
 from collabdm.scoring.evaluation import Score
@@ -31,7 +34,10 @@ def coloured(pae: int = 1, **settings: object) -> DistilledSet:
     labels = torch.arange(3).repeat_interleave(2)
     pixels = (Stream.of(4, Purpose.DATA).uniforms(6, 3, 8, 8) * 256).to(torch.uint8)
     return DistilledSet(
-        ImageSet(pixels, labels, plan.classes), plan, {"north": [3, 0, 5], "south": [0, 4, 0]}, "collabdm"
+        ImageSet(pixels, labels, plan.classes),
+        plan,
+        {"north": [3, 0, 5], "south": [0, 4, 0]},
+        "collabdm",
     )
 
 
@@ -48,7 +54,11 @@ def from_hub_folder(folder: Path, cache: Path) -> ImageSet:
 
 
 def same(a: ImageSet, b: ImageSet) -> bool:
-    return a.classes == b.classes and torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+    return (
+        a.classes == b.classes
+        and torch.equal(a.images, b.images)
+        and torch.equal(a.labels, b.labels)
+    )
 
 
 @pytest.mark.parametrize("pae", [1, 2])
@@ -59,14 +69,14 @@ def test_load_dataset_gives_the_tensors_of_the_set(tmp_path, pae) -> None:
     assert same(load(str(tmp_path / "set" / "data")), made.images)
 
 
-def test_an_expanded_set_holds_what_networks_train_on(tmp_path) -> None:
+def test_an_expanded_set_contains_the_training_images(tmp_path) -> None:
     made = coloured(2)
     written = export(made, tmp_path / "set", expanded=True)
     expected = training_set(made)
     assert len(written) == 24
     assert bool(((written.images.float() / 255 - expected.images).abs() <= 0.5 / 255 + 1e-6).all())
     assert same(from_hub_folder(tmp_path / "set", tmp_path / "c"), written)
-    assert "enlarged here" in (tmp_path / "set" / "README.md").read_text()
+    assert "here they are separate and enlarged." in (tmp_path / "set" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("form", "place"), [("folder", ""), ("npz", "train.npz")])
@@ -79,15 +89,15 @@ def test_pictures_and_arrays_give_the_tensors_of_the_set(tmp_path, form, place) 
 def test_a_torch_data_set_of_the_folder_gives_the_same_tensors(tmp_path) -> None:
     made = coloured()
     export(made, tmp_path / "set")
-    rows = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "c")).with_format(
-        "torch"
-    )
+    rows = datasets.load_dataset(
+        str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "c")
+    ).with_format("torch")
     batches = list(torch.utils.data.DataLoader(rows, batch_size=4))
     assert torch.equal(torch.cat([batch["image"] for batch in batches]), made.images.images)
     assert torch.equal(torch.cat([batch["label"] for batch in batches]), made.images.labels)
 
 
-def test_the_card_says_what_may_be_said(tmp_path) -> None:
+def test_the_card_contains_licence_counts_and_scores_if_asked(tmp_path) -> None:
     made = coloured(2)
     scores = (Score("collabdm", "ConvNet", (0.49, 0.5, 0.51), 6),)
     export(made, tmp_path / "a", card=Card("cc-by-4.0", True, scores, "digits"))
@@ -100,17 +110,97 @@ def test_the_card_says_what_may_be_said(tmp_path) -> None:
     assert "license" not in bare
     assert "No licence was named" in bare
     for text in (full, bare):
-        assert "**Each image holds 4 small ones**" in text
+        assert "**Each image contains 4 small ones**" in text
         plan = json.loads(text.split("```json\n")[1].split("```")[0])
         assert type(made.plan).model_validate_json(json.dumps(plan)) == made.plan
     assert (tmp_path / "a" / "preview.png").stat().st_size > 100
+
+
+def test_the_front_matter_is_what_the_hub_reads(tmp_path) -> None:
+    export(coloured(), tmp_path / "set", card=Card('"odd": licence'))
+    data = DatasetCard.load(tmp_path / "set" / "README.md").data.to_dict()
+    assert data == {
+        "license": '"odd": licence',
+        "task_categories": ["image-classification"],
+        "tags": ["dataset-distillation", "federated-learning"],
+        "size_categories": ["n<1K"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}
+        ],
+    }
+
+
+REAL = (
+    "**Images of this set are, or started from, real images of the sites, "
+    "and can still show them.**"
+)
+NOT_REAL = (
+    "No image of this set is a real image or started from one. This is not a guarantee of privacy."
+)
+UNKNOWN = "Ask the makers of the set whether its images are, or started from, real images."
+
+
+@pytest.mark.parametrize(
+    ("method", "local", "claim", "origin"),
+    [
+        ("collabdm", {"images": 1}, REAL, "made by 2 sites in one round with"),
+        (
+            "collabdm",
+            {"images": 1, "start": "noise"},
+            NOT_REAL,
+            "made by 2 sites in one round with",
+        ),
+        ("collabdm", {"images": 1, "method": "random"}, REAL, "made by 2 sites in one round with"),
+        ("coreset", {}, REAL, "made by 2 sites in one round with"),
+        ("central", {"images": 1}, REAL, "made from pooled data with"),
+        ("rounds-means", {}, UNKNOWN, "made by 2 sites in several rounds with"),
+        ("someone-elses", {}, UNKNOWN, "made by 2 sites in one round with"),
+    ],
+)
+def test_the_card_claims_no_more_than_is_known(method, local, claim, origin) -> None:
+    made = replace(coloured(local={"steps": 2, "batch": 4} | local), method=method)
+    text = card_text(made, made.images, Card())
+    assert f"\n{claim}" in text
+    assert sum(other in text for other in (REAL, NOT_REAL, UNKNOWN)) == 1
+    assert ("- synthetic" in text) == (claim is NOT_REAL)
+    assert f"3 classes, {origin} collabdm (method {method})" in text
+
+
+def test_results_of_another_set_are_refused(tmp_path) -> None:
+    made = coloured()
+    write_distilled(made, tmp_path / "set.safetensors")
+    document: dict[str, Any] = {
+        "set": "s",
+        "plan": "another",
+        "data": "digits",
+        "seed": 0,
+        "bytes": 1,
+        "versions": {},
+        "recipe": {},
+        "compute": {"device": "cpu", "precision": "float32"},
+        "scores": [{"what": "collabdm", "network": "ConvNet", "accuracies": [0.5], "images": 6}],
+    }
+    (tmp_path / "scores.json").write_text(json.dumps(document))
+    command = ("export", tmp_path / "set.safetensors", "--results", tmp_path / "scores.json", "-o")
+    refused = run(*command, tmp_path / "a")
+    assert refused.code == 2
+    assert "should be results of this set; found those of another plan" in refused.err
+    (tmp_path / "scores.json").write_text(json.dumps(document | {"plan": made.plan.digest}))
+    done(*command, tmp_path / "b")
+    assert (
+        "accuracy 50.0 % on digits test images (std 0.0, n = 1)"
+        in (tmp_path / "b" / "README.md").read_text()
+    )
 
 
 def test_class_names_with_a_slash_become_folders_of_their_own(tmp_path) -> None:
     plan = fixed_plan(classes=("T-shirt/top", "..", "owl"))
     labels = torch.arange(3)
     made = DistilledSet(
-        ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), labels, plan.classes), plan, {}, "collabdm"
+        ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), labels, plan.classes),
+        plan,
+        {},
+        "collabdm",
     )
     export(made, tmp_path / "set", "folder")
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["-", "T-shirt-top", "owl"]
@@ -136,7 +226,9 @@ def test_the_exported_file_gives_the_model_s_probabilities_in_its_own_runtime() 
     session = onnxruntime.InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
     for n in (1, 7):
         (found,) = session.run(None, {"images": pictures(n).numpy()})
-        np.testing.assert_allclose(found, model.probabilities(pictures(n)).numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            found, model.probabilities(pictures(n)).numpy(), rtol=1e-4, atol=1e-6
+        )
     told = session.get_modelmeta().custom_metadata_map
     assert json.loads(told["classes"]) == list(model.classes)
     assert json.loads(told["mean"]) == list(model.image.mean)
@@ -146,7 +238,15 @@ def test_the_exported_file_gives_the_model_s_probabilities_in_its_own_runtime() 
 def test_train_and_predict_agree_with_the_exported_file(tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     write_distilled(coloured(), tmp_path / "set.safetensors")
-    done("train", tmp_path / "set.safetensors", "--epochs", "3", "--onnx", "-o", tmp_path / "model.safetensors")
+    done(
+        "train",
+        tmp_path / "set.safetensors",
+        "--epochs",
+        "3",
+        "--onnx",
+        "-o",
+        tmp_path / "model.safetensors",
+    )
     model = read_model(tmp_path / "model.safetensors")
     assert model.classes == ("cat", "dog", "owl")
     assert model.provenance["set"] == "set.safetensors"
@@ -154,7 +254,9 @@ def test_train_and_predict_agree_with_the_exported_file(tmp_path) -> None:
         draw(tmp_path / "shots" / f"{i}.png", pixels.permute(1, 2, 0).numpy())
     out = done("predict", tmp_path / "model.safetensors", tmp_path / "shots", "--top", "2").out
     rows = [row for row in cells(out) if row[0].endswith(".png")]
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     (found,) = session.run(None, {"images": pictures(3).numpy()})
     assert [row[1].split()[0] for row in rows] == [model.classes[y] for y in found.argmax(1)]
     assert [row[1].count("%") for row in rows] == [2, 2, 2]
@@ -164,21 +266,40 @@ def test_a_model_is_exported_as_onnx_and_a_set_is_not(tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     write_model(tiny_model(), tmp_path / "model.safetensors")
     done("export", tmp_path / "model.safetensors", "--form", "onnx", "-o", tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     (found,) = session.run(None, {"images": pictures(3).numpy()})
-    np.testing.assert_allclose(found, tiny_model().probabilities(pictures(3)).numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        found, tiny_model().probabilities(pictures(3)).numpy(), rtol=1e-4, atol=1e-6
+    )
     write_distilled(coloured(), tmp_path / "set.safetensors")
-    refused = run("export", tmp_path / "set.safetensors", "--form", "onnx", "-o", tmp_path / "set.onnx")
+    refused = run(
+        "export", tmp_path / "set.safetensors", "--form", "onnx", "-o", tmp_path / "set.onnx"
+    )
     assert refused.code == 2
-    assert "format should be collabdm/model; found 'collabdm/distilled'" in " ".join(refused.err.split())
+    assert "format should be collabdm/model; found 'collabdm/distilled'" in " ".join(
+        refused.err.split()
+    )
 
 
 def test_the_same_training_gives_the_same_model(tmp_path) -> None:
     write_distilled(coloured(2), tmp_path / "set.safetensors")
     for name in "ab":
-        done("train", tmp_path / "set.safetensors", "--epochs", "2", "--recipe", "strong", "-o", tmp_path / name)
+        done(
+            "train",
+            tmp_path / "set.safetensors",
+            "--epochs",
+            "2",
+            "--recipe",
+            "strong",
+            "-o",
+            tmp_path / name,
+        )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert set(state_tensors(read_model(tmp_path / "a").network())) == set(read_model(tmp_path / "a").weights)
+    assert set(state_tensors(read_model(tmp_path / "a").network())) == set(
+        read_model(tmp_path / "a").weights
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,9 +307,15 @@ def test_the_same_training_gives_the_same_model(tmp_path) -> None:
     [
         (("predict", "model", "empty"), "empty should contain pictures (.png, "),
         (("predict", "model", "set.safetensors"), "should be a whole image file"),
-        (("train", "set.safetensors", "-o", "set.safetensors"), "should differ from the other files"),
+        (
+            ("train", "set.safetensors", "-o", "set.safetensors"),
+            "should differ from the other files of this command",
+        ),
         (("train", "set.safetensors", "--network", "LeNet", "-o", "m"), "LeNet"),
-        (("export", "set.safetensors", "-o", "out", "--results", "set.safetensors"), "evaluate --json"),
+        (
+            ("export", "set.safetensors", "-o", "out", "--results", "set.safetensors"),
+            "evaluate --json",
+        ),
     ],
 )
 def test_bad_input_is_refused(tmp_path, monkeypatch, arguments, message) -> None:

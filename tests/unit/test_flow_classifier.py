@@ -1,4 +1,4 @@
-"""A model at work on tables of flows, and the commands from raw tables to its verdicts."""
+"""Predictions of a model for tables of flows, and the commands that lead to them."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.plan import ImageSpec
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, PlanError
-from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
+from collabdm.export.flow_classifier import Predictions, classify, confusion_rows, schema_for
 from collabdm.matching.networks import build, seed_weights
 from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.trained_model import TrainedModel, read_model, state_tensors, write_model
@@ -43,26 +43,30 @@ def test_precision_recall_and_macro_f1_are_those_of_the_counts() -> None:
     assert confusion.accuracy == pytest.approx(0.5)
     assert confusion.precision[:2].tolist() == [0.5, 0.5]
     assert confusion.recall[:3].tolist() == [pytest.approx(2 / 3), 0.5, 0.0]
-    assert confusion.macro_f1 == pytest.approx((4 / 7 + 1 / 2 + 0) / 3)  # the class that the test lacks does not count
-    rows = rows_of(confusion, ("a", "b", "c", "d"))
+    assert confusion.macro_f1 == pytest.approx(
+        (4 / 7 + 1 / 2 + 0) / 3
+    )  # the class that the test lacks does not count
+    rows = confusion_rows(confusion, ("a", "b", "c", "d"))
     assert rows[0] == ("a", "3", "50.0", "66.7", "2", "1", "0", "0")
     assert rows[3][:4] == ("d", "0", "-", "-")
 
 
-# --- verdicts ------------------------------------------------------------------------------------
+# --- predictions ---------------------------------------------------------------------------------
 
 
 def test_every_window_gets_the_class_of_the_largest_probability() -> None:
     levels = (Stream.of(0, Purpose.DATA).uniforms(9, 3) * 255).to(torch.uint8)
-    found = windows(Flows(levels, torch.tensor([0, 0, 1, 1, -1, -1, 0, 1, 0])), tiny_schema(grouping="stream"))
-    verdicts = classify(untrained(), found)
+    found = windows(
+        Flows(levels, torch.tensor([0, 0, 1, 1, -1, -1, 0, 1, 0])), tiny_schema(grouping="stream")
+    )
+    predictions = classify(untrained(), found)
     probabilities = untrained().probabilities(found.images)
-    assert torch.equal(verdicts.predicted, probabilities.argmax(1))
-    assert torch.equal(verdicts.confidence, probabilities.max(1).values)
-    confusion = verdicts.confusion()
+    assert torch.equal(predictions.predicted, probabilities.argmax(1))
+    assert torch.equal(predictions.confidence, probabilities.max(1).values)
+    confusion = predictions.confusion()
     assert confusion is not None
     assert int(confusion.counts.sum()) == 3  # of four windows one has no label
-    lines = list(csv.DictReader(io.StringIO(verdicts.csv(2))))
+    lines = list(csv.DictReader(io.StringIO(predictions.csv(2))))
     assert [line["first_row"] for line in lines] == ["0", "2", "4", "6"]
     assert [line["last_row"] for line in lines] == ["1", "3", "5", "7"]
     assert [line["true_class"] for line in lines] == ["ok", "bad", "", "ok"]
@@ -70,12 +74,15 @@ def test_every_window_gets_the_class_of_the_largest_probability() -> None:
 
 def test_names_with_commas_are_quoted() -> None:
     one = torch.tensor([1])
-    verdicts = Verdicts(("ok", 'a,"b"'), one, torch.tensor([0.5]), one, one)
-    assert next(csv.DictReader(io.StringIO(verdicts.csv(1))))["class"] == 'a,"b"'
+    predictions = Predictions(("ok", 'a,"b"'), one, torch.tensor([0.5]), one, one)
+    assert next(csv.DictReader(io.StringIO(predictions.csv(1))))["class"] == 'a,"b"'
 
 
-def test_too_few_rows_for_a_window_are_said() -> None:
-    found = windows(Flows(torch.zeros(1, 3, dtype=torch.uint8), torch.tensor([0])), tiny_schema(grouping="stream"))
+def test_too_few_rows_for_a_window_are_refused() -> None:
+    found = windows(
+        Flows(torch.zeros(1, 3, dtype=torch.uint8), torch.tensor([0])),
+        tiny_schema(grouping="stream"),
+    )
     with pytest.raises(DataError, match="rows for one window"):
         classify(untrained(), found)
 
@@ -96,7 +103,9 @@ def test_the_command_takes_a_table_without_labels_and_says_what_is_wrong(tmp_pat
     write_model(untrained(), tmp_path / "model")
     rows = [{k: v for k, v in row(i).items() if k != "label"} for i in range(9)]
     table = write_csv(tmp_path / "live.csv", [*rows, rows[0] | {"proto": "gre"}])
-    result = done("classify", tmp_path / "model", table, "--flows", schema, "-o", tmp_path / "said.csv", "-q")
+    result = done(
+        "classify", tmp_path / "model", table, "--flows", schema, "-o", tmp_path / "said.csv", "-q"
+    )
     assert "5 windows" in result.out
     assert "10 flows in" in result.out
     assert "Against the labels" not in result.out
@@ -105,29 +114,59 @@ def test_the_command_takes_a_table_without_labels_and_says_what_is_wrong(tmp_pat
     assert "name one with `--flows`" in run("classify", tmp_path / "model", table).err
     wrong = run("classify", tmp_path / "model", table, "--flows", schema, "--grouping", "class")
     assert (wrong.code, "`label` missing" in wrong.err) == (2, True)
-    assert "class or stream; found 'flow'" in run("classify", tmp_path / "model", table, "--grouping", "flow").err
+    assert (
+        "`--grouping` should be class or stream; found 'flow'"
+        in run("classify", tmp_path / "model", table, "--grouping", "flow").err
+    )
 
 
 def test_rows_of_a_station_belong_to_plans_of_flows(tmp_path: Path) -> None:
     done(
-        "plan", "--classes", "a,b", "--image-size", "1x8", "--network", "ConvNet:width=8,depth=1", "-o", tmp_path / "p"
+        "plan",
+        "--classes",
+        "a,b",
+        "--image-size",
+        "1x8",
+        "--network",
+        "ConvNet:width=8,depth=1",
+        "-o",
+        tmp_path / "p",
     )
-    answer = run("contribute", tmp_path / "p", "--data", "digits", "--site", "x", "--rows", "a=1", "-o", tmp_path / "c")
-    assert (answer.code, "`--rows` belongs to a plan for tables of flows" in answer.err) == (2, True)
+    answer = run(
+        "contribute",
+        tmp_path / "p",
+        "--data",
+        "digits",
+        "--site",
+        "x",
+        "--rows",
+        "a=1",
+        "-o",
+        tmp_path / "c",
+    )
+    assert (answer.code, "`--rows` belongs to a plan for tables of flows" in answer.err) == (
+        2,
+        True,
+    )
 
 
 # --- the walk ------------------------------------------------------------------------------------
 
 
-def test_two_stations_of_one_table_make_a_set_and_a_model_tells_the_classes(tmp_path: Path) -> None:
-    """From a raw table with two stations to verdicts, by the commands; bad cells are counted on the way."""
+def test_two_stations_of_one_table_make_a_set_and_a_model_that_separates_the_classes(
+    tmp_path: Path,
+) -> None:
+    """From a raw table with two stations to predictions, by the commands; bad cells are counted."""
     slow = {"dur": 9.0, "bytes": 90, "proto": "udp"}
     rows = [
-        row(i, station=i // 40 % 2, **({"label": "bad"} | slow if i // 20 % 2 else {"label": "ok"})) for i in range(800)
+        row(i, station=i // 40 % 2, **({"label": "bad"} | slow if i // 20 % 2 else {"label": "ok"}))
+        for i in range(800)
     ]
     table = write_csv(tmp_path / "flows.csv", [*rows, row(800, dur="?", station=1)])
     schema = tmp_path / "schema.json"
-    schema.write_text(tiny_schema(split="time", block=7, held_out=4, layout="rows").model_dump_json())
+    schema.write_text(
+        tiny_schema(split="time", block=7, held_out=4, layout="rows").model_dump_json()
+    )
     (tmp_path / "slow.toml").write_text(
         "[refinement.matching]\nlearning_rate = 0.1\n[local.matching]\nlearning_rate = 0.1"
     )
@@ -135,16 +174,57 @@ def test_two_stations_of_one_table_make_a_set_and_a_model_tells_the_classes(tmp_
     small = ("--ipc", "2", "--steps", "4", "--local-steps", "4", "--passes", "2", *network)
     done("plan", "--flows", schema, "--sites", "a,b", *small, "-o", tmp_path / "plan.json")
     for site, station in (("a", 0), ("b", 1)):
-        sent = ("--data", table, "--rows", f"station={station}", "--site", site, "-o", tmp_path / site)
+        sent = (
+            "--data",
+            table,
+            "--rows",
+            f"station={station}",
+            "--site",
+            site,
+            "-o",
+            tmp_path / site,
+        )
         result = done("contribute", tmp_path / "plan.json", *sent, "-q")
         assert ("not numbers, taken as missing: 1" in result.err) == (site == "b")
-    done("distill", tmp_path / "plan.json", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "set", "-q")
+    done(
+        "distill",
+        tmp_path / "plan.json",
+        tmp_path / "a",
+        tmp_path / "b",
+        "-o",
+        tmp_path / "set",
+        "-q",
+    )
     made = read_distilled(tmp_path / "set")
     assert made.sites == {"a": [66, 71], "b": [66, 71]}
-    evaluated = done("evaluate", tmp_path / "set", "--data", table, "--recipe", "short", "--epochs", "20",
-                     "--trials", "1", "--no-random", "-q")  # fmt: skip
+    evaluated = done(
+        "evaluate",
+        tmp_path / "set",
+        "--data",
+        table,
+        "--recipe",
+        "short",
+        "--epochs",
+        "20",
+        "--trials",
+        "1",
+        "--no-random",
+        "-q",
+    )
     assert cells(evaluated.out)[-1][0] == "collabdm"
-    done("train", tmp_path / "set", "--recipe", "short", "--epochs", "300", "-o", tmp_path / "model", "-q")
-    assert read_model(tmp_path / "model").provenance["flows"] == made.plan.flows.model_dump(mode="json")
+    done(
+        "train",
+        tmp_path / "set",
+        "--recipe",
+        "short",
+        "--epochs",
+        "300",
+        "-o",
+        tmp_path / "model",
+        "-q",
+    )
+    assert read_model(tmp_path / "model").provenance["flows"] == made.plan.flows.model_dump(
+        mode="json"
+    )
     said = done("classify", tmp_path / "model", table, "--held-out", "-q").out
     assert float(re.search(r"accuracy ([\d.]+) %", said).group(1)) > 75  # type: ignore[union-attr]

@@ -512,7 +512,9 @@ def test_a_plan_carries_the_schema_whole(tmp_path) -> None:
     assert again.flows == FIVE_G_NIDD
     assert plan.classes == FIVE_G_NIDD.classes
     assert plan.pae == 1
-    with pytest.raises(PlanError, match="the schema of `--flows` sets the classes and the image size"):
+    with pytest.raises(
+        PlanError, match="the schema of `--flows` sets the classes and the image size"
+    ):
         new_plan(None, "a,b", "1x8", {"flows": "5gnidd"})
 
 

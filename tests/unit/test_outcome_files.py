@@ -19,7 +19,7 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import METHODS
 from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
-from collabdm.scoring.outcomes import KINDS, read_kept
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 PLAN = fixed_plan()
 WITH_BATCHES = NetworkSpec(width=8, depth=2, norm="batch")
@@ -220,7 +220,7 @@ def test_a_wrong_network_of_a_model_is_refused_by_name(
 @pytest.mark.parametrize("name", ["dosfl", "dense"])
 def test_an_outcome_of_another_plan_is_not_taken_for_this_one(name: str, tmp_path: Path) -> None:
     other = fixed_plan(seed=8)
-    write_steps(fixed_steps(other), tmp_path / KINDS[DistilledSteps].file)
-    write_distilled_model(fixed_model(other), tmp_path / KINDS[DistilledModel].file)
-    assert read_kept(METHODS[name], other, tmp_path) is not None
-    assert read_kept(METHODS[name], PLAN, tmp_path) is None
+    write_steps(fixed_steps(other), tmp_path / OUTCOME_KINDS[DistilledSteps].file)
+    write_distilled_model(fixed_model(other), tmp_path / OUTCOME_KINDS[DistilledModel].file)
+    assert find_outcome(METHODS[name], other, tmp_path) is not None
+    assert find_outcome(METHODS[name], PLAN, tmp_path) is None

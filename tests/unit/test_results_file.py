@@ -10,7 +10,7 @@ import pytest
 
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.errors import CollabDMError, DataError
-from collabdm.lab import results as results_module
+from collabdm.lab import results_file as results_module
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.cell_runner import results_of
 from collabdm.lab.reproduce.records import CellRecord, append, read_records
@@ -18,7 +18,6 @@ from collabdm.lab.results import (
     ComputeRecord,
     CurvePoint,
     EvaluationResults,
-    ResultsFile,
     RobustnessRecord,
     ScoreRecord,
     SetRecord,
@@ -26,6 +25,7 @@ from collabdm.lab.results import (
     read_results,
     write_results,
 )
+from collabdm.lab.results_file import ResultsFile
 from collabdm.matching.compute import Compute
 from collabdm.report.round_page import write_report
 from collabdm.scoring.dd_ranking import Robustness
@@ -33,18 +33,33 @@ from collabdm.scoring.evaluation import Score
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPERIMENT = Experiment(
-    data="digits é", method="collabdm", sites=2, beta=None, plan={"steps": 2, "batch": None}, trials=2,
-    compare=("random",), curve=1,
-)  # fmt: skip
+    data="digits é",
+    method="collabdm",
+    sites=2,
+    beta=None,
+    plan={"steps": 2, "batch": None},
+    trials=2,
+    compare=("random",),
+    curve=1,
+)
 SETS = {
     "collabdm": SetRecord(
-        plan="ab", bytes_per_site={"a": 10, "b": 12}, bytes=7, images=2, sites={"a": [1, 0], "b": [0, 3]}
+        plan="ab",
+        bytes_per_site={"a": 10, "b": 12},
+        bytes=7,
+        images=2,
+        sites={"a": [1, 0], "b": [0, 3]},
     ),
     "fedavg": SetRecord(
-        plan="cd", bytes_per_site={"a": 20}, bytes=8, images=0, sites={"a": [1, 0]}, rounds=10,
+        plan="cd",
+        bytes_per_site={"a": 20},
+        bytes=8,
+        images=0,
+        sites={"a": [1, 0]},
+        rounds=10,
         bytes_to_each_site={"a": 20},
     ),
-}  # fmt: skip
+}
 MAIN = Score("collabdm", "ConvNet", (0.5, 1.0), 2, ((1, 1), (0, 0)))
 RANDOM = Score("random real", "ConvNet", (0.25,), 2)
 POINT = Score("collabdm", "ConvNet", (0.125,), 2, ((1, 0), (1, 1)))
@@ -83,10 +98,15 @@ def test_results_that_are_read_are_written_with_the_same_bytes(tmp_path) -> None
 
 def test_records_of_cells_have_the_bytes_that_they_always_had(tmp_path) -> None:
     about = {
-        "digest": EXPERIMENT.digest, "experiment": EXPERIMENT, "seconds": {"sites": 1.5, "scoring": 0.25},
-        "compute": ComputeRecord.of(Compute()), "machine": "m", "threads": 1, "versions": {"torch": "2.13"},
+        "digest": EXPERIMENT.digest,
+        "experiment": EXPERIMENT,
+        "seconds": {"sites": 1.5, "scoring": 0.25},
+        "compute": ComputeRecord.of(Compute()),
+        "machine": "m",
+        "threads": 1,
+        "versions": {"torch": "2.13"},
         "commit": None,
-    }  # fmt: skip
+    }
     results = golden_file(tmp_path / "results.json").write()
     append(tmp_path / "cells.jsonl", CellRecord(**about, **results_of(results), bytes_per_step=400))
     append(tmp_path / "cells.jsonl", CellRecord(**about, error="DataError: no"))
@@ -98,10 +118,16 @@ def test_records_of_cells_have_the_bytes_that_they_always_had(tmp_path) -> None:
 def test_an_evaluation_has_its_keys_in_the_order_that_they_always_had(tmp_path) -> None:
     robustness = Robustness(0.1, 0.2, 0.3, 0.4, {"hlr": 0.0}, 2, {"all the data": 0.5})
     fields: dict[str, Any] = {
-        "set": "s", "plan": "ab", "data": "digits", "seed": 0, "bytes": 9, "versions": {"torch": "2"},
-        "recipe": {"epochs": 2, "learning_rate": 0.5}, "compute": ComputeRecord.of(Compute()),
+        "set": "s",
+        "plan": "ab",
+        "data": "digits",
+        "seed": 0,
+        "bytes": 9,
+        "versions": {"torch": "2"},
+        "recipe": {"epochs": 2, "learning_rate": 0.5},
+        "compute": ComputeRecord.of(Compute()),
         "scores": (ScoreRecord.of(MAIN),),
-    }  # fmt: skip
+    }
     keys = [
         "set",
         "plan",
@@ -161,7 +187,7 @@ def test_scores_in_the_file_are_not_measured_again(tmp_path) -> None:
 
 
 def damaged(document: Any) -> Iterator[tuple[str, Any]]:
-    """Copies of a document, each with one value removed or of another type; and the place of the damage."""
+    """Copies of a document with one value removed or of another type, each with its place."""
     for path in list(places(document)):
         for change in (None, "x", -1, [], {}, [None], "remove"):
             copy = deepcopy(document)
@@ -197,8 +223,8 @@ def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     return None
 
 
-def test_damaged_results_give_one_error_or_a_page(tmp_path) -> None:
-    """Whatever is changed, the error is the package's own and names the file, or the page can be written."""
+def test_damaged_results_give_one_error_or_are_read(tmp_path) -> None:
+    """Whatever is changed, a DataError names the file, or the results can be written again."""
     path, refused = tmp_path / "results.json", 0
     document = json.loads((GOLDEN / "results.json").read_text())
     for name, changed in damaged(document):

@@ -1,4 +1,4 @@
-"""The page of a folder of results: ours beside the paper's, what is not run, and how a browser shows it."""
+"""The page of a folder of results: ours beside the paper's, cells not run, and a browser."""
 
 import base64
 import io
@@ -15,7 +15,14 @@ from PIL import Image
 from browser import state_of
 from collabdm.errors import DocumentError
 from collabdm.lab.reproduce.grid_results import Entry
-from collabdm.lab.reproduce.grids import Cell, Grid, Published, cells_of, picture_of, pictured
+from collabdm.lab.reproduce.grids import (
+    Cell,
+    Grid,
+    Published,
+    cells_of,
+    picture_path,
+    pictured_cells,
+)
 from collabdm.lab.reproduce.records import CellRecord, append
 from collabdm.report.grid_page import standing, write_grid_page
 from collabdm.report.grid_plots import grid_figures
@@ -32,31 +39,54 @@ AXES = {
     "data": {"Digits": {}, "<b>Others</b>": {"side": 9}},
     "beta": {"0.1": {"beta": 0.1}, "0.5": {"beta": 0.5}},
 }
-LINES = {"collabdm": {"method": "collabdm"}, "fedavg": {"method": "fedavg"}, "localdm": {"method": "localdm"},
-         "central": {"method": "central", "sites": 1, "beta": 0, "compare": ["random"]}}  # fmt: skip
+LINES = {
+    "collabdm": {"method": "collabdm"},
+    "fedavg": {"method": "fedavg"},
+    "localdm": {"method": "localdm"},
+    "central": {"method": "central", "sites": 1, "beta": 0, "compare": ["random"]},
+}
 
 
 def grid(scale: str = "paper", **changes: Any) -> Grid:
-    published = (Published(place="Table 9", row="collabdm", at={"data": "Digits", "beta": "0.1"}, accuracy=50.0),
-                 Published(place="Table 9", row="localdm", accuracy=40.0))  # fmt: skip
+    published = (
+        Published(
+            place="Table 9", row="collabdm", at={"data": "Digits", "beta": "0.1"}, accuracy=50.0
+        ),
+        Published(place="Table 9", row="localdm", accuracy=40.0),
+    )
     fields: dict[str, Any] = {
-        "name": "table9", "scale": scale, "title": "Table 9", "text": "Made for a test.", "seeds": (0, 1),
-        "rows": ("central", "collabdm", "localdm", "fedavg", "random real"), "lines": LINES, "axes": AXES,
-        "tables": ("data",), "settings": SETTINGS, "paper": published, "central": ("central",),
-        "against": {"collabdm": "random real", "localdm": "random real"}, "bytes_at": {"beta": "0.1"},
+        "name": "table9",
+        "scale": scale,
+        "title": "Table 9",
+        "text": "Made for a test.",
+        "seeds": (0, 1),
+        "rows": ("central", "collabdm", "localdm", "fedavg", "random real"),
+        "lines": LINES,
+        "axes": AXES,
+        "tables": ("data",),
+        "settings": SETTINGS,
+        "paper": published,
+        "central": ("central",),
+        "against": {"collabdm": "random real", "localdm": "random real"},
+        "bytes_at": {"beta": "0.1"},
         "pictures_at": {"beta": "0.1"},
-    }  # fmt: skip
+    }
     return Grid(**fields | changes)
 
 
 def record(cell: Cell, accuracy: float) -> CellRecord:
-    """A record of numbers that no network gave: localdm fails, all else has `accuracy` and a point for its seed."""
+    """A record with invented numbers: localdm fails, others have `accuracy` plus the seed."""
     experiment = cell.experiment
     about = {
-        "digest": experiment.digest, "experiment": experiment.model_dump(mode="json"), "seconds": {"sites": 2.0},
-        "compute": {"device": "cpu", "precision": "float32", "compiled": None}, "machine": "a machine", "threads": 1,
-        "versions": {"collabdm": "0"}, "commit": "abc",
-    }  # fmt: skip
+        "digest": experiment.digest,
+        "experiment": experiment.model_dump(mode="json"),
+        "seconds": {"sites": 2.0},
+        "compute": {"device": "cpu", "precision": "float32", "compiled": None},
+        "machine": "a machine",
+        "threads": 1,
+        "versions": {"collabdm": "0"},
+        "commit": "abc",
+    }
     if experiment.method == "localdm":
         return CellRecord.model_validate_json(json.dumps(about | {"error": "DataError: <none>"}))
     share = (accuracy + cell.seed) / 100
@@ -105,7 +135,7 @@ def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("results") / "grids"
     write(place, grid())
     write(place, grid("cpu", settings=SETTINGS | {"per_class": 7}))
-    path = picture_of(place, pictured(grid())["collabdm", "Digits", "0.1"])
+    path = picture_path(place, pictured_cells(grid())["collabdm", "Digits", "0.1"])
     path.parent.mkdir()
     Image.new("RGB", (20, 30), "red").save(path, format="WEBP", lossless=True)
     axes = {"panel": {"5 sites": {"sites": 5}}}
@@ -114,8 +144,21 @@ def folder(tmp_path_factory) -> Path:
         "central": {"method": "central", "sites": 1},
     }
     paper = (Published(place="Text", row="collabdm", accuracy=57.0, bytes=1500.0),)
-    write(place, grid(name="figure9", title="Figure 9", kind="curve", axes=axes, lines=lines, tables=("panel",),
-                      rows=("collabdm", "central"), paper=paper, bytes_at=None, pictures_at=None))  # fmt: skip
+    write(
+        place,
+        grid(
+            name="figure9",
+            title="Figure 9",
+            kind="curve",
+            axes=axes,
+            lines=lines,
+            tables=("panel",),
+            rows=("collabdm", "central"),
+            paper=paper,
+            bytes_at=None,
+            pictures_at=None,
+        ),
+    )
     return place
 
 
@@ -135,7 +178,7 @@ def rows(html: str, section: str) -> dict[str, list[str]]:
     return {name: re.findall(r"<td[^>]*>(.*?)</td>", rest, flags=re.DOTALL) for name, rest in found}
 
 
-def test_ours_stands_beside_the_papers_with_n_spread_and_difference(html) -> None:
+def test_a_result_is_shown_beside_the_papers_with_their_difference(html) -> None:
     table = rows(html, "Table 9 (paper scale)")
     assert table["collabdm"][0] == (
         "60.5 ± 0.7 (2)<br><small>paper 50.0, +10.5</small><br><small>+10.0 over random</small>"
@@ -146,7 +189,7 @@ def test_ours_stands_beside_the_papers_with_n_spread_and_difference(html) -> Non
     assert table["random real"][0] == "50.5 ± 0.7 (2)"
 
 
-def test_what_was_not_run_or_failed_says_so_and_is_not_filled_in(html) -> None:
+def test_cells_that_failed_or_were_not_run_are_marked(html) -> None:
     table = rows(html, "Table 9 (paper scale)")
     assert table["collabdm"][1] == '<span class="absent">not run</span>'
     assert table["localdm"][:2] == [
@@ -159,8 +202,15 @@ def test_what_was_not_run_or_failed_says_so_and_is_not_filled_in(html) -> None:
 def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_path) -> None:
     axes = {"images per class": {ipc: {"plan": {"ipc": int(ipc)}} for ipc in ("1", "10")}}
     paper = (Published(place="Text", row="collabdm", at={"images per class": "10"}, accuracy=99.0),)
-    made = grid(name="figure8", along="images per class", axes=axes, tables=(), paper=paper, bytes_at=None,
-                pictures_at=None)  # fmt: skip
+    made = grid(
+        name="figure8",
+        along="images per class",
+        axes=axes,
+        tables=(),
+        paper=paper,
+        bytes_at=None,
+        pictures_at=None,
+    )
     write(tmp_path, made)
     (drawn,) = grid_figures(read_grids(tmp_path)[0]).values()
     (axis,) = drawn.axes
@@ -174,14 +224,14 @@ def test_accuracy_is_drawn_along_an_axis_of_numbers_with_the_papers_points(tmp_p
     assert "accuracy against images per class" in written.read_text(encoding="utf-8")
 
 
-def test_what_is_drawn_along_an_axis_needs_an_axis_of_numbers() -> None:
+def test_a_plot_along_an_axis_needs_an_axis_of_numbers() -> None:
     axes = AXES | {"from zero": {"0": {}, "1": {}}}
     for along in ("data", "nothing", "from zero"):
         with pytest.raises(ValueError, match="`along` should be an axis of numbers above 0"):
             grid(along=along, axes=axes)
 
 
-def test_the_papers_points_beyond_a_curve_stand_at_its_edge_with_their_bytes(folder) -> None:
+def test_points_of_the_paper_beyond_a_curve_are_at_its_edge(folder) -> None:
     found = next(one for one in read_grids(folder) if one.grid.name == "figure9")
     (drawn,) = grid_figures(found).values()
     (axis,) = drawn.axes
@@ -203,7 +253,7 @@ def test_a_number_with_bytes_is_not_that_of_the_end_of_a_curve() -> None:
     assert grid(paper=(point, end)).published("collabdm", {}) == point
 
 
-def test_a_picture_of_a_set_is_in_the_page_and_of_no_other(html) -> None:
+def test_a_picture_of_a_set_is_on_the_page(html) -> None:
     (picture,) = re.findall(
         r'<figure><img src="data:image/webp;base64,([^"]*)" alt="([^"]*)">', html
     )
@@ -262,7 +312,7 @@ def test_the_summary_counts_cells_and_failures(html) -> None:
     assert any(cells[1:3] == ["6 of 28", "2"] for cells in table.values())
 
 
-def test_the_scale_is_told_in_its_settings(html) -> None:
+def test_the_page_states_the_settings_of_the_scale(html) -> None:
     line = (
         "Settings, unless a row or column states otherwise: data digits; sites 2; steps 4; ipc 1; "
         "the same 3 test images of each class for all cells."

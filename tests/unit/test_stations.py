@@ -20,8 +20,8 @@ from collabdm.images import pool
 from collabdm.lab import demo
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.reuse import site_settings
-from collabdm.lab.settings import experiment_of, simulation
 from collabdm.lab.round_data import load_round_data
+from collabdm.lab.settings import experiment_of, simulation
 from collabdm.lab.simulate import plan_of, simulate
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import with_rates

@@ -6,6 +6,6 @@
     users        evaluate, train, predict, classify, export
     research     simulate, demo, reproduce, report, synthetic-flows
 
-Modules with commands import only typer, so that help, version and shell completion answer at once.
+Modules with commands import only typer, so that help, version and shell completion start quickly.
 Functions that need PyTorch in their signatures are in `running`.
 """

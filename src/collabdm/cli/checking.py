@@ -1,4 +1,4 @@
-"""The checks of a site before a round: connection, plan, data and policy, all in one report."""
+"""Check a site before a round: its connection, plan, data and policy, all in one report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Report:
-    """The results of checks, of which none stops the others."""
+    """The results of independent checks: if one fails, the others still run."""
 
     rows: list[Row] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -36,11 +36,11 @@ class Report:
 
         Args:
             name: name of the check.
-            action: raises CollabDMError if something is wrong.
-            describe: what to show of the action's result.
+            action: the check, which raises CollabDMError if something is wrong.
+            describe: converts the action's result to the text of the row.
 
         Returns:
-            The result, or None if something is wrong.
+            The action's result, or None if something is wrong.
         """
         try:
             result = action()
@@ -52,8 +52,12 @@ class Report:
         self.rows.append((name, describe(result)))
         return result
 
+    def skip(self, name: str, needed: str) -> None:
+        """Add a row for a check that was not run, because a check that it depends on failed."""
+        self.rows.append((name, f"not checked: needs the {needed}"))
+
     def show(self) -> None:
-        """Print the table. Raises CollabDMError, naming the checks that failed."""
+        """Print the table. Raises CollabDMError if checks failed; the message names them."""
         console.print(table("Before the round", ("check", "result"), self.rows, figures=False))
         if self.failed:
             raise CollabDMError(
@@ -69,8 +73,9 @@ def check_connection(
     Args:
         report: receives the results.
         server: `HOST:PORT`; None skips the server and Flower.
-        root_certificates: the certificate that signed the server's; None connects without TLS.
-        key: private key of the node; None skips it.
+        root_certificates: a file with the certificate that signed the server's certificate; None
+            connects without TLS.
+        key: the private key of the node; None skips this check.
     """
     if key is not None:
         report.check("key", lambda: check_key(key))

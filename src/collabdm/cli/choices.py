@@ -28,7 +28,7 @@ METHODS = (
     "fedavg",
 )
 
-#: those that a plan can use: sites contribute once
+#: the methods that a plan can use: those in which each site contributes once
 PLAN_METHODS = METHODS[:10]
 
 Wire = Literal["float16", "int8", "float32"]
@@ -57,14 +57,16 @@ Scale = Literal["paper", "cpu"]
 
 
 def choice_message(option: str, message: str) -> str | None:
-    """Reword the library's error for a value outside an enumeration, with the nearest value.
+    """Reword typer's error about a value outside an enumeration, and suggest the nearest value.
 
     Returns None if the message is about something else.
 
     >>> choice_message("--wire", "'int' is not one of 'float16', 'int8'.")
     "`--wire` should be float16 or int8; found 'int': did you mean int8?"
     """
-    parts = re.fullmatch(r"'(.*)' is not one of ((?:'[^']*'(?:, )?)+)\.?", message, re.DOTALL)
+    parts = re.fullmatch(
+        r"(?:Value error, )?'(.*)' is not one of ((?:'[^']*'(?:, )?)+)\.?", message, re.DOTALL
+    )
     if parts is None:
         return None
 

@@ -1,4 +1,4 @@
-"""The classification of a table of flows by a trained model."""
+"""Classify a table of flows with a trained model."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from collabdm.data.flows.schemas import schema_of
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import windows
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.export.flow_classifier import Verdicts, classify, rows_of, schema_for
+from collabdm.export.flow_classifier import Predictions, classify, confusion_rows, schema_for
 from collabdm.rounds.exchange import parse_rows
 from collabdm.scoring.trained_model import read_model
 
@@ -21,12 +21,12 @@ class Request:
     """The options of `classify`.
 
     Attributes:
-        model: file of a trained model.
+        model: the file of a trained model.
         data: a table of flows.
-        flows: name or file of a schema; None takes the model's.
+        flows: the name or the file of a schema; None uses the model's schema.
         grouping: `stream` or `class`.
-        rows: `COLUMN=VALUE` of the rows to use; None uses all.
-        held_out: use only the rows that the schema reserves for tests.
+        rows: `COLUMN=VALUE` of the rows to use; None uses all rows.
+        held_out: whether to use only the rows that the schema reserves for tests.
     """
 
     model: Path
@@ -42,11 +42,11 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
 
     Args:
         request: what to classify.
-        output: CSV file, one line per window; None writes none.
-        quiet: show no progress bars.
+        output: a CSV file with one line per window; None writes no file.
+        quiet: whether to hide the progress bars.
 
     Raises:
-        PlanError: If the model has no schema of flows, or another one.
+        PlanError: If the model has no schema of flows, or a different one.
         DataError: If the table does not fit the schema, or has too few rows.
     """
     trained = read_model(request.model)
@@ -58,38 +58,40 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
         reading = Reading(parse_rows(request.rows), request.grouping == "class", bars)
         rows, tally = read_flows(request.data, schema, reading)
     images = windows(rows, schema, "test" if request.held_out else "all")
-    verdicts = classify(trained, images)
+    predictions = classify(trained, images)
     seconds = time.perf_counter() - start
 
     for line in tally.lines():
         notes.print(line)
     if output is not None:
-        atomic_write(output, verdicts.csv(schema.flows).encode())
-    print_verdicts(request.data, verdicts, images.mixed)
+        atomic_write(output, predictions.csv(schema.flows).encode())
+    print_predictions(request.data, predictions, images.mixed)
     speed = f"{len(rows) / seconds:,.0f} per second on {torch.get_num_threads()} thread(s)"
     console.print(f"{len(rows):,} flows in {seconds:.2f} s, {speed}")
 
 
-def print_verdicts(data: Path, verdicts: Verdicts, mixed: int) -> None:
+def print_predictions(data: Path, predictions: Predictions, mixed: int) -> None:
     """Print the number of windows per class and, with labels, the confusion matrix.
 
     Args:
         data: the table.
-        verdicts: the predicted class of each window.
-        mixed: the number of windows with rows of several classes.
+        predictions: the predicted class of each window.
+        mixed: the number of windows whose rows have several classes.
     """
-    counts = torch.bincount(verdicts.predicted, minlength=len(verdicts.classes))
-    rows = [(name, f"{int(n):,}") for name, n in zip(verdicts.classes, counts, strict=True)]
-    title = f"{data}, {len(verdicts.predicted):,} windows"
+    counts = torch.bincount(predictions.predicted, minlength=len(predictions.classes))
+    rows = [(name, f"{int(n):,}") for name, n in zip(predictions.classes, counts, strict=True)]
+    title = f"{data}, {len(predictions.predicted):,} windows"
     console.print(table(title, ("class", "windows"), rows))
-    console.print(f"confidence: {float(verdicts.confidence.mean()):.3f} on average")
+    console.print(f"confidence: {float(predictions.confidence.mean()):.3f} on average")
 
-    confusion = verdicts.confusion()
+    confusion = predictions.confusion()
     if confusion is None:
         return
-    predicted = (f"as {name}" for name in verdicts.classes)
+    predicted = (f"as {name}" for name in predictions.classes)
     columns = ("true class", "windows", "precision %", "recall %", *predicted)
-    console.print(table("Against the labels", columns, rows_of(confusion, verdicts.classes)))
+    console.print(
+        table("Against the labels", columns, confusion_rows(confusion, predictions.classes))
+    )
     console.print(
         f"accuracy {100 * confusion.accuracy:.2f} %, macro F1 {100 * confusion.macro_f1:.2f} %; "
         f"windows with rows of several classes: {mixed:,}"

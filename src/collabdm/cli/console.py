@@ -1,4 +1,4 @@
-"""Output of the command line: consoles, progress bars with the time left, tables."""
+"""Show the output of the command line: consoles, progress bars with the time left, tables."""
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from collabdm.progress import Progress
 
-FINISHED_SHOWN = 8  # bars; a round of many sites would fill the screen
+FINISHED_SHOWN = 8  # bars: those of a round with many sites would fill the screen
 
 console = Console()
 
@@ -27,7 +27,7 @@ notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
 class Bars:
-    """Progress bars by name, on standard error; none with `quiet`."""
+    """Progress bars on standard error, one for each label; hidden if `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         columns = (
@@ -57,16 +57,16 @@ class Bars:
             self._progress.stop()
 
     def __call__(self, event: Progress) -> None:
-        """Show an event."""
+        """Show a progress event on the bar of its label."""
         label, done, total = event.label, event.done, event.total
-        self._progress.start()  # at the first step: an error before it has no empty line above
+        self._progress.start()  # not earlier: an error before any step would follow an empty line
 
         if label not in self._tasks:
             finished = [task.id for task in self._progress.tasks if task.finished]
             for old in finished[:-FINISHED_SHOWN]:
                 self._progress.update(old, visible=False)
             self._tasks[label] = self._progress.add_task(label, total=total)
-        elif done < self._done[label]:  # the same again, such as another network
+        elif done < self._done[label]:  # the stage starts again, such as for the next network
             self._progress.reset(self._tasks[label], total=total)
 
         self._done[label] = done
@@ -76,13 +76,13 @@ class Bars:
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True
 ) -> Group:
-    """A table below its title.
+    """Build a table below its title.
 
     Args:
         title: title of the table.
         columns: names of the columns.
         rows: texts of the cells.
-        figures: all columns but the first contain numbers, and are aligned to the right.
+        figures: whether all columns but the first contain numbers, which are right-aligned.
 
     Returns:
         The title and the table, for a console.

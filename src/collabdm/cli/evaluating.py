@@ -1,4 +1,4 @@
-"""The evaluation of a distilled set: real images, scores, results."""
+"""Evaluate a distilled set: read the real images, compute the scores, write the results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,13 @@ class Request:
     """The options of `evaluate`.
 
     Attributes:
-        path: file of the distilled set.
-        distilled: the set in it.
+        path: the file of the distilled set.
+        distilled: the set in that file.
         source: the real data.
         config: networks, trials, recipe and seed.
         compute: where to train.
-        random: also score random real images of the same storage.
-        robust: also compute the scores of DD-Ranking.
+        random: whether to score random real images of the same storage as well.
+        robust: whether to compute the scores of DD-Ranking as well.
     """
 
     path: Path
@@ -53,8 +53,8 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
 
     Args:
         request: what to evaluate.
-        output: JSON file for the results; None writes none.
-        quiet: show no progress bars.
+        output: a JSON file for the results; None writes no file.
+        quiet: whether to hide the progress bars.
 
     Raises:
         DataError: If the real images do not fit the plan, or a split is missing.
@@ -94,7 +94,7 @@ def _training_images(request: Request) -> ImageSet:
 def _random_scores(
     request: Request, training: ImageSet, test: ImageSet, context: RunContext
 ) -> list[Score]:
-    """The scores of random real images of the same storage."""
+    """Score random real images that need the same storage as the set."""
     plan, config = request.distilled.plan, request.config
     scores: list[Score] = []
     for name, images in random_baselines(plan, training, config.seed).items():
@@ -103,7 +103,7 @@ def _random_scores(
 
 
 def _results(request: Request, scores: list[Score], robust: Robustness | None) -> EvaluationResults:
-    """The scores, with everything that they depend on."""
+    """Collect the scores, with everything that they depend on."""
     return EvaluationResults(
         set=str(request.path),
         plan=request.distilled.plan.digest,

@@ -2,8 +2,8 @@
 
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
-Exit codes: 0, done; 2, something in the input should be changed, and one message says what; 130,
-stopped by Ctrl-C, without unfinished files: the same command resumes the work.
+Exit codes: 0 for success; 2 if something in the input must be changed, which one message names; 130
+if stopped by Ctrl-C, which leaves no unfinished files: the same command resumes the work.
 """
 
 import sys
@@ -18,7 +18,7 @@ from collabdm.version import __version__
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes
 
-#: click's base class of usage errors, which recent versions of typer contain a copy of
+#: click's base class of usage errors; recent versions of typer contain their own copy of it
 UsageError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-#: the commands by who uses them, in the order of a round
+#: the commands, grouped by their users, in the order of a round
 COMMANDS = {
     "Organiser": (organiser.plan, organiser.schema),
     "Site": (site.check, site.contribute, site.inspect),
@@ -88,7 +88,7 @@ for panel, commands in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; an error that the user can correct is one message, not a traceback."""
+    """Run the command line; an error that the user can correct is shown without a traceback."""
     try:
         # without standalone mode, recent versions of typer report Ctrl-C as exit code 130
         code = int(app(prog_name="collabdm", standalone_mode=False) or 0)
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def show_usage_error(error: Any) -> None:
-    """Show the message of a usage error; for an unknown value of an option, the nearest value."""
+    """Show a usage error; if an option has an unknown value, suggest the nearest value."""
     parameter = getattr(error, "param", None)
     name = max(parameter.opts, key=len) if parameter is not None else ""
     message = choice_message(name, error.message)

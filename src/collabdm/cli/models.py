@@ -1,4 +1,4 @@
-"""Trained models and exported sets: the implementation of `train`, `predict` and `export`."""
+"""Train models, predict with them and export sets, for `train`, `predict` and `export`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,8 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError
-from collabdm.export.dataset import Card, export
+from collabdm.export.card import Card
+from collabdm.export.dataset import export
 from collabdm.lab.results import read_results
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
@@ -39,7 +40,7 @@ def train_model(distilled: DistilledSet, name: str, training: Training, bars: Ba
 
     Args:
         distilled: the set.
-        name: name of its file, recorded in the model.
+        name: the name of the set's file, which the model records.
         training: network, recipe, seed and compute.
         bars: shows the progress.
 
@@ -94,7 +95,10 @@ def predictions(path: Path, pictures: Sequence[Path], top: int) -> list[tuple[st
 
 
 def picture_files(place: Path) -> list[Path]:
-    """A picture itself, or all pictures below a folder, by name. Raises DataError for none."""
+    """List the pictures in a folder and its subfolders, by name; a file is returned as it is.
+
+    Raises DataError if a folder contains no pictures.
+    """
     if not place.is_dir():
         return [place]
     files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURES)
@@ -126,21 +130,26 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
         A summary of what was written.
 
     Raises:
-        DataError: If the results are not those of `evaluate --json`, or the form does not suit the
-            images.
+        DataError: If the results are damaged or belong to a different plan, or if the form does not
+            suit the images.
         OutputError: If the folder is not new.
     """
-    made = read_distilled(path)
+    distilled = read_distilled(path)
     card = Card(options.licence, options.counts)
     if options.results is not None:
         results = read_results(options.results)
+        if distilled.plan.digest not in results.plans:
+            raise DataError(
+                f"{options.results} should be results of this set; found those of another plan: "
+                "repeat `collabdm evaluate --json` with this set"
+            )
         card = replace(
             card, scores=tuple(record.score for record in results.scores), data=results.data
         )
 
-    written = export(made, output, options.form, options.expanded, card)
+    written = export(distilled, output, options.form, options.expanded, card)
 
-    small = made.plan.pae**2
+    small = distilled.plan.pae**2
     hint = f"; each stores {small} small ones, `--expanded` writes those" if small > 1 else ""
     shown = "" if options.expanded else hint
     return f"{output}: {len(written)} images of {len(written.classes)} classes{shown}"

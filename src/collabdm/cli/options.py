@@ -20,7 +20,7 @@ TRIALS_HELP = "Networks to train of each kind."
 
 
 def option(panel: str, *flags: str, **settings: Any) -> Any:
-    """An option in a panel of the help.
+    """A command-line option, shown in a panel of the help.
 
     Args:
         panel: title of the panel.
@@ -31,27 +31,27 @@ def option(panel: str, *flags: str, **settings: Any) -> Any:
 
 
 def data_option(*flags: str, **settings: Any) -> Any:
-    """An option about data and sites; arguments as for `option`."""
+    """A command-line option about data and sites; arguments as for `option`."""
     return option("Data and sites", *flags, **settings)
 
 
 def setting(*flags: str, **settings: Any) -> Any:
-    """An option about the settings of the round; arguments as for `option`."""
+    """A command-line option about the settings of the round; arguments as for `option`."""
     return option("Settings of the round", *flags, **settings)
 
 
 def scoring(*flags: str, **settings: Any) -> Any:
-    """An option about training and scoring; arguments as for `option`."""
+    """A command-line option about training and scoring; arguments as for `option`."""
     return option("Training and scoring", *flags, **settings)
 
 
 def computing(*flags: str, **settings: Any) -> Any:
-    """An option about the computation; arguments as for `option`."""
+    """A command-line option about the computation; arguments as for `option`."""
     return option("Computing", *flags, **settings)
 
 
 def method_option(names: tuple[str, ...], default: str) -> Any:
-    """The option for the method, which lists and completes the methods of this package."""
+    """The `--method` option, which lists and completes the methods of this package."""
     return setting(
         help=f"Method: {', '.join(names)}, or one of an installed package.",
         show_default=default,

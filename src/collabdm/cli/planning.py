@@ -1,4 +1,4 @@
-"""The plan and the schema of the organiser's commands."""
+"""Build plans from options, and summarise schemas of flows, for the organiser's commands."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,9 +20,9 @@ from collabdm.planning.settings import (
 
 
 def plan_of(options: Mapping[str, Any]) -> Plan:
-    """The plan that the options of `plan` describe.
+    """Build the plan that the options of `plan` describe.
 
-    Raises PlanError or DataError, naming what to change.
+    Raises PlanError or DataError; the message names what to change.
     """
     options_set, overrides = collect(
         lambda: option_settings(options),
@@ -41,11 +41,11 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
 
 
 def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:
-    """The size, classes and omitted columns of a schema, one line each."""
-    kept = "kept" if schema.keep_leaking else "left out"
+    """Summarise a schema: its size, classes and omitted columns, one line each."""
+    action = "kept" if schema.keep_leaking else "left out"
     return (
         f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"
         f"classes: {', '.join(schema.classes)}\n"
-        f"columns that reveal the label, {kept}: {some(list(schema.leaking)) or 'none'}\n"
+        f"columns that reveal the label, {action}: {some(list(schema.leaking)) or 'none'}\n"
         f"columns left out, with too many values or as requested: {some(list(left_out)) or 'none'}"
     )

@@ -1,4 +1,4 @@
-"""The cells of published tables and figures: which are missing, and running them."""
+"""Find and run the missing cells of published tables and figures."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,14 +10,15 @@ from collabdm.cli.running import check_output
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.errors import PlanError
 from collabdm.lab.reproduce.cell_runner import CellRunner
-from collabdm.lab.reproduce.grids import Cell, Grid, in_turn, picture_of, pictured, read_grid
+from collabdm.lab.reproduce.grid_files import read_grid
+from collabdm.lab.reproduce.grids import Cell, Grid, ordered_cells, picture_path, pictured_cells
 from collabdm.lab.reproduce.records import read_records
 from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
 from collabdm.lab.reproduce.timing import TimeEstimates
 from collabdm.matching.compute import Compute
 from collabdm.planning.option_values import whole_number
 
-COMPILE_FROM_CELLS = 20  # compiling once serves them all
+COMPILE_FROM_CELLS = 20  # with more cells than this, compiling the networks pays off
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Reproduction:
         grids: published tables and figures, at one scale.
         output: folder of the results.
         scale: the scale.
-        share: this machine's share of the cells, from 1.
+        share: the number of this machine's share of the cells, from 1.
         shares: the number of shares.
-        retry: run failed cells again.
+        retry: whether to run failed cells again.
     """
 
     grids: tuple[Grid, ...]
@@ -56,8 +57,8 @@ def read_reproduction(
         paths: TOML files of grids.
         output: folder of the results.
         scale: name of a scale.
-        part: this machine's share, such as `1/3`; None for all.
-        retry: run failed cells again.
+        part: this machine's share, such as `1/3`; None means all cells.
+        retry: whether to run failed cells again.
 
     Returns:
         The reproduction.
@@ -79,7 +80,7 @@ def start(reproduction: Reproduction) -> list[Cell]:
         atomic_write(output / f"{grid.name}.{scale}.json", content.encode())
 
     records = read_records(output)
-    cells = in_turn(reproduction.grids)
+    cells = ordered_cells(reproduction.grids)
     own = share_out(cells, reproduction.shares)[reproduction.share - 1]
     left = missing(own, records, reproduction.retry)
 
@@ -105,15 +106,15 @@ def run(
         reproduction: the grids.
         cells: the cells to run, in order.
         compute: where to compute.
-        minutes: stop between cells before this time is over; None runs all.
-        quiet: show no progress bars.
+        minutes: the time limit; running stops between cells. None runs all cells.
+        quiet: whether to hide the progress bars.
     """
     compiled = True if len(cells) > COMPILE_FROM_CELLS else None
     compute = Compute(compute.device, compute.precision, compiled=compiled)
     pictures = {
-        cell.experiment.digest: picture_of(reproduction.output, cell)
+        cell.experiment.digest: picture_path(reproduction.output, cell)
         for grid in reproduction.grids
-        for cell in pictured(grid).values()
+        for cell in pictured_cells(grid).values()
     }
 
     with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
@@ -124,7 +125,10 @@ def run(
 
 
 def share_of(text: str | None) -> tuple[int, int]:
-    """`1/3` as the first of three shares. Raises PlanError for another text."""
+    """Parse a share: `1/3` gives (1, 3), the first of three. None means `1/1`.
+
+    Raises PlanError if the text is not a share.
+    """
     first, _, second = (text or "1/1").partition("/")
     share, shares = whole_number(first), whole_number(second)
     if share is None or shares is None or not 1 <= share <= shares:
@@ -146,13 +150,13 @@ def print_cell(done: FinishedCell) -> None:
 
 
 def main_accuracy(done: FinishedCell) -> float:
-    """The mean accuracy of the cell's own set."""
+    """The mean accuracy of the networks trained on the cell's own set."""
     accuracies = done.record.scores[0].accuracies
     return sum(accuracies) / len(accuracies)
 
 
 def time_estimate(seconds: float, unknown: int, cells: int) -> str:
-    """The estimated time of cells, and for how many there is no estimate.
+    """Describe the estimated time of cells, and how many of them have no estimate.
 
     >>> time_estimate(600.0, 2, 9)
     'about 10 min, and 2 without an estimate until one like them has run'
@@ -172,7 +176,7 @@ def time_estimate(seconds: float, unknown: int, cells: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """An approximate time.
+    """Describe a time approximately, in a suitable unit.
 
     >>> duration(7500.0)
     'about 2.1 h'

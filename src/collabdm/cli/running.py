@@ -1,4 +1,4 @@
-"""Steps that several commands share once they run: checks of outputs, compute, documents."""
+"""Steps that several commands share: check outputs, choose the compute, print documents."""
 
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ load_for_plan = partial(exchange.load_for_plan, note=notes.print)
 
 
 def check_output(output: Path, *inputs: Path) -> None:
-    """Refuse an output that cannot be written, or that would overwrite an input.
+    """Check that an output can be written and does not overwrite an input.
 
-    Raises OutputError.
+    Raises OutputError if not.
     """
     if any(output.resolve() == path.resolve() for path in inputs):
         raise OutputError(
@@ -30,12 +30,12 @@ def check_output(output: Path, *inputs: Path) -> None:
 
 
 def compute_of(device: str, precision: str, threads: int) -> Compute:
-    """The compute settings of the options `--device`, `--precision` and `--threads`.
+    """Choose the compute settings from the options `--device`, `--precision` and `--threads`.
 
     Args:
         device: `auto` or a device of PyTorch.
         precision: `auto`, `float32` or `bfloat16`.
-        threads: processor threads for this process; 0 leaves PyTorch's default.
+        threads: processor threads for this process; 0 uses PyTorch's default.
 
     Returns:
         Device and precision, resolved on this machine.
@@ -46,7 +46,7 @@ def compute_of(device: str, precision: str, threads: int) -> Compute:
 
 
 def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:
-    """The context of a command's computation; options as for `compute_of`, with progress bars."""
+    """Make the context of a computation, with progress bars; options as for `compute_of`."""
     return RunContext(compute_of(device, precision, threads), bars)
 
 

@@ -1,4 +1,4 @@
-"""The simulation of a round, with its table of scores."""
+"""Simulate a round, and print its table of scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
 from collabdm.rounds.exchange import picture_path
-from collabdm.scoring.outcomes import KINDS
+from collabdm.scoring.outcomes import OUTCOME_KINDS
 
 
 def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:
@@ -25,14 +25,14 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
 
     Args:
         experiment: the round and its evaluation.
-        output: folder of the round; a stopped simulation resumes there.
+        output: the folder of the round, where an interrupted simulation resumes.
         compute: where to compute.
-        quiet: show no progress bars.
+        quiet: whether to hide the progress bars.
     """
     with Bars(quiet) as bars:
         results = simulate(experiment, output, RunContext(compute, bars))
 
-    kind = KINDS[METHODS[experiment.method].outcome]
+    kind = OUTCOME_KINDS[METHODS[experiment.method].outcome]
     images = kind.images(kind.read(output / kind.file))
     picture = picture_path(output / kind.file)
     if images is not None:
@@ -45,9 +45,9 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
 
 
 def experiment_from(options: Mapping[str, Any]) -> Experiment:
-    """The experiment that the options of `simulate` describe.
+    """Build the experiment that the options of `simulate` describe.
 
-    Raises PlanError, naming the options to change.
+    Raises PlanError; the message names the options to change.
     """
     names = Experiment.model_fields
     of_experiment = without_none(**{k: v for k, v in options.items() if k in names})

@@ -1,4 +1,4 @@
-"""Data sets: load them from files, the hub or Python objects, and split them over sites.
+"""Load data sets from files, the hub or Python objects, and split them over sites.
 
 source  ->  Undecoded (`sources`, `formats`)  ->  ImageSet (`decoding`, `image_files`, `cache`)
 ImageSet  ->  one per site (`partition`)

@@ -1,10 +1,11 @@
-"""A cache of decoded data sets: the next load takes well under a second.
+"""A cache of decoded data sets, which can be loaded again in well under a second.
 
     key = SHA-256(format version, split, side, channels, names, (path, size, change time) of files)
 
-A cached set is three plain files named by its key: images and labels (.npy, mapped into memory,
-never unpickled) and class names (JSON). Each is written atomically, the names last, so a reader
-finds a whole set or none. They are readable by their owner alone: a site's images are private.
+A cached set consists of three plain files named after its key: images and labels (.npy, mapped into
+memory, never unpickled) and class names (JSON). Each is written atomically, the names last, so a
+reader finds either a complete set or no set. Only the owner can read the files, because a site's
+images are private.
 """
 
 import hashlib
@@ -28,26 +29,26 @@ PRIVATE_FOLDER = 0o700
 
 
 def cache_folder() -> Path | None:
-    """The folder of decoded sets: COLLABDM_CACHE, or one in the user's cache folder.
+    """The folder of decoded sets: COLLABDM_CACHE, or a folder in the user's cache folder.
 
-    None if the user has no home folder.
+    It is None if the user has no home folder.
     """
     if named := os.environ.get("COLLABDM_CACHE"):
         return Path(named)
 
     try:
         folder = platformdirs.user_cache_path("collabdm", appauthor=False)
-    except RuntimeError:  # in older versions, a relative path instead
+    except RuntimeError:  # older versions return a relative path instead
         return None
     return folder if folder.is_absolute() else None
 
 
 def cache_key(source: Undecoded, split: str, side: int | None, channels: int | None) -> str:
-    """The key of a decoded set, which changes with any file of its source.
+    """Compute the key of a decoded set, which changes with every file of its source.
 
     Args:
         source: The split, not yet decoded.
-        split: Its name.
+        split: The name of the split.
         side: The side that images are resized to, or None.
         channels: The number of channels that they are converted to, or None.
     """
@@ -59,7 +60,7 @@ def cache_key(source: Undecoded, split: str, side: int | None, channels: int | N
 
 
 def read_cached(folder: Path, key: str) -> ImageSet | None:
-    """A cached set, its pixels mapped copy-on-write; None if it is absent or damaged."""
+    """Read a cached set, with pixels mapped copy-on-write; None if it is absent or damaged."""
     try:
         names = json.loads((folder / f"{key}.json").read_text("utf-8"))
         images, labels = (
@@ -75,10 +76,10 @@ def read_cached(folder: Path, key: str) -> ImageSet | None:
 def write_cached(folder: Path, key: str, data: ImageSet) -> None:
     """Write a decoded set for `read_cached`.
 
-    The cache saves time and nothing else: if the folder cannot be written to, nothing is cached.
+    The cache only saves time: if the folder is not writable, nothing is cached.
 
     Args:
-        folder: The folder of the cache, created for its owner alone if it does not exist.
+        folder: The folder of the cache; a new folder is accessible only to its owner.
         key: The key of the set (`cache_key`).
         data: The decoded set, uint8.
     """

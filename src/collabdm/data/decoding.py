@@ -1,4 +1,4 @@
-"""Decode a source, image by image, to one ImageSet."""
+"""Decode the images of a source, one by one, into an ImageSet."""
 
 import operator
 from collections import Counter
@@ -15,20 +15,20 @@ from torch import Tensor
 from collabdm.errors import DataError
 from collabdm.images import ImageSet
 
-MOST_SHOWN = 8  # shapes or labels in an error
+MOST_SHOWN = 8  # the most shapes or labels in an error
 
 
 @dataclass(frozen=True)
 class Undecoded:
     """One split of a source that has been located, but not read.
 
-    - `where`: the source, named in errors; `size`: its number of rows.
+    - `where`: the name of the source, for errors; `size`: its number of rows.
     - `pairs()` yields (image, label) for each row. An image is a path, encoded bytes, the hub's
       {bytes, path}, a Pillow image, an array or a tensor; a label is a whole number or a class
       name.
     - `names`: the class names of the numbers, if known.
-    - `files`: the files whose changes invalidate the cache; without any, nothing is cached.
-    - `column(name)` yields another column of the same rows, if the source has columns.
+    - `files`: the files whose changes invalidate the cache; if empty, nothing is cached.
+    - `column(name)` returns a different column of the same rows, if the source has columns.
     """
 
     where: str
@@ -44,12 +44,12 @@ def decode(source: Undecoded, side: int | None = None, channels: int | None = No
 
     Args:
         source: The split to decode.
-        side: Resize to side x side pixels, bilinear with antialiasing, whatever the aspect.
+        side: Resize to side x side pixels, bilinear with antialiasing, ignoring the aspect ratio.
         channels: Convert to grey (1) or RGB (3).
 
     Raises:
-        DataError: There is no image, one cannot be read, images differ in shape, or a label is
-            neither a number nor a known name.
+        DataError: There is no image, an image cannot be read, images differ in shape, or a label
+            is neither a number nor a known name.
     """
     from collabdm.data.image_files import read_image  # Pillow takes time to import
 
@@ -76,7 +76,7 @@ def decode(source: Undecoded, side: int | None = None, channels: int | None = No
 
 
 def _check_shapes(shapes: Counter[tuple[int, ...]], where: str) -> None:
-    """Check that all images have one shape. Raises DataError with the count of each."""
+    """Check that all images have the same shape. Raises DataError with the count of each shape."""
     if len(shapes) == 1:
         return
 
@@ -99,8 +99,8 @@ def number_labels(
 
     Args:
         labels: A whole number or a class name for each image.
-        names: The class names, or None: then they are the distinct labels, in order.
-        where: The source, named in errors.
+        names: The class names; None uses the distinct labels, in order.
+        where: The name of the source, for errors.
 
     Returns:
         The positions, and the class names.
@@ -126,7 +126,7 @@ def number_labels(
 def _number_texts(
     labels: list[str], names: tuple[str, ...] | None, where: str
 ) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
-    """Positions of class names among `names`, or among themselves."""
+    """Convert class names to positions in `names`, or in the sorted distinct labels."""
     names = tuple(sorted(set(labels))) if names is None else names
     positions = {name: y for y, name in enumerate(names)}
 
@@ -138,7 +138,7 @@ def _number_texts(
 
 
 def _whole_numbers(labels: list[object], where: str) -> np.ndarray:
-    """Labels as int64 numbers of 0 or more."""
+    """Convert labels to int64 numbers of 0 or more. Raises DataError."""
     try:
         whole = [operator.index(cast(SupportsIndex, label)) for label in labels]
         numbers = np.array(whole, dtype=np.int64)

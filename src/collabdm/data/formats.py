@@ -1,4 +1,4 @@
-"""Data sets in files: parquet in the hub's layout, image folders, and .npz archives.
+"""Locate data sets in files: parquet in the hub's layout, image folders, and .npz archives.
 
 Nothing is decoded here: each function returns an `Undecoded`, or raises an error that states which
 files were expected.
@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = frozenset(
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 NPZ_KEYS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 
-#: raised by files that are damaged, or no archives of plain arrays
+#: the errors raised by damaged files, and by files that are not archives of plain arrays
 _NPZ_ERRORS = (
     *(OSError, ValueError, EOFError, AttributeError, TypeError),
     zipfile.BadZipFile,
@@ -40,11 +40,11 @@ def need_split(split: str, splits: Iterable[str], where: str) -> None:
 
     Args:
         split: The name of the split.
-        splits: The names of those that the source has.
-        where: The source, named in the error.
+        splits: The names of the splits of the source.
+        where: The name of the source, for the error.
 
     Raises:
-        DataError: It has no such split.
+        DataError: The source has no such split.
     """
     names = sorted(set(splits))
     if split not in names:
@@ -54,12 +54,12 @@ def need_split(split: str, splits: Iterable[str], where: str) -> None:
 
 
 def open_folder(folder: Path, split: str, names: tuple[str, ...] | None = None) -> Undecoded:
-    """One split of a folder of parquet files, or of an image folder.
+    """Locate one split in a folder of parquet files, or in an image folder.
 
     Args:
         folder: The folder. Parquet files are in it, or in one of its subfolders.
         split: The name of the split.
-        names: The class names, if the parquet files have none.
+        names: The class names, used if the parquet files have none.
 
     Raises:
         DataError: There is no such split, or the folder contains no data set.
@@ -84,15 +84,15 @@ def open_folder(folder: Path, split: str, names: tuple[str, ...] | None = None) 
 
 
 def _split_of(table: Path) -> str:
-    """The split in a file name such as train-00000-of-00003.parquet."""
+    """Return the split in a file name such as train-00000-of-00003.parquet."""
     match = re.match("[a-z]+", table.stem.lower())
     return match.group() if match else "train"
 
 
 def _parquet(files: list[Path], names: tuple[str, ...] | None) -> Undecoded:
-    """Parquet files in the hub's layout.
+    """Locate the images in parquet files with the hub's layout.
 
-    They are read in place: the library `datasets` would copy them to a cache of its own.
+    The files are read in place; the library `datasets` would copy them to its own cache.
     """
     tables = _open_parquet(files)
     where = f"`{files[0].parent}`" if len(files) > 1 else f"`{files[0]}`"
@@ -140,9 +140,9 @@ def _open_parquet(files: list[Path]) -> list[Any]:
 
 
 def pick_columns(present: Iterable[str], where: str) -> tuple[str, str]:
-    """The image column and the label column, by their usual names.
+    """Find the image column and the label column by their usual names.
 
-    Raises DataError, which names the source `where`, if there is none.
+    Raises DataError, which names the source `where`, if one of them is missing.
     """
     present = list(present)
     image = next((name for name in IMAGE_COLUMNS if name in present), None)
@@ -157,7 +157,7 @@ def pick_columns(present: Iterable[str], where: str) -> tuple[str, str]:
 
 
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
-    """The ClassLabel names that the hub writes into a parquet file's schema."""
+    """Read the ClassLabel names that the hub writes into a parquet file's schema, if any."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
         return tuple(str(name) for name in names)
@@ -166,7 +166,7 @@ def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...]
 
 
 def _image_folder(root: Path, split: str) -> Undecoded:
-    """A folder with one subfolder of images per class, below folders of splits if there are any."""
+    """Locate images in one subfolder per class, below one folder per split if there are splits."""
     folders = _subfolders(root)
 
     if folders and all(folder.name in SPLIT_FOLDERS for folder in folders):
@@ -203,7 +203,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def open_file(path: Path, split: str) -> Undecoded:
-    """One split of an .npz archive, or of a single parquet file. Raises DataError."""
+    """Locate one split of an .npz archive, or of a single parquet file. Raises DataError."""
     if path.suffix == ".npz":
         return _npz(path, split)
 
@@ -217,7 +217,7 @@ def open_file(path: Path, split: str) -> Undecoded:
 
 
 def _npz(path: Path, split: str) -> Undecoded:
-    """One split of an archive of arrays. It is not cached: its arrays need no decoding."""
+    """Read one split of an .npz archive. It is not cached, because arrays need no decoding."""
     arrays = _arrays(path)
     images, labels = (arrays[key] for key in _npz_keys(path, split, arrays))
 
@@ -251,7 +251,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _npz_keys(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """The names of the images and labels of a split in an archive."""
+    """Find the keys of the images and labels of a split in an archive. Raises DataError."""
     keys = {
         name: (images.format(name), labels.format(name))
         for images, labels in NPZ_KEYS

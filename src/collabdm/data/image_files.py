@@ -1,6 +1,6 @@
-"""Decode one image: a file, encoded bytes, an array or a tensor, to planes of bytes.
+"""Decode one image (a file, encoded bytes, an array or a tensor) into planes of bytes.
 
-    level = round(255 v)      for an array of real values v in 0 .. 1; bytes are kept as they are
+    level = round(255 v)      for an array of real values v in 0 .. 1; bytes are kept unchanged
 
 Reference: Pillow decodes and resizes the images.
 """
@@ -27,8 +27,8 @@ def read_image(
 
     Args:
         image: A path, encoded bytes, the hub's {bytes, path}, a Pillow image, an array or a tensor.
-        where: The image, named in errors.
-        side: Resize to side x side pixels, bilinear with antialiasing, whatever the aspect.
+        where: The name of the image, for errors.
+        side: Resize to side x side pixels, bilinear with antialiasing, ignoring the aspect ratio.
         channels: Convert to grey (1) or RGB (3). By default, grey images remain grey and all others
             become RGB.
 
@@ -58,7 +58,7 @@ def read_image(
 
 
 def _open(image: object, where: str) -> Image.Image:
-    """The Pillow image with all its pixels, upright."""
+    """Open an image with Pillow, load all its pixels, and turn it upright. Raises DataError."""
     if not isinstance(image, (Path, str, bytes, bytearray, Image.Image)):
         raise DataError(
             f"{where} should be an image, encoded bytes or an array; found {type(image).__name__}"
@@ -90,7 +90,7 @@ def _convert(picture: Image.Image, where: str, channels: int | None) -> Image.Im
 def _planes(
     array: Shaped[np.ndarray, "..."], where: str, channels_first: bool
 ) -> UInt8[np.ndarray, "c h w"]:
-    """An array (h, w), (h, w, c) or (c, h, w) as planes of bytes."""
+    """Convert an array (h, w), (h, w, c) or (c, h, w) to planes of bytes. Raises DataError."""
     array = array[None] if array.ndim == 2 else array
 
     order = (0, 2) if channels_first else (2, 0)
@@ -104,9 +104,9 @@ def _planes(
 
 
 def _levels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[np.ndarray, "..."]:
-    """Bytes, or real values in 0 .. 1, as bytes."""
+    """Convert real values in 0 .. 1 to bytes; return bytes unchanged. Raises DataError."""
     if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):  # NaN is refused too
+        if not (array.min() >= 0 and array.max() <= 1):  # rejects NaN too
             raise DataError(
                 f"{where} should have values in 0 .. 1; "
                 f"found {array.min():.4g} .. {array.max():.4g}: leave normalisation to the plan"

@@ -1,18 +1,18 @@
-"""Split one data set over K sites, to simulate sites that have their own data.
+"""Split one data set over K sites, to simulate sites with their own data.
 
-    p_y ~ Dirichlet(β, ..., β)                        K shares for each class y
+    p_y ~ Dirichlet(β, ..., β)                        draws K shares for each class y
     site k gets the shuffled images ⌊n_y (p_y1 + ... + p_y,k-1)⌋ .. ⌊n_y (p_y1 + ... + p_yk)⌋ - 1
 
-The shares are gamma variates, normalised, drawn by the inverse distribution function:
+The shares are normalised gamma variates, drawn with the inverse distribution function:
 
     P(β, g_k) = u_k,    p_yk = g_k / Σ g
 
-They are computed as logarithms: for small β most g_k are below the smallest float, where
+The code computes logarithms, because for small β most g_k are below the smallest float; there
 P(β, g) = g^β / Γ(β + 1), so log g = (log u + log Γ(β + 1)) / β.
 
 A small β gives skewed sites, some of which lack classes or have no images at all. With
-`class_floor`, every site first gets that many images of every class, and only the rest is split:
-the authors' program does so, which is easier than the split that the paper describes.
+`class_floor`, every site first gets that many images of every class, and only the rest is split.
+The authors' program does this; it is an easier setting than the split that the paper describes.
 
 References: M. Yurochkin et al., "Bayesian nonparametric federated learning of neural networks",
 ICML 2019 (the split); R. Holland et al., "One-shot collaborative data distillation", 2024,
@@ -37,7 +37,7 @@ from collabdm.seeds import Purpose, Stream
 
 BETA_RANGE = (1e-6, 1e6)
 SMALL = 1e-100  # below it, P(β, g) equals its first term to all digits
-MOST_SHOWN = 8  # positions or names in an error
+MOST_SHOWN = 8  # the most positions or names in an error
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -62,11 +62,11 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The images of each site.
+    """An assignment of the images of a data set to sites.
 
-    `names` are the sites, `index` their ascending positions in the data set, `size` the number of
-    images of that set. An image belongs to one site at most. Raises DataError or PlanError if the
-    parts disagree.
+    `names` are the sites, `index` the ascending positions of their images in the data set, and
+    `size` the number of images in that set. An image belongs to at most one site. Raises DataError
+    or PlanError if the parts are inconsistent.
     """
 
     names: tuple[str, ...]
@@ -99,7 +99,7 @@ class Partition:
             )
 
     def sites(self, data: ImageSet) -> dict[str, ImageSet]:
-        """The images of each site, by name. Raises DataError if `data` is another set."""
+        """The images of each site, by name. Raises DataError if `data` has a different size."""
         self._check_size(data)
         pairs = zip(self.names, self.index, strict=True)
         return {name: data.subset(index) for name, index in pairs}
@@ -107,7 +107,7 @@ class Partition:
     def counts(self, data: ImageSet) -> Int64[Tensor, "K classes"]:
         """The number of images of each class at each site.
 
-        Raises DataError if `data` is another set.
+        Raises DataError if `data` has a different size.
         """
         self._check_size(data)
         classes = len(data.classes)
@@ -115,7 +115,7 @@ class Partition:
         return torch.stack([torch.bincount(own, minlength=classes) for own in labels])
 
     def save(self, path: Path) -> None:
-        """Write the partition as JSON, to use it again. Raises OutputError."""
+        """Write the partition as JSON, so that `load` can read it. Raises OutputError."""
         pairs = zip(self.names, self.index, strict=True)
         sites = [_Site(name=name, index=index.tolist()) for name, index in pairs]
         document = _Document(format="collabdm-partition", version=1, size=self.size, sites=sites)
@@ -125,7 +125,7 @@ class Partition:
     def load(cls, path: Path) -> "Partition":
         """Read a file that `save` wrote.
 
-        Raises DocumentError if it is no partition, or gives an image to two sites.
+        Raises DocumentError if it is not a partition, or assigns an image to two sites.
         """
         try:
             document = _Document.model_validate_json(path.read_bytes())
@@ -162,15 +162,15 @@ def dirichlet(
         labels: The class number of each image.
         classes: The number of classes.
         sites: The number K of sites, or their names.
-        beta: The concentration β, in 1e-6 .. 1e6: small for skewed sites.
+        beta: The concentration β, in 1e-6 .. 1e6; small values give skewed sites.
         seed: The seed of the draws.
-        class_floor: Images of every class that each site gets before the rest is split.
+        class_floor: The images of every class that each site gets before the rest is split.
 
     Returns:
         A partition in which every image belongs to one site.
 
     Raises:
-        PlanError: A setting cannot be met, such as K · class_floor images of every class.
+        PlanError: A setting is out of range, or a class has fewer than K · class_floor images.
         DataError: A label is not in 0 .. classes - 1.
     """
     names = site_names(sites)
@@ -194,12 +194,12 @@ def dirichlet_shares(stream: Stream, K: int, beta: float) -> Float64[np.ndarray,
     """Draw shares from a symmetric Dirichlet distribution.
 
     Args:
-        stream: The source of K words.
+        stream: The random stream, from which K words are drawn.
         K: The number of shares.
         beta: The concentration, in 1e-6 .. 1e6.
 
     Returns:
-        K shares, 0 or more, which sum to one.
+        K shares, each 0 or more, that sum to 1.
     """
     from scipy.special import gammaincinv, gammaln  # takes a third of a second to import
 
@@ -217,7 +217,7 @@ def dirichlet_shares(stream: Stream, K: int, beta: float) -> Float64[np.ndarray,
 def _deal(
     members: Int64[Tensor, " n_y"], shares: Float64[np.ndarray, " K"], class_floor: int
 ) -> list[Int64[Tensor, " _"]]:
-    """Deal the images of one class: the floor to every site, then the rest by shares."""
+    """Deal the images of one class: first the floor to every site, then the rest by shares."""
     K = len(shares)
     floor, rest = members[: K * class_floor].view(K, class_floor), members[K * class_floor :]
 
@@ -261,7 +261,7 @@ def iid(n: int, sites: int | Sequence[str], seed: int) -> Partition:
         seed: The seed of the order.
 
     Returns:
-        A partition whose sites differ by one image at most.
+        A partition in which the sites differ by at most one image.
     """
     names = site_names(sites)
     order = Stream.of(seed, Purpose.PARTITION).permutation(n)
@@ -270,9 +270,9 @@ def iid(n: int, sites: int | Sequence[str], seed: int) -> Partition:
 
 
 def by_column(values: Sequence[str]) -> Partition:
-    """Split by one value per image, the name of its site; sites are in alphabetical order.
+    """Split a data set by the site name of each image; sites are in alphabetical order.
 
-    Raises PlanError if a name is empty, or there are none.
+    Raises PlanError if a name is empty, or there are no images.
     """
     names, numbers = np.unique(np.array(values, dtype=str), return_inverse=True)
     index = tuple(torch.from_numpy(np.flatnonzero(numbers == k)) for k in range(len(names)))
@@ -280,9 +280,9 @@ def by_column(values: Sequence[str]) -> Partition:
 
 
 def site_names(sites: int | Sequence[str]) -> tuple[str, ...]:
-    """The given names, or site-1 .. site-K for a number K.
+    """Return the given names, or site-1 .. site-K for a number K.
 
-    Raises PlanError if there are none, one is empty, or one occurs twice.
+    Raises PlanError if there are no names, or a name is empty or occurs twice.
     """
     if isinstance(sites, str):
         raise PlanError(f"`sites` should be a number or several names; found the text `{sites}`")

@@ -66,17 +66,17 @@ def load(
 
     Args:
         source: A name, a path or a Python object, as listed in the module's docstring.
-        split: The name of the split. An object without splits of its own (a torch Dataset, an
-            ImageSet) is taken as the split asked for.
+        split: The name of the split. An object without splits (a torch Dataset, an ImageSet) is
+            taken as the requested split.
         cache: The folder of decoded sets; by default COLLABDM_CACHE, or the user's cache folder.
-        side: Resize to side x side pixels, bilinear with antialiasing, whatever the aspect.
+        side: Resize to side x side pixels, bilinear with antialiasing, ignoring the aspect ratio.
         channels: Convert to grey (1) or RGB (3).
 
     Returns:
-        The images, uint8; an ImageSet that needs no change is returned as it is.
+        The images, uint8; an ImageSet that needs no change is returned unchanged.
 
     Raises:
-        DataError: The source, the split, or an image in it cannot be read.
+        DataError: The source or the split does not exist, or an image in it cannot be read.
     """
     if (side is not None and side < 1) or channels not in (None, 1, 3):
         raise DataError(
@@ -100,7 +100,7 @@ def load(
 
 
 def column_values(source: Any, column: str, split: str = "train") -> tuple[str, ...]:
-    """Another column of a source, such as the site of each image (`partition.by_column`).
+    """Read an additional column of a source, such as the site of each image.
 
     Args:
         source: As in `load`; it should have columns.
@@ -108,7 +108,7 @@ def column_values(source: Any, column: str, split: str = "train") -> tuple[str, 
         split: The name of the split.
 
     Returns:
-        One text per image, in the order of `load`.
+        One text per image, in the order of `load`, for example for `partition.by_column`.
 
     Raises:
         DataError: There is no such column.
@@ -122,7 +122,7 @@ def column_values(source: Any, column: str, split: str = "train") -> tuple[str, 
 
 
 def fit_classes(data: ImageSet, classes: tuple[str, ...]) -> ImageSet:
-    """The same images with labels in the Plan's classes, of which a site may lack some.
+    """The same images, relabelled with the Plan's classes; a site need not have all of them.
 
     Raises DataError if the data has a class that the Plan lacks.
     """
@@ -141,12 +141,12 @@ def fit_classes(data: ImageSet, classes: tuple[str, ...]) -> ImageSet:
 
 
 def limit(data: ImageSet, per_class: int | None, stream: Stream) -> ImageSet:
-    """A random subset with a limited number of images per class.
+    """Draw a random subset with a limited number of images per class.
 
     Args:
         data: The set to draw from.
         per_class: The largest number of images per class; None keeps all.
-        stream: The source of the draws, without replacement.
+        stream: The random stream; images are drawn without replacement.
 
     Returns:
         The subset, in the order of `data`.
@@ -217,7 +217,7 @@ def _hub(name: str, split: str) -> Undecoded:
     identity, _, config = HUB_IDS.get(name, name).partition(":")
     try:
         splits = datasets.load_dataset(identity, config or None)
-    except Exception as error:  # the library passes on any error of its network stack
+    except Exception as error:  # the library passes on every error of its network stack
         raise DataError(
             f"`{name}` should be a folder, a file or a data set of the hub; "
             f"the hub did not return it ({type(error).__name__}: {error}): "
@@ -230,7 +230,7 @@ def _hub(name: str, split: str) -> Undecoded:
 
 
 def _object(source: Any, split: str) -> Undecoded:
-    """A Python object. A mapping, such as a DatasetDict, has splits; anything else is one split."""
+    """Locate a split of a Python object; anything but a mapping (DatasetDict) is one split."""
     kind = type(source).__name__
 
     if isinstance(source, ImageSet):
@@ -252,7 +252,7 @@ def _object(source: Any, split: str) -> Undecoded:
 
 
 def _rows(dataset: Any, where: str, names: tuple[str, ...] | None = None) -> Undecoded:
-    """A `datasets.Dataset`; its format and transforms are not applied."""
+    """Read a `datasets.Dataset`, without applying its format and transforms."""
     from datasets import Image
 
     plain = dataset.with_format(None)
@@ -276,7 +276,7 @@ def _rows(dataset: Any, where: str, names: tuple[str, ...] | None = None) -> Und
 
 
 def _items(dataset: Any, where: str) -> Undecoded:
-    """A map-style data set of (image, label), such as torch's."""
+    """Read a map-style data set of (image, label), such as a torch Dataset."""
 
     def pairs() -> Iterator[tuple[object, object]]:
         for i in range(len(dataset)):

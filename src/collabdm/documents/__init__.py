@@ -1,4 +1,4 @@
-"""The documents that travel in a round, and their files.
+"""The documents exchanged in a round, and their files.
 
     Plan  ->  each site: Contribution  ->  anyone: DistilledSet
 

@@ -1,13 +1,13 @@
-"""Atomic writes: write a temporary file, then rename it.
+"""Write files atomically: write a temporary file, then rename it.
 
-A reader never finds half a file, and a failed write leaves the old file as it was:
+A reader never finds an incomplete file, and a failed write leaves the old file unchanged:
 
-1. Resolve symbolic links, and refuse a target that exists and is not a regular file.
+1. Resolve symbolic links, and reject a target that exists but is not a regular file.
 2. Write a new temporary file in the target's folder and flush it to the disk.
 3. Rename it to the target.
 
-The process's umask sets the mode of the file, as for any other program. A private file, which may
-show a site's data, is readable by its owner alone.
+The process's umask determines the mode of the file, as usual. A private file, which may reveal a
+site's data, is readable only by its owner.
 
 Reference: IEEE Std 1003.1, `rename`: a rename within one file system is atomic.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from collabdm.errors import OutputError
 
-FILE_MODE = 0o666  # the umask takes away from it
+FILE_MODE = 0o666  # the umask removes permissions from it
 PRIVATE_MODE = 0o600
 
 _SPECIAL_FILES = (
@@ -40,11 +40,11 @@ def atomic_write(path: Path, content: bytes, *, private: bool = False) -> None:
     Args:
         path: The file to create or to replace. Missing folders are created.
         content: The whole content of the file.
-        private: Make the file readable by its owner alone, whatever the umask.
+        private: Make the file readable only by its owner, whatever the umask.
 
     Raises:
-        OutputError: The file cannot be written, or something other than a regular file is in its
-            place. No temporary file is left behind.
+        OutputError: The file cannot be written, or the path exists and is not a regular file. No
+            temporary file is left behind.
     """
     atomic_write_with(path, lambda file: file.write(content), private=private)
 
@@ -52,12 +52,12 @@ def atomic_write(path: Path, content: bytes, *, private: bool = False) -> None:
 def atomic_write_with(
     path: Path, fill: Callable[[io.BufferedWriter], object], *, private: bool = False
 ) -> None:
-    """Write a file through a function, atomically.
+    """Write a file atomically, with a function that writes the content.
 
     Args:
         path: The file to create or to replace. Missing folders are created.
-        fill: Writes the content to the open temporary file.
-        private: Make the file readable by its owner alone, whatever the umask.
+        fill: A function that writes the content to the open temporary file.
+        private: Make the file readable only by its owner, whatever the umask.
 
     Raises:
         OutputError: As for `atomic_write`.
@@ -79,7 +79,7 @@ def atomic_write_with(
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written, before any work is done for it. Nothing is changed.
+    """Check that a file can be written, before its content is computed, and change nothing.
 
     Raises OutputError.
     """
@@ -102,7 +102,7 @@ def check_writable(path: Path) -> None:
 
 
 def _target_of(path: Path) -> Path:
-    """The file that a path leads to, through symbolic links. Raises OutputError or OSError."""
+    """Resolve the symbolic links of a path. Raises OutputError or OSError."""
     target = Path(os.path.realpath(path))
     try:
         mode = target.stat().st_mode

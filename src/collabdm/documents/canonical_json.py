@@ -1,4 +1,4 @@
-"""Canonical JSON: one text, and so one digest, for equal documents.
+"""Canonical JSON: equal documents have the same text, and so the same digest.
 
 Keys are sorted, there are no spaces, and numbers are written as ECMAScript writes them.
 
@@ -13,10 +13,10 @@ from collabdm.errors import PlanError
 
 
 def canonical_json(value: Any) -> str:
-    """A JSON value in the canonical form of RFC 8785.
+    """Write a JSON value in the canonical form of RFC 8785.
 
-    Raises PlanError for a value that has no such form: NaN, infinity, a whole number of 2^53 or
-    more, which not every JSON reader keeps exactly, or a text that is not Unicode.
+    Raises PlanError for a value that has no such form: NaN, infinity, text that is not Unicode, or
+    a whole number of 2^53 or more, which some JSON readers would round.
 
     >>> canonical_json({"b": 1.0, "a": [0.1, 1e-7]})
     '{"a":[0.1,1e-7],"b":1}'

@@ -1,4 +1,4 @@
-"""Safetensors documents: one JSON header and named tensors, to bytes and back.
+"""Encode and decode safetensors documents: one JSON header and named tensors.
 
     file = N (8 bytes, little-endian), N bytes of JSON, the tensors' bytes
     JSON = dtype, shape and offsets of each tensor, and __metadata__ = {"collabdm": header}
@@ -23,12 +23,12 @@ from collabdm.errors import DocumentError
 
 HEADER_KEY = "collabdm"  # the only metadata key, because safetensors does not order several
 
-#: raised by damaged files, whichever byte is wrong
+#: the errors that a damaged file can raise, whichever byte is wrong
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError)
 
 
 class DocumentHeader(BaseModel):
-    """The fields of every header."""
+    """The fields that every document's header contains."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,14 +42,14 @@ Header = TypeVar("Header", bound=DocumentHeader)
 
 
 def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes:
-    """The bytes of a document."""
+    """Encode a document as bytes."""
     return safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header.model_dump_json()})
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors requires them: each contiguous, in memory of its own.
+    """Return tensors as safetensors requires them: each contiguous, in its own memory.
 
-    A tensor is copied only if it is a view, or shares its memory with an earlier one.
+    A tensor is copied only if it is a view or shares its memory with an earlier tensor.
     """
     separate: dict[str, Tensor] = {}
 
@@ -63,7 +63,7 @@ def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
-    """The metadata of safetensors bytes, unchecked. Raises KeyError or ValueError."""
+    """Read the metadata of safetensors bytes, unchecked. Raises KeyError or ValueError."""
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length])["__metadata__"]
 
@@ -75,7 +75,7 @@ def decode_document(
 
     Args:
         content: The bytes of the whole file.
-        where: The document, named in errors.
+        where: The name of the document, for errors.
         model: The class of its header.
         kind: The expected `format`, such as `collabdm/contribution`.
         version: The expected `version`.
@@ -84,7 +84,8 @@ def decode_document(
         The validated header, and the tensors by name. The tensors are not checked yet.
 
     Raises:
-        DocumentError: The bytes are damaged, of another kind or version, or the header is wrong.
+        DocumentError: The bytes are damaged, the kind or the version differs, or the header is
+            invalid.
     """
     try:
         tensors = safetensors.torch.load(content)
@@ -103,7 +104,7 @@ def decode_document(
 
 
 def format_of(path: Path) -> str:
-    """The `format` that a safetensors file states in its header; empty if it states none."""
+    """Read the `format` in the header of a safetensors file; empty if there is no such field."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             return str(json.loads((file.metadata() or {})[HEADER_KEY])["format"])
@@ -115,13 +116,13 @@ def check_format(where: str, fields: Any, kind: str, version: int) -> None:
     """Check the kind and the version that a document states.
 
     Args:
-        where: The document, named in errors.
+        where: The name of the document, for errors.
         fields: Its decoded JSON.
         kind: The expected `format`.
         version: The expected `version`.
 
     Raises:
-        DocumentError: The document is of another kind or version.
+        DocumentError: The kind or the version differs.
     """
     stated = fields.get("format") if isinstance(fields, dict) else None
     if stated != kind:
@@ -136,7 +137,7 @@ def check_format(where: str, fields: Any, kind: str, version: int) -> None:
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """The bytes of a file of at most `limit` bytes. Raises DocumentError before reading more."""
+    """Read a file of at most `limit` bytes. Raises DocumentError before reading a larger one."""
     try:
         size = path.stat().st_size
         if size > limit:
@@ -148,7 +149,7 @@ def read_limited(path: Path, limit: int) -> bytes:
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, for `json.loads`. Raises ValueError if a key occurs twice."""
+    """Build a JSON object for `json.loads`. Raises ValueError if a key occurs twice."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a key occurs twice")

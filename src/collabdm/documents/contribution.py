@@ -1,11 +1,12 @@
 """A Contribution: one site's answer to a Plan, and the checks that it must pass.
 
-For each of its steps t and classes y, a site k sends a mean over a batch B of its images,
+For each step t in which it takes part and each class y that it has, a site sends the mean over a
+batch B of its images
 
     L[t, y] = mean_{x in B} P_t ψ_t(augment(x))                (r numbers, encoded as `Plan.wire`)
 
-with the size of the batch and n_y, the number of its images. A few images per class follow, from
-which the server starts, and the extra tensors that the Plan's method declares.
+It also sends, for each class, the size of the batch and n_y, the number of its images; a few images
+per class, from which the server starts; and the extra tensors that the Plan's method declares.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
 distillation", 2024, Algorithm 1, lines 17 to 24.
@@ -26,16 +27,16 @@ from collabdm.errors import DocumentError, PlanError
 from collabdm.images import ImageSet
 
 CONTRIBUTION_VERSION = 1
-LARGEST_TOTAL = 2**40  # images of a class at one site: sums over all sites stay far below 2^63
+LARGEST_TOTAL = 2**40  # images of a class at one site; keeps sums over all sites far below 2^63
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The encoded class means of one site. Raises DocumentError if its parts disagree.
+    """The encoded class means of one site. Raises DocumentError if the parts are inconsistent.
 
     `codes` has shape (steps, classes present, r) and dtype float16, float32 or int8. `scales` has
     shape (steps, classes present) with int8, and is None otherwise. `batch_counts` and `totals`
-    have one number per class present: images in a batch, and images in all.
+    have one number per class present: the images in a batch, and all images of the class.
     """
 
     steps: Int64[Tensor, " T"]
@@ -112,9 +113,9 @@ class Statistics:
 
 
 def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
-    """Check that distinct numbers of 0 or more are in order. Raises DocumentError.
+    """Check that numbers are 0 or more and strictly ascending. Raises DocumentError.
 
-    Neighbours are compared: their difference could overflow.
+    Neighbours are compared rather than subtracted, because a difference could overflow.
     """
     previous = torch.cat([torch.tensor([-1]), numbers[:-1]])
     wrong = torch.nonzero(numbers <= previous).flatten().tolist()
@@ -128,8 +129,8 @@ def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
 class Contribution:
     """One site's answer to a Plan.
 
-    Its `statistics`, its images (as many per class as `Local` requests), and the `extra_tensors`
-    that the Plan's method declares.
+    It consists of `statistics`, `images` (as many per class as `Local` requests), and the
+    `extra_tensors` that the Plan's method declares.
     """
 
     site: str
@@ -175,7 +176,7 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
 
 
 def _check_statistics(spec: ContributionSpec, contribution: Contribution, where: str) -> None:
-    """Check steps, classes, width and encoding against the Plan."""
+    """Check steps, classes, width and encoding against the Plan. Raises DocumentError."""
     plan, statistics = spec.plan, contribution.statistics
 
     steps = plan.steps_of(contribution.site)
@@ -206,7 +207,7 @@ def _check_statistics(spec: ContributionSpec, contribution: Contribution, where:
 
 
 def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
-    """Check that batches have min(B, n_y) images."""
+    """Check that each batch has min(B, n_y) images. Raises DocumentError."""
     totals, counts = statistics.totals, statistics.batch_counts
 
     if int(totals.max()) > LARGEST_TOTAL:
@@ -222,7 +223,7 @@ def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
 
 
 def _check_images(plan: Plan, contribution: Contribution, where: str) -> None:
-    """Check classes, shape, type and number of the local images."""
+    """Check classes, shape, type and number of the local images. Raises DocumentError."""
     images = contribution.images
 
     if images.classes != plan.classes:
@@ -241,7 +242,7 @@ def _check_images(plan: Plan, contribution: Contribution, where: str) -> None:
 
 
 def check_contributions(plan: Plan, sites: list[str]) -> None:
-    """Check the sites of a round: at least one, none twice, no more than the Plan allows.
+    """Check the sites of a round: at least one, no duplicates, no more than the Plan allows.
 
     Raises DocumentError.
     """
@@ -260,6 +261,6 @@ def check_contributions(plan: Plan, sites: list[str]) -> None:
 
 
 class CheckedContributions(Mapping[str, Contribution]):
-    """Contributions of a round by site, each checked against `plan` when it was read."""
+    """The contributions of a round by site, each checked against `plan` when it was read."""
 
     plan: Plan

@@ -1,7 +1,8 @@
-"""A Contribution as bytes: a safetensors document, the same on disk and on the network.
+"""Read and write a Contribution as a safetensors document, the same on disk and on the network.
 
     statistics.NAME      the tensors of `Statistics`
-    local.images         the images, and local.labels their classes, ascending
+    local.images         the images
+    local.labels         the classes of the images, ascending
     parts.NAME           the extra tensors of the Plan's method
 
 Reference: docs/format.md, "Contribution".
@@ -45,12 +46,12 @@ class ContributionHeader(DocumentHeader):
 
 
 def write_contribution(contribution: Contribution, path: Path | str) -> None:
-    """Write a Contribution, readable by its owner alone. Raises OutputError."""
+    """Write a Contribution that only the owner of the file can read. Raises OutputError."""
     atomic_write(Path(path), contribution_bytes(contribution), private=True)
 
 
 def contribution_bytes(contribution: Contribution) -> bytes:
-    """The bytes of a Contribution."""
+    """Encode a Contribution as bytes."""
     statistics, images = contribution.statistics, contribution.images
 
     tensors = {_STATISTICS + name: getattr(statistics, name) for name in (*_INTEGERS, "codes")}
@@ -78,10 +79,11 @@ def decode_contribution(
     Args:
         content: The bytes of the whole file.
         spec: The Plan that it should answer, and the contents that follow from it.
-        where: The file, named in errors.
+        where: The name of the file, for errors.
 
     Raises:
-        DocumentError: The bytes are no contribution, or it does not answer the Plan.
+        DocumentError: The bytes are not a contribution, or the contribution does not answer the
+            Plan.
     """
     header, tensors = decode_document(
         content, where, ContributionHeader, CONTRIBUTION_FORMAT, CONTRIBUTION_VERSION
@@ -96,7 +98,7 @@ def decode_contribution(
 
 
 def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:
-    """A Contribution from its tensors. Raises DocumentError or DataError."""
+    """Build a Contribution from its tensors. Raises DocumentError or DataError."""
     extra = [name for name in tensors if name.startswith(EXTRA_PREFIX)]
     optional = {_STATISTICS + "scales"} & set(tensors)
     check_names(f"contribution of {header.site!r}", tensors, {*_REQUIRED, *optional, *extra})
@@ -127,7 +129,7 @@ def _statistics(tensors: dict[str, Tensor]) -> Statistics:
 
 
 def _labels(labels: Tensor) -> Tensor:
-    """The labels, checked. Raises DocumentError."""
+    """Check the labels and return them. Raises DocumentError."""
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise DocumentError(
             "`local.labels` should be int64 of one dimension; "

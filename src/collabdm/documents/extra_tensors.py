@@ -1,10 +1,9 @@
-"""Tensors of a document by name: declared, counted and checked before use.
+"""The extra tensors of a document: declare them by name, and check them before use.
 
-Statistics and local images serve distribution matching. A method that sends something else
-(weights, training steps, its own number of images) declares extra tensors, each with one dtype and
-one shape that follow from the Plan alone. The largest possible file is then known before it is
-read, and every tensor is checked before it is used. A contribution's file lists them under
-`parts.NAME`.
+Distribution matching uses statistics and local images. A method that sends something else (weights,
+training steps, its own number of images) declares extra tensors, whose dtypes and shapes follow
+from the Plan alone. The size limit of a file is therefore known before the file is read, and every
+tensor is checked before it is used. A contribution's file lists them under `parts.NAME`.
 """
 
 import math
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from collabdm.errors import DocumentError
 
-EXTRA_PREFIX = "parts."  # of the names in a contribution's file
+EXTRA_PREFIX = "parts."  # precedes the names in a contribution's file
 TENSOR_HEADER_BYTES = 256  # per tensor in the header of a file: name, dtype, shape and offsets
 
 
@@ -29,7 +28,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor."""
+        """The number of bytes of the tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -37,7 +36,7 @@ DeclaredTensors = dict[str, TensorSpec]
 
 
 def declared_bytes(declared: DeclaredTensors) -> int:
-    """An upper bound on the bytes that declared tensors add to a file."""
+    """Return an upper bound on the bytes that declared tensors add to a file."""
     return sum(spec.nbytes + len(name) + TENSOR_HEADER_BYTES for name, spec in declared.items())
 
 
@@ -45,7 +44,7 @@ def check_names(where: str, tensors: Collection[str], expected: Collection[str])
     """Check that a document contains exactly the expected tensors.
 
     Args:
-        where: The document, named in the error.
+        where: The name of the document, for the error.
         tensors: The names of its tensors.
         expected: The names that it should contain.
 
@@ -62,16 +61,17 @@ def check_names(where: str, tensors: Collection[str], expected: Collection[str])
 def check_extra_tensors(
     declared: DeclaredTensors, tensors: Mapping[str, Tensor], where: str, prefix: str = ""
 ) -> None:
-    """Check that tensors are the declared ones, with finite numbers.
+    """Check that a document has exactly the declared tensors, with finite values.
 
     Args:
         declared: The required dtype and shape of each tensor, by name.
         tensors: The tensors found, by name.
-        where: The document, named in the error.
-        prefix: Precedes every name in the error, such as `EXTRA_PREFIX`.
+        where: The name of the document, for the error.
+        prefix: The text before every name in the error, such as `EXTRA_PREFIX`.
 
     Raises:
-        DocumentError: A tensor is missing, unknown, of another dtype or shape, or not finite.
+        DocumentError: A tensor is missing or unknown, has the wrong dtype or shape, or is not
+            finite.
     """
     check_names(where, [prefix + name for name in tensors], [prefix + name for name in declared])
 

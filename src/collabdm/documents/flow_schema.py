@@ -1,7 +1,7 @@
 """The schema of a table of network flows: how all sites turn rows into images.
 
-A row becomes one pixel per feature, in 0 .. 255. The maps are declared, never fitted, so no site
-needs to see another's rows:
+A row becomes one pixel per feature, in 0 .. 255. The maps are declared, never fitted to data, so no
+site needs to see the rows of another:
 
     number      1 + round(254 (f(v) - f(low)) / (f(high) - f(low))),  v clipped to low .. high
                 f(v) = v (linear) or sign(v) log(1 + |v| / unit) (log)
@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from collabdm.documents.frozen_model import FrozenModel
 
-LEVELS = 254  # of values that are present
-MISSING, OTHER = 0, 1  # pixels
+LEVELS = 254  # the levels of values that are present
+MISSING, OTHER = 0, 1  # the pixels of a missing and of an unlisted value
 
 Name = Annotated[str, Field(max_length=256)]  # a column may have an empty name
 Value = Annotated[str, Field(min_length=1, max_length=256)]
@@ -34,7 +34,8 @@ Value = Annotated[str, Field(min_length=1, max_length=256)]
 class Number(FrozenModel):
     """A numeric column, whose range `low` .. `high` is spread over the levels.
 
-    With `scale` log, levels are even in sign(v) log(1 + |v| / `unit`); with linear, in v.
+    The levels are evenly spaced in sign(v) log(1 + |v| / `unit`) if `scale` is log, and in v if it
+    is linear.
     """
 
     name: Name
@@ -53,21 +54,21 @@ class Number(FrozenModel):
         return self
 
     def levels(self, values: Float64[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
-        """Pixels of values; NaN is a missing value."""
+        """Map values to pixels; NaN is a missing value."""
         low, high = self._curve(np.array([self.low, self.high]))
         share = (self._curve(values.clip(self.low, self.high)) - low) / (high - low)
         present = 1 + np.rint(LEVELS * np.nan_to_num(share))
         return np.where(np.isnan(share), MISSING, present).astype(np.uint8)
 
     def _curve(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """f(v)."""
+        """The function f of the module's docstring."""
         if self.scale == "linear":
             return values
         return np.sign(values) * np.log1p(np.abs(values) / self.unit)
 
 
 class Category(FrozenModel):
-    """A column of texts. All values that are not listed share one level."""
+    """A text column. All values that are not listed share one level."""
 
     name: Name
     values: tuple[Value, ...] = Field(min_length=1, max_length=LEVELS)
@@ -79,7 +80,7 @@ class Category(FrozenModel):
         return self
 
     def levels(self, positions: Int32[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
-        """Pixels of positions in `values`; -1 is any other value, -2 a missing one."""
+        """Map positions in `values` to pixels; -1 is any other value, -2 a missing value."""
         listed = 1 + np.rint(LEVELS * (positions + 1.0) / len(self.values))
         present = np.where(positions == -1, OTHER, listed)
         return np.where(positions == -2, MISSING, present).astype(np.uint8)
@@ -93,18 +94,18 @@ class FlowSchema(FrozenModel):
 
     - `columns`: the features, in order. `leaking` names those that reveal the label, because they
       count within a capture; they are left out unless `keep_leaking` is set.
-    - `label`: the label column, whose values are `classes`; `merge` pairs a further value with the
-      class that it belongs to.
+    - `label`: the label column, whose values are `classes`; `merge` assigns each additional value
+      to one of these classes.
     - `missing`: texts that mean a missing value.
     - `time`: the column to sort by; None keeps the order of the rows.
     - `flows`, `side`: rows per image, and its height and width in pixels.
     - `layout`: `packed` writes one row after the other; `rows` begins a new line of the image with
-      every row, and repeats it as often as there is room.
-    - `grouping`: `class` forms images of rows of one class; `stream` of consecutive rows, labelled
-      by the majority.
-    - `split`: `time` reserves every `held_out`-th block of `block` images for the test, and leaves
-      out the rows of one image on each side of it; `random` reserves images drawn at random;
-      `none` uses all of them for training and for the test.
+      every row, and repeats the row as often as there is room.
+    - `grouping`: `class` forms images from rows of one class; `stream` forms images from
+      consecutive rows, and labels each with its majority class.
+    - `split`: `time` reserves every `held_out`-th block of `block` images for testing, and leaves
+      out the rows of one image on each side of the block; `random` reserves images drawn at
+      random; `none` uses all images both for training and for testing.
     """
 
     columns: tuple[Column, ...] = Field(min_length=1, max_length=4096)
@@ -171,7 +172,7 @@ class FlowSchema(FrozenModel):
 
     @property
     def lines(self) -> int:
-        """Lines of the image that one row takes in the layout `rows`."""
+        """The number of lines of the image that one row takes in the layout `rows`."""
         return math.ceil(len(self.features) / self.side)
 
     @property
@@ -181,6 +182,6 @@ class FlowSchema(FrozenModel):
         return numbers | {value: numbers[name] for value, name in self.merge}
 
     def with_leaking(self) -> "FlowSchema":
-        """The schema with the leaking columns as features, and no more rows per image than fit."""
+        """Copy the schema, with leaking columns as features and `flows` lowered to what fits."""
         schema = self.model_copy(update={"keep_leaking": True})
         return schema.model_copy(update={"flows": min(self.flows, schema.most_flows)})

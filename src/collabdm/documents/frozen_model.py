@@ -14,13 +14,13 @@ SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME}$")]
 
 
 class FrozenModel(BaseModel):
-    """Immutable settings. Unknown keys, NaN and infinity are refused."""
+    """Immutable settings. Unknown keys, NaN and infinity are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def validation_message(error: ValidationError) -> str:
-    """A validation error in the form of all messages, one line per field.
+    """Format a validation error like all other messages, one line per field.
 
     Each line names the field, the expected value and the value found.
     """
@@ -28,7 +28,7 @@ def validation_message(error: ValidationError) -> str:
 
 
 def _line(item: ErrorDetails) -> str:
-    """The message about one field, from one entry of `ValidationError.errors()`."""
+    """Return the message about one field, from one entry of `ValidationError.errors()`."""
     field = ".".join(str(key) for key in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"`{field}` is not a setting: remove it, or check its spelling"

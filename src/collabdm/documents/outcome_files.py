@@ -1,4 +1,4 @@
-"""Outcomes on disk: DistilledSet and DistilledSteps, as safetensors documents.
+"""Read and write DistilledSet and DistilledSteps as safetensors documents.
 
 Reference: docs/format.md, "DistilledSet" and "Steps".
 """
@@ -37,7 +37,7 @@ from collabdm.images import ImageSet
 
 DISTILLED_FORMAT = "collabdm/distilled"
 STEPS_FORMAT = "collabdm/steps"
-DISTILLED_LIMIT = 2**32  # bytes, of any outcome
+DISTILLED_LIMIT = 2**32  # the most bytes of any outcome
 
 
 class DistilledHeader(DocumentHeader):
@@ -59,15 +59,16 @@ def provenance_fields(outcome: DistilledSet | DistilledSteps | DistilledModel) -
 
 
 def check_header(where: str, header: DistilledHeader, plan: Plan) -> None:
-    """Check classes and counts of an outcome against its Plan.
+    """Check the classes and counts of an outcome against its Plan.
 
     Args:
-        where: The file, named in errors.
+        where: The name of the file, for errors.
         header: The decoded header.
         plan: The Plan in that header.
 
     Raises:
-        DocumentError: The classes are not the Plan's, or a site has not one count per class.
+        DocumentError: The classes differ from the Plan's, or a site does not have one count per
+            class.
     """
     if header.classes != plan.classes:
         raise DocumentError(
@@ -92,7 +93,7 @@ def write_distilled(distilled: DistilledSet, path: Path | str) -> None:
 
 
 def read_distilled(path: Path | str) -> DistilledSet:
-    """Read a DistilledSet. Raises DocumentError if the file is none."""
+    """Read a DistilledSet. Raises DocumentError if the file is not a DistilledSet."""
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)
     header, tensors = decode_document(
@@ -142,7 +143,7 @@ def write_steps(steps: DistilledSteps, path: Path | str) -> None:
 
 
 def read_steps(path: Path | str) -> DistilledSteps:
-    """Read DistilledSteps. Raises DocumentError if the file contains none."""
+    """Read DistilledSteps. Raises DocumentError if the file is not a DistilledSteps."""
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)
     header, tensors = decode_document(content, where, DistilledHeader, STEPS_FORMAT, STEPS_VERSION)
@@ -167,7 +168,7 @@ def read_steps(path: Path | str) -> DistilledSteps:
 
 
 def _steps_declared(plan: Plan, tensors: dict[str, Tensor]) -> DeclaredTensors:
-    """The required tensors, for the number of steps and images that `images` has."""
+    """The required tensors, for the number of steps and images in the tensor `images`."""
     images = tensors.get("images", torch.zeros(0))
     steps, each = (*images.shape, 0, 0)[:2]
     return {

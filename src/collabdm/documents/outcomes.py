@@ -1,7 +1,7 @@
-"""Outcomes of a round: a set of images, a sequence of training steps, or a trained network.
+"""The outcomes of a round: a set of images, a sequence of training steps, or a trained network.
 
-Each contains its Plan, so that it can be used without any other file, and lists for each site n_y,
-its number of images of each class.
+Each outcome contains its Plan, so that it can be used without any other file, and lists each site's
+number of images of each class, n_y.
 """
 
 from dataclasses import dataclass, field
@@ -23,10 +23,11 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class DistilledSet:
-    """The usual outcome: `ipc` images of every class that some site has.
+    """The usual outcome: `ipc` images of every class that at least one site has.
 
-    With pae, each stored image contains `plan.pae`^2 smaller ones; training uses these, enlarged.
-    `method` is the method that made the set, `versions` the software.
+    With pae, each stored image contains `plan.pae`^2 smaller images, which are enlarged for
+    training. `sites` lists n_y of each site. `method` names the method that made the set, and
+    `versions` the software versions used.
     """
 
     images: ImageSet
@@ -41,7 +42,8 @@ class DistilledSteps:
     """A sequence of training steps: images with soft labels (logits), and a learning rate per step.
 
     `images` has shape (steps, images, channels, height, width) and the Plan's pixel type; `labels`
-    (steps, images, classes); `rates` (steps,). The initial weights follow from the Plan.
+    has shape (steps, images, classes), and `rates` (steps,). The Plan determines the initial
+    weights.
     """
 
     images: Tensor
@@ -53,7 +55,7 @@ class DistilledSteps:
     versions: dict[str, str] = field(default_factory=dict)
 
     def as_set(self) -> ImageSet:
-        """The images as a data set sorted by class, each with the class of its largest logit."""
+        """Return the images sorted by class; the class of an image is that of its largest logit."""
         labels = self.labels.flatten(0, 1).argmax(1)
         order = labels.argsort(stable=True)
         return ImageSet(self.images.flatten(0, 1)[order], labels[order], self.plan.classes)
@@ -61,9 +63,9 @@ class DistilledSteps:
 
 @dataclass(frozen=True)
 class DistilledModel:
-    """The weights of one network, for images and classes of the Plan.
+    """The weights of one network, for the images and classes of the Plan.
 
-    Raises DocumentError if a site's counts are not one per class, 0 or more.
+    Raises DocumentError unless each site has one count per class, 0 or more.
     """
 
     weights: Weights

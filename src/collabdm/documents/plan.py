@@ -1,8 +1,8 @@
-"""The Plan: all that sites and server agree on before a round.
+"""The Plan: everything that the sites and the server agree on before a round.
 
-T random networks are given by one seed, so a Plan is a small JSON document. It is identified by its
-digest, the SHA-256 of its canonical JSON; a contribution carries that digest, a distilled set the
-whole Plan.
+One seed determines all T random networks, so a Plan is a small JSON document. It is identified by
+its digest, the SHA-256 of its canonical JSON. A contribution contains that digest; a distilled set
+contains the whole Plan.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
 distillation", 2024; docs/format.md, "Plan".
@@ -38,12 +38,12 @@ JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactl
 
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
-#: fields that a Plan's document contains only if they have a value: older Plans keep their digest
+#: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
 EXTENSIONS = ("collection", "flows", "options")
 
 
 class ImageSpec(FrozenModel):
-    """The image format of all sites: square, and normalised by these constants."""
+    """The image format of all sites: square images, normalised with these constants."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
     side: Annotated[int, Field(ge=8, le=128)]
@@ -71,11 +71,11 @@ class ImageSpec(FrozenModel):
 
 
 class Matching(FrozenModel):
-    """The optimiser of distribution matching.
+    """The settings of distribution matching.
 
-    `spread` is the weight of a further term of the loss, which matches the standard deviation of
-    every dimension of the embedding within a class. It has an effect in local distillation alone,
-    because the statistics contain only means.
+    `spread` weights an additional loss term that matches the standard deviation of each embedding
+    dimension within each class. It affects only local distillation, because the statistics contain
+    only means.
     """
 
     optimiser: Literal["sgd", "adam"] = "sgd"
@@ -88,10 +88,11 @@ class Matching(FrozenModel):
 class Local(FrozenModel):
     """The images that a site sends with its statistics: `images` for each of its classes.
 
-    - `method`: `dm` distils them from the site's data by distribution matching; `random` sends real
-      images; `none` sends none.
-    - `start`: the initial images of `dm`, and the source of missing images of a class at the
-      server: real images of the site, or noise, which shows no real image.
+    - `method`: `dm` distils images from the site's data by distribution matching; `random` sends
+      random real images; `none` sends no images.
+    - `start`: what `dm` starts from, `real` images of the site or `noise`, which reveals no real
+      image. If the sites send too few images of a class, the server adds noise (`noise`, or if
+      they send none) or slightly moved copies (`real`).
     """
 
     method: Literal["dm", "random", "none"] = "dm"
@@ -103,14 +104,14 @@ class Local(FrozenModel):
 
     @property
     def images_sent(self) -> int:
-        """Images that a site sends per class: none with the method `none`."""
+        """The number of images that a site sends per class; 0 if `method` is `none`."""
         return 0 if self.method == "none" else self.images
 
 
 class Refinement(FrozenModel):
-    """The server's part: `passes` over the T steps.
+    """The refinement at the server, which makes `passes` passes over the T steps.
 
-    A step uses `batch` synthetic images of each class, or all of them if it is None.
+    A step uses `batch` synthetic images of each class; None uses all of them.
     """
 
     passes: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -119,16 +120,16 @@ class Refinement(FrozenModel):
 
 
 class Probe(FrozenModel):
-    """Values that the Plan's author computed at step 0, for sites to compare with their own."""
+    """Values that the author of the Plan computed at step 0; sites compare them with their own."""
 
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     embedding: tuple[float, ...]
 
 
 class Collection(FrozenModel):
-    """When a collection over a network ends: all have answered, or `deadline` seconds are over.
+    """When a collection over a network ends: all sites have answered or `deadline` seconds passed.
 
-    The round counts if `quorum` sites have contributed.
+    The round is valid if at least `quorum` sites have contributed.
     """
 
     quorum: Positive = 1
@@ -136,7 +137,7 @@ class Collection(FrozenModel):
 
 
 class Plan(FrozenModel):
-    """All that sites and server agree on before a round. docs/format.md describes every field."""
+    """What sites and server agree on before a round. docs/format.md describes every field."""
 
     classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
     image: ImageSpec
@@ -238,7 +239,7 @@ class Plan(FrozenModel):
 
     @property
     def image_dtype(self) -> torch.dtype:
-        """The type of stored pixels: `images` as a torch type."""
+        """The torch dtype of stored pixels, given by `images`."""
         return torch.uint8 if self.images == "uint8" else torch.float32
 
     @property
@@ -247,7 +248,7 @@ class Plan(FrozenModel):
         return _digest(self.model_dump_json())
 
     def steps_of(self, site: str) -> list[int]:
-        """A_k: the steps in which a site takes part."""
+        """The steps in which a site takes part (A_k in the paper)."""
         if self.fraction == 1 or self.site_names is None:
             return list(range(self.steps))
 

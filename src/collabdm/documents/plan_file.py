@@ -1,4 +1,4 @@
-"""A Plan as JSON: its fields, its format and version, and the digest that protects it from changes.
+"""Read and write a Plan as JSON, with a digest that reveals later changes.
 
 Reference: docs/format.md, "Plan".
 """
@@ -25,19 +25,19 @@ def write_plan(plan: Plan, path: Path | str) -> None:
 
 
 def plan_bytes(plan: Plan) -> bytes:
-    """The bytes of a Plan, the same on disk and on the network."""
+    """The bytes of a Plan, which are the same on disk and on the network."""
     fields = {"format": PLAN_FORMAT, "version": PLAN_VERSION, "digest": plan.digest}
     fields |= plan.model_dump(mode="json")
     return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_plan(path: Path | str) -> Plan:
-    """Read a Plan. Raises DocumentError if the file is no Plan, or was edited."""
+    """Read a Plan. Raises DocumentError if the file is not a Plan, or was edited."""
     return parse_plan(read_limited(Path(path), PLAN_LIMIT), str(path))
 
 
 def parse_plan(content: bytes, where: str = "plan") -> Plan:
-    """A Plan from its bytes. Raises DocumentError, which names the file `where`."""
+    """Parse the bytes of a Plan. Raises DocumentError, which names the file `where`."""
     try:
         fields = json.loads(content.decode(), object_pairs_hook=distinct_keys)
     except (ValueError, RecursionError) as error:
@@ -65,7 +65,7 @@ def parse_plan(content: bytes, where: str = "plan") -> Plan:
 
 
 def embedded_plan(where: str, fields: dict[str, Any]) -> Plan:
-    """A Plan from its fields, as the header of an outcome contains them.
+    """Parse a Plan from its fields, as the header of an outcome contains them.
 
     Raises DocumentError, which names the document `where`.
     """

@@ -1,6 +1,6 @@
-"""Named choices in a Plan: the network, the augmentation, the encoding and the merging of means.
+"""The named choices in a Plan: network, augmentation, and the encoding and merging of means.
 
-These are names and ranges alone; `collabdm.matching` contains the code behind them.
+This module contains only names and ranges; `collabdm.matching` implements them.
 """
 
 from typing import Literal
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from collabdm.documents.frozen_model import FrozenModel
 
 Wire = Literal["float16", "int8", "float32"]  # the encoding of class means
-Merging = Literal["weighted", "uniform"]  # sites count by their images, or equally
+Merging = Literal["weighted", "uniform"]  # sites count by their number of images, or equally
 
 WIRE_BYTES: dict[Wire, int] = {"float16": 2, "int8": 1, "float32": 4}
 
@@ -29,7 +29,7 @@ Norm = Literal["instance", "batch", "layer", "group", "none"]
 Activation = Literal["relu", "leakyrelu", "sigmoid"]
 Pooling = Literal["average", "max", "none"]
 
-GROUPS = 4  # of channels, with norm `group`
+GROUPS = 4  # groups of channels, with norm `group`
 
 #: the options that apply to each network
 FIELDS: dict[NetworkName, frozenset[str]] = {
@@ -43,11 +43,11 @@ FIELDS: dict[NetworkName, frozenset[str]] = {
 class NetworkSpec(FrozenModel):
     """A network: its name, and the options that apply to it.
 
-    - `width` (filters), `depth` (blocks), `activation` and `pooling` apply to ConvNet alone.
-      AlexNet, VGG11 and ResNet18 have fixed layers, ReLU and (the first two) max pooling.
+    - `width` (filters), `depth` (blocks), `activation` and `pooling` apply only to ConvNet.
+      AlexNet, VGG11 and ResNet18 have fixed layers and ReLU; AlexNet and VGG11 use max pooling.
     - `norm` applies to ConvNet, VGG11 and ResNet18; AlexNet has no normalisation. `layer`
       normalises over all channels and pixels, `group` over each quarter of the channels; both scale
-      per channel.
+      each channel separately.
 
     An option that does not apply should be left at its default; otherwise pydantic raises a
     ValidationError.

@@ -1,10 +1,12 @@
-"""A trained model at work on a table of flows: a class and a confidence for every window of rows.
+"""Predict a class, with its confidence, for each window of rows in a table of flows.
 
-    class = argmax_y p_y(x),   confidence = max_y p_y(x)      for x the image of `flows` rows
+    class = argmax_y p_y(x),   confidence = max_y p_y(x),    x the image of `flows` rows
 
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5.3.
 """
 
+import csv
+import io
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +22,16 @@ from collabdm.scoring.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """What a model says of windows: class numbers and confidences; `true` classes are -1 where not known."""
+class Predictions:
+    """The predicted classes of windows.
+
+    Attributes:
+        classes: The names of the classes.
+        predicted: The predicted class number of each window.
+        confidence: The probability of the predicted class.
+        true: The class number according to the labels; -1 for a window without a label.
+        first: The first row of each window, from 0, in order of time.
+    """
 
     classes: tuple[str, ...]
     predicted: Int64[Tensor, " n"]
@@ -30,59 +40,73 @@ class Verdicts:
     first: Int64[Tensor, " n"]
 
     def confusion(self) -> Confusion | None:
-        """Counts of (true, predicted) over the windows whose class is known; None where there are none."""
-        known = self.true != UNKNOWN
-        if not known.any():
+        """Count the confusion matrix of the labelled windows; None if no window has a label."""
+        labelled = self.true != UNKNOWN
+        if not labelled.any():
             return None
-        return Confusion.of(self.true[known], self.predicted[known], len(self.classes))
+        return Confusion.of(self.true[labelled], self.predicted[labelled], len(self.classes))
 
     def csv(self, flows: int) -> str:
-        """A line for each window: its first and last row (from 0, in order of time), class, confidence, true class."""
-        lines = ["first_row,last_row,class,confidence,true_class"]
-        for first, y, share, true in zip(
-            *(tensor.tolist() for tensor in (self.first, self.predicted, self.confidence, self.true)), strict=True
-        ):
-            named = _quoted(self.classes[true]) if true != UNKNOWN else ""
-            lines.append(f"{first},{first + flows - 1},{_quoted(self.classes[y])},{share:.4f},{named}")
-        return "\n".join(lines) + "\n"
+        """Write the predictions as CSV, with one line per window of `flows` rows."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["first_row", "last_row", "class", "confidence", "true_class"])
 
+        columns = (self.first, self.predicted, self.confidence, self.true)
+        for first, y, confidence, true in zip(*(c.tolist() for c in columns), strict=True):
+            label = self.classes[true] if true != UNKNOWN else ""
+            last = first + flows - 1
+            writer.writerow([first, last, self.classes[y], f"{confidence:.4f}", label])
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n') else text
+        return text.getvalue()
 
 
 def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
-    """The schema to read tables by: the one given, or the one that the model carries. Raises PlanError."""
+    """Return the schema for reading tables: the given schema, or else the model's own.
+
+    Raises:
+        PlanError: The model contains no schema, or the schema does not fit the model.
+    """
     if schema is None:
-        plan = model.provenance.get("plan")
-        carried = model.provenance.get("flows") or (plan.get("flows") if isinstance(plan, dict) else None)
-        if carried is None:
-            raise PlanError("the model should carry a schema of flows; found none: name one with `--flows`")
-        schema = parse_schema("the model's schema", carried)
-    if (schema.classes, (1, schema.side, schema.side)) != (model.classes, model.image.shape):
+        schema = _own_schema(model)
+
+    image = (1, schema.side, schema.side)
+    if (schema.classes, image) != (model.classes, model.image.shape):
         raise PlanError(
-            f"the schema should have the model's classes, {', '.join(model.classes)}, and images of "
-            f"{model.image.shape}; found {', '.join(schema.classes)} and side {schema.side}"
+            f"the schema should have the model's classes, {', '.join(model.classes)}, and images "
+            f"of {model.image.shape}; found {', '.join(schema.classes)} and side {schema.side}: "
+            "choose the schema that the model was trained with"
         )
     return schema
 
 
-def classify(model: TrainedModel, found: Windows) -> Verdicts:
-    """What the model says of every window. Raises DataError where there is none."""
-    if not len(found.labels):
-        raise DataError("there should be rows for one window at least; found fewer")
-    confidence, predicted = model.probabilities(found.images).max(1)
-    return Verdicts(model.classes, predicted, confidence, found.labels, found.first)
+def _own_schema(model: TrainedModel) -> FlowSchema:
+    plan = model.provenance.get("plan")
+    own = model.provenance.get("flows") or (plan.get("flows") if isinstance(plan, dict) else None)
+    if own is None:
+        raise PlanError(
+            "the model should contain a schema of flows; found none: name one with `--flows`"
+        )
+    return parse_schema("the model's schema", own)
 
 
-def rows_of(confusion: Confusion, classes: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Rows of a table: class, windows of it, precision, recall, and how many of them go to each class."""
+def classify(model: TrainedModel, windows: Windows) -> Predictions:
+    """Predict the class of every window. Raises DataError if there are no windows."""
+    if not len(windows.labels):
+        raise DataError("there should be rows for one window at least; found fewer: use more rows")
+
+    confidence, predicted = model.probabilities(windows.images).max(1)
+    return Predictions(model.classes, predicted, confidence, windows.labels, windows.first)
+
+
+def confusion_rows(confusion: Confusion, classes: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Format a table: each class, its windows, precision, recall, and windows by prediction."""
     return [
         (
             name,
             f"{int(counts.sum()):,}",
-            _share(precision),
-            _share(recall),
+            _percent(precision),
+            _percent(recall),
             *(f"{int(n):,}" for n in counts),
         )
         for name, counts, precision, recall in zip(
@@ -91,5 +115,5 @@ def rows_of(confusion: Confusion, classes: tuple[str, ...]) -> list[tuple[str, .
     ]
 
 
-def _share(value: Tensor) -> str:
-    return "-" if torch.isnan(value) else f"{100 * float(value):.1f}"
+def _percent(share: Tensor) -> str:
+    return "-" if torch.isnan(share) else f"{100 * float(share):.1f}"

@@ -1,10 +1,10 @@
-"""A trained model as an ONNX file that runs without collabdm.
+"""Write a trained model as an ONNX file that runs without collabdm.
 
-    input    images    uint8 (n, channels, side, side), pixels 0 .. 255
+    input    images          uint8 (n, channels, side, side), pixels 0 .. 255
     output   probabilities   float32 (n, classes)
 
-Normalisation and softmax are part of the graph; class names, the normalisation and the provenance stand in the
-file's metadata, as JSON.
+Normalisation and softmax are part of the graph. The file's metadata contains the class names, the
+normalisation and the provenance, as JSON.
 
 Reference: the Open Neural Network Exchange, https://onnx.ai.
 """
@@ -14,6 +14,7 @@ import json
 import logging
 import warnings
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from jaxtyping import Float32
@@ -23,9 +24,17 @@ from collabdm.errors import PlanError
 from collabdm.matching.networks import Network
 from collabdm.scoring.trained_model import TrainedModel
 
+REQUIRED = ("onnx", "onnxscript")
 
-class Portable(nn.Module):
-    """From pixels to probabilities: what the file holds."""
+
+class PixelClassifier(nn.Module):
+    """The exported graph: from pixels to probabilities.
+
+    Args:
+        network: A trained network.
+        mean: The mean of each channel, of pixels in 0 .. 1.
+        std: The standard deviation of each channel.
+    """
 
     mean: Tensor
     std: Tensor
@@ -37,26 +46,47 @@ class Portable(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Float32[Tensor, "n classes"]:
-        """Probabilities of uint8 pixels."""
+        """Compute the probabilities of the classes from uint8 pixels."""
         return self.network((images.float() / 255 - self.mean) / self.std).softmax(1)
 
 
 def check_onnx() -> None:
-    """Refuse, before any work, where the packages that write the file are not installed. Raises PlanError."""
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    """Check, before any work, that the packages for the file are installed. Raises PlanError."""
+    missing = [name for name in REQUIRED if find_spec(name) is None]
     if missing:
-        raise PlanError(f"ONNX needs {' and '.join(missing)}; found none here: pip install {' '.join(missing)}")
+        raise PlanError(
+            f"ONNX needs {' and '.join(missing)}; found none here: pip install {' '.join(missing)}"
+        )
 
 
 def onnx_bytes(model: TrainedModel) -> bytes:
-    """The file. Raises PlanError where the packages that write it are not installed."""
+    """Write the content of the ONNX file. Raises PlanError if a package is not installed."""
     check_onnx()
     import onnx
 
-    module = Portable(model.network(), model.image.mean, model.image.std).eval()
+    proto = _graph(model)
+    metadata = {
+        "classes": model.classes,
+        "mean": model.image.mean,
+        "std": model.image.std,
+        "network": model.spec.model_dump(mode="json"),
+        "provenance": model.provenance,
+    }
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+    onnx.helper.set_model_props(proto, texts)
+    onnx.checker.check_model(proto)
+
+    buffer = io.BytesIO()
+    onnx.save_model(proto, buffer)
+    return buffer.getvalue()
+
+
+def _graph(model: TrainedModel) -> Any:
+    module = PixelClassifier(model.network(), model.image.mean, model.image.std).eval()
     example = torch.zeros(2, *model.image.shape, dtype=torch.uint8)
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own imports
+        warnings.simplefilter("ignore")  # the exporter's imports warn
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
@@ -67,17 +97,6 @@ def onnx_bytes(model: TrainedModel) -> bytes:
             output_names=["probabilities"],
             verbose=False,
         )
-    assert program is not None  # it is where no file is named
-    proto = program.model_proto
-    told = {
-        "classes": model.classes,
-        "mean": model.image.mean,
-        "std": model.image.std,
-        "network": model.spec.model_dump(mode="json"),
-        "provenance": model.provenance,
-    }
-    onnx.helper.set_model_props(proto, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()})
-    onnx.checker.check_model(proto)
-    buffer = io.BytesIO()
-    onnx.save_model(proto, buffer)
-    return buffer.getvalue()
+
+    assert program is not None  # it is None only if a file is named
+    return program.model_proto

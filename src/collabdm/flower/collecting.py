@@ -1,13 +1,14 @@
-"""The server's collection: ask every node, store every contribution, and report the missing sites.
+"""Collect contributions at the server: ask every node, store the answers, report missing sites.
 
-    every node is asked once, when it appears; its answer is checked like a file, and written
+Every node is asked once, when it appears; its answer is checked like a file, and written to disk.
+
     the collection ends  when every site of the plan has answered, or after `collection.deadline` s
-    the round counts     when `collection.quorum` sites have contributed
+    the round is valid   if `collection.quorum` sites have contributed
 
-The folder is the state: plan.json, contributions/SITE.safetensors, and collection.json, the result.
-A server that is stopped, or started again later, asks only the missing sites. If a site answers
-twice, the first answer counts. An answer is dropped if its site is not in the plan, or is bound to
-another node. Memory contains the sites' names, but no contribution that has been written.
+The folder contains the whole state: plan.json, contributions/SITE.safetensors, and the result,
+collection.json. A server that was stopped and is started again asks only the missing sites. If a
+site answers twice, the first answer counts. An answer is dropped if its site is not in the plan, or
+is bound to a different node. Contributions that have been written are not kept in memory.
 """
 
 import json
@@ -36,10 +37,10 @@ logger = logging.getLogger("flwr.collabdm")
 
 ASKED_AT_ONCE = 64  # messages in one request
 PULLED_AT_ONCE = 4  # answers in memory at once
-ATTEMPTS = 3  # at a node whose program fails
+ATTEMPTS = 3  # how often a node whose program fails is asked
 GRACE = 60.0  # seconds that a message is valid beyond the deadline
 PAUSE = 0.5  # seconds between two requests for answers
-LONGEST_NAME, LONGEST_REFUSAL = 64, 200  # characters that are recorded
+LONGEST_NAME, LONGEST_REFUSAL = 64, 200  # the most characters that are recorded
 
 Item = TypeVar("Item")
 CollectionState = Literal["complete", "enough", "too few"]
@@ -51,7 +52,7 @@ class CollectionError(CollabDMError):
 
 @dataclass(frozen=True)
 class Clock:
-    """The time in seconds from any origin, and a function that waits."""
+    """A function for the time, in seconds from any origin, and a function that waits."""
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
@@ -63,10 +64,10 @@ class Collected:
 
     Attributes:
         plan: the digest of the plan.
-        state: all sites, a quorum, or too few.
+        state: whether all sites, a quorum, or too few sites have contributed.
         came: the sites that have contributed.
         nodes: the node from which each contribution of this run came, by site.
-        refused: the reason of each site that did not contribute.
+        refused: the reason why a site did not contribute, by site.
         missing: the sites without a contribution, or their number if the plan names no sites.
         notes: everything else that happened, as sentences.
     """
@@ -103,12 +104,12 @@ class _Round:
     failures: Counter[int] = field(default_factory=Counter)
 
     def label(self, node: int) -> str:
-        """A node, with its site if one is bound to it."""
+        """Name a node, and its site if a site is bound to it."""
         sites = [site for site, bound_node in self.bound.items() if bound_node == node]
         return f"node {node}" + "".join(f", {site}" for site in sites)
 
     def objection(self, site: str, node: int) -> str:
-        """The reason why a node cannot answer for a site; empty if it can."""
+        """State why a node cannot answer for a site; empty if it can."""
         if self.plan.site_names is not None and site not in self.plan.site_names:
             return "which is not a site of the plan"
         if site in self.bound and self.bound[site] != node:
@@ -136,16 +137,16 @@ def collect(
 
     Args:
         plan: the plan.
-        folder: the folder of the round; empty, or of the same plan.
+        folder: the folder of the round; it is empty or belongs to the same plan.
         grid: Flower's connection to the nodes.
-        clock: the time, against which the deadline is measured.
+        clock: the clock that measures the deadline.
         bound: the only node that may answer for a site, by site.
 
     Returns:
         The result, which is also written to collection.json.
 
     Raises:
-        DocumentError: the folder belongs to another plan.
+        DocumentError: the folder belongs to a different plan.
     """
     _claim(plan, folder)
     round_ = _Round(plan, folder, bound or {}, came=set(stored_contributions(plan, folder)))
@@ -166,7 +167,7 @@ def collect(
 
 
 def stored_contributions(plan: Plan, folder: Path) -> dict[str, Path]:
-    """The valid contributions to a plan in the folder of its round, by site."""
+    """Find the valid contributions to a plan in the folder of its round, by site."""
     paths = {}
     for path in sorted((folder / "contributions").glob("*.safetensors")):
         try:
@@ -180,12 +181,12 @@ def stored_contributions(plan: Plan, folder: Path) -> dict[str, Path]:
 
 
 def contribution_path(folder: Path, site: str) -> Path:
-    """The file of a site's contribution in the folder of a round."""
+    """The path of a site's contribution in the folder of a round."""
     return folder / "contributions" / f"{site}.safetensors"
 
 
 def _claim(plan: Plan, folder: Path) -> None:
-    """Write the plan into a folder, unless the folder belongs to another plan."""
+    """Write the plan into a folder; raises DocumentError if the folder has a different plan."""
     path = folder / "plan.json"
     if path.exists() and (digest := read_plan(path).digest) != plan.digest:
         raise DocumentError(
@@ -196,7 +197,7 @@ def _claim(plan: Plan, folder: Path) -> None:
 
 
 def _ask(round_: _Round, grid: Grid, left: float) -> None:
-    """Send the plan to every node that was not asked yet; `left` seconds remain."""
+    """Send the plan to every node that has not been asked; `left` seconds remain."""
     new = sorted(set(grid.get_node_ids()) - round_.asked)
     content = plan_content(plan_bytes(round_.plan), sorted(round_.came))
 
@@ -227,7 +228,7 @@ def _receive(round_: _Round, reply: Message) -> None:
 
 
 def _store(round_: _Round, reply: Message, node: int) -> None:
-    """Write the contribution in a node's answer, or note why there is none."""
+    """Write the contribution in a node's answer, or note why there is no contribution."""
     site = f"node {node}"
     try:
         answer = read_answer(reply, contribution_limit(round_.plan))
@@ -259,7 +260,7 @@ def _store(round_: _Round, reply: Message, node: int) -> None:
 
 
 def _checked_content(plan: Plan, answer: Answer) -> bytes | None:
-    """The bytes of a valid contribution; None from a site that has contributed before.
+    """Check an answer, and return its contribution; None if the site has contributed before.
 
     Raises:
         DocumentError: the site refuses, or its contribution is not valid.
@@ -290,7 +291,7 @@ def _note_second_answer(round_: _Round, site: str, node: int, content: bytes) ->
 
 
 def _result(round_: _Round) -> Collected:
-    """The result of a collection, from its final state."""
+    """Summarise a collection from its final state."""
     plan, count = round_.plan, len(round_.came)
     quorum = (plan.collection or Collection()).quorum
     state: CollectionState = "enough" if count >= quorum else "too few"

@@ -1,7 +1,7 @@
-"""A site's connection to the server, checked before the round and without Flower's programs.
+"""Check a site's connection to the server before the round, without Flower's programs.
 
 Each check returns a sentence if everything is in order, and raises DeploymentError if something
-should be changed. Nothing is sent but a TLS handshake.
+should be changed. Nothing but a TLS handshake is sent.
 """
 
 import importlib.metadata
@@ -15,16 +15,16 @@ from pathlib import Path
 from collabdm.errors import CollabDMError
 
 TIMEOUT = 10.0  # seconds
-FLOWER_VERSIONS = ((1, 40), (1, 43))  # from the first, below the second
+FLOWER_VERSIONS = ((1, 40), (1, 43))  # at least the first, below the second
 TELEMETRY = "FLWR_TELEMETRY_ENABLED"  # Flower's programs read it when they start
 
 
 class DeploymentError(CollabDMError):
-    """The connection between a site and the server needs a change."""
+    """The connection between a site and the server is not set up correctly."""
 
 
 def check_flower() -> str:
-    """The installed version of Flower, and whether its telemetry is on in this environment.
+    """Check the version of Flower, and report whether telemetry is on in this environment.
 
     Raises:
         DeploymentError: Flower is not installed, or its version is not supported.
@@ -52,10 +52,10 @@ def check_server(address: str, root_certificates: Path | None) -> str:
 
     Args:
         address: the server's HOST:PORT.
-        root_certificates: the certificate, PEM, that signed the server's; None tests the port only.
+        root_certificates: the PEM certificate that signed the server's; None tests only the port.
 
     Returns:
-        The address, TLS version and end of the certificate's validity, as a sentence.
+        A sentence with the address, the TLS version and the end of the certificate's validity.
 
     Raises:
         DeploymentError: no server answers, or its certificate does not fit.
@@ -93,7 +93,7 @@ def check_server(address: str, root_certificates: Path | None) -> str:
 
 
 def check_key(path: Path) -> str:
-    """Check that a file is a private key for Flower, which only its owner can read.
+    """Check that a file is a private key for Flower, and that only its owner can read it.
 
     Raises:
         DeploymentError: the file is not such a key, or others can read it.

@@ -1,17 +1,17 @@
-"""The ServerApp: send the plan, collect the contributions and compute the outcome.
+"""The ServerApp, which sends the plan, collects the contributions and computes the outcome.
 
 Settings of a run (`flwr run … --run-config '…'`):
 
-    plan="/srv/plan.json"      the plan; absolute, since Flower runs the server in its own folder
-    folder="/srv/round"        the folder of the round; an existing one is continued
-    distill=true               compute the outcome; otherwise leave the files for
+    plan="/srv/plan.json"      the plan; an absolute path, since Flower runs in its own folder
+    folder="/srv/round"        the folder of the round; if it exists, the round is resumed
+    distill=true               compute the outcome; if false, leave the files for
                                `collabdm distill`
     nodes="north=1234,…"       the node of each site, by its number in `flwr supernode list`;
-                               without one, the first answer in a site's name counts
+                               for other sites, the first answer in their name counts
     allow-missing=false        accept a round in which no site has one of the classes
     device="auto"  precision="auto"  threads=0
 
-A round without a quorum fails; the contributions that arrived remain in the folder.
+A round fails without a quorum; the contributions that arrived remain in the folder.
 """
 
 import logging
@@ -32,7 +32,7 @@ from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.exchange import distill_files
-from collabdm.scoring.outcomes import KINDS, read_kept
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 logger = logging.getLogger("flwr.collabdm")
 app = ServerApp()
@@ -40,23 +40,24 @@ app = ServerApp()
 
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
-    """Run one round."""
+    """Run one round, when Flower starts the ServerApp."""
     serve(grid, context.run_config, Clock(time.monotonic, time.sleep))
 
 
 def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
-    """Run one round.
+    """Run one round with given settings and a given clock.
 
     Args:
         grid: Flower's connection to the nodes.
         config: the settings of the run.
-        clock: the time, against which the plan's deadline is measured.
+        clock: the clock that measures the plan's deadline.
 
     Returns:
         The result of the collection.
 
     Raises:
-        CollabDMError: settings, plan, folder or machine do not fit, or too few sites contributed.
+        CollabDMError: the settings, the plan, the folder or the machine does not fit, or too few
+            sites contributed.
     """
     settings = parse_settings(RunSettings, config, "run")
     plan, folder = read_plan(settings.plan), settings.folder
@@ -84,11 +85,11 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
 
 
 def outcome_path(plan: Plan, folder: Path) -> Path:
-    """The file of a round's outcome, such as distilled.safetensors, by the plan's method."""
-    return folder / KINDS[method_of(plan).outcome].file
+    """The path of a round's outcome, such as distilled.safetensors; it depends on the method."""
+    return folder / OUTCOME_KINDS[method_of(plan).outcome].file
 
 
 def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
-    """Whether the folder has the outcome of exactly these sites."""
-    outcome = read_kept(method_of(plan), plan, folder)
+    """Whether the folder contains the outcome of exactly these sites."""
+    outcome = find_outcome(method_of(plan), plan, folder)
     return outcome is not None and set(outcome.sites) == set(collected.came)

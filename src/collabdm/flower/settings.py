@@ -1,10 +1,10 @@
-"""The settings of a node and of a run: Flower's KEY=VALUE pairs, checked before any work.
+"""Parse the settings of a node and of a run, Flower's KEY=VALUE pairs, before any work.
 
     flower-supernode --node-config 'site="north" data="/data/north" policy="/etc/site.toml"'
     flwr run apps/flower --run-config 'plan="/srv/plan.json" folder="/srv/round"'
 
 Flower accepts any key with any text, number or Boolean. Here every key must be known and every
-value of its type: a misspelt `policy` would otherwise leave a site without its policy.
+value must have the right type: otherwise a misspelt `policy` would leave a site without its policy.
 """
 
 import re
@@ -63,7 +63,7 @@ def _whole_number(value: object) -> int:
 
 
 def _nodes(value: object) -> dict[str, int]:
-    """The node of each site, from SITE=NODE,SITE=NODE."""
+    """Parse the node of each site from SITE=NODE,SITE=NODE. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError("should be SITE=NODE,SITE=NODE, in quotes")
 
@@ -92,7 +92,10 @@ Nodes = Annotated[dict[str, int], BeforeValidator(_nodes)]
 
 
 class ComputeSettings(FrozenModel):
-    """Where a program computes; `threads=0` uses all processor cores. Keys have hyphens."""
+    """The device, precision and threads of a program; `threads=0` uses all processor cores.
+
+    Keys are written with hyphens.
+    """
 
     model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
 
@@ -101,7 +104,7 @@ class ComputeSettings(FrozenModel):
     threads: WholeNumber = 0
 
     def choose(self) -> Compute:
-        """Device and precision; sets the number of threads of this process.
+        """Choose device and precision, and set the number of threads of this process.
 
         Raises:
             SettingsError: this machine does not have the device.
@@ -115,17 +118,17 @@ class ComputeSettings(FrozenModel):
 
 
 class NodeSettings(ComputeSettings):
-    """A site's own settings, `--node-config` of its node. No message changes them.
+    """A site's own settings, from `--node-config` of its node; messages cannot change them.
 
     Attributes:
         site: the site's name.
         data: the location of its data, as for `collabdm contribute --data`.
         policy: the file of its policy; without one, every plan is allowed.
         folder: where contributions are stored; a repeated plan is answered from there.
-        rows: of a table of flows, only the rows with COLUMN=VALUE.
-        resize: bring images to the plan's size and channels.
-        partition_id: set by Flower's simulation engine: the number of the node, from 0.
-        num_partitions: set by Flower's simulation engine: the number of nodes.
+        rows: COLUMN=VALUE; use only these rows of a table of flows.
+        resize: whether to convert images to the plan's size and channels.
+        partition_id: the number of the node, from 0; set by Flower's simulation engine.
+        num_partitions: the number of nodes; set by Flower's simulation engine.
     """
 
     site: Name | None = None
@@ -150,13 +153,13 @@ class NodeSettings(ComputeSettings):
 
 
 class RunSettings(ComputeSettings):
-    """The coordinator's settings of a round, `--run-config`.
+    """The coordinator's settings of a round, from `--run-config`.
 
     Attributes:
-        plan: the plan.
-        folder: the folder of the round; with an existing one, the round is resumed.
-        distill: compute the outcome here; otherwise the files are left for `collabdm distill`.
-        nodes: the node of each site, SITE=NODE,…; a site without one may answer from any node.
+        plan: the file of the plan.
+        folder: the folder of the round; if it exists, the round is resumed.
+        distill: whether to compute the outcome; if not, the files are left for `collabdm distill`.
+        nodes: the node of each site, SITE=NODE,…; a site without a node may answer from any node.
         allow_missing: accept a round in which no site has one of the classes.
     """
 
@@ -171,12 +174,12 @@ Settings = TypeVar("Settings", bound=ComputeSettings)
 
 
 def parse_settings(model: type[Settings], config: Mapping[str, Any], owner: str) -> Settings:
-    """Settings from Flower's pairs.
+    """Parse settings from Flower's KEY=VALUE pairs.
 
     Args:
-        model: the settings that there are.
+        model: the model of the settings.
         config: the pairs.
-        owner: node or run, for messages.
+        owner: "node" or "run", for messages.
 
     Returns:
         The settings.
@@ -193,7 +196,7 @@ def parse_settings(model: type[Settings], config: Mapping[str, Any], owner: str)
 
 
 def claimed_name(config: Mapping[str, Any]) -> str:
-    """The site's name in a node's configuration that may be wrong; empty where there is none."""
+    """Read the site's name in a node's configuration, even if the rest is wrong; empty if none."""
     naming = {key: config[key] for key in ("site", "partition-id") if key in config}
     try:
         return parse_settings(NodeSettings, naming, "node").name
@@ -202,7 +205,7 @@ def claimed_name(config: Mapping[str, Any]) -> str:
 
 
 def _message(item: ErrorDetails, keys: list[str], owner: str) -> str:
-    """The message about one key, from one entry of `ValidationError.errors()`."""
+    """Return the message about one key, from one entry of `ValidationError.errors()`."""
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if not item["loc"]:
         return message

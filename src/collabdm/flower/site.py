@@ -1,17 +1,17 @@
-"""The ClientApp: one site's answer to the plan in a message.
+"""The ClientApp, which answers a plan for one site.
 
-A site is configured by its own node (`--node-config`), never by a message:
+A site is configured only by its own node (`--node-config`), never by a message:
 
     site="north"              its name
     data="/data/north"        its data, as for `collabdm contribute --data`
     policy="/etc/site.toml"   its policy; without one, every plan is allowed
     folder="/var/collabdm"    where contributions are stored; a repeated plan is answered from there
-    rows="Cell=1"             of a table of flows, only these rows
+    rows="Cell=1"             use only these rows of a table of flows
     resize=true  device="cpu"  precision="float32"  threads=2
 
-Unknown keys and values of another type are refused (`settings`). Nodes of Flower's simulation
-engine have only a number: the environment variable COLLABDM_SITES then locates their data, and
-{site} in it becomes site-1, site-2, …
+Unknown keys and values of the wrong type are rejected (`settings`). Nodes of Flower's simulation
+engine have only a number; the environment variable COLLABDM_SITES then locates their data, with
+{site} replaced by site-1, site-2, …
 
 Every message is answered. A refusal is one of a few fixed sentences, since the message of an error
 may name files or data; the error itself is written to the site's own log.
@@ -44,7 +44,7 @@ from collabdm.rounds.policy import PolicyError, read_policy
 logger = logging.getLogger("flwr.collabdm")
 app = ClientApp()
 
-#: the sentence that the server receives for an error: the first that fits
+#: the sentence that the server receives for an error; the first matching entry is used
 REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     (SettingsError, "the site's node is configured wrongly"),
     (PolicyError, "the site's policy does not allow this plan"),
@@ -78,7 +78,7 @@ def contribute(message: Message, context: Context) -> Message:
 
 
 def answer(content: bytes, settings: NodeSettings) -> bytes:
-    """The bytes of the site's contribution to a plan, computed or stored earlier.
+    """Compute the site's contribution to a plan, or read it if it was stored earlier.
 
     Args:
         content: the bytes of a plan.
@@ -88,7 +88,7 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
         The bytes of a contribution file.
 
     Raises:
-        CollabDMError: settings, plan, data, policy or machine do not fit.
+        CollabDMError: the settings, the plan, the data, the policy or the machine does not fit.
     """
     context = RunContext(settings.choose())
     source = DataSource(data_location(settings), settings.resize, settings.rows)
@@ -104,16 +104,16 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
         path = folder / f"{site.name}-{plan.digest[:16]}-{digest[:16]}.safetensors"
         try:
             read_contribution(path, plan)
-        except DocumentError:  # none is stored
+        except DocumentError:  # no valid contribution is stored
             contribute_file(prepared, path, context)
         return path.read_bytes()
 
 
 def data_location(settings: NodeSettings) -> str:
-    """The location of the site's data, from its settings or from COLLABDM_SITES.
+    """Find the location of the site's data, in its settings or in COLLABDM_SITES.
 
     Raises:
-        SettingsError: neither names one.
+        SettingsError: neither gives a location.
     """
     simulated = os.environ.get("COLLABDM_SITES", "").replace("{site}", settings.name)
     location = settings.data or simulated

@@ -1,10 +1,10 @@
-"""The messages of a round: a plan; and a site's contribution or refusal.
+"""Write and read the messages of a round: a plan, and a site's contribution or refusal.
 
     server -> node     the bytes of the plan, and the names of the sites that have contributed
     node -> server     the site's name, and the bytes of its contribution or a reason for refusing
 
-A document is a single opaque array of bytes, which Flower transports in pieces: no process needs to
-keep more copies of it than necessary. Anything else in a message is refused.
+A document is a single opaque array of bytes, which Flower transports in pieces, so that no process
+keeps more copies than necessary. A message with a different structure is rejected.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from collabdm.errors import DocumentError
 
 QUESTION = "query.contribute"
-DOCUMENT, HEADER = "document", "said"  # names of records
+DOCUMENT, HEADER = "document", "said"  # the names of the records
 BYTES = "bytes"  # the name of the only array of a document
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A node's answer: a contribution, or a refusal, or neither if the site has contributed before.
+    """A node's answer: a contribution, a refusal, or neither if the site has contributed before.
 
     Attributes:
-        site: the site's name; empty if its node does not know it.
+        site: the site's name; empty if the node's configuration has no valid name.
         content: the bytes of a contribution file.
         refusal: the reason for refusing.
     """
@@ -35,15 +35,15 @@ class Answer:
 
 
 def plan_content(content: bytes, answered: list[str]) -> RecordDict:
-    """The question: the bytes of a plan, and the names of the sites that need not answer."""
+    """Write the question: the bytes of a plan, and the sites that need not answer."""
     return RecordDict({DOCUMENT: _record(content), HEADER: ConfigRecord({"answered": answered})})
 
 
 def read_question(message: Message) -> tuple[bytes, list[str]]:
-    """The bytes of the plan, and the names of the sites that have contributed.
+    """Read the question: the bytes of the plan, and the sites that have contributed.
 
     Raises:
-        DocumentError: the message contains no plan.
+        DocumentError: the message does not contain a plan.
     """
     answered = _header(message.content).get("answered", [])
     sites = [str(name) for name in answered] if isinstance(answered, list) else []
@@ -51,7 +51,7 @@ def read_question(message: Message) -> tuple[bytes, list[str]]:
 
 
 def answer_content(answer: Answer) -> RecordDict:
-    """The records of an answer."""
+    """Write the records of an answer."""
     header = ConfigRecord({"site": answer.site, "refusal": answer.refusal})
     records: dict[str, Any] = {HEADER: header}
     if answer.content is not None:
@@ -60,14 +60,14 @@ def answer_content(answer: Answer) -> RecordDict:
 
 
 def read_answer(message: Message, limit: int) -> Answer:
-    """A node's answer.
+    """Read a node's answer.
 
     Args:
         message: the node's message.
-        limit: the most bytes that the contribution may have.
+        limit: the largest number of bytes that the contribution may have.
 
     Returns:
-        The answer; its contribution is not checked yet.
+        The answer; its contribution has not been checked.
 
     Raises:
         DocumentError: the message is not an answer, or its document is too large.

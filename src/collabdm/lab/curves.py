@@ -1,9 +1,9 @@
-"""Accuracy along the refinement: the server's images after chosen steps, scored afterwards.
+"""Store the server's images after chosen steps of the refinement, to score them afterwards.
 
     S_i after i of  passes * T  steps,   i = 1, and then evenly up to the last
 
-The images of a chosen step are stored in the folder curve/ of a simulation; a simulation that was
-stopped continues with those that it has stored.
+The images of a chosen step are stored in the folder curve/ of a simulation; an interrupted
+simulation keeps the images that it has stored when it resumes.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
 
 
 def chosen_steps(iterations: int, points: int) -> list[int]:
-    """The first step, and `points` steps evenly up to the last; none without a refinement.
+    """Choose the first step, and `points` steps evenly up to the last; empty if there are no steps.
 
     >>> chosen_steps(40, 4)
     [1, 10, 20, 30, 40]
@@ -42,14 +42,14 @@ class Curve:
         return chosen_steps(self.plan.refinement.passes * self.plan.steps, self.points)
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Store the images of a checkpoint whose step is chosen (`RunContext.keep`)."""
+        """Store the images of a checkpoint if its step is chosen; serves as `RunContext.keep`."""
         if checkpoint.done in self.steps:
             images = {"images": checkpoint.tensors["images"]}
             path = self._path(checkpoint.done)
             write_checkpoint(Checkpoint(checkpoint.done, images), self.plan.digest, path)
 
     def sets(self, final: DistilledSet) -> dict[int, DistilledSet]:
-        """The set after each chosen step whose images are stored; `final` is the last one."""
+        """Return the set after each chosen step with stored images; `final` is the last set."""
         stored = {step: read_checkpoint(self._path(step), self.plan.digest) for step in self.steps}
         return {
             step: self._set(final, checkpoint)
@@ -61,7 +61,7 @@ class Curve:
         return self.folder / f"{step:06d}.safetensors"
 
     def _set(self, final: DistilledSet, checkpoint: Checkpoint) -> DistilledSet:
-        """The set after a step: the final one with the images of the step."""
+        """Build the set after a step: the final set, with the images of that step."""
         pixels = self.plan.image.normalisation.invert(checkpoint.tensors["images"])
         images = stored_pixels(self.plan, pixels)
         labelled = ImageSet(images, final.images.labels, final.images.classes)

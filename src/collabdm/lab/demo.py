@@ -1,10 +1,10 @@
-"""The demonstrations: a round that takes a minute on two cores, with data that is built in.
+"""Demonstrations: two rounds on built-in data, each of which takes a minute on two cores.
 
-`DEMO`: handwritten digits at five skewed sites. The digits are 8 x 8; enlarged to 16 x 16, four of
-them fit into one stored image without loss, as pae stores them. With one image per class, the whole
-distilled set is ten images.
+`DEMO` uses handwritten digits at five skewed sites. The digits are 8 x 8; enlarged to 16 x 16, four
+of them fit into one stored image without loss, as pae stores them. With one image per class, the
+whole distilled set is ten images.
 
-`traffic`: attack detection at two base stations, each of which sees other attacks. The traffic is
+`traffic` detects attacks at two base stations, which see different attacks. The traffic is
 synthetic.
 """
 
@@ -49,7 +49,7 @@ STATIONS = {
 
 
 def traffic(folder: Path) -> Experiment:
-    """Attack detection from the synthetic tables of two base stations.
+    """Define a round that detects attacks, on synthetic tables of two base stations.
 
     The tables are written to `folder`, unless they exist.
     """

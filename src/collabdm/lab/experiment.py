@@ -2,8 +2,8 @@
 
     digest = SHA-256 of the canonical JSON of all settings
 
-Results are stored under the digest. Fields that were added later are left out of the JSON where
-they have no value, so that the digests of earlier experiments stay the same.
+Results are stored under the digest. Fields that were added later are omitted from the JSON if they
+have no value, so that the digests of earlier experiments stay the same.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import FrozenModel
-from collabdm.methods.registry import METHODS
+from collabdm.methods.registry import all_methods
 from collabdm.planning.settings import network_of, networks_of
 from collabdm.scoring.evaluation import EvaluationConfig
 from collabdm.scoring.training import RECIPES
@@ -47,21 +47,21 @@ class Experiment(FrozenModel):
         class_floor: the fewest images of each class at a site, for the Dirichlet split.
         site_column: a column of the data that names each image's site.
         partition: a file with the split, partition.json of another simulation.
-        per_class: the number of training images of each class; None takes all.
-        side: resizes the images before everything else.
+        per_class: the number of training images of each class; None uses all.
+        side: the side that images are resized to, before everything else; None keeps their size.
         plan: settings of `Plan`, except `DERIVED_PLAN_FIELDS`.
         networks: the networks that are trained for the scores.
         trials: how often each of them is trained.
         recipe: how they are trained.
-        epochs: replaces the recipe's own.
+        epochs: the number of epochs; None uses the recipe's.
         seed: the seed of the split, the plan and the scores.
-        compare: further rows of the table: other methods, and `BASELINES`: random images, each site
-            alone, all the data.
+        compare: further rows of the table: other methods, and `BASELINES`, which are random real
+            images, each site alone, and all the data.
         curve: the number of points along the refinement that are scored, by the first network.
         flows: the schema of tables of flows.
-        test_per_class: the number of test images of each class, the same for every seed; None takes
+        test_per_class: the number of test images of each class, the same for every seed; None uses
             all.
-        learning_rate: replaces the recipe's own.
+        learning_rate: the learning rate; None uses the recipe's.
     """
 
     data: str
@@ -97,14 +97,15 @@ class Experiment(FrozenModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Experiment":
-        if self.method not in METHODS:
+        methods = all_methods()
+        if self.method not in methods:
             raise ValueError(
-                f"`method` should be one of {', '.join(METHODS)}; found {self.method!r}"
+                f"`method` should be one of {', '.join(methods)}; found {self.method!r}"
             )
 
-        if unknown := sorted(set(self.compare) - set(METHODS) - set(BASELINES)):
+        if unknown := sorted(set(self.compare) - set(methods) - set(BASELINES)):
             raise ValueError(
-                f"`compare` should be of {', '.join((*BASELINES, *METHODS))}; "
+                f"`compare` should be of {', '.join((*BASELINES, *methods))}; "
                 f"found {', '.join(map(repr, unknown))}"
             )
         if derived := sorted(set(self.plan) & DERIVED_PLAN_FIELDS):
@@ -132,7 +133,7 @@ class Experiment(FrozenModel):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
     def evaluation(self) -> EvaluationConfig:
-        """Networks, trials, recipe and seed of the scores.
+        """Return the networks, trials, recipe and seed of the scores.
 
         Raises:
             PlanError: a network is not valid.
@@ -146,7 +147,7 @@ class Experiment(FrozenModel):
 
 
 def _sorted(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings in alphabetical order, at all levels."""
+    """Sort settings alphabetically, at all levels."""
     return {
         key: _sorted(value) if isinstance(value, dict) else value
         for key, value in sorted(settings.items())

@@ -1,12 +1,10 @@
-"""Results as records: what `simulate` and `evaluate --json` write and `report` reads.
+"""Records of results, which `simulate` and `evaluate --json` write and `report` reads.
 
     results.json of `simulate`   settings, compute, versions, sets (bytes sent), scores, [curve]
     file of `evaluate --json`    set, plan, data, compute, versions, scores, [robustness]
 
-The records are pydantic models, strict about types. Keys that they do not know are ignored, so that
-the files of later versions stay readable; a key in brackets is left out where it has no value.
-
-Reference: none.
+The records are pydantic models, strict about types. Unknown keys are ignored, so that the files of
+later versions stay readable; a key in brackets is omitted if it has no value.
 """
 
 import json
@@ -26,14 +24,11 @@ from pydantic import (
 )
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
-from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
 from collabdm.matching.compute import Compute
 from collabdm.scoring.dd_ranking import Robustness
 from collabdm.scoring.evaluation import Score
-from collabdm.version import versions
 
 REMEDY = "restore the file, or repeat `collabdm simulate` or `collabdm evaluate --json`"
 
@@ -45,7 +40,7 @@ Accuracies = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(mi
 
 
 class Record(BaseModel):
-    """Base of the records: frozen and strict. `optional` names the keys left out at their default."""
+    """Base class of the records. The keys in `optional` are omitted if they have their default."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -58,7 +53,7 @@ class Record(BaseModel):
         return {key: value for key, value in handler(self).items() if key not in absent}
 
     def absent_keys(self) -> set[str]:
-        """The keys that are left out: the optional ones whose value is the default."""
+        """Return the keys to omit: the optional keys whose value is the default."""
         fields = type(self).model_fields
         defaults = {
             key: fields[key].get_default(call_default_factory=True) for key in self.optional
@@ -67,7 +62,7 @@ class Record(BaseModel):
         return {key for key, default in defaults.items() if getattr(self, key) == default}
 
     def document(self) -> dict[str, Any]:
-        """The record as JSON values."""
+        """Return the record as JSON values."""
         return self.model_dump(mode="json")
 
 
@@ -80,7 +75,7 @@ class ComputeRecord(Record):
 
     @classmethod
     def of(cls, compute: Compute) -> "ComputeRecord":
-        """The record of a `Compute`."""
+        """Make the record of a `Compute`."""
         return cls(**asdict(compute))
 
 
@@ -103,12 +98,12 @@ class SetRecord(Record):
 
     @property
     def largest_upload(self) -> int | None:
-        """Bytes sent by the site that sent most; None where no site sent anything."""
+        """The most bytes that one site sent; None if no site sent anything."""
         return max(self.bytes_per_site.values(), default=None)
 
 
 class AccuracyRecord(Record):
-    """Accuracies (shares of 1) of networks trained on one set, one per trial."""
+    """Accuracies, in 0 .. 1, of networks trained on one set, one per trial."""
 
     what: str
     network: str
@@ -117,7 +112,7 @@ class AccuracyRecord(Record):
 
 
 class ScoreRecord(AccuracyRecord):
-    """A `Score`. Its mean, deviation, n and accuracy per class are written for other readers."""
+    """The record of a `Score`. The file also states its mean, std, n and accuracy per class."""
 
     confusion: tuple[tuple[Count, ...], ...] = ()
 
@@ -136,7 +131,7 @@ class ScoreRecord(AccuracyRecord):
 
     @classmethod
     def of(cls, score: Score) -> "ScoreRecord":
-        """The record of a `Score`."""
+        """Make the record of a `Score`."""
         return cls(**asdict(score))
 
     @property
@@ -154,7 +149,7 @@ class CurvePoint(ScoreRecord, _AtStep):  # in this order `step` comes first in t
 
     @classmethod
     def at(cls, step: int, score: Score) -> "CurvePoint":
-        """The record of a `Score` after a step."""
+        """Make the record of a `Score` after a step."""
         return cls(step=step, **asdict(score))
 
 
@@ -171,7 +166,7 @@ class RobustnessRecord(Record):
 
     @classmethod
     def of(cls, robustness: Robustness) -> "RobustnessRecord":
-        """The record of a `Robustness`."""
+        """Make the record of a `Robustness`."""
         return cls(**asdict(robustness))
 
 
@@ -194,6 +189,11 @@ class SimulationResults(Record):
         """The data that the networks were tested on."""
         return self.experiment.data
 
+    @property
+    def plans(self) -> frozenset[str]:
+        """Digests of the plans of the sets that were scored."""
+        return frozenset(record.plan for record in self.sets.values())
+
 
 class EvaluationResults(Record):
     """The file of `evaluate --json`: the scores of one distilled set."""
@@ -212,73 +212,13 @@ class EvaluationResults(Record):
     scores: tuple[ScoreRecord, ...]
     robustness: RobustnessRecord | None = None
 
+    @property
+    def plans(self) -> frozenset[str]:
+        """The digest of the plan of the set that was scored."""
+        return frozenset({self.plan})
+
 
 Results = SimulationResults | EvaluationResults
-
-
-class ResultsFile:
-    """results.json of a simulation, written after every score, so that a stopped one can resume.
-
-    `sets` are described anew by every run; scores and points of the curve that the file already
-    contains are kept.
-
-    Args:
-        path: The file. One that is empty or cut short counts as absent.
-        experiment: The settings that the results belong to.
-        compute: Where the scores are computed.
-
-    Raises:
-        DataError: The file contains something other than results of a simulation.
-    """
-
-    def __init__(self, path: Path, experiment: Experiment, compute: Compute) -> None:
-        self.path, self.experiment, self.compute = path, experiment, compute
-        self.sets: dict[str, SetRecord] = {}
-        self.scores: dict[str, list[ScoreRecord]] = {}
-        self.curve: list[CurvePoint] = []
-        if read_json(path):
-            previous = parse_record(SimulationResults, path.read_bytes(), str(path))
-            self.curve += previous.curve
-            for score in previous.scores:
-                self.scores.setdefault(score.what, []).append(score)
-
-    def score(self, what: str, measure: Callable[[], list[Score]]) -> None:
-        """Add the scores of one set, unless the file already contains them."""
-        if what not in self.scores:
-            self.scores[what] = [ScoreRecord.of(score) for score in measure()]
-            self.write()
-
-    def draw(
-        self, curve: Curve, final: DistilledSet, measure: Callable[[DistilledSet], list[Score]]
-    ) -> None:
-        """Add the scores along the refinement, unless the file already contains them.
-
-        Args:
-            curve: The chosen steps and the images saved there.
-            final: The set after the last step.
-            measure: Scores a set.
-        """
-        scored = {point.step for point in self.curve}
-
-        for step, earlier in curve.sets(final).items():
-            if step not in scored:
-                self.curve += [CurvePoint.at(step, score) for score in measure(earlier)]
-                self.write()
-
-    def write(self, complete: bool = False) -> SimulationResults:
-        """Write results.json and return its content."""
-        results = SimulationResults(
-            experiment=self.experiment,
-            digest=self.experiment.digest,
-            complete=complete,
-            compute=ComputeRecord.of(self.compute),
-            versions=versions(),
-            sets=dict(self.sets),
-            scores=tuple(score for group in self.scores.values() for score in group),
-            curve=tuple(self.curve),
-        )
-        write_results(results, self.path)
-        return results
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -287,7 +227,7 @@ def write_results(results: Results, path: Path) -> None:
 
 
 def read_results(path: Path) -> Results:
-    """Results of `simulate` or of `evaluate --json`.
+    """Read the results of `simulate` or of `evaluate --json`.
 
     Raises:
         DataError: The file cannot be read, or a field is missing or of a wrong type.
@@ -303,12 +243,12 @@ def read_results(path: Path) -> Results:
 
 
 def parse_record(kind: type[R], content: bytes | str, place: str, remedy: str = REMEDY) -> R:
-    """A record from its JSON.
+    """Parse a record from JSON.
 
     Args:
         kind: The class of the record.
         content: JSON text.
-        place: The file, and the line in it if there are several records, for the error.
+        place: The file, and the line if it contains several records, to name in the error.
         remedy: The advice at the end of the error.
 
     Raises:
@@ -337,7 +277,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where the file is missing or is not an object."""
+    """Read the object in a JSON file; empty if the file is missing or contains no object."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

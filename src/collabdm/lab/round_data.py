@@ -2,8 +2,8 @@
 
     experiment  ->  images, or tables of flows  ->  split  ->  {site: training images}
 
-The split is read from a file or a column of the data, or drawn: by a Dirichlet distribution of
-classes, or evenly. Tables of several sites are split already.
+The split is read from a file or from a column of the data, or drawn at random: from a Dirichlet
+distribution of classes, or evenly. Data in one table per site is already split.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class RoundData:
 
     @property
     def digests(self) -> dict[str, str]:
-        """SHA-256 of the images and of the split, which show whether they changed."""
+        """The SHA-256 of the images and of the split, which show whether they changed."""
         split = self.split
         content = [
             [name, index.tolist()] for name, index in zip(split.names, split.index, strict=True)
@@ -52,7 +52,8 @@ def load_round_data(experiment: Experiment) -> RoundData:
     """Read the data of an experiment and split it.
 
     Raises:
-        DataError: the data or the split cannot be read, or training and test images differ.
+        DataError: the data or the split cannot be read, or training and test images
+            differ in shape.
         PlanError: the settings of the split do not fit the data.
     """
     train, test, split = _images_of(experiment)
@@ -67,7 +68,7 @@ def load_round_data(experiment: Experiment) -> RoundData:
 
 
 def split_of(experiment: Experiment, train: ImageSet) -> Partition:
-    """The split of training images that an experiment asks for.
+    """Read or draw the split of the training images that an experiment asks for.
 
     Raises:
         DataError: the file or the column cannot be read, or the split cannot be drawn.
@@ -90,7 +91,7 @@ def split_of(experiment: Experiment, train: ImageSet) -> Partition:
 
 
 def _images_of(experiment: Experiment) -> tuple[ImageSet, ImageSet, Partition | None]:
-    """Training and test images, and the split if the data itself determines it."""
+    """Read the training and test images, and the split if the data itself determines it."""
     if experiment.flows is None:
         train = load(experiment.data, "train", side=experiment.side)
         test = load(experiment.data, "test", side=experiment.side)

@@ -1,6 +1,8 @@
-"""Settings of an Experiment from TOML files, presets and the options of `simulate`.
+"""Build an Experiment from TOML files, presets and the options of `simulate`.
 
-preset  <  configuration file  <  options  <  `--set`
+If several sources set a field, the last one takes precedence:
+
+    preset  <  configuration file  <  options  <  `--set`
 """
 
 from pathlib import Path
@@ -31,7 +33,7 @@ from collabdm.planning.settings import (
 def experiment_fields() -> Fields:
     """The fields of an Experiment that a user can set, and those of its plan as `plan.FIELD`."""
     types = field_types(Experiment) | field_types(Plan, "plan.")
-    types["beta"] = Annotated[float, Field(ge=0)] | None  # 0 as in a file: no skew
+    types["beta"] = Annotated[float, Field(ge=0)] | None  # 0 means no skew, as in a file
     del types["plan"]
 
     reason = "the simulation derives it from its own settings and the data"
@@ -46,11 +48,11 @@ def simulation(
     plan: Settings,
     overrides: Settings | None = None,
 ) -> Experiment:
-    """The Experiment of a configuration file, a preset and options.
+    """Build an Experiment from a configuration file, a preset and options.
 
     Args:
         config: a TOML file with fields of an Experiment.
-        preset: name of a preset; None takes the one in `config`, or else `best`.
+        preset: name of a preset; None uses the one in `config`, or else `best`.
         options: fields of an Experiment, which replace those in `config`.
         plan: fields of a Plan, which replace those in `config`.
         overrides: fields of an Experiment, which replace all others.
@@ -59,7 +61,7 @@ def simulation(
         The experiment, with the settings of its plan.
 
     Raises:
-        PlanError: Naming the setting to change.
+        PlanError: A setting is missing or invalid; the message names it.
     """
     settings = read_toml(config)
     written_preset, written_plan = settings.pop("preset", "best"), settings.pop("plan", {})
@@ -84,7 +86,7 @@ def simulation(
 
 
 def experiment_of(settings: Settings) -> Experiment:
-    """An Experiment from settings. Raises PlanError, naming the setting to change."""
+    """Build an Experiment from settings. Raises PlanError; the message names the setting."""
     settings = settings | {"plan": plan_settings(settings.get("plan", {}))}
     if "flows" in settings:
         settings["flows"] = flows_of(settings["flows"])

@@ -1,8 +1,8 @@
-"""A whole round simulated on one machine: split, all sites, the server, the scores.
+"""Simulate a whole round on one machine: the split, all sites, the server and the scores.
 
     data -> split -> {site: Contribution} -> outcome -> scores
 
-Everything is in one folder, in the files that real sites would exchange:
+Everything is written to one folder, in the files that real sites would exchange:
 
     experiment.json                       the settings, and digests of the data and the split
     partition.json                        the split
@@ -10,9 +10,9 @@ Everything is in one folder, in the files that real sites would exchange:
     METHOD/plan.json, METHOD/contributions/, ...            the round of each compared method
     results.json                          the scores
 
-A method with another outcome writes steps.safetensors or model.safetensors. A simulation that was
-stopped continues: files and scores of the same experiment are used as they are. Settings and data
-are checked before anything is written.
+A method with a different outcome writes steps.safetensors or model.safetensors instead of
+distilled.safetensors. An interrupted simulation resumes: files and scores of the same experiment
+are used as they are. Settings and data are checked before anything is written.
 """
 
 import json
@@ -35,7 +35,8 @@ from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, pool
 from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
-from collabdm.lab.results import ResultsFile, SimulationResults, read_json
+from collabdm.lab.results import SimulationResults, read_json
+from collabdm.lab.results_file import ResultsFile
 from collabdm.lab.round_data import RoundData, load_round_data
 from collabdm.lab.watched import Watched, describe_outcome, write_traffic
 from collabdm.matching.embedding import plan_geometry
@@ -53,24 +54,24 @@ from collabdm.scoring.evaluation import (
     random_baselines,
     score,
 )
-from collabdm.scoring.outcomes import KINDS, kind_of, read_kept
+from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome, kind_of
 
 
 def simulate(
     experiment: Experiment, folder: Path, context: RunContext = RunContext()
 ) -> SimulationResults:
-    """Run an experiment, or continue it.
+    """Run an experiment, or resume it.
 
     Args:
         experiment: the data, its split, the methods and the evaluation.
-        folder: the folder of the round; empty, or of the same experiment.
+        folder: the folder of the round, which is empty or contains the same experiment.
         context: device and progress.
 
     Returns:
         The contents of results.json.
 
     Raises:
-        CollabDMError: settings, data or folder do not fit.
+        CollabDMError: the settings, the data or the folder do not suit the experiment.
     """
     config = experiment.evaluation()
     data = load_round_data(experiment)
@@ -93,7 +94,7 @@ def simulate(
 
 
 def _plans_of(experiment: Experiment, data: RoundData) -> dict[str, Plan]:
-    """The plan of each method, the experiment's own first, checked against the data."""
+    """Make the plan of each method, the experiment's own first, and check it against the data."""
     _check_plan_settings(experiment, data.train)
     compared = [name for name in experiment.compare if name in METHODS]
     names = dict.fromkeys([experiment.method, *compared])
@@ -104,7 +105,7 @@ def _plans_of(experiment: Experiment, data: RoundData) -> dict[str, Plan]:
 
 
 def plan_of(experiment: Experiment, method: Method, data: RoundData) -> Plan:
-    """The plan of one method, which adapts the experiment's settings.
+    """Make the plan of one method, which adapts the experiment's settings.
 
     Args:
         experiment: the experiment; `options` in its plan belong to its own method only.
@@ -136,7 +137,7 @@ def plan_of(experiment: Experiment, method: Method, data: RoundData) -> Plan:
 
 @dataclass(frozen=True)
 class MethodRound:
-    """One method's round: its plan, the images of its sites by name, the folder of its files."""
+    """One method's round: its plan, its sites' images by name, and the folder of its files."""
 
     plan: Plan
     method: Method
@@ -144,24 +145,24 @@ class MethodRound:
     folder: Path
 
     def outcome(self, context: RunContext) -> Outcome:
-        """The outcome, computed through the files that sites would send; existing files are kept.
+        """Compute the outcome from the files that sites would send; existing files are kept.
 
         Args:
             context: device and progress; `keep` and `watch` receive the server's checkpoints and
                 predictors.
 
         Returns:
-            The outcome, which is also written.
+            The outcome, which is also written to a file.
         """
         write_plan(self.plan, self.folder / "plan.json")
-        finished = read_kept(self.method, self.plan, self.folder)
+        finished = find_outcome(self.method, self.plan, self.folder)
         if finished is not None:
             return finished
         if self.method.run_rounds is not None:
             return self._run_rounds(self.method.run_rounds, context)
 
         contributions = [self._contribution(site, context) for site in self.sites]
-        kind = KINDS[self.method.outcome]
+        kind = OUTCOME_KINDS[self.method.outcome]
         path = self.folder / kind.file
         with ResumableRun(path, self.plan.digest, context) as run:
             outcome = self.method.distill(self.plan, contributions, run)
@@ -170,8 +171,8 @@ class MethodRound:
         return outcome
 
     def _run_rounds(self, run_rounds: RunRounds, context: RunContext) -> Outcome:
-        """The outcome of a method with several rounds, and a file of its traffic."""
-        kind = KINDS[self.method.outcome]
+        """Compute the outcome of a method with several rounds, and write a file of its traffic."""
+        kind = OUTCOME_KINDS[self.method.outcome]
         path = self.folder / kind.file
         with ResumableRun(path, self.plan.digest, context) as run:
             outcome, traffic = run_rounds(self.plan, self.sites, run)
@@ -180,11 +181,11 @@ class MethodRound:
         return outcome
 
     def _contribution(self, site: str, context: RunContext) -> Contribution:
-        """One site's contribution, read from its file, which is written first if needed."""
+        """Read one site's contribution from its file, which is computed first if needed."""
         path = self.folder / "contributions" / f"{site}.safetensors"
         try:
             return read_contribution(path, self.plan)
-        except DocumentError:  # absent, damaged, or of another plan
+        except DocumentError:  # absent, damaged, or of a different plan
             pass
 
         at_site = context.alone().at_site(site)
@@ -207,7 +208,7 @@ class _Scorer:
     context: RunContext
 
     def score_method(self, round_: MethodRound, points: int) -> None:
-        """Compute a method's outcome; score it, its predictors and `points` of its refinement."""
+        """Compute and score a method's outcome, its predictors and `points` of its refinement."""
         name, plan, folder = round_.method.name, round_.plan, round_.folder
         curve = Curve(plan, folder / "curve", points)
         watched = Watched(folder / "watched.json", plan, self.test, self.context.compute)
@@ -225,10 +226,10 @@ class _Scorer:
     def score_baselines(
         self, wanted: tuple[str, ...], plan: Plan, sites: dict[str, ImageSet]
     ) -> None:
-        """Score networks trained on random real images, on each site's images, and on all.
+        """Score networks trained on random real images, on each site's images, and on all the data.
 
         Args:
-            wanted: the baselines, of `lab.experiment.BASELINES`.
+            wanted: the names of the baselines, out of `lab.experiment.BASELINES`.
             plan: the plan of the set that they are compared with.
             sites: the images of each site.
         """
@@ -251,7 +252,7 @@ class _Scorer:
             self.results.score(name, measure)
 
     def _score_point(self, earlier: DistilledSet) -> list[Score]:
-        """Score a set on the way, by the first network."""
+        """Score an intermediate set of the refinement, with the first network."""
         first = replace(self.config, networks=self.config.networks[:1])
         return evaluate(earlier, self.test, first, self.context)
 
@@ -260,7 +261,7 @@ class _Scorer:
 
 
 def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
-    """Check the experiment's settings of the plan against the images, with any constants."""
+    """Check the experiment's plan settings against the images; any mean and std will do."""
     channels, side, _ = train.shape
     try:
         mean, std = (0.0,) * channels, (1.0,) * channels
@@ -272,7 +273,7 @@ def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
 
 
 def _check_sites(plan: Plan, data: RoundData) -> None:
-    """Check the names of the sites, and that every class is at some site."""
+    """Check the names of the sites, and that at least one site has each class."""
     if plan.site_names is None:
         for name in data.sites:
             plan.check_site(name)
@@ -287,7 +288,7 @@ def _check_sites(plan: Plan, data: RoundData) -> None:
 
 
 def _claim(experiment: Experiment, data: RoundData, folder: Path) -> None:
-    """Write experiment.json, unless the folder belongs to another experiment or other data."""
+    """Write experiment.json. Raises DocumentError if the folder has different settings or data."""
     path = folder / "experiment.json"
     identity = {"digest": experiment.digest} | data.digests
     stored = read_json(path)

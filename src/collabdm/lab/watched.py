@@ -1,10 +1,10 @@
-"""Records of a method's round besides its outcome: predictors on the way, traffic, sizes.
+"""Record more of a method's round than its outcome: predictors, traffic and sizes.
 
     watched.json   {"plan": digest, "found": {predictor: {epoch: accuracy}}}
     traffic.json   {"rounds": n, "up": {site: bytes}, "down": {site: bytes}}
 
-Both are in the folder of the method's round. A predictor is a network that a method passes through,
-such as an ensemble, or the student after each epoch.
+Both are in the folder of the method's round. A predictor is an intermediate model of a method, such
+as an ensemble, or the student after each epoch.
 """
 
 import json
@@ -28,10 +28,10 @@ class Watched:
 
     Attributes:
         path: the file; written after each predictor, and read at the start.
-        plan: the plan; accuracies of another plan are discarded.
+        plan: the plan; accuracies of a different plan are discarded.
         test: the test images.
         compute: where to compute.
-        accuracies: by predictor and epoch.
+        accuracies: the accuracies in 0 .. 1, by predictor and epoch.
     """
 
     path: Path
@@ -59,9 +59,10 @@ class Watched:
         _write_json(self.path, {"plan": self.plan.digest, "found": self.accuracies})
 
     def scores(self, method: str) -> list[Score]:
-        """A score for each predictor.
+        """Return a score for each predictor.
 
-        Of several epochs it is the best, which nobody could have chosen without the test images.
+        If a predictor has several epochs, this is the score of the best one, which could not have
+        been chosen without the test images.
         """
         scores = []
         for name, by_epoch in self.accuracies.items():
@@ -79,7 +80,7 @@ def write_traffic(traffic: Traffic, folder: Path) -> None:
 
 
 def describe_outcome(outcome: Outcome, folder: Path) -> SetRecord:
-    """The plan, the size and the traffic of an outcome, for the results.
+    """Describe the plan, the size and the traffic of an outcome, for the results.
 
     Args:
         outcome: the outcome.

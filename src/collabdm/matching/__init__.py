@@ -4,14 +4,14 @@ Bottom up:
 
     networks            ConvNet, AlexNet, VGG11 and ResNet18, with weights from a seed
     compiled_layers     the same layers, as expressions that compile well
-    network_size        widths and multiplications of a network, without its weights
+    network_size        the width and the cost of a network, without allocating weights
     compute             device, precision and compilation
     augment             Siamese augmentation, partition-and-expand, CutMix
     embedding           v = P_t psi_t(augment_t(x)), the embedding of a step
-    class_statistics    class means of a site, their encoding, and their merging
+    class_statistics    a site's class means: computing, encoding and merging them
     loop                the matching loss, and the loop that moves images down its gradient
     run_context         device, progress and checkpoints of a computation
-    weights             weights of a trained network, to copy, load and declare
+    weights             copying, loading and declaring the weights of a trained network
 
 `methods.collabdm` and `methods.localdm` combine these parts into Algorithm 1.
 

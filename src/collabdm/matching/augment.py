@@ -1,9 +1,9 @@
 """Siamese differentiable augmentation, partition-and-expand, and CutMix.
 
-A draw fixes one transformation: an operation of the policy and its strength. In matching, a draw
-belongs to a (step, class) and applies to every image of the class, real and synthetic ("siamese");
-in training, every image has its own. Every draw takes five uniforms u0 .. u4, whatever the
-operation:
+A draw determines a transformation: an operation of the policy and its strength. In matching, there
+is one draw for each (step, class), which applies to every image of the class, real and synthetic
+("siamese"); in training, every image has its own draw. Every draw takes five uniforms u0 .. u4,
+whatever the operation:
 
     operation  index floor(u0 * number of operations) in the policy
     color      x + (u1 - 1/2);  then (x - m) 2 u2 + m, m over channels;
@@ -18,8 +18,8 @@ Values are in network units, so zero is the mean colour. Each operation is an af
 coordinates (bilinear), a map of colours or a mask, so a batch needs no loop over its images.
 
 Partition-and-expand with factor l stores l x l small images in each image: `expand` cuts them out
-and enlarges each to full size, `mosaic` packs full images into one. `cutmix` belongs to training
-alone: it pastes a box of another image of the batch into each image and mixes their labels.
+and enlarges each to full size; `mosaic` packs several full images into one. `cutmix` is used only
+in training: it pastes a box from a different image of the batch into each image, and mixes labels.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with differentiable siamese augmentation", ICML
 2021. G. Zhao, G. Li, Y. Qin, Y. Yu, "Improved distribution matching for dataset condensation",
@@ -40,18 +40,18 @@ from collabdm.documents.specs import Operation
 from collabdm.seeds import Stream
 
 UNIFORMS_PER_DRAW = 5
-CROP_RATIO, CUTOUT_RATIO = 0.125, 0.5  # of the side
+CROP_RATIO, CUTOUT_RATIO = 0.125, 0.5  # as shares of the side
 SCALE_RATIO, ROTATION_DEGREES = 1.2, 15.0
 
 
 @dataclass(frozen=True)
 class Draws:
-    """m transformations.
+    """The parameters of m transformations.
 
     Attributes:
         colour: brightness, saturation and contrast.
         affine: the map from output to input coordinates, both in -1 .. 1.
-        box: the masked pixels: left, right, top, bottom; right and bottom are excluded.
+        box: the masked pixels as left, right, top, bottom; right and bottom are exclusive.
     """
 
     colour: Float32[Tensor, "m 3"]
@@ -59,16 +59,16 @@ class Draws:
     box: Float32[Tensor, "m 4"]
 
     def rows(self, index: Int64[Tensor, " n"]) -> "Draws":
-        """The draws of n images, from the number of each image's draw."""
+        """Select the draws of n images; `index` is the number of each image's draw."""
         return Draws(self.colour[index], self.affine[index], self.box[index])
 
     def to(self, device: torch.device) -> "Draws":
-        """The same draws on a device."""
+        """Copy the draws to a device."""
         return Draws(self.colour.to(device), self.affine.to(device), self.box.to(device))
 
 
 def identity(m: int) -> Draws:
-    """m draws that change nothing."""
+    """Return m draws that change nothing."""
     colour = torch.tensor([0.0, 1.0, 1.0]).repeat(m, 1)
     affine = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).repeat(m, 1, 1)
     return Draws(colour, affine, torch.zeros(m, 4))
@@ -78,7 +78,7 @@ def draw(policy: Sequence[Operation], m: int, side: int, stream: Stream) -> Draw
     """Draw m transformations.
 
     Args:
-        policy: the operations to draw from; with none, no uniforms are taken.
+        policy: the operations to draw from; if empty, no uniforms are taken.
         m: the number of transformations.
         side: the side of the images, in pixels.
         stream: the stream of the uniforms.
@@ -137,10 +137,10 @@ def mosaic(images: Float[Tensor, "m c h w"], factor: int) -> Float[Tensor, "n c 
 def cutmix(
     x: Float32[Tensor, "n c s s"], targets: Float32[Tensor, "n classes"], stream: Stream
 ) -> tuple[Float32[Tensor, "n c s s"], Float32[Tensor, "n classes"]]:
-    """Paste one box, the same for the batch, from another image into each image.
+    """Paste a box from a different image into each image, the same box for the whole batch.
 
-    The box has a share 1 - lambda of the image, lambda uniform, i.e. Beta(1, 1), less what lies
-    outside.
+    The box covers a share 1 - lambda of the image, minus the part of the box that lies outside;
+    lambda is uniform, that is, Beta(1, 1).
 
     Args:
         x: the images.
@@ -168,11 +168,11 @@ def cutmix(
 def _recoloured(
     x: Float32[Tensor, "n c s s"], colour: Float32[Tensor, "n 3"]
 ) -> Float32[Tensor, "n c s s"]:
-    """The images with brightness, saturation and contrast changed, in that order."""
+    """Change brightness, saturation and contrast, in that order."""
     brightness, saturation, contrast = (column.view(-1, 1, 1, 1) for column in colour.unbind(1))
     x = x + brightness
 
-    if x.shape[1] > 1:  # a grey image is its own mean over channels
+    if x.shape[1] > 1:  # a grey image equals its mean over channels
         mean = x.mean(1, keepdim=True)
         x = (x - mean) * saturation + mean
 
@@ -181,7 +181,7 @@ def _recoloured(
 
 
 def _box_mask(box: Float32[Tensor, "n 4"], side: int) -> Tensor:
-    """True at the pixels of each image's box, of shape (n, 1, side, side)."""
+    """Mask the pixels of each image's box: True inside, of shape (n, 1, side, side)."""
     pixel = torch.arange(side, device=box.device)
     left, right, top, bottom = (column.view(-1, 1) for column in box.unbind(1))
     columns = (pixel >= left) & (pixel < right)

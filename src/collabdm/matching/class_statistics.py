@@ -1,19 +1,21 @@
-"""The statistics of a site: per step and class, the mean embedding of real images, coded for the wire.
+"""The class means of a site: computing them, encoding them, and merging those of all sites.
 
-For step t (seed a_t, network psi_t without its classifier, embedding width D) and class y
+For step t (seed a_t, network psi_t without its classifier, embedding width D) and class y, a site k
+sends
 
     L_{t,k}^y = 1/B  sum_{x in D_{t,k}^y}  P_t psi_t(augment_{t,y}(x))
 
 over a batch of B images of the class, or all of them. P_t is a sketch: a seeded D x r matrix of
-signs / sqrt(r), so that E |P_t v|^2 = |v|^2; none when r = D. Beside it stand the number of images in
-the batch and, once per class, the total n_y. The mean times its count is a sum, and sums add: merging
-the sites' files gives the statistics of the pooled data. Two rules:
+signs / sqrt(r), so that E |P_t v|^2 = |v|^2; there is no sketch if r = D. Each mean comes with the
+number of images in its batch; each class also has its total n_y. A mean times a count is a sum, so
+merging the sites' means gives the statistics of the pooled data. There are two rules:
 
     weighted   sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       (default)
     uniform    the mean of the sites' means                              (Algorithm 1, line 12)
 
-over the sites of Z_t that hold the class. A class that none of them holds is absent from the step.
-Wire types: float16; int8 with one float32 scale per (step, class), max|v| / 127; float32.
+over the sites that take part in step t (Z_t) and have the class, n_k^y being the total n_y of site
+k. A class that no site of the step has is absent from that step. Wire types: float16; int8 with one
+float32 scale per (step, class), max|v| / 127; float32.
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (Algorithm 1).
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as projection).
@@ -37,8 +39,8 @@ from collabdm.matching.embedding import Embedding, Sampling
 class Merged:
     """The merged statistics of all sites, the server's targets.
 
-    `means` are the merged class means of each step, `present` the classes that some site of the step
-    holds, `totals` n_y, the images of each class over all sites.
+    `means` are the merged class means of each step; `present` tells which classes at least one
+    site of the step has; `totals` are the images of each class over all sites.
     """
 
     means: Float32[Tensor, "T classes r"]
@@ -46,8 +48,10 @@ class Merged:
     totals: Int64[Tensor, " classes"]
 
 
-def encode(means: Float32[Tensor, "*shape r"], wire: Wire) -> tuple[Tensor, Float32[Tensor, "*shape"] | None]:
-    """Codes of class means, and their scales for int8.
+def encode(
+    means: Float32[Tensor, "*shape r"], wire: Wire
+) -> tuple[Tensor, Float32[Tensor, "*shape"] | None]:
+    """Encode class means: return the codes and, for int8, their scales.
 
     Raises:
         DataError: a value does not fit the wire type.
@@ -75,7 +79,7 @@ def class_statistics(
     wire: Wire,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Statistics:
-    """One pass over the steps: the means of all classes of the data, encoded as they are computed.
+    """Compute and encode the class means of a site, in one pass over the steps.
 
     Args:
         embedding: the embeddings of the plan.
@@ -86,7 +90,7 @@ def class_statistics(
         on_step: receives the number of finished steps.
 
     Returns:
-        The statistics of the classes that the site holds.
+        The statistics of the classes that the site has.
 
     Raises:
         DataError: a mean does not fit the wire type.
@@ -111,8 +115,10 @@ def class_statistics(
     return Statistics(numbers, present, codes, scales, batches, totals[present])
 
 
-def merge(sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging) -> Merged:
-    """The statistics of all sites as one; the order of the sites does not matter, to the bit.
+def merge(
+    sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rule: Merging
+) -> Merged:
+    """Merge the statistics of all sites; the order of the sites does not change a single bit.
 
     Args:
         sites: names and statistics of the sites, at least one.
@@ -127,8 +133,12 @@ def merge(sites: Sequence[tuple[str, Statistics]], steps: int, classes: int, rul
     return merge_in_order(ordered, sites[0][1].codes.shape[2], steps, classes, rule)
 
 
-def merge_in_order(ordered: Iterable[Statistics], width: int, steps: int, classes: int, rule: Merging) -> Merged:
-    """As `merge`, for sites that arrive one by one in the order of their names: none is kept in memory.
+def merge_in_order(
+    ordered: Iterable[Statistics], width: int, steps: int, classes: int, rule: Merging
+) -> Merged:
+    """Merge statistics that arrive one by one in the order of the sites' names.
+
+    Unlike `merge`, this keeps the statistics of only one site in memory.
 
     Args:
         ordered: statistics of the sites.
@@ -141,7 +151,7 @@ def merge_in_order(ordered: Iterable[Statistics], width: int, steps: int, classe
         The merged statistics.
 
     Raises:
-        DocumentError: a site's means have another width.
+        DocumentError: a site's means have a different width.
     """
     sums = torch.zeros(steps, classes, width, dtype=torch.float64)
     weights = torch.zeros(steps, classes, dtype=torch.float64)

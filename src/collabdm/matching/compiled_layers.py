@@ -1,13 +1,13 @@
-"""A chain of layers as expressions that compile well: the same function, fewer passes over memory.
+"""Rewrite a chain of layers as expressions that compile well and pass over memory less often.
 
-Most of the time of a small network goes into the passes over the outputs of its convolutions, not
-into the convolutions themselves. So
+A small network spends most of its time reading and writing the outputs of its convolutions, not on
+the convolutions themselves. Therefore
 
     instance normalisation   gamma (x - mean) / sqrt(variance + eps) + beta   becomes   s x + t
 
 with one scale s and one shift t for each channel of each image, in float32. Without gradients,
-normalisation, activation and average pooling become one expression of the four pixels behind a
-pooled one, so that nothing between convolution and pooling is written to memory:
+normalisation, activation and average pooling become a single expression of the four pixels that
+form a pooled pixel, so nothing between convolution and pooling is written to memory:
 
     pooled = 1/4 sum_{i,j in {0,1}} activation(s x_{2u+i, 2v+j} + t)
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 def run_fused(
     layers: Sequence[nn.Module], x: Float[Tensor, "n c h w"]
 ) -> Float[Tensor, "n c2 h2 w2"]:
-    """Apply the layers in order; for use inside compiled code."""
+    """Apply the layers in order, inside compiled code."""
     x = x.contiguous(memory_format=torch.channels_last)
 
     done = 0
@@ -48,7 +48,7 @@ def run_fused(
 def scale_and_shift(
     norm: nn.InstanceNorm2d, x: Float[Tensor, "n c h w"]
 ) -> tuple[Float32[Tensor, "n c 1 1"], Float32[Tensor, "n c 1 1"]]:
-    """s and t of the instance normalisation of x."""
+    """Compute the scale s and the shift t of the instance normalisation of x."""
     variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
     scale = torch.rsqrt(variance + norm.eps) * norm.weight.float().view(1, -1, 1, 1)
     return scale, norm.bias.float().view(1, -1, 1, 1) - mean * scale
@@ -62,7 +62,7 @@ def _fuses_with_pooling(following: Sequence[nn.Module], x: Tensor) -> bool:
 
 
 def _pooled(x: Tensor, scale: Tensor, shift: Tensor, activation: nn.Module) -> Tensor:
-    """Normalisation, activation and average pooling as one expression."""
+    """Apply normalisation, activation and average pooling as one expression."""
     corners = [x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     first, *rest = (activation(corner * scale + shift) for corner in corners)
     for value in rest:

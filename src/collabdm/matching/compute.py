@@ -1,8 +1,8 @@
-"""Device, precision and compilation of networks.
+"""Choose the device, the precision and the compilation of networks.
 
-Compiling needs a C++ compiler and some seconds, which pays for long work alone. The choice depends
-on the number of multiplications, known in advance: the same work always takes the same path, and a
-repeated document has the same bytes.
+Compiling needs a C++ compiler and some seconds, so it pays only for long work. The choice depends
+only on the number of multiplications, which is known in advance: the same work always takes the
+same path, so a document that is computed again has the same bytes.
 """
 
 import logging
@@ -23,21 +23,21 @@ from collabdm.matching.networks import Network
 Precision = Literal["float32", "bfloat16"]
 Forward = Callable[[Network, Tensor], Tensor]  # (network, images) -> embeddings or logits
 
-#: Images per pass, without and with gradients. On a CPU the values of one pass should fit the cache
-#: (measured: 256 images at once take two to three times as long); a GPU needs many. Images with
-#: fewer than `FEW_ACTIVATIONS` values after all convolutions together go in larger passes, because
-#: starting an operation costs more than its arithmetic.
+#: Images per pass, without and with gradients. On a CPU the values of one pass should fit into the
+#: cache (measured: 256 images at once take two to three times as long); a GPU needs many images.
+#: Passes are larger if all convolutions together have fewer than `FEW_ACTIVATIONS` output values
+#: per image, because starting an operation then costs more than its arithmetic.
 IMAGES_PER_PASS = {"cpu": (64, 32)}
 IMAGES_PER_PASS_ON_GPU = (1024, 512)
 FEW_ACTIVATIONS = 43_000
 
-#: Networks that are trained together. On a CPU one after another, compiled, is fastest (measured:
-#: docs/performance.md); a GPU has more units than a small network can fill.
+#: Networks that are trained together. On a CPU it is fastest to train compiled networks one after
+#: another (measured: docs/performance.md); a small network cannot occupy all units of a GPU.
 NETWORKS_AT_ONCE = {"cpu": 1}
 NETWORKS_AT_ONCE_ON_GPU = 8
 
-COMPILE_FROM_MULTIPLICATIONS = 3e11  # some 10 s of two cores: about the cost of compiling
-COMPILED_FORMS = 64  # of one function: for each network and shape, with and without gradients
+COMPILE_FROM_MULTIPLICATIONS = 3e11  # about 10 s on two cores, roughly the cost of compiling
+COMPILED_FORMS = 64  # per function: one per network and shape, with and without gradients
 
 logger = logging.getLogger("collabdm")
 
@@ -48,8 +48,8 @@ class Compute:
 
     Attributes:
         device: "cpu", "cuda", "cuda:1", …
-        precision: of the networks; sums are always float32.
-        compiled: whether networks are compiled; None decides by the amount of work.
+        precision: the precision of the networks; sums are always float32.
+        compiled: whether networks are compiled; None lets the amount of work decide.
     """
 
     device: str = "cpu"
@@ -58,21 +58,21 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as a torch type."""
+        """The precision as a torch dtype."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def compiles(self, multiplications: float) -> bool:
-        """Whether work of that many multiplications is compiled here."""
+        """Whether work with that many multiplications is compiled on this machine."""
         pays = multiplications >= COMPILE_FROM_MULTIPLICATIONS
         wanted = pays if self.compiled is None else self.compiled
         return wanted and _can_compile(self.device)
 
     def faster(self, function: Forward, multiplications: float) -> Forward:
-        """The function, compiled if that pays; it should be called with few shapes."""
+        """Compile a function if that pays; it should be called with few different shapes."""
         return _compiled(function) if self.compiles(multiplications) else function
 
     def autocast(self) -> torch.autocast:
-        """The context in which networks run without compilation."""
+        """Return the context in which uncompiled networks run in this precision."""
         device = torch.device(self.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
@@ -81,7 +81,7 @@ class Compute:
 
         Args:
             gradients: whether the pass keeps values for gradients.
-            activations: values after all convolutions of the network, per image.
+            activations: the number of output values of all convolutions, per image.
 
         Returns:
             The number of images.
@@ -98,18 +98,18 @@ class Compute:
 def choose_compute(
     device: str = "auto", precision: str = "auto", compiled: bool | None = None
 ) -> Compute:
-    """A Compute from the options of a command.
+    """Create a Compute from the options of a command.
 
     Args:
-        device: a device; `auto` is a GPU where there is one.
-        precision: float32 or bfloat16; `auto` is bfloat16 where the device multiplies it natively.
-        compiled: whether networks are compiled; None decides by the amount of work.
+        device: a device; `auto` chooses a GPU if there is one.
+        precision: float32 or bfloat16; `auto` chooses bfloat16 if the device supports it natively.
+        compiled: whether networks are compiled; None lets the amount of work decide.
 
     Returns:
         The Compute.
 
     Raises:
-        PlanError: this machine lacks the device, or the precision is unknown.
+        PlanError: this machine does not have the device, or the precision is unknown.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -129,10 +129,10 @@ def choose_compute(
 
 
 def padded_pass(forward: Forward, network: Network, x: Tensor, size: int) -> Tensor:
-    """`forward` of at most `size` images, padded to `size`: one compiled form serves all of them.
+    """Run `forward` on at most `size` images, padded to `size` so that one compiled form suffices.
 
     Args:
-        forward: the pass.
+        forward: the function to run.
         network: its network.
         x: the images, at least one.
         size: the number of images that `forward` receives.
@@ -154,16 +154,16 @@ def _logits_bfloat16(network: Network, x: Float32[Tensor, "n c h w"]) -> Float[T
         return network(x)
 
 
-#: The logits of a network in a precision: the functions that training compiles.
+#: The function that computes logits in each precision; training compiles these functions.
 LOGITS: dict[Precision, Forward] = {"float32": _logits, "bfloat16": _logits_bfloat16}
 
 
 @cache
 def _compiled(function: Forward) -> Forward:
-    """The compiled form of a function, one for the process: networks are arguments and share it."""
+    """Compile a function once per process; networks are arguments, so they share the result."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own imports
-        from torch._dynamo import config  # here, since this import takes seconds
+        warnings.simplefilter("ignore", DeprecationWarning)  # from the compiler's imports
+        from torch._dynamo import config  # imported here because it takes seconds
 
         compiled = torch.compile(function, dynamic=False)
 

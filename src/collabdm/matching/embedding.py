@@ -2,8 +2,8 @@
 
 psi_t is a network without its classifier, its weights drawn from the stream (seed, WEIGHTS, t);
 augment_t has one draw per class, from (seed, AUGMENT, t); P_t is the sketch, a D x r matrix of
-signs / sqrt(r) from (seed, SKETCH, t), so that E |P_t v|^2 = |v|^2. Server and sites that know the
-seed compute the same function; nothing else about it is ever exchanged.
+signs / sqrt(r) from (seed, SKETCH, t), so that E |P_t v|^2 = |v|^2. The server and all sites know
+the seed, so they compute the same function without exchanging anything else about it.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as a projection).
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Seeds:
-    """The streams that an embedding draws from: the plan's, or a site's own for its local distillation."""
+    """The random streams of an embedding: those of the plan, or of a site's local distillation."""
 
     seed: int
     weights: Purpose = Purpose.WEIGHTS
@@ -43,20 +43,20 @@ class Seeds:
 
     @classmethod
     def local(cls, seed: int) -> "Seeds":
-        """The streams of a local distillation."""
+        """Return the streams of a local distillation."""
         return cls(seed, Purpose.LOCAL_WEIGHTS, Purpose.LOCAL_AUGMENT)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The choice of a step's real images: `batch` of each class without replacement (all if None)."""
+    """How a step's real images are chosen: `batch` of each class; None chooses all."""
 
     seed: int
     purpose: Purpose
     batch: int | None
 
     def picks(self, data: ImageSet, step: int) -> Int64[Tensor, " m"]:
-        """Positions of the chosen images, sorted by class."""
+        """Choose the images of a step; returns their positions, sorted by class."""
         stream = Stream.of(self.seed, self.purpose, step)
         chosen = []
 
@@ -71,7 +71,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The inputs of an embedding: image shape, number of classes, normalisation, augmentation policy."""
+    """What an embedding expects: image shape, classes, normalisation and augmentations."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -80,11 +80,11 @@ class Geometry:
 
 
 class Embedding:
-    """A family of embeddings, one for each step, that share one resident network.
+    """A family of embeddings, one for each step, that share one network.
 
-    `at(step)` gives the embedding of a step. The network is reseeded in place whenever another step is
-    used, so its memory and its compiled code serve all steps; embeddings of several steps may be used
-    in turn.
+    `at(step)` returns the embedding of a step. The network is reseeded in place whenever a
+    different step is used, so its memory and compiled code serve all steps; embeddings of several
+    steps may be used in turn.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Embedding:
             geometry: the images that it embeds.
             seeds: the streams of its weights and augmentations.
             compute: device and precision.
-            sketch: r, the width of the sketch; None for none.
-            work: the number of images that will pass through it; it decides whether compiling pays.
+            sketch: r, the width of the sketch; None uses no sketch.
+            work: the number of images that will be embedded; it decides whether compiling pays.
         """
         self.geometry, self.seeds, self.compute, self.sketch = geometry, seeds, compute, sketch
 
@@ -118,40 +118,47 @@ class Embedding:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         numbers = activations(spec, geometry.shape)
-        self._chunks = {gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)}
-        self._seeded: int | None = None  # the step whose weights the network has
+        self._chunks = {
+            gradients: compute.images_per_pass(gradients, numbers) for gradients in (False, True)
+        }
+        self._seeded: int | None = None  # the step whose weights the network currently has
 
     @property
     def sketched_width(self) -> int:
-        """r: the width of a sketched embedding."""
+        """The width r of a sketched embedding."""
         return self.width if self.sketch is None else min(self.width, self.sketch)
 
     def at(self, step: int) -> "StepEmbedding":
-        """The embedding of a step."""
+        """Return the embedding of a step."""
         geometry, device = self.geometry, torch.device(self.compute.device)
 
         stream = Stream.of(self.seeds.seed, self.seeds.augment, step)
         draws = draw(geometry.policy, geometry.classes, geometry.shape[-1], stream)
         projection = sketch_matrix(self.seeds.seed, step, self.width, self.sketch)
 
-        return StepEmbedding(self, step, draws.to(device), None if projection is None else projection.to(device))
+        return StepEmbedding(
+            self, step, draws.to(device), None if projection is None else projection.to(device)
+        )
 
     def network(self, step: int) -> Network:
-        """psi of a step: the resident network, until another step is used."""
+        """Return the shared network with the weights of a step, until a different step is used."""
         if self._seeded != step:
             seed_weights(self._network, Stream.of(self.seeds.seed, self.seeds.weights, step))
             self._seeded = step
         return self._network
 
     def psi(self, step: int, x: Float[Tensor, "n c h w"]) -> Float32[Tensor, "n D"]:
-        """psi_t of images in network units, in passes of bounded size."""
+        """Apply psi_t to images in network units, in passes of bounded size."""
         network, x = self.network(step), x.to(self.compute.dtype)
 
         most = self.images_per_pass(gradients=x.requires_grad and torch.is_grad_enabled())
         size = most if len(x) <= most else math.ceil(len(x) / math.ceil(len(x) / most))
 
         return torch.cat(
-            [padded_pass(self._psi, network, part, size if self._pads else len(part)) for part in x.split(size)]
+            [
+                padded_pass(self._psi, network, part, size if self._pads else len(part))
+                for part in x.split(size)
+            ]
         )
 
     def images_per_pass(self, gradients: bool) -> int:
@@ -159,7 +166,7 @@ class Embedding:
         return self._chunks[gradients]
 
     def retry_on_oom(self, work: Callable[[], Result]) -> Result:
-        """The result of `work`, repeated with smaller passes while the device runs out of memory."""
+        """Run `work`, and repeat it with smaller passes as long as it runs out of memory."""
         while True:
             try:
                 return work()
@@ -167,41 +174,53 @@ class Embedding:
                 if max(self._chunks.values()) == 1:
                     raise
                 self._chunks = {gradients: max(1, n // 2) for gradients, n in self._chunks.items()}
-                logger.warning("out of memory: continuing with %d images per pass", self._chunks[True])
+                logger.warning(
+                    "out of memory: continuing with %d images per pass", self._chunks[True]
+                )
 
 
 @dataclass(frozen=True)
 class StepEmbedding:
-    """The embedding of one step: its augmentation `draws` (one per class) and its sketch `projection`."""
+    """The embedding of one step, with its augmentation `draws` (one per class).
+
+    `projection` is its sketch matrix P_t; None if there is no sketch.
+    """
 
     family: Embedding
     step: int
     draws: Draws
     projection: Float32[Tensor, "D r"] | None
 
-    def values(self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float32[Tensor, "n D"]:
-        """psi_t of augmented images (network units), not yet sketched; differentiable in x."""
+    def values(
+        self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
+    ) -> Float32[Tensor, "n D"]:
+        """Augment and embed images (network units), without the sketch; differentiable in x."""
         if self.family.geometry.policy:
             x = augment(x, self.draws.rows(labels))
         return self.family.psi(self.step, x)
 
     def sketched(self, v: Float32[Tensor, "*n D"]) -> Float32[Tensor, "*n r"]:
-        """P_t v. The sketch of a mean is the mean of the sketches."""
+        """Apply the sketch P_t. The sketch of a mean is the mean of the sketches."""
         return v if self.projection is None else v @ self.projection
 
     @torch.no_grad()
     def moments(
         self, data: ImageSet, index: Int64[Tensor, " m"]
     ) -> tuple[Float32[Tensor, "classes D"], Float32[Tensor, "classes D"]]:
-        """Mean and standard deviation of the embedding of chosen real images, per class, not sketched."""
+        """Compute the mean and standard deviation, per class, of the embeddings of real images.
+
+        `index` chooses the images. The results are not sketched.
+        """
         sums = self.family.retry_on_oom(lambda: self._sums(data, index))
-        counts = torch.bincount(data.labels[index], minlength=self.family.geometry.classes).clamp_min(1)
+        counts = torch.bincount(
+            data.labels[index], minlength=self.family.geometry.classes
+        ).clamp_min(1)
 
         mean, square = sums / counts[:, None].to(sums.device)
         return mean, (square - mean.square()).clamp_min(0).sqrt()
 
     def _sums(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "2 classes D"]:
-        """Per class, the sum of the embedding and of its square."""
+        """Sum the embeddings, and their squares, of each class."""
         geometry, device = self.family.geometry, torch.device(self.family.compute.device)
         sums = torch.zeros(2, geometry.classes, self.family.width, device=device)
 
@@ -213,13 +232,18 @@ class StepEmbedding:
 
         return sums
 
-    def real_means(self, data: ImageSet, index: Int64[Tensor, " m"]) -> Float32[Tensor, "classes r"]:
-        """Sketched mean embedding of the chosen real images of each class; zero for a class with none."""
+    def real_means(
+        self, data: ImageSet, index: Int64[Tensor, " m"]
+    ) -> Float32[Tensor, "classes r"]:
+        """Compute the sketched mean embedding of the chosen real images of each class.
+
+        It is zero for a class without chosen images.
+        """
         return self.sketched(self.moments(data, index)[0])
 
 
 def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
-    """The embeddings that the plan's seeds name.
+    """Create the embeddings of a plan, from its seed.
 
     Args:
         plan: the plan.
@@ -227,32 +251,36 @@ def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
         work: the number of images that will pass through them.
 
     Returns:
-        The family of embeddings, of the plan's sketch width.
+        The family of embeddings, with the plan's sketch width.
     """
-    return Embedding(plan.network, plan_geometry(plan), Seeds(plan.seed), compute, plan.sketch, work)
+    return Embedding(
+        plan.network, plan_geometry(plan), Seeds(plan.seed), compute, plan.sketch, work
+    )
 
 
 def plan_geometry(plan: Plan) -> Geometry:
-    """The inputs of the plan's embeddings."""
+    """Return what the plan's embeddings expect as inputs."""
     return Geometry(plan.image.shape, len(plan.classes), plan.image.normalisation, plan.augment)
 
 
 def embed(network: Network, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n D"]:
-    """psi: the network without its classifier."""
+    """Apply psi, the network without its classifier."""
     return network.embed(x)
 
 
-def sketch_matrix(seed: int, step: int, width: int, sketch: int | None) -> Float32[Tensor, "D r"] | None:
-    """P_t: signs / sqrt(r), row by row.
+def sketch_matrix(
+    seed: int, step: int, width: int, sketch: int | None
+) -> Float32[Tensor, "D r"] | None:
+    """Draw the sketch matrix P_t, signs / sqrt(r), row by row.
 
     Args:
         seed: the plan's seed.
-        step: t.
+        step: t, the number of the step.
         width: D, the width of the embedding.
         sketch: r, the width of the sketch.
 
     Returns:
-        The matrix; None where r is None or not below D.
+        The matrix; None if r is None or not below D.
     """
     if sketch is None or sketch >= width:
         return None
@@ -260,14 +288,14 @@ def sketch_matrix(seed: int, step: int, width: int, sketch: int | None) -> Float
 
 
 def membership(labels: Int64[Tensor, " n"], classes: int) -> Float32[Tensor, "n classes"]:
-    """1 where an image belongs to a class. Unlike `one_hot` it needs no synchronisation with a GPU."""
+    """Return 1 where an image belongs to a class. Unlike `one_hot`, this never waits for a GPU."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
 
 
 def class_means(
     values: Float32[Tensor, "n r"], labels: Int64[Tensor, " n"], classes: int
 ) -> Float32[Tensor, "classes r"]:
-    """Mean of the rows of each class.
+    """Compute the mean of the rows of each class.
 
     Args:
         values: one row per image.
@@ -282,6 +310,6 @@ def class_means(
 
 
 def probe_values(pixels: Pixels, embedding: StepEmbedding) -> Float32[Tensor, " r"]:
-    """The sketched embedding of one image, as an image of class 0."""
+    """Compute the sketched embedding of one image, treated as an image of class 0."""
     x = embedding.family.geometry.normalisation.apply(pixels)
     return embedding.sketched(embedding.values(x, torch.zeros(len(x), dtype=torch.int64)))[0]

@@ -1,13 +1,13 @@
 """Distribution matching: the loss, and the loop that moves synthetic images down its gradient.
 
     L_t = sum_y | mu_t^y - 1/|S^y| sum_{x in S^y} v_t(x) |^2          (the paper's Eq. 3)
-          + spread * sum_y | sigma_t^y - std_{x in S^y} v_t(x) |^2    (optional; see docs/fidelity.md)
+          + spread * sum_y | sigma_t^y - std_{x in S^y} v_t(x) |^2    (optional)
     S  <- S - eta grad_S L_t                                          (Algorithm 1, lines 13-14)
 
-v_t is the embedding of the step. The targets mu_t are class means of real images: a site computes them
-as it goes, the server reads them from the merged statistics. That is the only difference between the
-two, so both run this loop. Classes do not interact in the loss, so a step takes one gradient for all
-of them, in chunks of whole classes that bound the memory.
+v_t is the embedding of step t. The targets mu_t are class means of real images: a site computes
+them during the loop, whereas the server takes them from the merged statistics. This is the only
+difference between the two, so both run this loop. Classes do not interact in the loss, so the
+gradient of a step is computed in chunks of whole classes, which bounds the memory.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 R. Holland et al., "One-shot collaborative data distillation", 2024.
@@ -31,7 +31,10 @@ from collabdm.seeds import Purpose, Stream
 
 @dataclass(frozen=True)
 class Target:
-    """The class means (and standard deviations) to match in a step, for the classes that are `present`."""
+    """What to match in a step: the class means, and optionally the standard deviations.
+
+    Only classes that are `present` are matched.
+    """
 
     means: Float32[Tensor, "classes r"]
     present: Bool[Tensor, " classes"]
@@ -42,9 +45,9 @@ class Target:
 class Problem:
     """A matching problem: the labels of the synthetic images, their storage and their targets.
 
-    `labels` ascend; every stored image packs `pae`^2 small ones. Iteration i uses the embedding of step
-    `step_of(i)`, which `target` receives as well. `batch` images of each class are drawn at iteration i
-    from the stream (seed, SERVER, i + 1), all if None.
+    `labels` ascend; every stored image contains `pae`^2 small images. Iteration i uses the
+    embedding of step `step_of(i)`, which is also passed to `target`. At iteration i, `batch` images
+    of each class are drawn from the stream (seed, SERVER, i + 1); None uses all images.
     """
 
     embedding: Embedding
@@ -61,11 +64,13 @@ def matching_loss(
     deviations: Float32[Tensor, "classes r"] | None = None,
     spread: float = 0.0,
 ) -> Float32[Tensor, ""]:
-    """L_t: squared distances of the class means, and of the deviations times `spread`, over present classes.
+    """Compute the loss L_t, summed over the present classes.
+
+    It is the squared distance of the class means, plus `spread` times that of the deviations.
 
     Args:
         means: sketched class means of the synthetic images.
-        target: what they should match.
+        target: the means and deviations to match.
         deviations: standard deviations of the synthetic images per class, if they are matched too.
         spread: the weight of the deviations.
 
@@ -79,7 +84,7 @@ def matching_loss(
 
 
 def start_from(images: Float32[Tensor, "n c h w"]) -> Checkpoint:
-    """The beginning of a run of `match`: images in network units."""
+    """Create the checkpoint from which `match` starts, from images in network units."""
     return Checkpoint(0, {"images": images})
 
 
@@ -90,14 +95,15 @@ def match(
     iterations: int,
     on_step: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Float32[Tensor, "n c h w"]:
-    """Run the loop to the given number of iterations.
+    """Move synthetic images down the loss, up to the given number of iterations.
 
     Args:
         start: the images to start from (`start_from`), or the checkpoint of an interrupted run.
         problem: the images' labels and targets.
         matching: optimiser, learning rate and schedule.
-        iterations: the number of iterations in all.
-        on_step: receives a checkpoint after every iteration; the next one changes its tensors.
+        iterations: the total number of iterations.
+        on_step: receives a checkpoint after every iteration; the next iteration changes its
+            tensors.
 
     Returns:
         The images in network units, on the CPU.
@@ -110,7 +116,9 @@ def match(
     for i in range(start.done, iterations):
         embedding = problem.embedding.at(problem.step_of(i))
         target = problem.target(i, embedding)
-        set_gradient = partial(_set_gradient, images, problem, i, embedding, target, matching.spread)
+        set_gradient = partial(
+            _set_gradient, images, problem, i, embedding, target, matching.spread
+        )
         problem.embedding.retry_on_oom(set_gradient)
 
         for group in optimizer.param_groups:
@@ -122,12 +130,12 @@ def match(
 
 
 def learning_rate(matching: Matching, i: int, iterations: int) -> float:
-    """eta at iteration i: constant, or half a cosine from eta down to 0.
+    """Return the learning rate at iteration i: constant, or falling to 0 along half a cosine.
 
     Args:
         matching: the learning rate and its schedule.
         i: the iteration, from 0.
-        iterations: the number of iterations in all.
+        iterations: the total number of iterations.
 
     Returns:
         The learning rate.
@@ -145,7 +153,7 @@ def _set_gradient(
     target: Target,
     spread: float,
 ) -> None:
-    """Set the gradient of L_t, replacing any that an attempt without enough memory left."""
+    """Set the gradient of L_t, replacing what an attempt that ran out of memory may have left."""
     images.grad = None
     for chosen in _chunks(problem, i):
         _chunk_loss(chosen, images, problem, embedding, target, spread).backward()
@@ -159,13 +167,15 @@ def _chunk_loss(
     target: Target,
     spread: float,
 ) -> Float32[Tensor, ""]:
-    """The loss of the classes whose images are chosen."""
+    """Compute the loss of the classes whose images are chosen."""
     device, classes = images.device, embedding.family.geometry.classes
     labels = problem.labels[chosen].repeat_interleave(problem.pae**2).to(device)
     values = embedding.values(expand(images[chosen.to(device)], problem.pae), labels)
 
     in_chunk = membership(labels, classes).any(0)
-    target = Target(target.means.to(device), target.present.to(device) & in_chunk, target.deviations)
+    target = Target(
+        target.means.to(device), target.present.to(device) & in_chunk, target.deviations
+    )
 
     means = class_means(values, labels, classes)
     if not spread or target.deviations is None:
@@ -177,7 +187,10 @@ def _chunk_loss(
 
 
 def _chunks(problem: Problem, i: int) -> Iterator[Int64[Tensor, " m"]]:
-    """Positions of the images of iteration i, in groups of whole classes that fit one pass, or of one class."""
+    """Group the images of iteration i by whole classes, so that each group fits into one pass.
+
+    A class that does not fit into one pass is a group by itself.
+    """
     stream = Stream.of(problem.embedding.seeds.seed, Purpose.SERVER, i + 1)
     classes = [torch.nonzero(problem.labels == y).flatten() for y in problem.labels.unique()]
     if problem.batch is not None:

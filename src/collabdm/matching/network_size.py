@@ -1,4 +1,4 @@
-"""The size of a network, by arithmetic on the shapes of its layers: no weights are allocated."""
+"""Compute the size of a network from the shapes of its layers, without allocating weights."""
 
 from functools import lru_cache
 
@@ -13,30 +13,30 @@ Image = tuple[int, int, int]
 
 
 def statistics_width(plan: Plan) -> int:
-    """r: the number of values in the mean of a class, min(sketch, embedding width)."""
+    """The number of values in a class mean: r = min(sketch, embedding width)."""
     width = embedding_width(plan.network, plan.image.shape)
     return width if plan.sketch is None else min(plan.sketch, width)
 
 
 @lru_cache
 def embedding_width(spec: NetworkSpec, image: Image) -> int:
-    """D: the number of values in the embedding of an image of shape (channels, height, width)."""
+    """The number D of values in the embedding of an image of shape (channels, height, width)."""
     return skeleton(spec, image, 1).embedding_width
 
 
 def multiplications(spec: NetworkSpec, image: Image) -> float:
-    """Multiplications of a forward pass of one image: weights times output positions, over the convolutions."""
+    """The number of multiplications in the convolutions of a forward pass of one image."""
     return float(sum(weights * positions for weights, _, positions in _convolutions(spec, image)))
 
 
 def activations(spec: NetworkSpec, image: Image) -> int:
-    """The number of values that the convolutions put out for one image."""
+    """The number of output values of all convolutions for one image."""
     return sum(filters * positions for _, filters, positions in _convolutions(spec, image))
 
 
 @lru_cache
 def _convolutions(spec: NetworkSpec, image: Image) -> tuple[tuple[int, int, int], ...]:
-    """Weights, filters and output positions of every convolution."""
+    """Measure the weights, filters and output positions of every convolution."""
     sizes: list[tuple[int, int, int]] = []
 
     def measure(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:

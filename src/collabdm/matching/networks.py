@@ -1,9 +1,9 @@
-"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images, one definition each.
+"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images.
 
-A network is `logits = classifier(embed(x))`. The statistics use the embedding alone; the linear
-classifier serves networks that are trained. `k x k, c` is a convolution with c filters of side k
-that preserves the side, P a pooling that halves it; a normalisation (none in AlexNet) and an
-activation follow every convolution:
+A network computes `logits = classifier(embed(x))`. Statistics use only the embedding; the linear
+classifier is for networks that are trained. `k x k, c` is a convolution with c filters of side k
+that preserves the side of the image, and P is a pooling that halves it. Every convolution is
+followed by a normalisation (except in AlexNet) and an activation:
 
     ConvNet   [3x3, width   P] x depth                                                    linear
     AlexNet   5x5, 128  P   5x5, 192  P   3x3, 256   3x3, 192   3x3, 192  P               linear
@@ -14,10 +14,10 @@ Instance normalisation maps each channel of each image to
 
     gamma (x - mean) / sqrt(variance + 1e-5) + beta,   mean and variance (biased) over its pixels
 
-so a channel of one pixel would carry nothing. Hence the one departure from the tables: a pooling or
-stride before another convolution halves the side only while at least 2 remains, which matters below
-side 32. Images of side 28 are padded to 32 by the first convolution, as is usual for MNIST (not in
-ResNet18).
+so a channel of a single pixel would carry no information. The networks therefore differ from the
+tables in one respect: a pooling or stride before a further convolution halves the side only if a
+side of at least 2 remains, which matters for images of side below 32. Except in ResNet18, the first
+convolution pads images of side 28 to 32, as is usual for MNIST.
 
 References:
     B. Zhao, H. Bilen, "Dataset condensation with differentiable Siamese augmentation", ICML 2021.
@@ -47,7 +47,7 @@ from collabdm.matching.compiled_layers import run_fused
 from collabdm.seeds import Stream
 
 Image = tuple[int, int, int]  # channels, height, width
-Row = tuple[int, int] | Literal["P"]  # (filters, side of the filter) of a convolution, or a pooling
+Row = tuple[int, int] | Literal["P"]  # a convolution (filters, side of a filter), or a pooling
 Features = tuple[nn.Sequential, int]  # the layers before the classifier, and their width
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 128
@@ -57,7 +57,7 @@ VGG11: tuple[Row, ...] = (
     *((64, 3), "P", (128, 3), "P", (256, 3), (256, 3), "P"),
     *((512, 3), (512, 3), "P", (512, 3), (512, 3), "P"),
 )
-RESNET18 = (64, 128, 256, 512)  # filters of the stages
+RESNET18 = (64, 128, 256, 512)  # the filters of each stage
 
 NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
@@ -78,9 +78,9 @@ POOLINGS: dict[Pooling, Callable[[], nn.Module]] = {
 
 
 class Network(nn.Module):
-    """Features, flattened to the embedding, and a linear classifier on top of them."""
+    """A network: features, flattened into the embedding, and a linear classifier on top."""
 
-    embedding_width: int  #: values in an embedding
+    embedding_width: int  #: the number of values in an embedding
 
     def __init__(self, features: nn.Sequential, embedding_width: int, classes: int) -> None:
         super().__init__()
@@ -89,18 +89,18 @@ class Network(nn.Module):
         self.classifier = nn.Linear(embedding_width, classes)
 
     def embed(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n d"]:
-        """The features before the classifier, d = `embedding_width`; x in network units."""
+        """Compute the embedding, of width d = `embedding_width`; x is in network units."""
         if torch.compiler.is_compiling():
             return run_fused(list(self.features), x).flatten(1)
         return self.features(x).flatten(1)
 
     def forward(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n classes"]:
-        """The logits."""
+        """Compute the logits."""
         return self.classifier(self.embed(x))
 
 
 class BasicBlock(nn.Module):
-    """`relu(body(x) + shortcut(x))`, the body being two normalised 3x3 convolutions (He et al.)."""
+    """A residual block, `relu(body(x) + shortcut(x))`; the body has two 3x3 convolutions."""
 
     def __init__(self, before: int, channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -118,12 +118,12 @@ class BasicBlock(nn.Module):
             self.shortcut.append(NORMS[norm](channels))
 
     def forward(self, x: Float[Tensor, "n c side side"]) -> Float[Tensor, "n c2 side2 side2"]:
-        """The block; side2 is side / stride, rounded up."""
+        """Apply the block; side2 is side / stride, rounded up."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
 def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
-    """The network without memory for its weights (on the meta device): its layers and shapes.
+    """Build a network without memory for its weights (on the meta device), to know its shapes.
 
     Args:
         spec: the network.
@@ -149,14 +149,14 @@ def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
             f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}"
         )
 
-    with torch.device("meta"):  # the layers' own initialisation draws nothing there
+    with torch.device("meta"):  # where the layers' initialisation draws no random numbers
         return Network(*_FEATURES[spec.name](spec, image), classes)
 
 
 def build(spec: NetworkSpec, image: Image, classes: int) -> Network:
-    """The network on the CPU, in training mode, its weights zero until `seed_weights` fills them.
+    """Build a network on the CPU, in training mode, with weights 0 until `seed_weights` is called.
 
-    torch's global generator is neither read nor advanced.
+    torch's global random generator is neither read nor advanced.
 
     Args:
         spec: the network.
@@ -167,7 +167,7 @@ def build(spec: NetworkSpec, image: Image, classes: int) -> Network:
         The network.
 
     Raises:
-        PlanError: as `skeleton`.
+        PlanError: as for `skeleton`.
 
     >>> build(NetworkSpec(), (3, 32, 32), 10).embedding_width
     2048
@@ -185,18 +185,18 @@ def build(spec: NetworkSpec, image: Image, classes: int) -> Network:
 
 
 def seed_weights(network: nn.Module, stream: Stream) -> None:
-    """Fill the parameters in place: a stream gives the same float32 weights on any machine.
+    """Fill the parameters in place; a stream gives the same float32 weights on every machine.
 
-    With u the stream's next uniforms, taken in the order of `named_parameters` (so a layer's
-    weight, row by row, then its bias), every weight and bias of a convolution or linear layer
+    The next uniforms u of the stream are used in the order of `named_parameters` (a layer's
+    weight, row by row, then its bias). Every weight and bias of a convolution or linear layer
     becomes
 
         (2u - 1) / sqrt(fan_in),   fan_in = inputs of one output of the layer
 
-    (the initialisation of PyTorch's own layers: He et al., "Delving deep into rectifiers", 2015,
-    with a = sqrt 5). Scales of normalisations become 1 and their shifts 0, without uniforms. The
+    This is PyTorch's default initialisation: He et al., "Delving deep into rectifiers", 2015, with
+    a = sqrt 5. Scales of normalisations become 1 and their shifts 0, without uniforms. The
     arithmetic is float32 on the CPU; the values are then copied to each parameter's device and
-    type. No tensor is replaced, so compiled graphs stay valid.
+    dtype. No tensor is replaced, so compiled graphs stay valid.
     """
     drawn = [
         (parameter, layer.weight[0].numel())
@@ -215,12 +215,12 @@ def seed_weights(network: nn.Module, stream: Stream) -> None:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether an image's output depends, in training, on the other images of its batch."""
+    """Whether, in training, the output for an image depends on the other images of its batch."""
     return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
 def _random_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The layers whose parameters are random, in declared order."""
+    """List the layers whose parameters are random, in the order of their definition."""
     return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
@@ -276,7 +276,7 @@ _FEATURES: dict[NetworkName, Callable[[NetworkSpec, Image], Features]] = {
 def _chain(
     rows: tuple[Row, ...], image: Image, norm: Norm, activation: Activation, pooling: Pooling
 ) -> Features:
-    """The features that a table of convolutions and poolings describes."""
+    """Build the features that a table of convolutions and poolings describes."""
     channels, image_side, _ = image
     side = _padded(image_side)
     border = (side - image_side) // 2  # additional padding of the first convolution
@@ -296,5 +296,5 @@ def _chain(
 
 
 def _padded(side: int) -> int:
-    """The side after the first convolution."""
+    """The side of an image after the first convolution."""
     return 32 if side == 28 else side

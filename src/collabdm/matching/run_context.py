@@ -1,4 +1,4 @@
-"""How long work runs: the device, who receives its progress, where it resumes and who stores its checkpoints."""
+"""The context of a long computation: device, progress, checkpoints, intermediate predictors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,24 +10,25 @@ from collabdm.matching.compute import Compute
 from collabdm.progress import Progress, Report, silent
 
 Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
-Watch = Callable[[str, int, Predictor], None]  # name of the predictor, its epoch (or 0), the predictor
+Watch = Callable[[str, int, Predictor], None]  # the predictor's name, its epoch or 0, and it
 
 
 def discard(checkpoint: Checkpoint) -> None:
-    """Store nothing."""
+    """Discard a checkpoint."""
 
 
 def unwatched(name: str, epoch: int, predictor: Predictor) -> None:
-    """Evaluate nothing."""
+    """Ignore an intermediate predictor."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """The surroundings of a computation, which do not change its result.
+    """How a computation runs: settings that do not change what it computes.
 
-    `resume` is the checkpoint to continue from; `keep` receives a checkpoint after every iteration, and must
-    copy the tensors that it stores, since the next iteration changes them. `watch` receives predictors that
-    a method passes through on its way (an ensemble, a network after each epoch), to evaluate them.
+    `resume` is the checkpoint to continue from. `keep` receives a checkpoint after every iteration,
+    and must copy the tensors that it stores, since the next iteration changes them. `watch`
+    receives the intermediate predictors of a method (an ensemble, a network after some epochs), to
+    evaluate them.
     """
 
     compute: Compute = Compute()
@@ -37,7 +38,7 @@ class RunContext:
     watch: Watch = unwatched
 
     def at_site(self, site: str) -> "RunContext":
-        """The same context, whose progress events carry the name of a site."""
+        """Return the same context, with the name of a site in its progress events."""
 
         def report(event: Progress) -> None:
             self.report(replace(event, site=site))
@@ -45,5 +46,5 @@ class RunContext:
         return replace(self, report=report)
 
     def alone(self) -> "RunContext":
-        """The same device and progress, without checkpoints: for a part of a larger computation."""
+        """Return a context without checkpoints, for a part of a larger computation."""
         return RunContext(self.compute, self.report)

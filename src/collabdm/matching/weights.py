@@ -1,8 +1,8 @@
-"""The weights of a trained network: parameters and running statistics, by name.
+"""Copy, load and declare the weights of a trained network: parameters and running statistics.
 
-Only floating-point tensors count as weights. The counters of batch normalisation (int64) affect
-nothing in evaluation, so methods neither send nor average them; a file that stores a network
-completely uses `scoring.trained_model.state_tensors`.
+Only floating-point tensors count as weights. The counters of batch normalisation (int64) have no
+effect in evaluation, so methods neither send nor average them. A file that stores a complete
+network uses `scoring.trained_model.state_tensors`.
 """
 
 import torch
@@ -16,7 +16,7 @@ from collabdm.matching.networks import Network, build, skeleton
 
 
 def float_weights(network: nn.Module) -> Weights:
-    """A copy of the weights, on the CPU."""
+    """Copy the weights of a network to the CPU."""
     return {
         name: tensor.detach().cpu().clone()
         for name, tensor in network.state_dict().items()
@@ -25,12 +25,12 @@ def float_weights(network: nn.Module) -> Weights:
 
 
 def load_weights(network: nn.Module, weights: Weights) -> None:
-    """Copy weights into a network of the same layers; its counters stay as they are."""
+    """Copy weights into a network with the same layers; its counters remain unchanged."""
     network.load_state_dict({**network.state_dict(), **weights})
 
 
 def declare_weights(spec: NetworkSpec, plan: Plan) -> DeclaredTensors:
-    """The dtype and shape of each weight of a network for the plan's images and classes."""
+    """Declare dtype and shape of each weight of a network for the plan's images and classes."""
     network = skeleton(spec, plan.image.shape, len(plan.classes))
     return {
         name: TensorSpec(torch.float32, tuple(tensor.shape))
@@ -40,7 +40,7 @@ def declare_weights(spec: NetworkSpec, plan: Plan) -> DeclaredTensors:
 
 
 def trained_network(model: DistilledModel) -> Network:
-    """The network of an outcome, in evaluation mode, on the CPU."""
+    """Build the network of an outcome, in evaluation mode, on the CPU."""
     network = build(model.spec, model.plan.image.shape, len(model.plan.classes))
     load_weights(network, model.weights)
     return network.eval()

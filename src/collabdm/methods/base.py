@@ -1,12 +1,12 @@
-"""The parts that methods share: the type `Method`, its options, and the checks of data and contributions.
+"""What the methods share: the type `Method`, its options, and checks of data and contributions.
 
-A method is a file of this package, or of another one (`registry`), with two functions:
+A method is a file of this package, or of a different package (`registry`), with two functions:
 
     contribute(plan, data, site, context) -> Contribution
     distill(plan, contributions, context, allow_missing) -> Outcome
 
-A method whose contribution is neither statistics nor local images sends tensors of its own: it declares
-their names, types and shapes (`declare`), and `answer` packs them beside the counts of the classes.
+A method that sends neither statistics nor local images sends its own tensors: it declares their
+names, types and shapes (`declare`), and `answer` packs them together with the class counts.
 """
 
 import json
@@ -46,13 +46,13 @@ Contributions = (
     Sequence[Contribution] | Mapping[str, Contribution]
 )  # a mapping may read them lazily
 
-#: the settings of a plan whose contributions are tensors of the method alone
+#: the settings of a plan whose contributions contain only the extra tensors of the method
 OWN_TENSORS_ONLY: Settings = {"steps": 0, "pae": 1, "local": {"method": "none"}}
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """The traffic of a method with several rounds: bytes from (`up`) and to (`down`) each site in all."""
+    """The traffic of all rounds of a method: the bytes from (`up`) and to (`down`) each site."""
 
     rounds: int
     up: dict[str, int]
@@ -61,7 +61,7 @@ class Traffic:
 
 @runtime_checkable  # the tests check signatures
 class Contribute(Protocol):
-    """One site's answer to a plan."""
+    """The type of `contribute`, which computes one site's answer to a plan."""
 
     def __call__(
         self, plan: Plan, data: ImageSet, site: str = ..., context: RunContext = ...
@@ -71,7 +71,7 @@ class Contribute(Protocol):
 
 @runtime_checkable
 class Distill(Protocol):
-    """The outcome of a round."""
+    """The type of `distill`, which computes the outcome of a round."""
 
     def __call__(
         self,
@@ -85,39 +85,40 @@ class Distill(Protocol):
 
 @runtime_checkable
 class RunRounds(Protocol):
-    """All rounds of a method that needs several, with every site's data at hand."""
+    """The type of `run_rounds`, which runs all rounds with access to every site's data."""
 
     def __call__(
         self, plan: Plan, sites: dict[str, ImageSet], context: RunContext = ...
     ) -> tuple[Outcome, Traffic]:
-        """Run the rounds; returns the outcome and the traffic that they cost."""
+        """Run the rounds; returns the outcome and the traffic that they caused."""
 
 
 def declare_nothing(plan: Plan) -> DeclaredTensors:
-    """No extra tensors."""
+    """Declare no extra tensors."""
     return {}
 
 
 def shows_no_real_images(plan: Plan) -> bool:
-    """No image is sent."""
+    """Return False, for methods that send no images."""
     return False
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way from the sites' data to one outcome.
+    """A method: how the data of the sites becomes one outcome.
 
     Attributes:
         name: its name in plans.
-        adapt: turns the settings of a plan into the method's own.
-        contribute: a site's part.
-        distill: the server's part.
-        pooled: one site holds all the data.
-        options: the model of the method's own settings, `Plan.options`; None for none.
-        declare: the extra tensors of a contribution to a plan.
+        adapt: converts the settings of a plan into the method's own.
+        contribute: computes the contribution of a site.
+        distill: computes the outcome at the server.
+        pooled: whether one site has all the data.
+        options: the model of the method's own settings, `Plan.options`; None if it has no settings.
+        declare: declares the extra tensors of a contribution to a plan.
         outcome: the type of the outcome.
-        shows_real_images: whether images sent for a plan are real images, or start from them.
-        run_rounds: for a method that needs several rounds; `contribute` and `distill` then refuse.
+        shows_real_images: whether the images sent for a plan are real images, or start from them.
+        run_rounds: runs a method that needs several rounds; `contribute` and `distill` then raise
+            PlanError.
     """
 
     name: str
@@ -136,7 +137,7 @@ class Method:
 
 
 def parse_options(options: Mapping[str, Any] | None, model: type[Options]) -> Options:
-    """A method's own settings from plain values.
+    """Parse a method's own settings from plain values.
 
     Raises:
         PlanError: a value does not fit; the message names the field.
@@ -150,7 +151,7 @@ def parse_options(options: Mapping[str, Any] | None, model: type[Options]) -> Op
 
 @lru_cache
 def plan_options(plan: Plan, model: type[Options]) -> Options:
-    """The method's own settings in a plan, parsed once for each plan.
+    """Return the method's own settings in a plan, parsed once for each plan.
 
     Raises:
         PlanError: a value does not fit; the message names the field.
@@ -159,7 +160,7 @@ def plan_options(plan: Plan, model: type[Options]) -> Options:
 
 
 def own_settings(method: str, model: type[FrozenModel]) -> Callable[[Settings], Settings]:
-    """`Method.adapt` of a method with options: they are checked, and their defaults filled in."""
+    """Create `Method.adapt` for a method with options: it checks them and fills in defaults."""
 
     def adapt(settings: Settings) -> Settings:
         options = parse_options(settings.get("options"), model).model_dump(mode="json")
@@ -169,10 +170,10 @@ def own_settings(method: str, model: type[FrozenModel]) -> Callable[[Settings], 
 
 
 def needs_rounds(plan: Plan, *_: object, **__: object) -> NoReturn:
-    """`contribute` and `distill` of a method that needs several rounds. Raises PlanError."""
+    """Raise PlanError, as `contribute` and `distill` of a method that needs several rounds."""
     raise PlanError(
-        f"`method` should be one that needs a single round; found {plan.method}, whose sites answer in "
-        "every round: `collabdm simulate` runs it"
+        f"`method` should be one that needs a single round; found {plan.method}, whose sites "
+        "answer in every round: `collabdm simulate` runs it"
     )
 
 
@@ -180,10 +181,10 @@ def needs_rounds(plan: Plan, *_: object, **__: object) -> NoReturn:
 
 
 def check_data(plan: Plan, data: ImageSet) -> None:
-    """Refuse data that does not fit the plan, before any work.
+    """Check, before any work, that a site's data fits the plan.
 
     Raises:
-        DataError: other classes, another image shape, or no image.
+        DataError: the classes or the image shape differ from the plan's, or there are no images.
     """
     if data.classes != plan.classes:
         raise DataError(
@@ -193,12 +194,13 @@ def check_data(plan: Plan, data: ImageSet) -> None:
         raise DataError("a site should hold at least one image of the plan's classes; found none")
     if data.shape != plan.image.shape:
         raise DataError(
-            f"images should be (channels, height, width) = {plan.image.shape}, as in the plan; found {data.shape}"
+            f"images should be (channels, height, width) = {plan.image.shape}, as in the plan; "
+            f"found {data.shape}"
         )
 
 
 def check_answer(plan: Plan, data: ImageSet, site: str) -> None:
-    """Refuse what a contribution of extra tensors alone cannot answer, before any work.
+    """Check, before any work, that a contribution of extra tensors alone can answer the plan.
 
     Args:
         plan: the plan.
@@ -213,17 +215,18 @@ def check_answer(plan: Plan, data: ImageSet, site: str) -> None:
     plan.check_site(site)
     if plan.steps or plan.pae != 1 or plan.local.method != "none":
         raise PlanError(
-            f"`steps` should be 0, `pae` 1 and `local.method` none for method {plan.method}, which sends "
-            f"no statistics and no local images; found {plan.steps}, {plan.pae} and {plan.local.method}"
+            f"`steps` should be 0, `pae` 1 and `local.method` none for method {plan.method}, which "
+            f"sends no statistics and no local images; found {plan.steps}, {plan.pae} and "
+            f"{plan.local.method}"
         )
 
 
 def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor]) -> Contribution:
-    """A contribution of extra tensors, and of the site's number of images of each class.
+    """Build a contribution of extra tensors and the site's number of images of each class.
 
     Args:
         plan: the plan.
-        data: the site's images, of which only the counts are sent.
+        data: the site's images; only their counts are sent.
         site: the site's name.
         tensors: the declared tensors, on the CPU.
 
@@ -245,12 +248,14 @@ def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor])
 
 
 def stored_pixels(plan: Plan, pixels: Float32[Tensor, "*n c h w"]) -> Pixels:
-    """Pixels in 0 .. 1 as the plan stores images: rounded to uint8, or float32 as they are."""
+    """Convert pixels in 0 .. 1 to the plan's storage: rounded to uint8, or unchanged float32."""
     return as_uint8(pixels) if plan.images == "uint8" else pixels
 
 
 def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
-    """Ascending labels of `images` images, spread evenly over the classes present; the first get the rest.
+    """Spread `images` images evenly over the classes present, and return their ascending labels.
+
+    The first classes get one more image each if the number does not divide evenly.
 
     >>> balanced_labels(5, [0, 3])
     [0, 0, 0, 3, 3]
@@ -263,10 +268,11 @@ def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
 
 
 def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contribution]:
-    """The contributions of a round by the names of their sites.
+    """Return the contributions of a round by the names of their sites.
 
     Raises:
-        DocumentError: there is none, two are of one site, or there are more than the plan's sites.
+        DocumentError: there are no contributions, a site has two, or there are more contributions
+            than the plan's sites.
     """
     if isinstance(contributions, Mapping):
         check_contributions(plan, list(contributions))
@@ -278,18 +284,19 @@ def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contributi
 def checked(
     plan: Plan, contributions: Contributions, declared: DeclaredTensors
 ) -> Iterator[Contribution]:
-    """The contributions in the order of the sites' names, each checked once.
+    """Yield the contributions in the order of the sites' names, each checked once.
 
     Args:
         plan: the plan.
-        contributions: the contributions; a mapping is asked for each once.
+        contributions: the contributions; a mapping is read once per site.
         declared: the extra tensors that the method declares.
 
     Yields:
         The contributions that answer the plan.
 
     Raises:
-        DocumentError: some do not answer the plan, after the last one; the message names all of them.
+        DocumentError: some contributions do not answer the plan; it is raised after the last
+            contribution, and its message names all of them.
     """
     if isinstance(contributions, CheckedContributions) and contributions.plan == plan:
         yield from (contributions[site] for site in sorted(contributions))
@@ -312,40 +319,40 @@ def checked(
 
 
 def check_classes(plan: Plan, totals: Int64[Tensor, " classes"], allow_missing: bool) -> None:
-    """Refuse a round in which no site has one of the classes.
+    """Check that every class is present at some site.
 
     Args:
         plan: the plan.
         totals: the images of each class over all sites.
-        allow_missing: accept a set without those classes.
+        allow_missing: accept a set without the missing classes.
 
     Raises:
-        DocumentError: a class is missing.
+        DocumentError: a class is missing, and `allow_missing` is false.
     """
     missing = [y for y, total in zip(plan.classes, totals.tolist(), strict=True) if not total]
     if missing and not allow_missing:
         raise DocumentError(
-            f"every class should be at some site; no contribution has {', '.join(missing)}: wait for a "
-            "site that has it, or allow the set to go without"
+            f"every class should be at some site; no contribution has {', '.join(missing)}: wait "
+            "for a site that has it, or allow the set to go without"
         )
 
 
 def checked_in_order(
     plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool
 ) -> list[Contribution]:
-    """All contributions by site name, in memory.
+    """Check all contributions and load them into memory, ordered by site name.
 
     Args:
         plan: the plan.
         contributions: the contributions, in any order.
         declared: the extra tensors that the method declares.
-        allow_missing: accept a round without some classes.
+        allow_missing: accept a round in which no site has one of the classes.
 
     Returns:
         The contributions.
 
     Raises:
-        DocumentError: some do not answer the plan, or no site has one of the classes.
+        DocumentError: a contribution does not answer the plan, or a class is missing.
     """
     ordered = list(checked(plan, contributions, declared))
     totals = torch.stack([class_counts(plan, contribution) for contribution in ordered]).sum(0)
@@ -354,7 +361,7 @@ def checked_in_order(
 
 
 def class_counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
-    """n_k^y: the site's number of images of each class."""
+    """The number of images of each class at the site, n_k^y."""
     counts = torch.zeros(len(plan.classes), dtype=torch.int64)
     counts[contribution.statistics.classes] = contribution.statistics.totals
     return counts

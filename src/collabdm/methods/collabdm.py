@@ -4,7 +4,8 @@
     server     S <- union of the S_k;  for t = 1 .. T:
                S <- S - eta grad_S  sum_y | merge_k L_{t,k}^y - mean_{x in S^y} psi_{a_t}(x) |^2
 
-With pae (`plan.pae` = l > 1) every image of S stores l x l small ones, at the sites and at the server.
+With pae (`plan.pae` = l > 1), every image of S stores l x l small images, both at the sites and at
+the server.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
 distillation", 2024.
@@ -43,7 +44,7 @@ from collabdm.version import versions
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """One site's answer to the plan. The same plan, data and site give the same bytes.
+    """Compute a site's answer to the plan; the same plan, data and site give the same bytes.
 
     Args:
         plan: the plan.
@@ -70,7 +71,7 @@ def contribute(
 def _statistics(
     plan: Plan, data: ImageSet, site: str, seed: int, context: RunContext
 ) -> Statistics:
-    """The site's class means of every step that it takes part in."""
+    """Compute the site's class means for every step in which it takes part."""
     steps = plan.steps_of(site)
     counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
     embedding = plan_embedding(plan, context.compute, work=len(steps) * int(counts.sum()))
@@ -83,7 +84,7 @@ def _statistics(
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """Whether images that a site sends are real images, or start from them."""
+    """Whether the images that a site sends are real images, or start from real images."""
     local = plan.local
     starts_real = local.method == "dm" and local.start == "real"
     return local.images > 0 and (local.method == "random" or starts_real)
@@ -95,12 +96,12 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSet:
-    """Refine the sites' images by the merged statistics: `ipc` images of every class.
+    """Refine the sites' images with the merged statistics, to `ipc` images of every class.
 
     Args:
         plan: the plan.
-        contributions: the contributions, in any order. A mapping from site names may read each lazily:
-            of each only the counts and the local images stay in memory.
+        contributions: the contributions, in any order. A mapping from site names may read each
+            lazily: only the counts and the local images of each stay in memory.
         context: device, progress and checkpoints.
         allow_missing: accept a round in which no site has one of the classes.
 
@@ -134,11 +135,11 @@ def distill(
 def start_images(
     plan: Plan, local: Mapping[str, ImageSet], counts: Mapping[str, Int64[Tensor, " classes"]]
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """The images that refinement starts from: `ipc` of each class, chosen from those that sites sent.
+    """Choose the images that refinement starts from: `ipc` of each class, from the images sent.
 
-    Images are taken in proportion to the images that each site holds (`weighted`), or at random
-    (`uniform`, as in the authors' program). Where too few were sent, they are used again, moved a little,
-    or noise fills the rest if the plan starts from noise.
+    Images are taken in proportion to the number of images that each site has (`weighted`), or at
+    random (`uniform`, as in the authors' program). If too few were sent, slightly moved copies are
+    added, or noise if the plan starts from noise or no images were sent.
 
     Args:
         plan: the plan.
@@ -166,7 +167,7 @@ def start_images(
 def _picks(
     plan: Plan, held: Int64[Tensor, " sites"], stream: Stream
 ) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
-    """The images of a class that are taken: a site's number, and positions among those that it sent."""
+    """Choose images of a class: yield a site's number, and positions among the images it sent."""
     sent = plan.local.images_sent
     available = (held > 0) * sent
 
@@ -184,7 +185,7 @@ def _picks(
 def _fill(
     plan: Plan, images: Float32[Tensor, "n c h w"], stream: Stream
 ) -> Float32[Tensor, "ipc c h w"]:
-    """The images of a class, brought to `ipc` of them."""
+    """Bring the images of a class to `ipc`, with copies or noise."""
     lack = plan.ipc - len(images)
     if lack == 0:
         return images
@@ -198,7 +199,7 @@ def _fill(
 def apportion(
     held: Int64[Tensor, " k"], available: Int64[Tensor, " k"], seats: int
 ) -> Int64[Tensor, " k"]:
-    """Seats by highest averages (D'Hondt); ties go to the first.
+    """Distribute seats by highest averages (D'Hondt); ties go to the first site.
 
     Args:
         held: the weight of each site.
@@ -206,7 +207,7 @@ def apportion(
         seats: the number of seats.
 
     Returns:
-        The seats of each site; fewer than `seats` in all where too few are available.
+        The seats of each site; their sum is below `seats` if too few are available.
 
     >>> apportion(torch.tensor([90, 10]), torch.tensor([3, 3]), 4).tolist()
     [3, 1]
@@ -226,7 +227,7 @@ def refine(
     merged: Merged,
     context: RunContext,
 ) -> Float32[Tensor, "n c h w"]:
-    """`plan.refinement.passes` over the T seeds (Algorithm 1, lines 9-14).
+    """Refine images in `plan.refinement.passes` passes over the T steps (Algorithm 1, lines 9-14).
 
     Args:
         plan: the plan.
@@ -236,7 +237,7 @@ def refine(
         context: device, progress and checkpoints.
 
     Returns:
-        The refined images, in 0 .. 1 or somewhat beyond.
+        The refined images, in 0 .. 1 or slightly outside.
     """
     iterations = plan.refinement.passes * plan.steps
     if iterations == 0:

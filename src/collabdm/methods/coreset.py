@@ -1,22 +1,27 @@
-"""Coreset: every site sends some of its real images, chosen to stand for the rest. What distillation has to beat.
+"""Coreset: every site sends real images that represent its data, a baseline for distillation.
 
-    herding    x_i = argmin_x | mean_{D_k^y} psi - (psi(x) + sum_{j<i} psi(x_j)) / i |     near the class mean, together
-    centres    x_i = argmax_x min_{j<i} | psi(x) - psi(x_j) |                              far from each other
-    random     drawn without repetition
+    herding   x_i = argmin_x | mean_{D_k^y} psi - (psi(x) + sum_{j<i} psi(x_j)) / i |
+              the mean of the images is near the class mean
+    centres   x_i = argmax_x min_{j<i} | psi(x) - psi(x_j) |
+              the images are far from each other
+    random    images are drawn without repetition
 
-for each class y that the site holds, over images not chosen before. psi is one random network of the plan, the same
-at all sites, without augmentation, scaled to length 1. The first centre is the image nearest the class mean. A class
-of fewer images than its share has them again, each repetition moved a little.
+for each class y of the site, over images that were not chosen before. psi is the embedding, scaled
+to length 1 and without augmentation, of a random network that is the same at all sites. The first
+centre is the image nearest to the class mean. A class with fewer images than its share repeats
+them, and each repetition is moved a little.
 
-References: M. Welling, "Herding dynamical weights to learn", ICML 2009. S.-A. Rebuffi, A. Kolesnikov, G. Sperl,
-C. H. Lampert, "iCaRL: incremental classifier and representation learning", CVPR 2017. O. Sener, S. Savarese, "Active
-learning for convolutional neural networks: a core-set approach", ICLR 2018.
+References: M. Welling, "Herding dynamical weights to learn", ICML 2009. S.-A. Rebuffi,
+A. Kolesnikov, G. Sperl, C. H. Lampert, "iCaRL: incremental classifier and representation learning",
+CVPR 2017. O. Sener, S. Savarese, "Active learning for convolutional neural networks: a core-set
+approach", ICLR 2018.
 """
 
 from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -33,50 +38,56 @@ from collabdm.methods.own_images import OwnImages, declare_images, image_tensors
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 
+Rule = Callable[[Float32[Tensor, "n D"], int], Int64[Tensor, " count"]]
+
 
 class Coreset(OwnImages):
-    """Settings: how many images, and the rule that chooses them."""
+    """The options: the number of images, and the rule that chooses them."""
 
     rule: Literal["herding", "centres", "random"] = "herding"
 
 
 def declare(plan: Plan) -> DeclaredTensors:
-    """What a site sends: its images and their labels."""
+    """Declare the extra tensors: images and their labels."""
     return declare_images(plan, images_sent(plan, plan_options(plan, Coreset)))
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """Whether images that a site sends are, or begin as, real ones: all are."""
+    """Return True: every image sent is a real image."""
     return True
 
 
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """One site's choice. Raises DataError or PlanError where data, name or plan do not fit."""
+    """Choose the images that represent a site.
+
+    Args:
+        plan: the plan, with method coreset.
+        data: the site's images, of the plan's classes and shape.
+        site: the site's name.
+        context: device and progress.
+
+    Returns:
+        The contribution.
+
+    Raises:
+        DataError: the data does not fit the plan.
+        PlanError: the name is not in the plan, or the plan asks for statistics or local images.
+    """
     check_answer(plan, data, site)
     options, seed = plan_options(plan, Coreset), derive(plan.seed, "site", site)
+
     present = torch.nonzero(data.counts()).flatten().tolist()
     labels = torch.tensor(balanced_labels(images_sent(plan, options), present))
+
     if options.rule == "random":
-        return answer(
-            plan, data, site, image_tensors(plan, random_images(plan, data, labels, seed), labels)
-        )
-    network, choose = first_network(plan).to(context.compute.device), RULES[options.rule]
-    chosen, again = [], []
-    for done, (y, count) in enumerate(zip(*labels.unique(return_counts=True), strict=True)):
-        held = data.of_class(int(y))
-        order = held[
-            choose(embedded(network, plan, data.subset(held), context), min(int(count), len(held)))
-        ]
-        places = torch.arange(int(count))
-        chosen.append(order[places % len(order)])
-        again.append(places >= len(order))
-        context.report(Progress(Stage.SELECTION, done + 1, len(present)))
-    moved = torch.nonzero(torch.cat(again)).flatten()
-    images = jitter(
-        plan, as_float(data.images[torch.cat(chosen)]), moved, Stream.of(seed, Purpose.LOCAL_START)
-    )
+        images = random_images(plan, data, labels, seed)
+    else:
+        chosen, repeated = _choose(plan, data, labels, RULES[options.rule], context)
+        stream = Stream.of(seed, Purpose.LOCAL_START)
+        images = jitter(plan, as_float(data.images[chosen]), repeated, stream)
+
     return answer(plan, data, site, image_tensors(plan, images, labels))
 
 
@@ -86,62 +97,93 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSet:
-    """The union of the sites' images, by class. Raises DocumentError as CollabDM does."""
+    """Unite the sites' images, sorted by class.
+
+    Args:
+        plan: the plan, with method coreset.
+        contributions: the contributions, in any order.
+        context: not used.
+        allow_missing: accept a round in which no site has one of the classes.
+
+    Returns:
+        The set.
+
+    Raises:
+        DocumentError: a contribution does not answer the plan, or a class is missing.
+    """
     return union(plan, contributions, declare(plan), allow_missing)
 
 
-def first_network(plan: Plan) -> Network:
-    """psi, and a classifier that is not used."""
+def herding(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
+    """Choose positions so that each brings the mean of the chosen values nearest to the mean."""
+    mean, total = values.mean(0), torch.zeros(values.shape[1])
+    chosen = torch.zeros(count, dtype=torch.int64)
+    free = torch.ones(len(values), dtype=torch.bool)
+
+    for i in range(count):
+        distances = (mean - (values + total) / (i + 1)).norm(dim=1)
+        chosen[i] = torch.where(free, distances, torch.inf).argmin()
+        free[chosen[i]] = False
+        total += values[chosen[i]]
+
+    return chosen
+
+
+def centres(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
+    """Choose positions, each farthest from the earlier ones; the first is nearest to the mean."""
+    chosen = torch.zeros(count, dtype=torch.int64)
+    chosen[0] = (values - values.mean(0)).norm(dim=1).argmin()
+    distances = torch.full((len(values),), torch.inf)
+
+    for i in range(1, count):
+        distances = torch.minimum(distances, (values - values[chosen[i - 1]]).norm(dim=1))
+        distances[chosen[:i]] = -1  # equal images have distance 0, and may still be chosen
+        chosen[i] = distances.argmax()
+
+    return chosen
+
+
+RULES: dict[str, Rule] = {"herding": herding, "centres": centres}
+
+
+def _choose(
+    plan: Plan, data: ImageSet, labels: Int64[Tensor, " k"], rule: Rule, context: RunContext
+) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"]]:
+    """Choose images by a rule: their positions, and which of these repeat an earlier image."""
+    network = _embedding_network(plan).to(context.compute.device)
+    classes, counts = labels.unique(return_counts=True)
+    chosen, repeated = [], []
+
+    for done, (y, count) in enumerate(zip(classes.tolist(), counts.tolist(), strict=True)):
+        members = data.of_class(y)
+        values = _embedded(network, plan, data.subset(members), context)
+        order = members[rule(values, min(count, len(members)))]
+
+        places = torch.arange(count)
+        chosen.append(order[places % len(order)])
+        repeated.append(places >= len(order))
+        context.report(Progress(Stage.SELECTION, done + 1, len(classes)))
+
+    return torch.cat(chosen), torch.nonzero(torch.cat(repeated)).flatten()
+
+
+def _embedding_network(plan: Plan) -> Network:
+    """Build psi, the network that is the same at all sites."""
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(derive(plan.seed, "coreset"), Purpose.NETWORK))
     return network.requires_grad_(False).eval()
 
 
-def embedded(
+def _embedded(
     network: Network, plan: Plan, data: ImageSet, context: RunContext
 ) -> Float32[Tensor, "n D"]:
-    """psi of every image, of length 1."""
+    """Embed every image, scaled to length 1."""
+    normalisation, device = plan.image.normalisation, context.compute.device
     parts = []
+
     for pixels in data.images.split(context.compute.images_per_pass(gradients=False)):
         with context.compute.autocast():
-            values = network.embed(
-                plan.image.normalisation.apply(pixels.to(context.compute.device))
-            )
+            values = network.embed(normalisation.apply(pixels.to(device)))
         parts.append(values.float().cpu())
-    return torch.nn.functional.normalize(torch.cat(parts))
 
-
-def herding(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
-    """Positions whose mean, with each one more, comes as near to the mean of all as can be."""
-    mean, total, chosen = (
-        values.mean(0),
-        torch.zeros(values.shape[1]),
-        torch.zeros(count, dtype=torch.int64),
-    )
-    free = torch.ones(len(values), dtype=torch.bool)
-    for i in range(count):
-        apart = (mean - (values + total) / (i + 1)).norm(dim=1)
-        chosen[i] = torch.where(free, apart, torch.inf).argmin()
-        free[chosen[i]] = False
-        total += values[chosen[i]]
-    return chosen
-
-
-def centres(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
-    """Positions each of which is the farthest from those before; the first is the nearest to the mean of all."""
-    chosen = torch.zeros(count, dtype=torch.int64)
-    chosen[0] = (values - values.mean(0)).norm(dim=1).argmin()
-    apart = torch.full((len(values),), torch.inf)
-    for i in range(1, count):
-        apart = torch.minimum(apart, (values - values[chosen[i - 1]]).norm(dim=1))
-        apart[
-            chosen[:i]
-        ] = -1  # equal images are at no distance, but one that is chosen is not chosen again
-        chosen[i] = apart.argmax()
-    return chosen
-
-
-RULES: dict[str, Callable[[Float32[Tensor, "n D"], int], Int64[Tensor, " count"]]] = {
-    "herding": herding,
-    "centres": centres,
-}
+    return F.normalize(torch.cat(parts))

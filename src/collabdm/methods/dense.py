@@ -1,20 +1,19 @@
-"""DENSE: data-free one-shot federated learning. Sites send networks; the server distils their ensemble into one.
+"""DENSE: data-free one-shot federated learning. The server distils an ensemble of sites' networks.
 
-    site k     theta_k: a network trained on D_k
-    ensemble   z(x) = mean_k f_k(x),  its logits
-    server     in every epoch a new generator G, its codes c and random labels y make x = G(c), to lower
-                   CE(z(x'), y)  +  w_bn sum_l (|m_l(x') - m_l| + |v_l(x') - v_l|)
-                   - w_adv mean [argmax f(x') != argmax z(x')] KL(z(x') | f(x')),   x' = x cropped and flipped;
-               the best batch joins a pool, and one pass over the pool moves the student f down
+    site k     trains a network f_k on D_k, and sends its weights theta_k
+    ensemble   has the logits  z(x) = mean_k f_k(x)
+    server     in every epoch, trains a new generator to make images on which the ensemble is
+               confident and the student f is wrong (`dense_generator`), adds the best batch to a
+               pool, and moves the student, in one pass over the pool, down the loss
+
                    T^2 KL(softmax z / T | softmax f / T)
 
-m_l and v_l are the running means and variances of the batch normalisations of the sites' networks, and m_l(x), v_l(x)
-those of the batch; networks without batch normalisation have none, and the term is 0. The student of the last
-epoch is the outcome; the best one on test images can be known only to who looks at them (`RunContext.watch`). The original
-client network is `ConvNet:norm=none,pooling=max`, 319,242 parameters.
+The outcome is the student of the last epoch; choosing the best epoch would need test images, which
+the server does not have (a simulation tests students through `RunContext.watch`). In the original
+method, the network of the sites is `ConvNet:norm=none,pooling=max`, with 319,242 parameters.
 
-Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DENSE: data-free one-shot federated
-learning", NeurIPS 2022.
+Reference: J. Zhang, C. Chen, B. Li, L. Lyu, S. Wu, S. Ding, C. Shen, C. Wu, "DENSE: data-free
+one-shot federated learning", NeurIPS 2022.
 """
 
 import math
@@ -56,7 +55,7 @@ from collabdm.methods.dense_generator import (
     GeneratorTraining,
     TrainingRate,
     counted_ensemble,
-    ensemble_of,
+    mean_ensemble,
 )
 from collabdm.methods.local_training import (
     LocalTask,
@@ -70,14 +69,12 @@ from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
-MOST_BYTES = 2**33  # of the pool
-
-
-LOOKS = 20  # at the student on its way, at most twice as many
+MOST_POOL_BYTES = 2**33
+WATCHED_EPOCHS = 20  # about how often the student is watched; at most twice as often
 
 
 class Dense(FrozenModel):
-    """Settings; `network` is what sites train and the student is, by default the plan's."""
+    """The options; `network` is used by sites and student, and is the plan's by default."""
 
     network: NetworkSpec | None = None
     local: LocalTraining = LocalTraining()
@@ -89,49 +86,49 @@ class Dense(FrozenModel):
     temperature: TrainingRate = 20.0
 
 
-def spec_of(plan: Plan) -> NetworkSpec:
-    """The network that sites train."""
-    return plan_options(plan, Dense).network or plan.network
-
-
-def new_network(plan: Plan) -> Network:
-    """That network, unseeded."""
-    return build(spec_of(plan), plan.image.shape, len(plan.classes))
-
-
 def declare(plan: Plan) -> DeclaredTensors:
-    """What a site sends: the weights, and the running statistics of batch normalisations. Raises as `check_pool`."""
+    """Declare the extra tensors: the weights of a site's network.
+
+    Raises:
+        PlanError: the server's pool would be too large.
+    """
     check_pool(plan)
-    return declare_weights(spec_of(plan), plan)
-
-
-def check_pool(plan: Plan) -> None:
-    """Refuse a plan whose server would keep more than `MOST_BYTES` of images. Raises PlanError."""
-    options = plan_options(plan, Dense)
-    pool = options.epochs * options.generator.batch * math.prod(plan.image.shape)
-    if pool > MOST_BYTES:
-        raise PlanError(
-            f"`options.epochs` times `options.generator.batch` images should have at most {MOST_BYTES:,} bytes, "
-            f"for the server keeps them all; found {pool:,}"
-        )
+    return declare_weights(network_spec(plan), plan)
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """Whether images that a site sends are, or begin as, real ones: none is sent."""
+    """Return False: no images are sent."""
     return False
 
 
 def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
-    """One site's trained network. Raises DataError or PlanError where data, name or plan do not fit."""
+    """Train a network on a site's data.
+
+    Args:
+        plan: the plan, with method dense.
+        data: the site's images, of the plan's classes and shape.
+        site: the site's name.
+        context: device, progress and checkpoints.
+
+    Returns:
+        The contribution.
+
+    Raises:
+        DataError: the data does not fit the plan.
+        PlanError: the name is not in the plan, the plan asks for statistics or local images, or the
+            server's pool would be too large.
+    """
     check_answer(plan, data, site)
     check_pool(plan)
-    local, seed = plan_options(plan, Dense).local, derive(plan.seed, "site", site)
-    network = new_network(plan)
-    seed_weights(network, Stream.of(seed, Purpose.NETWORK))
+    spec, seed = network_spec(plan), derive(plan.seed, "site", site)
 
-    train_locally(LocalTask(network, spec_of(plan), data, plan, seed), local, context)
+    network = build(spec, plan.image.shape, len(plan.classes))
+    seed_weights(network, Stream.of(seed, Purpose.NETWORK))
+    task = LocalTask(network, spec, data, plan, seed)
+    train_locally(task, plan_options(plan, Dense).local, context)
+
     return answer(plan, data, site, float_weights(network))
 
 
@@ -141,137 +138,179 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledModel:
-    """The student of the sites' networks. Raises DocumentError as CollabDM does.
+    """Distil the sites' networks into a student.
 
-    `context.watch` is shown every site's network, both ensembles, and the student after every epoch.
+    Args:
+        plan: the plan, with method dense.
+        contributions: the contributions, in any order.
+        context: device, progress and checkpoints; `watch` receives every site's network, both
+            ensembles, and the student during its training.
+        allow_missing: accept a round in which no site has one of the classes.
+
+    Returns:
+        The network.
+
+    Raises:
+        DocumentError: a contribution does not answer the plan, or a class is missing.
     """
     ordered = checked_in_order(plan, contributions, declare(plan), allow_missing)
-    networks = []
+    spec, networks = network_spec(plan), []
+
     for contribution in ordered:
-        network = new_network(plan)
+        network = build(spec, plan.image.shape, len(plan.classes))
         load_weights(network, contribution.extra_tensors)
         networks.append(network.to(context.compute.device).eval().requires_grad_(False))
-        context.watch(contribution.site, 0, networks[-1])
-    ensemble = ensemble_of(networks)
+        context.watch(contribution.site, 0, network)
+
+    ensemble = mean_ensemble(networks)
+    counts = torch.stack([class_counts(plan, contribution) for contribution in ordered])
     context.watch("ensemble", 0, ensemble)
-    context.watch(
-        "counted ensemble",
-        0,
-        counted_ensemble(networks, torch.stack([class_counts(plan, c) for c in ordered])),
-    )
-    student = Distillation(plan, ensemble, context).student()
-    return DistilledModel(
-        float_weights(student),
-        spec_of(plan),
-        plan,
-        site_counts(plan, ordered),
-        plan.method,
-        versions(),
-    )
+    context.watch("counted ensemble", 0, counted_ensemble(networks, counts))
+
+    weights = float_weights(EnsembleDistillation(plan, ensemble, context).train())
+    sites = site_counts(plan, ordered)
+    return DistilledModel(weights, spec, plan, sites, plan.method, versions())
 
 
-class Distillation:
-    """The server's loop: what it holds between epochs."""
+def network_spec(plan: Plan) -> NetworkSpec:
+    """The network of the sites and of the student."""
+    return plan_options(plan, Dense).network or plan.network
+
+
+def check_pool(plan: Plan) -> None:
+    """Check that the server's pool has at most `MOST_POOL_BYTES`.
+
+    Raises:
+        PlanError: the pool has more bytes.
+    """
+    options = plan_options(plan, Dense)
+    size = options.epochs * options.generator.batch * math.prod(plan.image.shape)
+    if size > MOST_POOL_BYTES:
+        raise PlanError(
+            "`options.epochs` times `options.generator.batch` images should have at most "
+            f"{MOST_POOL_BYTES:,} bytes, because the server stores them all; found {size:,}: "
+            "set fewer of either"
+        )
+
+
+class EnsembleDistillation:
+    """The loop in which the server trains the student on a growing pool of generated images."""
 
     def __init__(self, plan: Plan, ensemble: Ensemble, context: RunContext) -> None:
-        self.options = plan_options(plan, Dense)
-        self.plan, self.ensemble, self.context, self.seed = (
-            plan,
-            ensemble,
-            context,
-            derive(plan.seed, "dense"),
-        )
-        self._student = new_network(plan)
-        seed_weights(self._student, Stream.of(self.seed, Purpose.NETWORK))
-        self._student.to(context.compute.device)
-        self._optimiser = torch.optim.SGD(
-            self._student.parameters(), self.options.learning_rate, self.options.momentum
-        )
-        most, self._size = self.options.epochs * self.options.generator.batch, 0
-        seen = most * (self.options.epochs + 1) // 2  # by the student, in all epochs
-        work = 3.0 * seen * multiplications(spec_of(plan), plan.image.shape)
-        self._learning = training_pass(self._student, work, self.options.batch, context.compute)
-        self._imagination = GeneratorTraining(
-            plan,
-            self.options.generator,
-            self._imagined_by(ensemble),
-            self._student,
-            context.compute,
-        )
-        self._pool = torch.zeros(
-            most, *plan.image.shape, dtype=torch.uint8
-        )  # the first `_size` are there
-        self._wanted = torch.zeros(most, len(plan.classes))  # the ensemble's logits of them
+        """Build the student and the pool.
 
-    def _imagined_by(self, ensemble: Ensemble) -> Ensemble:
-        """The ensemble as the generator sees it, compiled where that pays and no layer is looked into."""
-        generator, compute = self.options.generator, self.context.compute
-        images = (
-            self.options.epochs * generator.steps * generator.batch * (len(ensemble.networks) + 1)
+        Args:
+            plan: the plan, with method dense.
+            ensemble: the sites' networks.
+            context: device, progress and checkpoints.
+        """
+        self.plan, self.ensemble, self.context = plan, ensemble, context
+        self.options, self.seed = plan_options(plan, Dense), derive(plan.seed, "dense")
+        options, compute, spec = self.options, context.compute, network_spec(plan)
+
+        self.student = build(spec, plan.image.shape, len(plan.classes))
+        seed_weights(self.student, Stream.of(self.seed, Purpose.NETWORK))
+        self.student.to(compute.device)
+        self._optimizer = torch.optim.SGD(
+            self.student.parameters(), options.learning_rate, options.momentum
         )
+
+        capacity = options.epochs * options.generator.batch
+        seen = capacity * (options.epochs + 1) // 2  # images that the student sees in all epochs
+        work = 3.0 * seen * multiplications(spec, plan.image.shape)
+        self._logits = training_pass(self.student, work, options.batch, compute)
+
+        teacher = self._compiled(ensemble)
+        self._generation = GeneratorTraining(
+            plan, options.generator, teacher, self.student, compute
+        )
+        self._size = 0  # the number of images in the pool
+        self._pool = torch.zeros(capacity, *plan.image.shape, dtype=torch.uint8)
+        self._targets = torch.zeros(capacity, len(plan.classes))  # the ensemble's logits
+
+    def train(self) -> Network:
+        """Run all epochs from the context's checkpoint on, and return the student to evaluate."""
+        epochs = self.options.epochs
+
+        for epoch in range(self._resume(), epochs):
+            stream = Stream.of(self.seed, Purpose.BASELINE, epoch)
+            self.student.eval().requires_grad_(False)
+            self._add(self._generation.batch(stream))
+            self._pass(stream)
+
+            if (epoch + 1) % max(1, epochs // WATCHED_EPOCHS) == 0:
+                self.context.watch("epoch", epoch + 1, self.student.eval())
+            self.context.keep(self._checkpoint(epoch + 1))
+            self.context.report(Progress(Stage.ENSEMBLE_DISTILLATION, epoch + 1, epochs))
+
+        return self.student.eval()
+
+    def _compiled(self, ensemble: Ensemble) -> Ensemble:
+        """Compile the ensemble for the generator, if that pays and no layer is observed."""
+        generator, compute = self.options.generator, self.context.compute
         function = LOGITS[compute.precision]
+
         if not any(map(has_batch_norm, ensemble.networks)):
-            one = multiplications(spec_of(self.plan), self.plan.image.shape)
-            function = compute.faster(function, 3.0 * images * one)
+            passes = len(ensemble.networks) + 1
+            images = self.options.epochs * generator.steps * generator.batch * passes
+            per_image = multiplications(network_spec(self.plan), self.plan.image.shape)
+            function = compute.faster(function, 3.0 * images * per_image)
+
         return replace(ensemble, forward=function)
 
-    def student(self) -> Network:
-        """All epochs, from the kept state on; the student in evaluation mode."""
-        done = self._resume() if self.context.resume else 0
-        for epoch in range(done, self.options.epochs):
-            stream = Stream.of(self.seed, Purpose.BASELINE, epoch)
-            self._student.eval().requires_grad_(False)
-            self._add(self._imagination.batch(stream))
-            self._pass(stream)
-            if (epoch + 1) % max(1, self.options.epochs // LOOKS) == 0:
-                self.context.watch("epoch", epoch + 1, self._student.eval())
-            self.context.keep(self._checkpoint(epoch + 1))
-            self.context.report(
-                Progress(Stage.ENSEMBLE_DISTILLATION, epoch + 1, self.options.epochs)
-            )
-        return self._student.eval()
-
     @torch.no_grad()
-    def _add(self, made: UInt8[Tensor, "n c h w"]) -> None:
-        """A batch joins the pool."""
-        x = self.plan.image.normalisation.apply(made.to(self.context.compute.device))
-        places = slice(self._size, self._size + len(made))
+    def _add(self, images: UInt8[Tensor, "n c h w"]) -> None:
+        """Add a batch, and the ensemble's logits for it, to the pool."""
+        x = self.plan.image.normalisation.apply(images.to(self.context.compute.device))
+        places = slice(self._size, self._size + len(images))
+
+        self._pool[places] = images
         with self.context.compute.autocast():
-            self._pool[places], self._wanted[places] = made, self.ensemble(x).cpu()
-        self._size += len(made)
+            self._targets[places] = self.ensemble(x).cpu()
+        self._size += len(images)
 
     def _pass(self, stream: Stream) -> None:
-        """Once over the pool."""
-        self._student.train().requires_grad_(True)
+        """Train the student once over the pool."""
+        device = self.context.compute.device
+        self.student.train().requires_grad_(True)
+
         for index in stream.permutation(self._size).split(self.options.batch):
-            x = self.plan.image.normalisation.apply(
-                self._pool[index].to(self.context.compute.device)
-            )
-            self._optimiser.zero_grad()
-            softened(
-                self._learning(x), self._wanted[index].to(x.device), self.options.temperature
-            ).backward()
-            self._optimiser.step()
+            x = self.plan.image.normalisation.apply(self._pool[index].to(device))
+            targets = self._targets[index].to(device)
+            self._optimizer.zero_grad()
+            distillation_loss(self._logits(x), targets, self.options.temperature).backward()
+            self._optimizer.step()
 
     def _checkpoint(self, done: int) -> Checkpoint:
-        pool = {"pool": self._pool[: self._size], "wanted": self._wanted[: self._size]}
-        return Checkpoint(done, pool | training_tensors(self._student, self._optimiser))
+        pool = {"pool": self._pool[: self._size], "wanted": self._targets[: self._size]}
+        return Checkpoint(done, pool | training_tensors(self.student, self._optimizer))
 
     def _resume(self) -> int:
+        """Load the context's checkpoint, if any; returns the number of finished epochs."""
         checkpoint = self.context.resume
-        assert checkpoint is not None
+        if checkpoint is None:
+            return 0
         tensors = checkpoint.tensors
 
         self._size = len(tensors["pool"])
         self._pool[: self._size] = tensors["pool"]
-        self._wanted[: self._size] = tensors["wanted"]
-        restore_training(self._student, self._optimiser, tensors)
+        self._targets[: self._size] = tensors["wanted"]
+        restore_training(self.student, self._optimizer, tensors)
         return checkpoint.done
 
 
-def softened(
+def distillation_loss(
     student: Float[Tensor, "n classes"], ensemble: Float[Tensor, "n classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """T^2 KL(softmax z / T | softmax f / T), mean over images."""
-    log_f, log_z = (F.log_softmax(v / temperature, 1) for v in (student, ensemble))
+    """Compute the loss T^2 KL(softmax z / T | softmax f / T).
+
+    Args:
+        student: f, the student's logits.
+        ensemble: z, the ensemble's logits.
+        temperature: T, the temperature.
+
+    Returns:
+        The mean over the images.
+    """
+    log_f, log_z = (F.log_softmax(logits / temperature, 1) for logits in (student, ensemble))
     return temperature**2 * F.kl_div(log_f, log_z, log_target=True, reduction="batchmean")

@@ -1,10 +1,10 @@
-"""FedAvg: R rounds of local training and averaging, the familiar yardstick on the same axis of bytes.
+"""FedAvg: R rounds of local training and averaging, the standard baseline for comparing bytes sent.
 
     server     theta <- sum_k n_k theta_k / sum_k n_k,   r = 1 .. R
     site k     theta_k <- theta, then E epochs of SGD on D_k
 
-In every round each site receives the network and sends it back: 2 R times its bytes, where the sites of
-CollabDM send once. Momentum starts anew in every round.
+In every round each site receives the network and sends it back, which costs 2 R times the bytes of
+the network; the sites of CollabDM send only once. Momentum is reset every round.
 
 Reference: B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas, "Communication-efficient
 learning of deep networks from decentralized data", AISTATS 2017.
@@ -20,7 +20,7 @@ from collabdm.documents.outcomes import DistilledModel, Weights
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
-from collabdm.matching.networks import build, seed_weights
+from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.matching.run_context import RunContext
 from collabdm.matching.weights import float_weights, load_weights
 from collabdm.methods.base import Traffic, check_answer, plan_options
@@ -31,36 +31,24 @@ from collabdm.version import versions
 
 
 class FedAvg(FrozenModel):
-    """Settings: the number of rounds, and the local training in each."""
+    """The options: the number of rounds, and the local training in each."""
 
     rounds: Positive = 20
     local: LocalTraining = LocalTraining(epochs=1, batch=64, momentum=0.0, learning_rate=0.05)
 
 
-def average(networks: Sequence[Weights], counts: Sequence[int]) -> Weights:
-    """The mean of the sites' weights, weighted by their numbers of images."""
-    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
-    sums = {
-        name: sum(
-            share * weights[name].double() for share, weights in zip(shares, networks, strict=True)
-        )
-        for name in networks[0]
-    }
-    return {name: torch.as_tensor(value).float() for name, value in sums.items()}
-
-
 def run_rounds(
     plan: Plan, sites: dict[str, ImageSet], context: RunContext = RunContext()
 ) -> tuple[DistilledModel, Traffic]:
-    """All rounds, with every site.
+    """Run all rounds, with every site.
 
     Args:
-        plan: the plan, of method fedavg.
+        plan: the plan, with method fedavg.
         sites: the images of each site, by name.
         context: device, progress and checkpoints.
 
     Returns:
-        The network, and the bytes that the rounds cost.
+        The network, and the traffic of the rounds.
 
     Raises:
         DataError: a site's data does not fit the plan.
@@ -71,27 +59,52 @@ def run_rounds(
     if plan.fraction != 1:
         raise PlanError(f"`fraction` should be 1 for method {plan.method}; found {plan.fraction}")
 
-    options = plan_options(plan, FedAvg)
+    rounds = plan_options(plan, FedAvg).rounds
     network = build(plan.network, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(derive(plan.seed, "fedavg"), Purpose.NETWORK))
     start = context.resume or Checkpoint(0, float_weights(network))
     weights = dict(start.tensors)
 
-    for r in range(start.done, options.rounds):
-        trained = []
-        for name, data in sites.items():
-            load_weights(network, weights)
-            first_epoch = r * options.local.epochs
-            task = LocalTask(
-                network, plan.network, data, plan, derive(plan.seed, "site", name), first_epoch
-            )
-            train_locally(task, options.local, RunContext(context.compute))
-            trained.append(float_weights(network))
-        weights = average(trained, [len(data) for data in sites.values()])
+    for r in range(start.done, rounds):
+        weights = _round(plan, sites, network, weights, r, context)
         context.keep(Checkpoint(r + 1, weights))
-        context.report(Progress(Stage.ROUNDS, r + 1, options.rounds))
+        context.report(Progress(Stage.ROUNDS, r + 1, rounds))
 
     counts = {name: data.counts().tolist() for name, data in sites.items()}
     model = DistilledModel(weights, plan.network, plan, counts, plan.method, versions())
-    each = options.rounds * sum(value.nbytes for value in weights.values())
-    return model, Traffic(options.rounds, dict.fromkeys(sites, each), dict.fromkeys(sites, each))
+    each = rounds * sum(value.nbytes for value in weights.values())
+    return model, Traffic(rounds, dict.fromkeys(sites, each), dict.fromkeys(sites, each))
+
+
+def average(networks: Sequence[Weights], counts: Sequence[int]) -> Weights:
+    """Average the sites' weights, weighted by their numbers of images."""
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    sums = {
+        name: sum(
+            share * weights[name].double() for share, weights in zip(shares, networks, strict=True)
+        )
+        for name in networks[0]
+    }
+    return {name: torch.as_tensor(value).float() for name, value in sums.items()}
+
+
+def _round(
+    plan: Plan,
+    sites: dict[str, ImageSet],
+    network: Network,
+    weights: Weights,
+    r: int,
+    context: RunContext,
+) -> Weights:
+    """Run round r: every site trains from `weights`; returns the average of the results."""
+    local = plan_options(plan, FedAvg).local
+    trained = []
+
+    for name, data in sites.items():
+        load_weights(network, weights)
+        seed = derive(plan.seed, "site", name)
+        task = LocalTask(network, plan.network, data, plan, seed, first_epoch=r * local.epochs)
+        train_locally(task, local, RunContext(context.compute))
+        trained.append(float_weights(network))
+
+    return average(trained, [len(data) for data in sites.values()])

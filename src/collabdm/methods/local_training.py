@@ -1,8 +1,8 @@
-"""Local training: SGD at a site on its own data, with a constant learning rate.
+"""Train a network at a site on the site's data, by SGD with a constant learning rate.
 
-The draws of an epoch (the order of the images and their moves) are a function of the site's seed and the
-epoch's number, so training can stop after any epoch and continue. DENSE trains once, FedAvg in every
-round.
+The draws of an epoch (the order of the images and their augmentations) depend only on the site's
+seed and the epoch's number, so training can stop after any epoch and continue later. DENSE trains
+once, FedAvg in every round.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,12 +29,12 @@ from collabdm.matching.weights import float_weights, load_weights
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 
-MOVES: tuple[Operation, ...] = ("crop", "flip")  # of local training, where the plan allows them
+MOVES: tuple[Operation, ...] = ("crop", "flip")  # for local training, if the plan allows them
 _NETWORK = "network."
 
 
 class LocalTraining(FrozenModel):
-    """SGD at a site, with a constant learning rate."""
+    """The options of SGD at a site, with a constant learning rate."""
 
     epochs: Positive = 200
     batch: Positive = 128
@@ -45,7 +45,10 @@ class LocalTraining(FrozenModel):
 
 @dataclass(frozen=True)
 class LocalTask:
-    """A network to train in place on a site's data; `seed` is the site's, `first_epoch` numbers its epochs."""
+    """A network to train in place on a site's data.
+
+    `seed` is the site's seed, and `first_epoch` the number of the first epoch.
+    """
 
     network: Network
     spec: NetworkSpec
@@ -58,7 +61,7 @@ class LocalTask:
 def train_locally(
     task: LocalTask, training: LocalTraining, context: RunContext = RunContext()
 ) -> Network:
-    """Train the network of a task from its own weights, or from the context's checkpoint.
+    """Train the network of a task from its current weights, or from the context's checkpoint.
 
     Args:
         task: the network and its data.
@@ -101,7 +104,7 @@ def train_locally(
 def _batches(
     task: LocalTask, data: ImageSet, epoch: int, size: int
 ) -> Iterator[tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]]:
-    """The moved images of an epoch in a random order, with their labels, on the data's device."""
+    """Yield the batches of an epoch in a random order: augmented images and their labels."""
     image, moves = task.plan.image, allowed_moves(task.plan)
     stream = Stream.of(task.seed, Purpose.TRAINING, task.first_epoch + epoch)
 
@@ -113,15 +116,15 @@ def _batches(
 def training_pass(
     network: Network, work: float, batch: int, compute: Compute
 ) -> Callable[[Tensor], Tensor]:
-    """The function from images to logits for a training loop.
+    """Create the function from images to logits for a training loop.
 
-    It is compiled where that pays, except with batch normalisation: compiled passes pad a batch that is
-    not full, and the padding would change its statistics.
+    The function is compiled if that pays, except with batch normalisation: compiled passes pad a
+    batch that is not full, and the padding would change its statistics.
 
     Args:
         network: the network.
         work: the multiplications of the whole training, forward and backward.
-        batch: the most images of a batch.
+        batch: the largest number of images in a batch.
         compute: device and precision.
 
     Returns:
@@ -139,11 +142,11 @@ def training_pass(
 def move(
     x: Float32[Tensor, "n c h w"], moves: tuple[Operation, ...], image: ImageSpec, stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
-    """Each image moved by a draw of its own.
+    """Augment each image with its own draw.
 
     Args:
         x: images in network units.
-        moves: the operations to draw from; none leaves the images as they are.
+        moves: the operations to draw from; if empty, the images remain unchanged.
         image: the shape of the images.
         stream: the stream of the draws.
 
@@ -156,12 +159,12 @@ def move(
 
 
 def allowed_moves(plan: Plan) -> tuple[Operation, ...]:
-    """Crop and flip, where the plan allows them."""
+    """Return those of crop and flip that the plan allows."""
     return tuple(operation for operation in MOVES if operation in plan.augment)
 
 
 def training_tensors(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors of a network and its optimiser, for a checkpoint."""
+    """Copy the tensors of a network and its optimiser, for a checkpoint."""
     weights = {f"{_NETWORK}{name}": value for name, value in float_weights(network).items()}
     state = {name: value.clone() for name, value in optimizer_tensors(optimizer).items()}
     return weights | state
@@ -170,7 +173,7 @@ def training_tensors(network: Network, optimizer: torch.optim.Optimizer) -> dict
 def restore_training(
     network: Network, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    """Load what `training_tensors` stored.
+    """Load the tensors that `training_tensors` returned.
 
     Args:
         network: the network, whose weights are replaced.

@@ -2,8 +2,8 @@
 
     S_k <- argmin_S  E_psi  sum_y | mean_{x in D_k^y} psi(x) - mean_{x in S^y} psi(x) |^2
 
-over random networks of the site's own. This is the local part of CollabDM; as a method of its own (the
-union of the S_k, without refinement) it is the paper's first baseline.
+over random networks that differ between sites. This is the local part of CollabDM; as a separate
+method (the union of the S_k, without refinement) it is the paper's first baseline.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 """
@@ -28,21 +28,21 @@ from collabdm.seeds import Purpose, Stream
 _JITTER: tuple[Operation, ...] = (
     "scale",
     "rotate",
-)  # always move an image; a flip or shift may not
-_NOISE = 0.02  # of the range of pixels, where the plan allows neither
+)  # these always change an image; a flip or a shift may not
+_NOISE = 0.02  # as a share of the range of pixels, if the plan allows neither
 
 
 def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> ImageSet:
-    """The images that a site sends: `plan.local.images` of each of its classes, as stored in a contribution.
+    """Make the images that a site sends, `plan.local.images` of each of its classes.
 
     Args:
         plan: the plan.
         data: the site's images, of the plan's classes.
-        seed: the seed of the site's own draws.
+        seed: the seed of the site's draws.
         context: device, progress and checkpoints.
 
     Returns:
-        The images, sorted by class; none where the plan asks for none.
+        The images as a contribution stores them, sorted by class; empty if the plan requests none.
     """
     local = plan.local
     present = torch.nonzero(data.counts()).flatten()
@@ -61,7 +61,7 @@ def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> 
 def random_images(
     plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int
 ) -> Float32[Tensor, "n c h w"]:
-    """Random real images of each class; with pae, each packs pae^2 of them.
+    """Draw random real images of each class; with pae, pae^2 of them form one stored image.
 
     Args:
         plan: the plan.
@@ -70,7 +70,7 @@ def random_images(
         seed: the seed of the draw.
 
     Returns:
-        Pixels in 0 .. 1. Images that a small class repeats are moved a little.
+        Pixels in 0 .. 1. If a small class repeats images, the repetitions are moved a little.
     """
     stream = Stream.of(seed, Purpose.LOCAL_START)
     index = []
@@ -88,10 +88,10 @@ def random_images(
 def jitter(
     plan: Plan, images: Float32[Tensor, "n c h w"], at: Int64[Tensor, " m"], stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
-    """Move some images a little: equal images have equal gradients and would stay equal for ever.
+    """Move some images a little, because equal images have equal gradients and would stay equal.
 
-    Where the plan neither scales nor rotates, positions in an image have a meaning: there a little noise
-    is added instead.
+    If the plan allows neither scaling nor rotation, positions in an image have a meaning; a little
+    noise is then added instead.
 
     Args:
         plan: the plan, which names the augmentations that its images allow.
@@ -122,7 +122,7 @@ def jitter(
 def jitter_stored(
     plan: Plan, images: Float32[Tensor, "n c h w"], at: Int64[Tensor, " m"], stream: Stream
 ) -> Float32[Tensor, "n c h w"]:
-    """As `jitter`, for stored images: with pae, each of the small images moves by itself.
+    """Move some stored images a little, like `jitter`; with pae, each small image moves separately.
 
     Args:
         plan: the plan.
@@ -144,7 +144,7 @@ def jitter_stored(
 
 
 def noise_images(plan: Plan, count: int, stream: Stream) -> Float32[Tensor, "n c h w"]:
-    """Images of uniform noise.
+    """Draw images of uniform noise.
 
     Args:
         plan: the plan, which states the shape of images.
@@ -158,7 +158,7 @@ def noise_images(plan: Plan, count: int, stream: Stream) -> Float32[Tensor, "n c
 
 
 def _repetitions(index: Int64[Tensor, " n"]) -> Int64[Tensor, " m"]:
-    """Positions of the values that occurred before."""
+    """Find the positions of values that occurred earlier."""
     seen: set[int] = set()
     repeated = []
 
@@ -171,7 +171,7 @@ def _repetitions(index: Int64[Tensor, " n"]) -> Int64[Tensor, " m"]:
 
 
 def _start(plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int) -> Checkpoint:
-    """The images that a local distillation starts from, in network units."""
+    """Create the start of a local distillation: images in network units."""
     if plan.local.start == "noise":
         pixels = noise_images(plan, len(labels), Stream.of(seed, Purpose.LOCAL_START))
     else:
@@ -182,7 +182,7 @@ def _start(plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int) -
 def _distil(
     plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int, context: RunContext
 ) -> Float32[Tensor, "n c h w"]:
-    """Run the loop on the site's own networks and batches; pixels in 0 .. 1."""
+    """Run the matching loop with the site's own networks and batches; returns pixels in 0 .. 1."""
     local, present = plan.local, (data.counts() > 0).to(context.compute.device)
     sampling = Sampling(seed, Purpose.LOCAL_BATCH, local.batch)
 
@@ -202,7 +202,7 @@ def _distil(
 
 
 def _embedding(plan: Plan, data: ImageSet, images: int, seed: int, compute: Compute) -> Embedding:
-    """The site's own random networks."""
+    """Create the embeddings of the site's own random networks."""
     real = int(data.counts().clamp_max(plan.local.batch).sum())
     work = plan.local.steps * (real + 3 * images * plan.pae**2)
     return Embedding(plan.network, plan_geometry(plan), Seeds.local(seed), compute, work=work)

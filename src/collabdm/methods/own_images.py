@@ -1,4 +1,4 @@
-"""Images as the extra tensors of a contribution: for methods whose sites send a number of images of their own."""
+"""Send images as extra tensors of a contribution; the method's options set their number."""
 
 import math
 from typing import Annotated
@@ -21,7 +21,10 @@ LABEL_BYTES = 8
 
 
 class OwnImages(FrozenModel):
-    """The number of images that each site sends: `images`, as many as fit in `bytes`, or an equal share of the set."""
+    """The options: each site sends `images` images, or as many as fit into `bytes`.
+
+    If neither is set, each site sends an equal share of the set.
+    """
 
     images: Positive | None = None
     bytes: Annotated[int, Field(ge=1, le=2**40)] | None = None
@@ -34,10 +37,10 @@ class OwnImages(FrozenModel):
 
 
 def images_sent(plan: Plan, options: OwnImages) -> int:
-    """k: the number of images that each site sends.
+    """Compute the number k of images that each site sends.
 
     Raises:
-        PlanError: `bytes` are fewer than those of one image.
+        PlanError: one image has more than `bytes` bytes.
     """
     if options.bytes is None:
         return options.images or math.ceil(plan.ipc * len(plan.classes) / plan.sites)
@@ -45,13 +48,14 @@ def images_sent(plan: Plan, options: OwnImages) -> int:
     image_bytes = TensorSpec(plan.image_dtype, plan.image.shape).nbytes + LABEL_BYTES
     if options.bytes < image_bytes:
         raise PlanError(
-            f"`options.bytes` should be at least {image_bytes}, those of an image; found {options.bytes}"
+            f"`options.bytes` should be at least {image_bytes}, those of an image; "
+            f"found {options.bytes}"
         )
     return options.bytes // image_bytes
 
 
 def declare_images(plan: Plan, k: int) -> DeclaredTensors:
-    """k images and their labels, as extra tensors."""
+    """Declare k images and their labels as extra tensors."""
     return {
         "images": TensorSpec(plan.image_dtype, (k, *plan.image.shape)),
         "labels": TensorSpec(torch.int64, (k,)),
@@ -61,7 +65,7 @@ def declare_images(plan: Plan, k: int) -> DeclaredTensors:
 def image_tensors(
     plan: Plan, pixels: Float32[Tensor, "k c h w"], labels: Int64[Tensor, " k"]
 ) -> dict[str, Tensor]:
-    """The declared tensors of images.
+    """Convert images and labels to the declared tensors.
 
     Args:
         plan: the plan, which states how images are stored.
@@ -77,19 +81,19 @@ def image_tensors(
 def union(
     plan: Plan, contributions: Contributions, declared: DeclaredTensors, allow_missing: bool
 ) -> DistilledSet:
-    """The set of all sites' images, sorted by class.
+    """Unite the images of all sites in a set, sorted by class.
 
     Args:
         plan: the plan.
         contributions: the contributions, in any order.
         declared: the extra tensors that the method declares.
-        allow_missing: accept a round without some classes.
+        allow_missing: accept a round in which no site has one of the classes.
 
     Returns:
         The set.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or no site has one of the classes.
+        DocumentError: a contribution does not answer the plan, or a class is missing.
     """
     ordered = checked_in_order(plan, contributions, declared, allow_missing)
     labels = torch.cat([contribution.extra_tensors["labels"] for contribution in ordered])

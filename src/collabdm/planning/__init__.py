@@ -1,1 +1,1 @@
-"""Making a Plan: settings, presets, cost, probe, and the settings for a byte budget."""
+"""Make a Plan from settings and presets, estimate its cost, and add its probe."""

@@ -1,4 +1,4 @@
-"""Choose steps, sketch and wire type for a number of bytes that a site may send.
+"""Choose the steps, sketch and wire type with which a contribution fits a byte budget.
 
 The local images of a contribution come first; the remaining bytes go to statistics. The rule
 follows from measurements (docs/results.md, docs/log.md):
@@ -41,15 +41,15 @@ _UNITS = {
 
 
 def read_bytes(text: str, name: str = "budget") -> int:
-    """A number of bytes as people write it.
+    """Parse a number of bytes as people write it, such as `1MB`.
 
     >>> read_bytes("1MB"), read_bytes("0.5 MiB"), read_bytes("300k")
     (1000000, 524288, 300000)
 
-    The whole text is checked, and bits are refused; `pydantic.ByteSize` ignores what follows the
+    The whole text must match, and bits are refused; `pydantic.ByteSize` ignores any text after the
     first number and unit ("1,000" is 1) and accepts bits.
 
-    Raises PlanError, naming the setting `name`.
+    Raises PlanError; the message names the setting `name`.
     """
     parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     unit = parts.group(2).lower() if parts else ""
@@ -65,7 +65,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
     Args:
         plan: a plan whose other settings are final.
-        limit: the most bytes of a contribution.
+        limit: the largest allowed size of a contribution, in bytes.
         keep: names of fields that the user has set, which are not changed.
 
     Returns:
@@ -101,7 +101,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
 
 def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
-    """The plan with every sketch that may be chosen, the widest first, and the chosen wire type."""
+    """Return the plan with the chosen wire type and each possible sketch, the widest first."""
     wire = plan.wire if "wire" in keep else "int8"
     widths: tuple[int | None, ...] = (plan.sketch,)
     if "sketch" not in keep:
@@ -111,7 +111,10 @@ def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
 
 
 def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
-    """The first shape with `FEWEST_STEPS` steps within the limit, else the last with any."""
+    """Choose the first shape for which the limit allows `FEWEST_STEPS` steps.
+
+    Otherwise, choose the last shape for which it allows any step; None if it allows no step.
+    """
     best = None
     for shape in shapes:
         steps = shape.steps if "steps" in keep else _steps_within(shape, limit)
@@ -124,7 +127,7 @@ def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
 
 
 def _steps_within(plan: Plan, limit: int) -> int:
-    """T: the most steps, up to `MOST_STEPS`, with which no site sends more than `limit` bytes."""
+    """Find T, the most steps up to `MOST_STEPS` for which no site sends more than `limit` bytes."""
     most = plan.model_copy(update={"steps": MOST_STEPS})
     fixed = most_bytes(plan.model_copy(update={"steps": 0}))
     affordable = (limit - fixed) // bytes_per_step(plan)

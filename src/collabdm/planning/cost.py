@@ -1,12 +1,12 @@
-"""The cost of a plan at a site: bytes and work, estimated from the settings alone.
+"""Estimate the bytes and the computation that a plan costs a site, from the settings alone.
 
-A contribution with P classes, with means of r values of c bytes each, has
+A contribution with P classes, whose means have r values of c bytes each, has
 
     steps (P (r c + 4 [int8]) + 8)  +  images (channels side^2 (1 uint8 | 4 float32) + 8)
         +  24 P  +  header
 
-bytes, where `images` is P times the local images of a class. The work is the number of images that
-pass through the network, where a backward pass counts as two forward passes.
+bytes, where `images` is P times the local images of a class. The computation is measured as the
+number of images that pass through the network; a backward pass counts as two forward passes.
 """
 
 import json
@@ -23,7 +23,7 @@ STEP_BYTES = 8  # the number of a step
 
 LABEL_BYTES = 8
 
-#: the class number, the images in a batch and the images at the site
+#: for each class: its number, its images in a batch and its images at the site
 CLASS_BYTES = 24
 
 #: without class names: names and positions of tensors, site, digest, versions
@@ -32,7 +32,7 @@ HEADER_BYTES = 1536
 
 @dataclass(frozen=True)
 class Cost:
-    """Upper limits of what a site sends and computes.
+    """Upper bounds on the bytes that a site sends and on its computation.
 
     Attributes:
         statistics_bytes: bytes of the class means.
@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the class means and of the pixels, which the paper counts."""
+        """Bytes of the class means and of the pixels: those that the paper counts."""
         return self.statistics_bytes + self.image_bytes
 
 
@@ -61,7 +61,7 @@ def most_bytes(plan: Plan) -> int:
 
 
 def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
-    """The cost for a site with every class and `images_per_class` images of each."""
+    """Estimate the cost for a site with every class and `images_per_class` images of each."""
     classes, local = len(plan.classes), plan.local
     steps = most_steps(plan)
 
@@ -92,14 +92,14 @@ def bytes_per_step(plan: Plan) -> int:
 
 
 def most_steps(plan: Plan) -> int:
-    """max_k |A_k|: the steps of the site that takes part in the most."""
+    """max_k |A_k|: the number of steps of the site that takes part in the most steps."""
     return steps_taken(plan)[-1] if plan.steps else 0
 
 
 def steps_taken(plan: Plan) -> list[int]:
-    """After each step, the most steps that any site has taken part in.
+    """Count, after each step, the most steps that any one site has taken part in.
 
-    These are all steps, unless the plan's `fraction` is below 1.
+    Every site takes part in all steps unless the plan's `fraction` is below 1.
     """
     if plan.fraction == 1 or plan.site_names is None:
         return list(range(1, plan.steps + 1))

@@ -19,27 +19,28 @@ from collabdm.errors import PlanError
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.planning.probe import probe
 
-SMALL_SIDE = 24  # images below it are small
+SMALL_SIDE = 24  # images with a smaller side count as small
 
 #: learning rates for small images, measured: docs/log.md, entries 2 and 8
 SMALL_RATES = {"local": 0.2, "refinement": 1.0}
 
 
 def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
-    """A Plan for given classes and images.
+    """Make a Plan for given classes and images.
 
     Args:
         classes: names of the classes.
         image: shape and normalisation of the images.
-        settings: fields of `Plan`. By default `augment` is every operation, without flip if the
-            classes are digits; `pae` is 2 for images of even side from 16 on (a quarter of a
-            smaller one shows too little); `local.images` is a site's share of ipc, plus one.
+        settings: fields of `Plan`. By default `augment` contains every operation, except flip if
+            the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
+            quarter of a smaller image shows too little); `local.images` is a site's share of ipc,
+            plus one.
 
     Returns:
         The Plan with its probe.
 
     Raises:
-        PlanError: Naming the field to change.
+        PlanError: A setting is missing or invalid; the message names it.
     """
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
@@ -57,9 +58,9 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
 
 
 def plan_for(data: ImageSet, **settings: Any) -> Plan:
-    """A Plan for data like a public reference set, whose mean and standard deviation become public.
+    """Make a Plan for data like a public reference set, whose mean and std the Plan reveals.
 
-    Settings are as for `make_plan`, which raises PlanError.
+    The settings are those of `make_plan`, which raises PlanError.
     """
     channels, side, _ = data.shape
     constants = measure_normalisation(data)
@@ -68,20 +69,21 @@ def plan_for(data: ImageSet, **settings: Any) -> Plan:
 
 
 def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: Any) -> Plan:
-    """A Plan for tables of flows.
+    """Make a Plan for tables of flows.
 
     Args:
         schema: how a table becomes images.
-        sample: a public table, to measure the mean and standard deviation of the pixels.
-        settings: fields of `Plan`. By default `pae` is 1 and `augment` is empty, since positions in
-            an image of flows have meanings; `local.images` is ipc, so that a site with nearly all
-            flows of a class can send all images of it.
+        sample: a public table, to measure the mean and standard deviation of the pixels; None uses
+            0.25 for both.
+        settings: fields of `Plan`. By default `pae` is 1 and `augment` is empty, since each
+            position in an image of flows has its own meaning; `local.images` is ipc, so that a site
+            with nearly all flows of a class can send all images of it.
 
     Returns:
         The Plan with its probe.
 
     Raises:
-        PlanError: Naming the field to change.
+        PlanError: A setting is missing or invalid; the message names it.
         DataError: If the sample does not fit the schema.
     """
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
@@ -99,9 +101,10 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
 
 
 def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
-    """Add the learning rates for small images, where neither rate nor optimiser is set.
+    """Add the learning rates for small images, unless a rate or an optimiser is set.
 
-    The defaults of a Plan suit 32 x 32 pixels; with them, small images leave the range of pixels.
+    The defaults of a Plan suit 32 x 32 pixels; with them, the pixels of small
+    images leave their range.
     """
     if side >= SMALL_SIDE:
         return settings
@@ -109,7 +112,7 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
     filled = dict(settings)
     for part, rate in SMALL_RATES.items():
         own = filled.get(part) or {}
-        if not isinstance(own, dict):  # invalid: left for the Plan to refuse
+        if not isinstance(own, dict):  # invalid: the Plan will reject it
             continue
         matching = own.get("matching") or {}
         if isinstance(matching, dict) and not {"learning_rate", "optimiser"} & set(matching):
@@ -118,6 +121,6 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Every augmentation; without flip for digits, which a flip turns into another sign."""
+    """Return every augmentation, except flip for digits: a mirrored digit is not a digit."""
     digits = all(name.strip().isdigit() for name in classes)
     return tuple(o for o in OPERATIONS if not (digits and o == "flip"))

@@ -11,12 +11,12 @@ from collabdm.planning.settings import Settings, collect, list_of, merge_setting
 
 
 def without_none(**options: Any) -> Settings:
-    """The options that were given, which are those that are not None."""
+    """Return the options that were given, which are those other than None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def whole_number(text: str) -> int | None:
-    """The whole number in a text, or None.
+    """Parse a whole number; None if the text is not a whole number.
 
     >>> whole_number(" -3 "), whole_number("3.5")
     (-3, None)
@@ -25,7 +25,7 @@ def whole_number(text: str) -> int | None:
 
 
 def sites(text: str) -> Settings:
-    """A number of sites, or their names separated by commas.
+    """Parse a number of sites, or their names separated by commas.
 
     >>> sites("5"), sites("north,south")
     ({'sites': 5, 'site_names': None}, {'sites': 2, 'site_names': ('north', 'south')})
@@ -38,7 +38,10 @@ def sites(text: str) -> Settings:
 
 
 def batch(text: str) -> Settings:
-    """A batch size, or `all`, which remains a string: None would mean that nothing was given."""
+    """Parse a batch size, or `all`. Raises PlanError for any other text.
+
+    `all` remains a string, since None would mean that nothing was given.
+    """
     size = whole_number(text)
     if text != "all" and (size is None or size < 1):
         raise PlanError(f"`batch` should be a number of at least 1, or all; found {text!r}")
@@ -46,17 +49,17 @@ def batch(text: str) -> Settings:
 
 
 def sketch(width: int) -> Settings:
-    """The width of the sketch; 0 for none."""
+    """Set the width of the sketch; 0 means that there is no sketch."""
     return {"sketch": width or "none"}
 
 
 def pae(enabled: bool) -> Settings:
-    """Partition-and-expand, with 2 x 2 small images in each stored one."""
+    """Switch partition-and-expand, with 2 x 2 small images in each stored one, on or off."""
     return {"pae": 2 if enabled else 1}
 
 
 def augment(text: str) -> Settings:
-    """Augmentation operations separated by underscores; `none` for none."""
+    """Parse augmentations separated by underscores, or `none`. Raises PlanError if unknown."""
     names = () if text == "none" else tuple(text.split("_"))
     if unknown := sorted(set(names) - set(OPERATIONS)):
         raise PlanError(
@@ -91,9 +94,9 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
 
 
 def option_settings(options: Mapping[str, Any]) -> Settings:
-    """The settings of a Plan in the options of a command; other options are ignored.
+    """Convert the options of a command to settings of a Plan; other options are ignored.
 
-    Raises PlanError, naming every option with an invalid value.
+    Raises PlanError; the message names every option with an invalid value.
     """
     readings = []
     for name, value in options.items():

@@ -1,6 +1,6 @@
 """`--set FIELD=VALUE`: set any field of a model, with the type that the model declares.
 
-A value is a TOML or JSON scalar or list; a text without quotes is a string, `none` is None:
+A value is a TOML or JSON scalar or list; text without quotes is a string, and `none` is None:
 
     steps=50    refinement.matching.schedule=cosine    sketch=none    augment=[crop, scale]
 """
@@ -30,7 +30,7 @@ class Fields:
         types: the type of every field, by its dotted name.
         unchecked: dotted names of dictionaries, whose entries are checked later.
         fixed: fields that cannot be set, with the reason.
-        prefix: may precede every name.
+        prefix: a prefix that users may write before every name.
     """
 
     types: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Fields:
 
 
 def plan_fields() -> Fields:
-    """The fields of a Plan that a user can set."""
+    """Return the fields of a Plan that a user can set."""
     reason = "it follows from `--data`, or from `--classes` and `--image-size`"
     return Fields(
         types=field_types(Plan),
@@ -51,7 +51,7 @@ def plan_fields() -> Fields:
 
 
 def field_types(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """The types of all fields by dotted name; a model in a field is replaced by its fields."""
+    """List the types of all fields by dotted name; a nested model is replaced by its fields."""
     types: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         inner = _model_in(info.annotation)
@@ -63,7 +63,7 @@ def field_types(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model` or `Model | None`; None for other types."""
+    """Return the model in `Model` or `Model | None`; None for other types."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     for part in parts:
         if isinstance(part, type) and issubclass(part, BaseModel):
@@ -72,7 +72,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def read_overrides(texts: Sequence[str], fields: Fields) -> Settings:
-    """The settings in several `FIELD=VALUE`; of two for one field, the later one applies.
+    """Parse several `FIELD=VALUE` texts; if two set the same field, the later one applies.
 
     Args:
         texts: as given to `--set`.
@@ -82,7 +82,8 @@ def read_overrides(texts: Sequence[str], fields: Fields) -> Settings:
         Nested settings, with values of the fields' types.
 
     Raises:
-        PlanError: Naming every unknown field, with the nearest, and every value of another type.
+        PlanError: A field is unknown or a value has the wrong type; the message names all of these,
+            and the known fields that are nearest to the unknown ones.
     """
     readings = (partial(_read_override, text, fields) for text in texts)
     return reduce(merge_settings, collect(*readings), {})
@@ -107,7 +108,7 @@ def _read_override(text: str, fields: Fields) -> Settings:
 
 
 def _typed(name: str, text: str, annotation: Any) -> Any:
-    """The first reading of a text that has the type of the field, as a JSON value."""
+    """Return the first reading of a text that has the type of the field, as a JSON value."""
     adapter = TypeAdapter(annotation)
     messages = []
 
@@ -121,7 +122,7 @@ def _typed(name: str, text: str, annotation: Any) -> Any:
 
 
 def _readings(text: str) -> Iterator[Any]:
-    """The values that a text may mean: None, a TOML or JSON value, a list of words, the text."""
+    """Yield the values that a text may mean: None, TOML or JSON, a list of words, the text."""
     if text == "none":
         yield None
 
@@ -139,7 +140,7 @@ def _readings(text: str) -> Iterator[Any]:
 
 
 def _unknown(name: str, fields: Fields) -> str:
-    """The message for a field that does not exist: the nearest ones, by full or by last name."""
+    """Write the message for an unknown field, with the nearest ones by full or by last name."""
     inner = [known for known in fields.types if known.startswith(f"{name}.")]
     if inner:
         return f"`{name}` should be set field by field, such as {inner[0]}; found a value for all"

@@ -64,7 +64,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def preset_settings(name: str) -> Settings:
-    """The settings of a preset. Raises PlanError for another name."""
+    """Return the settings of a preset. Raises PlanError if the name is unknown."""
     if name not in PRESETS:
         nearest = did_you_mean(name, PRESETS)
         raise PlanError(f"`preset` should be one of {', '.join(PRESETS)}; found {name!r}{nearest}")

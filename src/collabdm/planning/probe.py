@@ -2,11 +2,11 @@
 
 At step 0 the author of the plan computes
 
-    weights      SHA-256 of the weights of psi_{a_0}, equal to the bit on every machine
-    embedding    P_0 psi_{a_0}(augment_{0,0}(x)), some of its values, equal to float tolerance
+    weights      SHA-256 of the weights of psi_{a_0}, equal bit for bit on every machine
+    embedding    some values of P_0 psi_{a_0}(augment_{0,0}(x)), equal within a tolerance
 
-for an image x of uniforms. A machine whose libraries compute other values would spoil the round
-without anyone noticing; `check_probe` refuses to run there.
+for an image x of uniforms. A machine whose libraries compute different values would spoil the round
+without anyone noticing; `check_probe` raises an error on such a machine.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ PROBE_TOLERANCE = 1e-3  # relative to the largest value
 
 
 def probe(plan: Plan) -> Probe:
-    """The probe of a plan, computed on this machine in float32 on the CPU."""
+    """Compute the probe of a plan on this machine, in float32 on the CPU."""
     family = plan_embedding(plan, Compute(compiled=False))
     pixels = Stream.of(plan.seed, Purpose.PROBE).uniforms(1, *plan.image.shape)
     values = probe_values(pixels, family.at(0))
@@ -67,7 +67,7 @@ def check_probe(plan: Plan) -> None:
 
 
 def weights_digest(network: Network) -> str:
-    """SHA-256 of all weights as little-endian float32, in declared order."""
+    """Compute the SHA-256 of all weights as little-endian float32, in declared order."""
     digest = hashlib.sha256()
     for parameter in network.parameters():
         digest.update(parameter.detach().cpu().float().numpy().astype("<f4").tobytes())

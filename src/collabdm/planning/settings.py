@@ -1,4 +1,4 @@
-"""Settings of a Plan from TOML files, presets and the strings of the command line.
+"""Build the settings of a Plan from TOML files, presets and command-line strings.
 
 Settings are nested dictionaries with the fields of `Plan`. If several sources set a field, the last
 one takes precedence:
@@ -28,7 +28,7 @@ Settings = dict[str, Any]
 
 Result = TypeVar("Result")
 
-DEFAULT_METHOD = "collabdm"  # of a Plan, which stores small images if they divide the side
+DEFAULT_METHOD = "collabdm"  # of a Plan; whether it uses pae follows from the image side
 
 #: fields of a Plan that follow from the data, so that no file or option sets them
 DATA_FIELDS = ("classes", "image", "probe")
@@ -48,7 +48,7 @@ def merge_settings(base: Settings, over: Settings) -> Settings:
 
 
 def collect(*readings: Callable[[], Result]) -> list[Result]:
-    """The results of several readings. Raises one PlanError with the messages of all that fail."""
+    """Run several readings. Raises one PlanError with the messages of all that fail."""
     results, problems = [], []
     for reading in readings:
         try:
@@ -62,7 +62,7 @@ def collect(*readings: Callable[[], Result]) -> list[Result]:
 
 
 def nested(name: str, value: Any) -> Settings:
-    """One setting by its dotted name.
+    """Nest one setting as its dotted name describes.
 
     >>> nested("local.steps", 3)
     {'local': {'steps': 3}}
@@ -81,7 +81,7 @@ def override(settings: Settings, overrides: Settings) -> Settings:
 
 
 def read_toml(path: Path | None) -> Settings:
-    """The settings in a TOML file; empty without a file. Raises PlanError if it cannot be read."""
+    """Read settings from a TOML file; empty for None. Raises PlanError if it cannot be read."""
     if path is None:
         return {}
     try:
@@ -91,9 +91,9 @@ def read_toml(path: Path | None) -> Settings:
 
 
 def read_plan_config(path: Path | None) -> tuple[str, Settings]:
-    """The preset and the settings of a Plan in a TOML file.
+    """Read the preset and the settings of a Plan from a TOML file.
 
-    Raises PlanError if the file cannot be read or sets what follows from the data.
+    Raises PlanError if the file cannot be read, or if it sets fields that follow from the data.
     """
     settings = read_toml(path)
     preset = str(settings.pop("preset", "best"))
@@ -109,7 +109,7 @@ def read_plan_config(path: Path | None) -> tuple[str, Settings]:
 def new_plan(
     data: str | None, classes: str | None, image_size: str | None, settings: Settings
 ) -> Plan:
-    """A Plan for a public reference set, or for class names and an image size alone.
+    """Make a Plan from a public reference set, or from class names and an image size alone.
 
     Args:
         data: a reference set, or with `flows` a sample table; its mean and standard deviation
@@ -122,7 +122,7 @@ def new_plan(
         The Plan with its probe.
 
     Raises:
-        PlanError: Naming the settings or options to change.
+        PlanError: A setting or an option is missing or invalid; the message names it.
         DataError: If the reference set cannot be read.
     """
     settings = plan_settings(settings)
@@ -155,7 +155,7 @@ def new_plan(
 
 
 def _image_of(text: str) -> ImageSpec:
-    """An ImageSpec from `3x32`, with constants that suit most photographs."""
+    """Parse an image size such as `3x32`; the mean and std suit most photographs."""
     size = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text.strip())
     if not size:
         raise PlanError(f"`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found {text!r}")
@@ -170,7 +170,7 @@ def _image_of(text: str) -> ImageSpec:
 
 
 def plan_settings(settings: Settings) -> Settings:
-    """Convert command-line strings to Plan values: batch all, sketch none, network NAME:k=v."""
+    """Convert batch `all`, sketch `none` and network `NAME:k=v` from strings to Plan values."""
     words = {("batch", "all"), ("sketch", "none")}
     settings = {
         key: None if isinstance(value, str) and (key, value) in words else value
@@ -182,10 +182,10 @@ def plan_settings(settings: Settings) -> Settings:
 
 
 def flows_of(setting: Any) -> Any:
-    """The schema of flows that a setting names; any other setting unchanged.
+    """Return the schema of flows that a setting names; return other settings unchanged.
 
-    A string is a name or a file; a table has that string as `schema`, and fields that replace the
-    schema's own.
+    A string is the name or the file of a schema. A table contains that string as `schema`, and
+    fields that replace those of the schema.
     """
     if isinstance(setting, str):
         return schema_of(setting)
@@ -199,7 +199,7 @@ def flows_of(setting: Any) -> Any:
 
 
 def list_of(text: str) -> tuple[str, ...]:
-    """Names separated by commas.
+    """Split names separated by commas.
 
     >>> list_of("a, b,")
     ('a', 'b')
@@ -208,7 +208,7 @@ def list_of(text: str) -> tuple[str, ...]:
 
 
 def network_list(text: str) -> tuple[str, ...]:
-    """Networks separated by commas, each with its options.
+    """Split networks separated by commas, each with its options.
 
     >>> network_list("ConvNet:width=64,depth=2,AlexNet")
     ('ConvNet:width=64,depth=2', 'AlexNet')
@@ -223,7 +223,7 @@ def network_list(text: str) -> tuple[str, ...]:
 
 
 def network_settings(text: str) -> Settings:
-    """The settings of a NetworkSpec in `ConvNet:width=64,depth=2`.
+    """Parse the settings of a NetworkSpec, such as `ConvNet:width=64,depth=2`.
 
     >>> network_settings("ConvNet:width=64,norm=batch")
     {'name': 'ConvNet', 'width': 64, 'norm': 'batch'}
@@ -241,7 +241,7 @@ def network_settings(text: str) -> Settings:
 
 
 def network_of(settings: Any) -> NetworkSpec:
-    """A network from its settings. Raises PlanError, naming the field to change."""
+    """Build a network from its settings. Raises PlanError; the message names the invalid field."""
     try:
         return NetworkSpec.model_validate(settings)
     except ValidationError as error:
@@ -249,7 +249,7 @@ def network_of(settings: Any) -> NetworkSpec:
 
 
 def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:
-    """Networks to train, from their texts.
+    """Build the networks to train from their texts.
 
     The bare name of the embedding network `plain` refers to that network, with its width and depth.
     """

@@ -1,8 +1,8 @@
-"""Reports: one HTML page with everything inside, and its plots as SVG and PNG beside it.
+"""Write reports: one self-contained HTML page, and its plots as SVG and PNG next to it.
 
     folders of rounds        -> `rounds` -> `round_plots` -> `round_page`
     folder of `reproduce`    -> `grid_summary` -> `grid_plots` -> `grid_page`
 
-`figures` draws with matplotlib, `html` fills the templates. Nothing is computed anew: the pages
+`figures` draws with matplotlib, `html` fills the templates. Nothing is recomputed: the pages
 show the contents of documents and results.
 """

@@ -1,6 +1,6 @@
-"""Figures: the common style of all plots, and their files.
+"""Draw figures in the common style of all plots, and write their files.
 
-The colours can be told apart by colour-blind people; lines also differ by their markers.
+Colour-blind people can distinguish the colours; lines also differ in their markers.
 
 Reference: M. Okabe, K. Ito, "Color universal design", 2008.
 """
@@ -40,7 +40,7 @@ STYLE = {
 
 
 def figure(draw: Callable[[Any], None], height: float = HEIGHT) -> Any:
-    """A figure whose axes are filled by `draw`."""
+    """Make a figure whose axes are filled by `draw`."""
     import matplotlib
     from matplotlib.figure import Figure  # without a window or global state
 
@@ -51,7 +51,7 @@ def figure(draw: Callable[[Any], None], height: float = HEIGHT) -> Any:
 
 
 def rendered(drawn: Any, kind: str) -> bytes:
-    """A figure as `svg` or `png`: the same bytes every time."""
+    """Render a figure as `svg` or `png`; the bytes are the same every time."""
     import matplotlib
 
     buffer = io.BytesIO()
@@ -61,12 +61,12 @@ def rendered(drawn: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_figures(drawn: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """Write figures as SVG and PNG; returns the files, and the text of each SVG by name."""
+def write_figures(figures: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write figures as SVG and PNG. Returns the files, and the text of each SVG by name."""
     paths, svgs = [], {}
 
-    for name, one in drawn.items():
-        svg, png = rendered(one, "svg"), rendered(one, "png")
+    for name, drawn in figures.items():
+        svg, png = rendered(drawn, "svg"), rendered(drawn, "png")
         for kind, content in (("svg", svg), ("png", png)):
             paths.append(folder / f"{name}.{kind}")
             atomic_write(paths[-1], content)
@@ -76,17 +76,17 @@ def write_figures(drawn: Mapping[str, Any], folder: Path) -> tuple[list[Path], d
 
 
 def style_of(i: int) -> dict[str, Any]:
-    """Colour, marker and caps of the i-th series."""
+    """Return the colour, the marker and the size of the caps of the i-th series."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "capsize": 3}
 
 
 def unit_of(largest: int) -> tuple[str, float]:
-    """A unit of bytes, and its size, that suits the largest of several numbers."""
+    """Choose a unit of bytes that suits the largest of several numbers. Returns it and its size."""
     return ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
 
 
 def logarithmic_bytes(axes: Any, unit: str) -> None:
-    """A logarithmic axis of bytes, with ticks at 1, 2 and 5 and a margin at both ends."""
+    """Draw a logarithmic axis of bytes, with ticks at 1, 2 and 5 and a margin at both ends."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.set_xscale("log")
@@ -100,7 +100,7 @@ def logarithmic_bytes(axes: Any, unit: str) -> None:
 
 
 def finish(axes: Any, grid: str = "both") -> None:
-    """Grid lines, and the legend below the axes in two columns."""
+    """Draw grid lines, and the legend below the axes in two columns."""
     axes.grid(alpha=0.25, axis=grid)
     handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(handles, labels, loc="outside lower center", ncols=2)

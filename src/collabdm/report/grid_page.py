@@ -1,9 +1,9 @@
-"""The page of a folder of `collabdm reproduce`: every grid beside the paper's numbers.
+"""Write the page of a folder of `collabdm reproduce`: all grids next to the paper's numbers.
 
     GRID.SCALE.json (the grids) + *.jsonl (records of cells) -> tables, plots, provenance
 
 At the paper's scale, the colour of a number shows whether it reaches the paper's. A smaller scale
-has the same columns but no colours, because it is another measurement.
+has the same columns but no colours, because its numbers are not comparable with the paper's.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.lab.reproduce.grid_results import Entry, GridResults
-from collabdm.lab.reproduce.grids import Grid, picture_of, pictured, told
+from collabdm.lab.reproduce.grids import Grid, axis_label, picture_path, pictured_cells
 from collabdm.report.figures import write_figures
 from collabdm.report.grid_plots import grid_figures
 from collabdm.report.grid_summary import (
@@ -25,7 +25,8 @@ from collabdm.report.grid_summary import (
 )
 from collabdm.report.html import Plot, Table, data_uri, render
 
-TOLERANCE = 1.5  # points below the paper that still reach it, and never less than two deviations
+#: a number that is at most this many points below the paper's, or two deviations, still reaches it
+TOLERANCE = 1.5
 
 SCALES = {
     "paper": "The paper's scale.",
@@ -49,17 +50,17 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
         DataError: A record is damaged.
     """
     results = read_grids(folder)
-    drawn = {name: one for grid in results for name, one in grid_figures(grid).items()}
-    paths, svgs = write_figures(drawn, output.with_suffix(""))
+    figures = {name: drawn for each in results for name, drawn in grid_figures(each).items()}
+    paths, svgs = write_figures(figures, output.with_suffix(""))
 
     columns = ("machine", "computed in", "versions", "commit", "cells")
-    failed = [record for one in results for record in one.records if record.failed]
+    failed = [record for each in results for record in each.records if record.failed]
     content = render(
         "grids.html",
         title="Results beside the paper's",
         results=results,
         svgs=svgs,
-        pictures={one.grid.slug: read_pictures(folder, one.grid) for one in results},
+        pictures={each.grid.slug: read_pictures(folder, each.grid) for each in results},
         origins=Table(columns, provenance_rows(results)),
         errors={record.digest[:16]: record.error for record in failed},
         commands=list(commands(results)),
@@ -70,8 +71,8 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
 
 
 def read_pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], str]:
-    """Addresses of the pictures of sets, by line and values on the axes."""
-    paths = {place: picture_of(folder, cell) for place, cell in pictured(grid).items()}
+    """Read the pictures of sets as data URIs, by line and values on the axes."""
+    paths = {place: picture_path(folder, cell) for place, cell in pictured_cells(grid).items()}
     return {
         place: data_uri("webp", path.read_bytes()) for place, path in paths.items() if path.exists()
     }
@@ -80,7 +81,7 @@ def read_pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], str]:
 def pictures_of_table(
     grid: Grid, sheet: Mapping[str, str], pictures: Mapping[tuple[str, ...], str]
 ) -> dict[str, str]:
-    """The pictures of one table by line; none if the grid leaves another axis open.
+    """Select the pictures of one table by line; empty if an axis has no fixed value.
 
     Args:
         grid: The grid.
@@ -96,15 +97,15 @@ def pictures_of_table(
 
 
 def plot_of_table(grid: Grid, title: str, svg: str) -> Plot:
-    """The plot of one table, with its caption."""
-    at = f" ({told(grid.bytes_at)})" if grid.bytes_at else ""
+    """Give the plot of one table its caption."""
+    at = f" ({axis_label(grid.bytes_at)})" if grid.bytes_at else ""
     against = grid.along or "bytes sent per site, at most"
     return Plot(svg, f"{title or grid.title}{at}: accuracy against {against}")
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One result beside the paper's. `standing` is its CSS class: reached, below or plain."""
+    """One result next to the paper's. `standing` is its CSS class: reached, below or plain."""
 
     own: Entry
     paper: str
@@ -113,7 +114,7 @@ class TableCell:
 
 
 def table_cell(results: GridResults, row: str, at: Mapping[str, str]) -> TableCell:
-    """The result of a row at values of all axes, beside the paper's."""
+    """Show the result of a row at values of all axes, next to the paper's."""
     own, gap = results.entry(row, at), results.above_paper(row, at)
     published, above = results.grid.published(row, at), results.over_random(row, at)
 
@@ -126,12 +127,12 @@ def table_cell(results: GridResults, row: str, at: Mapping[str, str]) -> TableCe
 
 
 def standing(grid: Grid, own: Entry, gap: float | None) -> str:
-    """Whether a result has `reached` the paper's or is `below` it; `plain` at another scale.
+    """Return whether a result has `reached` the paper's or is `below` it, or `plain` for neither.
 
     Args:
         grid: The grid.
         own: The result.
-        gap: Points above the paper's number; None without one.
+        gap: Percentage points above the paper's number; None if the paper has none.
     """
     if grid.scale != "paper" or gap is None:
         return "plain"
@@ -141,8 +142,8 @@ def standing(grid: Grid, own: Entry, gap: float | None) -> str:
 _TEMPLATE_FUNCTIONS: dict[str, Any] = {
     "cell": table_cell,
     "costs": row_costs,
-    "columns_of": lambda grid: [told(column) or "accuracy, %" for column in grid.columns],
-    "label": told,
+    "columns_of": lambda grid: [axis_label(column) or "accuracy, %" for column in grid.columns],
+    "label": axis_label,
     "pictures_of": pictures_of_table,
     "plot_of": plot_of_table,
     "scale_text": SCALES.get,

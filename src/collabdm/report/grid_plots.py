@@ -1,6 +1,6 @@
-"""The plots of grids: accuracy against bytes sent, or along an axis of numbers.
+"""Draw the plots of grids: accuracy against bytes sent, or along an axis of numbers.
 
-Bars are one standard deviation over seeds; stars are the paper's numbers.
+Error bars are one standard deviation over seeds; stars are the paper's numbers.
 """
 
 from collections.abc import Mapping
@@ -26,23 +26,23 @@ At = Mapping[str, str]  # values on the axes
 
 
 def grid_figures(results: GridResults) -> dict[str, Any]:
-    """The plots of a grid by name, one for each of its tables that has results."""
-    grid, drawn = results.grid, {}
+    """Draw the plots of a grid, one for each of its tables that has results, by name."""
+    grid, figures = results.grid, {}
 
     for i, sheet in enumerate(grid.sheets):
         name = f"{grid.slug}-{i + 1}"
         if grid.kind == "curve":
-            drawn[name] = along_refinement(results, sheet)
+            figures[name] = along_refinement(results, sheet)
         elif grid.along is not None:
-            drawn[name] = along_axis(results, sheet)
+            figures[name] = along_axis(results, sheet)
         elif grid.bytes_at is not None:
-            drawn[name] = against_bytes(results, sheet | grid.bytes_at)
+            figures[name] = against_bytes(results, sheet | grid.bytes_at)
 
-    return {name: one for name, one in drawn.items() if one is not None}
+    return {name: drawn for name, drawn in figures.items() if drawn is not None}
 
 
 def along_refinement(results: GridResults, at: At) -> Any | None:
-    """Accuracy against bytes along the refinement, for one table; None without results."""
+    """Plot accuracy against bytes along the refinement, for one table; None without results."""
     grid = results.grid
     curves = {row: points for row in grid.rows if (points := results.curve(row, at))}
     if not curves:
@@ -75,7 +75,7 @@ def _draw_curve(axes: Any, points: list[CurveMean], size: float, **style: Any) -
 
 
 def _draw_published(axes: Any, number: Published, most: int) -> None:
-    """A star at the paper's bytes; at the right edge if they are unknown or beyond the plot."""
+    """Draw a star at the paper's bytes; at the right edge if they are unknown or off the plot."""
     unit, size = unit_of(most)
     within = number.bytes is not None and number.bytes <= most
     edge = 1.05 * most / size
@@ -91,7 +91,7 @@ def _draw_published(axes: Any, number: Published, most: int) -> None:
 
 
 def along_axis(results: GridResults, at: At) -> Any | None:
-    """Accuracy along an axis of numbers, such as images per class; None without results."""
+    """Plot accuracy along an axis of numbers, such as images per class; None without results."""
     grid, axis = results.grid, results.grid.along or ""
     values = sorted(grid.axes[axis], key=float)
     entries = {
@@ -125,7 +125,10 @@ def along_axis(results: GridResults, at: At) -> Any | None:
 
 
 def against_bytes(results: GridResults, at: At) -> Any | None:
-    """A point for each row that was sent, a line for the others; None without results."""
+    """Plot accuracy against bytes; None without results.
+
+    Rows that were sent are points; rows of pooled data and of random real images are lines.
+    """
     grid = results.grid
     entries = {row: results.entry(row, at) for row in grid.rows}
     measured = {row: own for row, own in entries.items() if own.n}

@@ -1,4 +1,4 @@
-"""The results of grids in words and numbers, for the page of a folder and for docs/results.md."""
+"""Summarise the results of grids, for the page of a folder and for docs/results.md."""
 
 import re
 from collections import Counter
@@ -20,12 +20,12 @@ NOT_OF_THE_SCALE = frozenset({"plan", "compare", "augment", "curve"})
 
 
 def contains_grids(folder: Path) -> bool:
-    """Whether `collabdm reproduce` wrote into a folder."""
+    """Return whether a folder contains grids that `collabdm reproduce` wrote."""
     return bool(_grid_files(folder))
 
 
 def read_grids(folder: Path) -> list[GridResults]:
-    """The results of every grid in a folder.
+    """Read the results of every grid in a folder.
 
     Raises:
         DocumentError: A file is not a grid.
@@ -50,12 +50,12 @@ def _grid_files(folder: Path) -> list[Path]:
 
 
 def settings_line(grid: Grid) -> str:
-    """The settings of the scale, as a sentence."""
+    """State the settings of the scale in a sentence."""
     return f"Settings, unless a row or column states otherwise: {scale_settings(grid)}."
 
 
 def scale_settings(grid: Grid) -> str:
-    """The settings that no axis changes, in words."""
+    """Describe the settings that no axis changes."""
     changed_by_axis = [
         set.intersection(*(set(at) | set(at.get("plan", {})) for at in values.values()))
         for values in grid.axes.values()
@@ -82,7 +82,7 @@ def _words(name: str, value: Any) -> str:
 
 
 class Costs(NamedTuple):
-    """Upload, rounds and seconds of a row, over its columns, as texts."""
+    """The upload, rounds and seconds of a row, over all its columns, as text."""
 
     upload: str
     rounds: str
@@ -90,7 +90,7 @@ class Costs(NamedTuple):
 
 
 def row_costs(results: GridResults, row: str, places: Sequence[Mapping[str, str]]) -> Costs:
-    """The costs of a row; dashes where they do not apply.
+    """Compute the costs of a row, with dashes for those that do not apply.
 
     Args:
         results: The results of the grid.
@@ -114,8 +114,8 @@ def row_costs(results: GridResults, row: str, places: Sequence[Mapping[str, str]
 
 
 def provenance_rows(results: Sequence[GridResults]) -> list[tuple[str, ...]]:
-    """Machine, device and precision, versions, commit, and the number of cells of each."""
-    records = {record.digest: record for one in results for record in one.records}
+    """Count the cells for each combination of machine, device, versions and commit."""
+    records = {record.digest: record for each in results for record in each.records}
     cells = Counter(map(_origin, records.values()))
 
     return [(*origin, f"{n:,}") for origin, n in sorted(cells.items())]
@@ -132,8 +132,8 @@ def _origin(record: CellRecord) -> tuple[str, str, str, str]:
 
 
 def commands(results: Sequence[GridResults]) -> Iterator[str]:
-    """The command that runs the missing cells, for each scale."""
-    for scale in dict.fromkeys(one.grid.scale for one in results):
-        names = [one.grid.name for one in results if one.grid.scale == scale]
+    """Yield the command that runs the missing cells, for each scale."""
+    for scale in dict.fromkeys(each.grid.scale for each in results):
+        names = [each.grid.name for each in results if each.grid.scale == scale]
         files = " ".join(f"experiments/{name}.toml" for name in names)
         yield f"collabdm reproduce {files} --scale {scale} -o FOLDER"

@@ -1,4 +1,4 @@
-"""Pages from templates: everything is inside one file, and every text is escaped."""
+"""Fill page templates: each page is one self-contained file, and all text is escaped."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from collabdm.report.figures import INK
 
 
 class Table(NamedTuple):
-    """A table of texts. The first column names the row."""
+    """A table of text. The first column names the row."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -31,14 +31,14 @@ class Plot(NamedTuple):
 
     @property
     def markup(self) -> Markup:
-        """The SVG element, drawn in the page's own ink and described for screen readers."""
+        """The SVG element, in the page's text colour and with a description for screen readers."""
         element = self.svg[self.svg.index("<svg") :].replace(INK, "currentColor")
         described = f'<svg role="img" aria-label="{escape(self.caption)}" '
         return Markup(element.replace("<svg ", described, 1))
 
 
 def render(template: str, **context: Any) -> bytes:
-    """A page, filled from a template in `templates/`."""
+    """Fill a template in `templates/`. Returns the page."""
     return _environment().get_template(template).render(**context).encode()
 
 
@@ -54,7 +54,7 @@ def _environment() -> Environment:
 
 
 def png_uri(pixels: UInt8[np.ndarray, "channels height width"]) -> str:
-    """Pixels as a PNG inside an address."""
+    """Encode pixels as a PNG in a data URI."""
     levels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format="PNG")
@@ -62,5 +62,5 @@ def png_uri(pixels: UInt8[np.ndarray, "channels height width"]) -> str:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """An image file inside an address."""
+    """Encode an image file as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

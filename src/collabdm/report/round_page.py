@@ -1,4 +1,4 @@
-"""The report of rounds: scores, plots, images, the data of each site, and how to repeat it all."""
+"""Write the report of rounds: scores, plots, images, sites' data, and how to repeat a round."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ from collabdm.lab.results import EvaluationResults
 from collabdm.report import round_plots
 from collabdm.report.figures import write_figures
 from collabdm.report.html import Plot, Table, png_uri, render
-from collabdm.report.rounds import Round, read_round
+from collabdm.report.rounds import RoundFiles, read_round
 from collabdm.scoring.evaluation import Score
 
 MOST_SHOWN = 50  # images of a class
@@ -41,18 +41,18 @@ def write_report(folders: Sequence[Path], output: Path) -> list[Path]:
         The files written, the page first.
 
     Raises:
-        CollabDMError: A folder contains no round, or a damaged one.
+        CollabDMError: A folder contains no round, or its files are damaged.
     """
     rounds = [read_round(folder) for folder in folders]
     several = len(rounds) > 1
     prefixes = [f"{i + 1}-" if several else "" for i in range(len(rounds))]
 
-    drawn = {"bytes": round_plots.accuracy_against_bytes(rounds)} if several else {}
-    for prefix, found in zip(prefixes, rounds, strict=True):
-        drawn |= {prefix + name: one for name, one in _figures(found).items()}
+    figures = {"bytes": round_plots.accuracy_against_bytes(rounds)} if several else {}
+    for prefix, files in zip(prefixes, rounds, strict=True):
+        figures |= {prefix + name: drawn for name, drawn in _figures(files).items()}
 
-    drawn = {name: one for name, one in drawn.items() if one is not None}
-    paths, svgs = write_figures(drawn, output.with_suffix(""))
+    figures = {name: drawn for name, drawn in figures.items() if drawn is not None}
+    paths, svgs = write_figures(figures, output.with_suffix(""))
 
     plots = [
         [Plot(svgs[prefix + name], CAPTIONS[name]) for name in CAPTIONS if prefix + name in svgs]
@@ -69,33 +69,33 @@ def write_report(folders: Sequence[Path], output: Path) -> list[Path]:
     return [output, *paths]
 
 
-def _figures(found: Round) -> dict[str, Any]:
+def _figures(files: RoundFiles) -> dict[str, Any]:
     return {
-        "bytes": round_plots.accuracy_against_bytes([found]),
-        "refinement": round_plots.accuracy_by_step(found),
-        "classes": round_plots.accuracy_by_class(found),
-        "confusion": round_plots.confusion_matrix(found),
-        "parts": round_plots.bytes_by_part(found),
+        "bytes": round_plots.accuracy_against_bytes([files]),
+        "refinement": round_plots.accuracy_by_step(files),
+        "classes": round_plots.accuracy_by_class(files),
+        "confusion": round_plots.confusion_matrix(files),
+        "parts": round_plots.bytes_by_part(files),
     }
 
 
-def round_title(found: Round) -> str:
-    """The name of a round, its method, data and number of sites."""
-    data = f"on {found.data}" if found.data not in ("", found.name) else ""
-    sites = len(found.distilled.sites) if found.distilled else 0
+def round_title(files: RoundFiles) -> str:
+    """Write the title of a round: its name, method, data and number of sites."""
+    data = f"on {files.data}" if files.data not in ("", files.name) else ""
+    sites = len(files.distilled.sites) if files.distilled else 0
 
-    parts = (f"{found.name}: {found.method}", data, f"{sites} sites" if sites else "")
+    parts = (f"{files.name}: {files.method}", data, f"{sites} sites" if sites else "")
     return ", ".join(filter(None, parts))
 
 
-def result_tables(found: Round) -> list[Table]:
-    """The tables that have rows."""
-    tables = (score_table(found), network_table(found), robustness_table(found))
+def result_tables(files: RoundFiles) -> list[Table]:
+    """Make the tables of the results, except those without rows."""
+    tables = (score_table(files), network_table(files), robustness_table(files))
     return [table for table in tables if table.rows]
 
 
-def score_table(found: Round) -> Table:
-    """Every score with its deviation."""
+def score_table(files: RoundFiles) -> Table:
+    """List every score with its deviation."""
     columns = ("trained on", "network", "accuracy, %", "n", "images", "bytes per site, at most")
     rows = [
         (
@@ -104,9 +104,9 @@ def score_table(found: Round) -> Table:
             f"{100 * score.mean:.1f}" + (f" ± {100 * score.std:.1f}" if score.n > 1 else ""),
             str(score.n),
             f"{score.images:,}",
-            f"{upload:,}" if (upload := found.largest_upload(score.what)) else "-",
+            f"{upload:,}" if (upload := files.largest_upload(score.what)) else "-",
         )
-        for score in found.scores
+        for score in files.scores
     ]
     caption = (
         "Accuracy on real test images, hard labels; ± is the standard deviation over n trained "
@@ -115,9 +115,9 @@ def score_table(found: Round) -> Table:
     return Table(columns, rows, caption)
 
 
-def network_table(found: Round) -> Table:
-    """Sets by networks; empty if there is only one network."""
-    scores = {(score.what, score.network): score for score in found.scores}
+def network_table(files: RoundFiles) -> Table:
+    """Tabulate the accuracy of sets by network; empty if there is only one network."""
+    scores = {(score.what, score.network): score for score in files.scores}
     networks = list(dict.fromkeys(network for _, network in scores))
     sets = dict.fromkeys(what for what, _ in scores)
 
@@ -130,9 +130,9 @@ def _accuracy(score: Score | None) -> str:
     return f"{100 * score.mean:.1f} ± {100 * score.std:.1f}" if score else "-"
 
 
-def robustness_table(found: Round) -> Table:
-    """The scores of DD-Ranking; empty if they were not computed."""
-    results = found.results
+def robustness_table(files: RoundFiles) -> Table:
+    """List the scores of DD-Ranking; empty if they were not computed."""
+    results = files.results
     scores = results.robustness if isinstance(results, EvaluationResults) else None
     if scores is None:
         return Table((), [])
@@ -151,7 +151,7 @@ def robustness_table(found: Round) -> Table:
 
 
 def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
-    """The stored images of each class, as addresses; classes without images are left out."""
+    """Encode the stored images of each class as data URIs; classes without images are omitted."""
     pixels = as_uint8(distilled.images.images).numpy()
     positions = {
         name: distilled.images.of_class(y)[:MOST_SHOWN].tolist()
@@ -161,7 +161,7 @@ def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
 
 
 def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
-    """The image counts of each site, each with the shade of its cell, 0 .. 1."""
+    """Return the image counts of each site, each with the shade of its cell, in 0 .. 1."""
     largest = max((max(counts) for counts in distilled.sites.values()), default=0) or 1
     return {
         site: [(count, f"{(count / largest) ** 0.5:.3f}") for count in counts]
@@ -169,9 +169,9 @@ def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
     }
 
 
-def provenance(found: Round) -> Table:
-    """The plan, the device and the versions."""
-    distilled, results = found.distilled, found.results
+def provenance(files: RoundFiles) -> Table:
+    """List the plan, the device and the versions."""
+    distilled, results = files.distilled, files.results
     rows = []
 
     if distilled is not None:
@@ -190,19 +190,19 @@ def _listed(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
-def repeat_command(found: Round) -> str:
-    """The command that repeats a simulation from its settings."""
-    return f"collabdm simulate --config experiment.toml -o {shlex.quote(found.name)}"
+def repeat_command(files: RoundFiles) -> str:
+    """Write the command that repeats a simulation from its settings."""
+    return f"collabdm simulate --config experiment.toml -o {shlex.quote(files.name)}"
 
 
 def plan_json(distilled: DistilledSet) -> str:
-    """The plan, for people to read and copy."""
+    """Format the plan as JSON, for people to read and copy."""
     document = distilled.plan.model_dump(mode="json")
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def settings_toml(experiment: Experiment) -> str:
-    """The settings of a simulation as a TOML file that repeats it."""
+    """Write the settings of a simulation as a TOML file that repeats it."""
     words = {"batch": "all", "sketch": "none"}  # TOML has no null
     settings = experiment.model_dump(mode="json")
     plan = {

@@ -1,4 +1,4 @@
-"""The plots of a round. Bars and whiskers are one standard deviation over trained networks."""
+"""Draw the plots of a round. Error bars are one standard deviation over trained networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +14,22 @@ from collabdm.report.figures import (
     style_of,
     unit_of,
 )
-from collabdm.report.rounds import EXTRA, PARTS, Round
+from collabdm.report.rounds import EXTRA, PARTS, RoundFiles
 from collabdm.scoring.evaluation import Score
 
 MOST_NUMBERED = 20  # classes of a confusion matrix with numbers in its cells
 
 
-def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
-    """A point for each set that was sent, a line for each that was not; None without scores."""
+def accuracy_against_bytes(rounds: Sequence[RoundFiles]) -> Any | None:
+    """Plot accuracy against bytes; None if no set was sent.
+
+    Sets that were sent are points; random real images and all the data are lines.
+    """
     several = len(rounds) > 1
     series = [
-        (score, found.largest_upload(score.what), _label(found, score, several))
-        for found in rounds
-        for score in found.scores
+        (score, files.largest_upload(score.what), _label(files, score, several))
+        for files in rounds
+        for score in files.scores
     ]
     sent = [(score, upload, label) for score, upload, label in series if upload]
     if not sent:
@@ -51,22 +54,22 @@ def accuracy_against_bytes(rounds: Sequence[Round]) -> Any | None:
     return figure(draw, 3.2 + 0.11 * len(series))
 
 
-def _label(found: Round, score: Score, several: bool) -> str:
+def _label(files: RoundFiles, score: Score, several: bool) -> str:
     if several:
-        return f"{found.name}: {score.what}"
+        return f"{files.name}: {score.what}"
 
-    networks = {other.network for other in found.scores}
+    networks = {other.network for other in files.scores}
     return f"{score.what}, {score.network}" if len(networks) > 1 else score.what
 
 
-def accuracy_by_step(found: Round) -> Any | None:
-    """Accuracy at steps of the server's refinement, with random real images as a line."""
-    curve = found.curve
+def accuracy_by_step(files: RoundFiles) -> Any | None:
+    """Plot accuracy along the server's refinement, with random real images as a line."""
+    curve = files.curve
     if len(curve) < 2:
         return None
 
     steps, scores = zip(*curve, strict=True)
-    random = [score for score in found.scores if score.what.startswith("random")]
+    random = [score for score in files.scores if score.what.startswith("random")]
     random = [score for score in random if score.network == scores[0].network]
 
     def draw(axes: Any) -> None:
@@ -82,9 +85,9 @@ def accuracy_by_step(found: Round) -> Any | None:
     return figure(draw)
 
 
-def bytes_by_part(found: Round) -> Any | None:
-    """Bytes sent by each site, by part."""
-    sites = found.contributions
+def bytes_by_part(files: RoundFiles) -> Any | None:
+    """Plot the bytes that each site sent, by part."""
+    sites = files.contributions
     if not sites:
         return None
 
@@ -106,18 +109,18 @@ def bytes_by_part(found: Round) -> Any | None:
     return figure(draw, 1.4 + 0.3 * len(sites))
 
 
-def accuracy_by_class(found: Round) -> Any | None:
-    """Accuracy on each class of the main set, beside random real images."""
+def accuracy_by_class(files: RoundFiles) -> Any | None:
+    """Plot the accuracy on each class, for the main set and for random real images."""
     shown = [
         score
-        for score in found.scores
-        if score.per_class and (score.what == found.method or score.what.startswith("random"))
+        for score in files.scores
+        if score.per_class and (score.what == files.method or score.what.startswith("random"))
     ]
     shown = [score for score in shown if score.network == shown[0].network][:3]
-    if not shown or found.distilled is None:
+    if not shown or files.distilled is None:
         return None
 
-    names = found.distilled.plan.classes
+    names = files.distilled.plan.classes
 
     def draw(axes: Any) -> None:
         for i, score in enumerate(shown):
@@ -133,14 +136,14 @@ def accuracy_by_class(found: Round) -> Any | None:
     return figure(draw, 1.4 + 0.28 * len(names))
 
 
-def confusion_matrix(found: Round) -> Any | None:
-    """Predicted class (column) for each true class (row), in percent, for the main set."""
-    matrices = (s.confusion for s in found.scores if s.what == found.method and s.confusion)
+def confusion_matrix(files: RoundFiles) -> Any | None:
+    """Plot the predicted class (column) by true class (row) for the main set, in percent."""
+    matrices = (s.confusion for s in files.scores if s.what == files.method and s.confusion)
     matrix = next(matrices, None)
-    if matrix is None or found.distilled is None:
+    if matrix is None or files.distilled is None:
         return None
 
-    names = found.distilled.plan.classes
+    names = files.distilled.plan.classes
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in matrix]
 
     def draw(axes: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rounds for a report, read from their folders.
+"""Read rounds from their folders, for a report.
 
 A folder contains a simulation (`collabdm simulate -o`), or the files of a round between real sites:
 a distilled set, contributions, and results of `collabdm evaluate --json`, whichever exist.
@@ -31,8 +31,8 @@ PartSizes = dict[str, int]  # bytes by part
 
 
 @dataclass(frozen=True)
-class Round:
-    """One folder: its distilled set, its results, and the part sizes of its contributions by site."""
+class RoundFiles:
+    """A round's files: its set, its results, and the part sizes of its contributions by site."""
 
     name: str
     distilled: DistilledSet | None = None
@@ -78,12 +78,12 @@ class Round:
         return max((sum(sizes.values()) for sizes in self.contributions.values()), default=None)
 
 
-def read_round(folder: Path) -> Round:
-    """The round in a folder.
+def read_round(folder: Path) -> RoundFiles:
+    """Read the round in a folder.
 
     Raises:
         DocumentError: The folder contains nothing to report.
-        DataError: Its results are damaged, or belong to other classes than its set.
+        DataError: Its results are damaged, or have different classes from its set.
     """
     if not folder.is_dir():
         raise DocumentError(f"{folder} should be a folder of a round; found none there")
@@ -95,13 +95,14 @@ def read_round(folder: Path) -> Round:
             "`evaluate --json`; found neither"
         )
 
-    found = Round(folder.resolve().name, distilled, results, _contributions(folder, distilled))
-    _check_classes(found, folder)
-    return found
+    name, contributions = folder.resolve().name, _contributions(folder, distilled)
+    files = RoundFiles(name, distilled, results, contributions)
+    _check_classes(files, folder)
+    return files
 
 
 def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
-    """The header of a safetensors document, and its bytes by part, which add up to the file size."""
+    """Read the header and the bytes by part of a safetensors document; they sum to its size."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEADER:
@@ -121,7 +122,7 @@ def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
 
 
 def _results(folder: Path) -> Results | None:
-    """results.json, or else the first JSON file in alphabetical order that contains scores."""
+    """Read results.json, or else the first JSON file by name that contains scores."""
     if (folder / "results.json").exists():
         return read_results(folder / "results.json")
 
@@ -137,7 +138,7 @@ def _distilled(folder: Path) -> DistilledSet | None:
 
 
 def _contributions(folder: Path, distilled: DistilledSet | None) -> dict[str, PartSizes]:
-    """Part sizes of the contributions to the set's plan, by site."""
+    """Read the bytes by part of the contributions to the set's plan, by site."""
     if distilled is None:
         return {}
 
@@ -151,20 +152,20 @@ def _contributions(folder: Path, distilled: DistilledSet | None) -> dict[str, Pa
 
 
 def _contribution_paths(folder: Path) -> Iterator[Path]:
-    """Contributions in the folder, in contributions/, and in the folders beside it."""
+    """Find contributions in the folder, in contributions/, and in the folders next to it."""
     for pattern in ("*.safetensors", "contributions/*.safetensors", "../*/*.safetensors"):
         for path in sorted(folder.glob(pattern)):
             if format_of(path) == "collabdm/contribution":
                 yield path
 
 
-def _check_classes(found: Round, folder: Path) -> None:
-    """Refuse results whose confusion matrices have other classes than the set."""
-    if found.distilled is None:
+def _check_classes(files: RoundFiles, folder: Path) -> None:
+    """Check that the confusion matrices fit the set's classes. Raises DataError if not."""
+    if files.distilled is None:
         return
 
-    classes = len(found.distilled.plan.classes)
-    sizes = {len(score.confusion) for score in found.scores} - {0, classes}
+    classes = len(files.distilled.plan.classes)
+    sizes = {len(score.confusion) for score in files.scores} - {0, classes}
     if sizes:
         raise DataError(
             f"{folder} should contain a set and its own results; found a set of {classes} classes "

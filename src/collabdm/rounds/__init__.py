@@ -1,9 +1,10 @@
-"""A round between sites, as files: what the command line and Flower have in common.
+"""A round, from files to files: the code shared by the command line and Flower.
 
     Plan, images, Policy   ->  Contribution, a file      at a site
     Plan, contributions    ->  outcome, a file           at the server
 
-`exchange` contains the two steps; `policy` the limits that a site sets, `preview` the size of a
-contribution before it is computed, and `estimate` its time; `contributions` the checked files of
-all sites; `resumable` the checkpoints of interrupted work; and `inspect` a document as text.
+`exchange` performs these two steps. `policy` checks the limits that a site sets. `preview` computes
+the size of a contribution in advance, and `estimate` estimates its time. `contributions` reads and
+checks the files of all sites, `resumable` stores checkpoints of interrupted work, and `inspect`
+shows a document as text.
 """

@@ -1,6 +1,6 @@
-"""The contributions of a round on disk: each file is read and checked once.
+"""Read the contributions of a round from disk, and check each file once.
 
-A file that is larger than its plan allows is refused before it is read.
+A file that is larger than its plan allows is rejected before it is read.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import most_bytes
 
 HEADER_ALLOWANCE = 2**20  # bytes
-KEPT_IN_MEMORY = 2**30  # bytes of files; beyond, a contribution is read again when it is used
+KEPT_IN_MEMORY = 2**30  # bytes of files; further contributions are read again when they are used
 
 
 def contribution_limit(plan: Plan) -> int:
-    """The most bytes that a contribution to the plan can have."""
+    """The largest number of bytes that a contribution to the plan can have."""
     return most_bytes(plan) + declared_bytes(contribution_spec(plan).extra) + HEADER_ALLOWANCE
 
 
@@ -39,12 +39,12 @@ def read_contribution(path: Path | str, plan: Plan) -> Contribution:
 
 
 def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") -> Contribution:
-    """One site's answer to a plan from its bytes.
+    """Parse one site's answer to a plan from its bytes.
 
     Args:
         content: the bytes of a contribution file.
         plan: the plan that it should answer.
-        where: the name of the file in errors.
+        where: the name of the file, for errors.
 
     Returns:
         The contribution.
@@ -58,8 +58,8 @@ def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") 
 class ContributionFiles(CheckedContributions):
     """The contributions of a round by site, from files.
 
-    All are read and checked at the start; up to `KEPT_IN_MEMORY` bytes stay in memory, the others
-    are read again when they are used.
+    All files are read and checked at the start. Up to `KEPT_IN_MEMORY` bytes of them stay in
+    memory; the other files are read again when they are used.
     """
 
     def __init__(self, plan: Plan, paths: Iterable[Path]) -> None:
@@ -70,8 +70,8 @@ class ContributionFiles(CheckedContributions):
             paths: the files, in any order.
 
         Raises:
-            DocumentError: files that do not answer the plan (the message names all of them), two
-                of one site, or none at all.
+            DocumentError: files do not answer the plan (the message names all of them), two files
+                are of the same site, or there are no files.
         """
         self.plan = plan
         self._kept: dict[str, Contribution] = {}

@@ -1,8 +1,8 @@
-"""The time that a site computes, estimated for two processor cores.
+"""Estimate the computing time of a site, on two processor cores.
 
     seconds = multiplications of the plan / MULTIPLICATIONS_PER_SECOND
 
-The estimate covers statistics and local images; methods with settings of their own have none.
+The estimate covers statistics and local images; there is none for methods with their own options.
 """
 
 from collabdm.documents.plan import Plan
@@ -12,14 +12,14 @@ MULTIPLICATIONS_PER_SECOND = 3e10  # two cores, float32, not compiled
 
 
 def estimated_seconds(plan: Plan, images_per_class: int = 1000) -> float | None:
-    """Seconds that a site with every class computes at most; None without an estimate."""
+    """Estimate the most seconds that a site with every class computes; None if not possible."""
     if plan.options is not None:
         return None
     return cost(plan, images_per_class).multiplications / MULTIPLICATIONS_PER_SECOND
 
 
 def rough_duration(seconds: float) -> str:
-    """A duration in one unit, as text.
+    """Write a duration as text, in a single unit.
 
     >>> rough_duration(4.0), rough_duration(100.0), rough_duration(1e5)
     ('a few seconds', 'about 2 min', 'about 28 h')

@@ -1,9 +1,9 @@
-"""A site's and the server's part of a round, from files to a file.
+"""Carry out the steps of a round, at a site and at the server, from files to a file.
 
-    Plan, images   ->  Contribution     at a site, as its policy allows
-    Plan, files    ->  outcome          at the server: most often a DistilledSet
+    Plan, images   ->  Contribution     at a site, if its policy allows it
+    Plan, files    ->  outcome          at the server, usually a DistilledSet
 
-The command line and Flower both use these functions, so what they write is the same, to the byte.
+The command line and Flower both use these functions, so the files they write are identical.
 Interrupted work continues from its last checkpoint.
 """
 
@@ -35,13 +35,13 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where a site's data is, and how it is brought to a plan.
+    """Where a site's data is, and how it is adapted to a plan.
 
     Attributes:
-        location: a name, a folder, a file or a hub id (see `data.sources`); a table for a plan of
-            flows.
-        resize: bring images to the plan's size and channels.
-        rows: of a table of flows, only the rows with COLUMN=VALUE.
+        location: a name, a folder, a file or a hub id (see `data.sources`); for a plan of flows, a
+            table.
+        resize: whether to convert images to the plan's size and channels.
+        rows: COLUMN=VALUE; use only these rows of a table of flows.
     """
 
     location: str
@@ -55,13 +55,13 @@ def load_for_plan(
     split: Split = "train",
     note: Callable[[str], None] = lambda line: None,
 ) -> ImageSet:
-    """Data in the plan's classes and shape.
+    """Load data in the plan's classes and image shape.
 
     Args:
         plan: the plan.
-        source: the data.
+        source: the location of the data.
         split: the training or the test part.
-        note: receives a line for each fault that was counted in a table.
+        note: receives a line for each kind of fault that was counted in a table.
 
     Returns:
         The images.
@@ -88,10 +88,10 @@ def load_for_plan(
 
 
 def parse_rows(rows: str | None) -> tuple[str, str] | None:
-    """COLUMN=VALUE as a pair; None for None.
+    """Parse COLUMN=VALUE into a pair; None gives None.
 
     Raises:
-        DataError: the text has another form.
+        DataError: the text does not have this form.
     """
     if rows is None:
         return None
@@ -102,7 +102,7 @@ def parse_rows(rows: str | None) -> tuple[str, str] | None:
 
 
 def data_digest(*sets: ImageSet) -> str:
-    """SHA-256 of images and labels, which shows a resumed run whether its data changed."""
+    """Compute the SHA-256 of images and labels, so that a resumed run notices changed data."""
     digest = hashlib.sha256()
     for data in sets:
         digest.update(data.labels.numpy().tobytes())
@@ -121,7 +121,7 @@ class Site:
 
 @dataclass(frozen=True)
 class PreparedSite:
-    """A site whose plan, data, policy and machine were checked, ready for `contribute_file`."""
+    """A site whose plan, data, policy and machine have been checked, for `contribute_file`."""
 
     plan: Plan
     method: Method
@@ -130,12 +130,12 @@ class PreparedSite:
 
     @property
     def identity(self) -> str:
-        """A text that differs between contributions."""
+        """A text that is different for every contribution."""
         return self.plan.digest + self.name + data_digest(self.data)
 
 
 def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
-    """Check all that can be checked before a contribution is computed.
+    """Check everything that can be checked before a contribution is computed.
 
     Args:
         plan: the plan.
@@ -143,10 +143,10 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         site: the site's name and policy.
 
     Returns:
-        The site with the data that its policy releases.
+        The site, with the data that its policy releases.
 
     Raises:
-        CollabDMError: plan, name, data, policy or machine do not fit.
+        CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
     """
     method = one_round_method(plan)
     plan.check_site(site.name)
@@ -181,7 +181,7 @@ def distill_files(
     context: RunContext,
     allow_missing: bool = False,
 ) -> Outcome:
-    """Compute the outcome of a round and write it, with a picture of its images beside it.
+    """Compute the outcome of a round, and write it together with a picture of its images.
 
     Args:
         plan: the plan.
@@ -194,7 +194,7 @@ def distill_files(
         The outcome.
 
     Raises:
-        CollabDMError: the machine, the contributions or the output do not fit.
+        CollabDMError: the machine or the contributions do not fit, or the output cannot be written.
     """
     method = one_round_method(plan)
     check_probe(plan)
@@ -211,5 +211,5 @@ def distill_files(
 
 
 def picture_path(output: Path) -> Path:
-    """The picture of a set, beside it."""
+    """The path of the picture of a set, in the same folder."""
     return output.with_suffix(".png")

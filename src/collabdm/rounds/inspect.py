@@ -1,4 +1,4 @@
-"""The content of a document as text, so that a site can read what it sends before it sends it."""
+"""Show a document as text, so that a site can read a document before sending it."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of int
 
 
 def describe_file(path: Path) -> tuple[str, list[Row]]:
-    """A document's title, and its content in rows of (part, value).
+    """Describe a document: its title, and its content as rows of (part, value).
 
     Raises:
         DocumentError: the file is not a document of this package.
@@ -38,7 +38,7 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
 
 
 def summary(plan: Plan) -> str:
-    """A plan's main settings, and the most that a site sends and computes."""
+    """Summarise a plan: its main settings, and how much a site sends and computes at most."""
     site_cost, seconds = cost(plan), estimated_seconds(plan)
     sketch = "none" if plan.sketch is None else str(plan.sketch)
 
@@ -90,7 +90,7 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """The header of a safetensors document, and rows with type, shape and bytes of its tensors."""
+    """Read a safetensors document: its header, and the type, shape and bytes of each tensor."""
     rows: list[Row] = []
     with safe_open(path, framework="pt") as file:
         header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))

@@ -1,15 +1,15 @@
-"""A site's policy: the limits that its operator sets, in a TOML file, for every plan.
+"""A site's policy: the limits that its operator sets for all plans, in a TOML file.
 
     largest_steps = 200          # T
     largest_ipc = 50             # images per class of the distilled set
-    largest_bytes = "5MB"        # of the contribution
-    largest_minutes = 60         # of computing, as estimated for two cores
-    raw_images = false           # images sent must neither be real nor start from real ones
-    smallest_class = 20          # a class with fewer images is withheld
-    methods = ["collabdm-pae"]   # that a plan may name
+    largest_bytes = "5MB"        # size of the contribution
+    largest_minutes = 60         # computing time, as estimated for two cores
+    raw_images = false           # the images sent must neither be real nor start from real images
+    smallest_class = 20          # classes with fewer images are withheld
+    methods = ["collabdm-pae"]   # the methods that a plan may name
 
-Omitted settings impose no limit. A plan is checked before anything is computed, and a class that is
-withheld is removed from the data before anything else reads it.
+Omitted settings impose no limit. Plans are checked before anything is computed, and classes that
+are withheld are removed from the data before anything else reads it.
 """
 
 from enum import StrEnum
@@ -38,7 +38,7 @@ class PolicyError(PlanError):
 
 
 class RealImages(StrEnum):
-    """The part of real images in a contribution, as the object of a sentence about the plan."""
+    """How a contribution uses real images, phrased to follow "the plan"."""
 
     NONE = "sends no real images"
     START = "sends images that start from real ones"
@@ -47,16 +47,16 @@ class RealImages(StrEnum):
 
 
 def real_images(plan: Plan) -> RealImages:
-    """The part of real images in contributions to a plan."""
+    """Determine how contributions to a plan use real images."""
     if not method_of(plan).shows_real_images(plan):
         return RealImages.NONE
-    if plan.options is not None:  # the images are tensors of the method, which tells no more
+    if plan.options is not None:  # the images are extra tensors, so no more is known
         return RealImages.START_OR_SENT
     return RealImages.SENT if plan.local.method == "random" else RealImages.START
 
 
 class Policy(FrozenModel):
-    """The limits of a site; None imposes no limit."""
+    """The limits that a site sets; None imposes no limit."""
 
     largest_steps: Limit | None = None
     largest_ipc: Limit | None = None
@@ -72,7 +72,7 @@ class Policy(FrozenModel):
         return read_bytes(value, "largest_bytes") if isinstance(value, str) else value
 
     def withhold(self, data: ImageSet) -> ImageSet:
-        """The data without classes of fewer than `smallest_class` images.
+        """Remove the classes with fewer than `smallest_class` images.
 
         Raises:
             DataError: no class is left.
@@ -113,7 +113,7 @@ class Policy(FrozenModel):
             )
 
     def _exceeded(self, plan: Plan, images_per_class: int) -> list[str]:
-        """The limits that a plan exceeds, as sentences."""
+        """List the limits that a plan exceeds, as sentences."""
         file_bytes = cost(plan, images_per_class).file_bytes
         extra_bytes = declared_bytes(contribution_spec(plan).extra)
         requests = (
@@ -142,7 +142,7 @@ class Policy(FrozenModel):
 
 
 def read_policy(path: Path | None) -> Policy:
-    """The policy in a TOML file; without a file, everything is allowed.
+    """Read the policy from a TOML file; without a file, everything is allowed.
 
     Raises:
         PlanError: the file cannot be read, or a setting does not fit.

@@ -1,4 +1,4 @@
-"""The preview of a contribution: its exact size and its content, before it is computed.
+"""Preview a contribution: its exact size and its content, before it is computed.
 
 The size is that of a contribution of zeros with the same shapes. The time is an upper estimate.
 """
@@ -26,15 +26,15 @@ class ContributionPreview:
 
     Attributes:
         statistics_shape: steps, classes and width of the class means.
-        statistics_dtype: their type in the file, the plan's `wire`.
-        statistics_bytes: their bytes, with the scales of int8.
+        statistics_dtype: the type of the class means in the file, the plan's `wire`.
+        statistics_bytes: the bytes of the class means, including the scales of int8.
         image_shape: number of images, channels, height and width.
-        image_bytes: bytes of their pixels.
-        extra_bytes: bytes of each extra tensor, by name.
-        total_bytes: bytes of the file.
-        class_counts: the number of images of each class that is sent, by name.
-        real_images: the part of real images.
-        seconds: the longest time on two cores; None without an estimate.
+        image_bytes: the bytes of the images' pixels.
+        extra_bytes: the bytes of each extra tensor, by name.
+        total_bytes: the bytes of the file.
+        class_counts: the site's number of images of each class, by name; these numbers are sent.
+        real_images: how the contribution uses real images.
+        seconds: the longest time on two cores; None if it cannot be estimated.
     """
 
     statistics_shape: tuple[int, ...]
@@ -50,13 +50,13 @@ class ContributionPreview:
 
     @property
     def other_bytes(self) -> int:
-        """Bytes of labels, counts and header."""
+        """The bytes of labels, counts and header."""
         tensors = self.statistics_bytes + self.image_bytes + sum(self.extra_bytes.values())
         return self.total_bytes - tensors
 
 
 def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionPreview:
-    """The preview of a site's contribution.
+    """Preview a site's contribution.
 
     Args:
         plan: the plan.
@@ -86,7 +86,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionP
 
 
 def preview_rows(preview: ContributionPreview) -> list[Row]:
-    """The preview as rows of (part, value) for people."""
+    """Format the preview as rows of (part, value) for people to read."""
     means = " x ".join(map(str, preview.statistics_shape))
     number, *shape = preview.image_shape
     images = f"{number} of {' x '.join(map(str, shape))}"
@@ -118,7 +118,7 @@ def preview_rows(preview: ContributionPreview) -> list[Row]:
 
 
 def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
-    """A contribution of zeros, of exactly the size of the site's."""
+    """Build a contribution of zeros that has exactly the size of the site's contribution."""
     steps, counts = plan.steps_of(site), data.counts()
     present = torch.nonzero(counts).flatten()
     totals = counts[present]

@@ -1,7 +1,7 @@
-"""Resumable work: checkpoints are stored beside the output while it is computed.
+"""Resume interrupted work from checkpoints, which are stored in the folder of its output.
 
-The state file `.NAME.state` is safetensors, under the identity of the work (a digest of all that
-its result depends on): the state of other work is never resumed.
+The state file `.NAME.state` is a safetensors file. It contains the identity of the work, a text
+that depends on everything that determines the result, so different work is never resumed from it.
 """
 
 import json
@@ -22,18 +22,18 @@ STATE_EVERY_SECONDS = 20.0
 
 
 class ResumableRun:
-    """A context manager that resumes from a stored checkpoint, stores new ones, and removes them.
+    """A context manager that resumes from a stored checkpoint, and stores new checkpoints.
 
-    After an exception, Ctrl-C included, the last stored checkpoint remains.
+    At the end it removes the stored checkpoint; after an exception, including Ctrl-C, it keeps it.
     """
 
     def __init__(self, output: Path, identity: str, context: RunContext) -> None:
-        """Name the work.
+        """Identify the work.
 
         Args:
             output: the file that the work writes.
-            identity: a text that differs between works with different results.
-            context: device, progress, and a further receiver of checkpoints.
+            identity: a text that is different for work with different results.
+            context: device, progress, and an additional receiver of checkpoints.
         """
         self._path = output.parent / f".{output.name}.state"
         self._identity, self._context = identity, context
@@ -70,7 +70,7 @@ def write_checkpoint(checkpoint: Checkpoint, identity: str, path: Path) -> None:
 
 
 def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:
-    """The stored checkpoint of the same work; None where there is none, or one of other work."""
+    """Read the stored checkpoint; None if there is none, or it belongs to different work."""
     try:
         content = path.read_bytes()
         header = json.loads(read_metadata(content)[HEADER_KEY])

@@ -1,10 +1,10 @@
-"""Scores: networks trained on a set of images, and tested on real ones.
+"""Score sets of images: train networks on them, and test the networks on real images.
 
-training              recipes, and the training loop
-evaluation            accuracies over networks and trials, and random real images to compare
-confusion             counts of (true, predicted) classes; precision, recall and F1
-dd_ranking            label-robust and augmentation-robust scores
-outcomes              each kind of outcome: its file, its score, its images
-distilled_model_file  the network that a method returns instead of a set, as a file
-trained_model         a network for use: its file, and the probabilities of its classes
+training              defines the recipes, and trains networks
+evaluation            measures accuracies over networks and trials, and draws real images to compare
+confusion             counts (true, predicted) classes, and computes precision, recall and F1
+dd_ranking            computes label-robust and augmentation-robust scores
+outcomes              defines the file, the score and the images of each kind of outcome
+distilled_model_file  reads and writes the network that a method returns instead of a set
+trained_model         reads and writes a network for use, and computes class probabilities
 """

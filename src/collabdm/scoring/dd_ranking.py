@@ -1,21 +1,23 @@
-"""Scores of a set that take away what labels and augmentation add, after DD-Ranking.
+"""Compute the DD-Ranking scores of a set, which discount the effect of labels and augmentation.
 
-With accuracies as shares of 1, of networks trained on all the data, on the distilled set and on random real
-images of the same storage:
+The accuracies (in 0 .. 1) are of networks trained on all the data, on the distilled set, and on
+random real images of the same storage:
 
-    HLR   = all - distilled                          hard label recovery: what is still missing
-    IOR   = distilled - random                       improvement over random, by the same recipe
-    LRS   = (e^a - e^-1) / (e - e^-1),   a = w IOR - (1 - w) HLR
-    ARS   = (e^b - e^-1) / (e - e^-1),   b = w IOR_augmented + (1 - w) IOR_plain
+    HLR = all - distilled        hard label recovery: the accuracy still missing
+    IOR = distilled - random     improvement over random, with the same recipe
+    LRS = (e^a - e^-1) / (e - e^-1),   a = w IOR - (1 - w) HLR
+    ARS = (e^b - e^-1) / (e - e^-1),   b = w IOR_augmented + (1 - w) IOR_plain
 
-LRS is the label-robust score, ARS the augmentation-robust one, both in 0 .. 1; w = 1/2. A set no better than
-random images has ARS .269. As in the package, each trial has its scores, and their mean and spread are told.
+LRS is the label-robust score and ARS the augmentation-robust score, both in 0 .. 1, with w = 1/2. A
+set that is no better than random images has ARS .269. As in the reference package, scores are
+computed for every trial, and their mean and standard deviation are reported.
 
-The package takes the best of five learning rates and of the last epochs on the test set, for each set by itself; here
-all sets are trained by one recipe and tested once, at its end.
+The reference package selects the best of five learning rates and of the last epochs on the test
+set, separately for each set. Here all sets are trained with one recipe and tested once, at its end.
 
-Reference: Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025 (arXiv:2505.13300); the
-formulas were compared with its package, ddranking: `LabelRobustScoreHard` and `AugmentationRobustScore`.
+Reference: Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025
+(arXiv:2505.13300). The formulas were compared with `LabelRobustScoreHard` and
+`AugmentationRobustScore` of its package, ddranking.
 """
 
 import math
@@ -32,8 +34,16 @@ from collabdm.scoring.training import training_set
 
 @dataclass(frozen=True)
 class Robustness:
-    """Means over (network, trial), `std` their standard deviations, n their number: HLR and IOR, differences of shares,
-    LRS and ARS in 0 .. 1; and the mean accuracies that they come from.
+    """The DD-Ranking scores of a set, as means over (network, trial).
+
+    Attributes:
+        hlr: Hard label recovery, a difference of accuracies.
+        ior: Improvement over random, a difference of accuracies.
+        lrs: Label-robust score, in 0 .. 1.
+        ars: Augmentation-robust score, in 0 .. 1.
+        std: The standard deviation of each score.
+        n: The number of trials.
+        accuracies: The mean accuracies that the scores were computed from.
     """
 
     hlr: float
@@ -45,8 +55,16 @@ class Robustness:
     accuracies: dict[str, float]
 
 
-def label_robust_score(everything: float, distilled: float, random: float, weight: float = 0.5) -> float:
-    """LRS from three accuracies (shares of 1).
+def label_robust_score(
+    everything: float, distilled: float, random: float, weight: float = 0.5
+) -> float:
+    """Compute LRS from three accuracies (in 0 .. 1).
+
+    Args:
+        everything: Accuracy of training on all the data.
+        distilled: Accuracy of training on the distilled set.
+        random: Accuracy of training on random real images.
+        weight: w, the weight of IOR.
 
     >>> round(label_robust_score(0.8, 0.5, 0.3), 4)
     0.2482
@@ -55,7 +73,12 @@ def label_robust_score(everything: float, distilled: float, random: float, weigh
 
 
 def augmentation_robust_score(augmented: float, plain: float, weight: float = 0.5) -> float:
-    """ARS from the improvements over random images with and without augmentation.
+    """Compute ARS from the improvements over random images.
+
+    Args:
+        augmented: IOR with augmentation.
+        plain: IOR without augmentation.
+        weight: w, the weight of `augmented`.
 
     >>> round(augmentation_robust_score(0.0, 0.0), 4)
     0.2689
@@ -71,44 +94,70 @@ def robustness(
     distilled: DistilledSet,
     real: ImageSet,
     test: ImageSet,
-    protocol: EvaluationConfig,
+    config: EvaluationConfig,
     context: RunContext = RunContext(),
 ) -> Robustness:
-    """Both scores of a set, over the networks and trials of `protocol`, hard labels throughout.
+    """Compute the scores of a set, always with hard labels.
 
-    All the data are trained on for as many steps as the set (see `evaluation`): HLR is what this recipe reaches.
+    Training on all the data takes as many steps as on the set (see `evaluation`), so HLR refers to
+    the accuracy that this recipe reaches, not to the best possible accuracy.
+
+    Args:
+        distilled: The set.
+        real: All the training data.
+        test: Test images.
+        config: Networks, trials, recipe and seed.
+        context: Device and progress.
+
+    Returns:
+        The scores, over all networks and trials.
     """
     data, plan = training_set(distilled), distilled.plan
-    random = list(random_baselines(plan, real, protocol.seed).values())[-1]  # as many images as the set
-    found: dict[str, list[float]] = {}
+    baselines = random_baselines(plan, real, config.seed)
+    random = list(baselines.values())[-1]  # as many images as the set
+    accuracies: dict[str, list[float]] = {}
 
-    def train(what: str, images: ImageSet, rule: EvaluationConfig) -> None:
-        scores = score(what, images, test, plan_geometry(plan), rule, context)
-        found[what] = [accuracy for one in scores for accuracy in one.accuracies]
+    def train(what: str, images: ImageSet, own: EvaluationConfig) -> None:
+        scores = score(what, images, test, plan_geometry(plan), own, context)
+        accuracies[what] = [accuracy for each in scores for accuracy in each.accuracies]
 
     for name, augment in (("augmented", True), ("plain", False)):
-        recipe = protocol.recipe.model_copy(update={"augment": augment, "cutmix": augment and protocol.recipe.cutmix})
-        for what, images in {"distilled": data, "random": random}.items():
-            train(f"{what}, {name}", images, replace(protocol, recipe=recipe))
-    train("all the data", real, for_as_many_steps(protocol, len(data), len(real)))
-    return from_accuracies(found, "augmented" if protocol.recipe.augment else "plain")
+        changes = {"augment": augment, "cutmix": augment and config.recipe.cutmix}
+        own = replace(config, recipe=config.recipe.model_copy(update=changes))
+        for what, images in (("distilled", data), ("random", random)):
+            train(f"{what}, {name}", images, own)
+
+    train("all the data", real, for_as_many_steps(config, len(data), len(real)))
+    return from_accuracies(accuracies, "augmented" if config.recipe.augment else "plain")
 
 
-def from_accuracies(found: dict[str, list[float]], headline: str) -> Robustness:
-    """The scores from the accuracies of every trial; labels are judged by the recipe `headline`."""
-    made, drawn = found[f"distilled, {headline}"], found[f"random, {headline}"]
-    gains = {n: _differences(found[f"distilled, {n}"], found[f"random, {n}"]) for n in ("augmented", "plain")}
+def from_accuracies(accuracies: dict[str, list[float]], headline: str) -> Robustness:
+    """Compute the scores from the accuracies of every trial.
+
+    Args:
+        accuracies: The accuracies by name: `all the data`, and `distilled` and `random`, each
+            followed by `, augmented` and by `, plain`.
+        headline: The recipe for HLR, IOR and LRS: `augmented` or `plain`.
+    """
+    everything = accuracies["all the data"]
+    distilled = accuracies[f"distilled, {headline}"]
+    random = accuracies[f"random, {headline}"]
+    augmented, plain = (
+        _differences(accuracies[f"distilled, {name}"], accuracies[f"random, {name}"])
+        for name in ("augmented", "plain")
+    )
+
     values = {
-        "hlr": _differences(found["all the data"], made),
-        "ior": _differences(made, drawn),
-        "lrs": [label_robust_score(*trial) for trial in zip(found["all the data"], made, drawn, strict=True)],
-        "ars": [augmentation_robust_score(*trial) for trial in zip(gains["augmented"], gains["plain"], strict=True)],
+        "hlr": _differences(everything, distilled),
+        "ior": _differences(distilled, random),
+        "lrs": list(map(label_robust_score, everything, distilled, random)),
+        "ars": list(map(augmentation_robust_score, augmented, plain)),
     }
     return Robustness(
-        **{name: fmean(each) for name, each in values.items()},
-        std={name: stdev(each) if len(each) > 1 else 0.0 for name, each in values.items()},
-        n=len(made),
-        accuracies={what: fmean(each) for what, each in found.items()},
+        **{name: fmean(trials) for name, trials in values.items()},
+        std={name: stdev(trials) if len(trials) > 1 else 0.0 for name, trials in values.items()},
+        n=len(distilled),
+        accuracies={what: fmean(trials) for what, trials in accuracies.items()},
     )
 
 

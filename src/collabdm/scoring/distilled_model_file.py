@@ -1,4 +1,4 @@
-"""The file of a DistilledModel: the network that a method returns instead of a set."""
+"""Read and write a DistilledModel, the network that some methods return instead of a set."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ DISTILLED_MODEL_FORMAT = "collabdm/distilled-model"
 
 
 class DistilledModelHeader(DistilledHeader):
-    """The header of a set, and the network."""
+    """The header of a DistilledModel: that of a set, and the network."""
 
     network: dict[str, Any]
 
@@ -46,7 +46,7 @@ def read_distilled_model(path: Path | str) -> DistilledModel:
     """Read a DistilledModel.
 
     Raises:
-        DocumentError: the file is not a DistilledModel, or its weights are not its network's.
+        DocumentError: the file is not a DistilledModel, or its weights do not fit its network.
     """
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)

@@ -1,11 +1,11 @@
-"""Evaluation of a set: the accuracy of networks trained on it, on real test images.
+"""Evaluate a set: train networks on it, and measure their accuracy on real test images.
 
     accuracy = mean over (network, trial) of  1/n sum_i [argmax_y f(x_i) = y_i]
 
-Every trial starts from its own seed, the same for all sets, so sets are compared on equal networks.
-A distilled set is compared with random real images of the same storage: ipc of each class, and for
-a set with pae also pae^2 times as many reduced ones. Training on a larger set of real images (a
-site's data, or all) takes as many steps as on the distilled set, and at least 30 epochs.
+Every trial has its own seed, the same for all sets, so sets are compared on equal networks.
+A distilled set is compared with random real images of the same storage: ipc of each class and, for
+a set with pae, also pae^2 times as many reduced images. Training on a larger set of real images (a
+site's data, or all data) takes as many steps as on the distilled set, but at least 30 epochs.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (the
 protocol).
@@ -33,13 +33,13 @@ from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
 from collabdm.seeds import derive
 
-FEWEST_EPOCHS = 30  # over a larger set of real images
-MOST_CLASSES = 100  # of a stored confusion matrix
+FEWEST_EPOCHS = 30  # the fewest epochs on a larger set of real images
+MOST_CLASSES = 100  # the most classes of a stored confusion matrix
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How sets are scored: networks, trials of each, the recipe, and the seed of the trials."""
+    """How sets are scored: networks, trials per network, recipe, and seed of the trials."""
 
     networks: tuple[NetworkSpec, ...] = (NetworkSpec(),)
     trials: int = 5
@@ -54,10 +54,11 @@ class Score:
     Attributes:
         what: the name of the set.
         network: the name of the networks.
-        accuracies: shares of 1, in order of trials.
+        accuracies: the accuracy of each trial, in 0 .. 1.
         images: the number of images of the set.
-        confusion: test images over all networks, a row for each class and a column for each
-            prediction; empty with more than `MOST_CLASSES` classes, and in older results.
+        confusion: the number of test images, summed over all networks, with a row for each class
+            and a column for each prediction; empty if there are more than `MOST_CLASSES` classes,
+            and in older results.
     """
 
     what: str
@@ -68,7 +69,7 @@ class Score:
 
     @property
     def n(self) -> int:
-        """The number of networks."""
+        """The number of trained networks."""
         return len(self.accuracies)
 
     @property
@@ -78,24 +79,24 @@ class Score:
 
     @property
     def std(self) -> float:
-        """The standard deviation over the networks (n - 1); 0 for one network."""
+        """The standard deviation over the networks, with n - 1; 0 for a single network."""
         return statistics.stdev(self.accuracies) if self.n > 1 else 0.0
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
-        """The accuracy on the test images of each class; None where there are none."""
+        """The accuracy on the test images of each class; None for a class without test images."""
         return tuple(
             row[y] / sum(row) if sum(row) else None for y, row in enumerate(self.confusion)
         )
 
     def document(self) -> dict[str, Any]:
-        """The score as results store it."""
+        """Convert the score to the form in which results store it."""
         summary = {"mean": self.mean, "std": self.std, "n": self.n, "per_class": self.per_class}
         return asdict(self) | summary
 
     @classmethod
     def read(cls, item: dict[str, Any]) -> "Score":
-        """The score that results store, in this version or an older one."""
+        """Read a score from results, of this version or an older version."""
         confusion = tuple(map(tuple, item.get("confusion", ())))
         accuracies = tuple(item["accuracies"])
         return cls(item["what"], item["network"], accuracies, item["images"], confusion)
@@ -107,7 +108,7 @@ def evaluate(
     config: EvaluationConfig = EvaluationConfig(),
     context: RunContext = RunContext(),
 ) -> list[Score]:
-    """The scores of a distilled set.
+    """Compute the scores of a distilled set.
 
     Args:
         distilled: the set.
@@ -172,7 +173,7 @@ def accuracy_of(
     normalisation: Normalisation,
     compute: Compute,
 ) -> float:
-    """Share of the test images whose largest logit is their class.
+    """Compute the share of the test images whose largest logit belongs to their class.
 
     Args:
         predictor: a function from images in network units to logits.
@@ -181,23 +182,23 @@ def accuracy_of(
         compute: the device of the predictor.
 
     Returns:
-        The accuracy, a share of 1.
+        The accuracy, in 0 .. 1.
     """
     predicted = logits_of(predictor, test.images, normalisation, compute).argmax(1)
     return Confusion.of(test.labels, predicted, len(test.classes)).accuracy
 
 
 def for_as_many_steps(config: EvaluationConfig, distilled: int, images: int) -> EvaluationConfig:
-    """The evaluation of a larger set of real images, with the steps of the distilled set's.
+    """Adapt an evaluation to a larger set of real images, with the same number of steps.
 
     Args:
         config: the evaluation of the distilled set.
-        distilled: the number of its images, small ones with pae.
+        distilled: the number of images of that set; with pae, of its small images.
         images: the number of real images.
 
     Returns:
-        The evaluation with as many epochs as take the same number of steps, but at least
-        `FEWEST_EPOCHS` and at most the recipe's own.
+        The evaluation with the number of epochs that takes as many steps, but at least
+        `FEWEST_EPOCHS` epochs and at most those of the recipe.
     """
     recipe = config.recipe
     steps = recipe.epochs * math.ceil(distilled / recipe.batch)
@@ -208,7 +209,7 @@ def for_as_many_steps(config: EvaluationConfig, distilled: int, images: int) -> 
 
 
 def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSet]:
-    """Random real images of the storage of the plan's set, ready to train on.
+    """Draw random real images with the same storage as the plan's set, ready to train on.
 
     Args:
         plan: the plan of the distilled set.
@@ -217,7 +218,7 @@ def random_baselines(plan: Plan, real: ImageSet, seed: int) -> dict[str, ImageSe
 
     Returns:
         `random real`, ipc images of each class; with pae also `random real, pae`, pae^2 times as
-        many, reduced and enlarged again.
+        many images, reduced and enlarged again.
     """
     labels = torch.nonzero(real.counts()).flatten().repeat_interleave(plan.ipc)
     own_seed = derive(seed, "random")

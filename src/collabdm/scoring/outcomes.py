@@ -1,4 +1,4 @@
-"""Each kind of outcome: its file, its score, and its images."""
+"""Define the file, the score and the images of each kind of outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ Scoring = Callable[[Any, ImageSet, EvaluationConfig, RunContext], list[Score]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutcomeKind:
     """A kind of outcome.
 
     Attributes:
         file: the name of its file in the folder of a round.
         write: writes an outcome.
-        read: reads an outcome; raises DocumentError where the file is another document.
-        score: the scores of an outcome on test images.
-        images: the images of an outcome, to be shown; None if it has none.
+        read: reads an outcome; raises DocumentError if the file is a different document.
+        score: computes the scores of an outcome on test images.
+        images: returns the images of an outcome, to show them; None if it has no images.
     """
 
     file: str
@@ -44,13 +44,13 @@ class Kind:
     images: Callable[[Any], ImageSet | None]
 
 
-def kind_of(outcome: Outcome) -> Kind:
-    """The kind of an outcome."""
-    return KINDS[type(outcome)]
+def kind_of(outcome: Outcome) -> OutcomeKind:
+    """Find the kind of an outcome."""
+    return OUTCOME_KINDS[type(outcome)]
 
 
-def read_kept(method: Method, plan: Plan, folder: Path) -> Outcome | None:
-    """The outcome in a folder, if it is one of the method for the same plan.
+def find_outcome(method: Method, plan: Plan, folder: Path) -> Outcome | None:
+    """Read the outcome in a folder, if it is of the method and of the same plan.
 
     Args:
         method: the method.
@@ -58,9 +58,9 @@ def read_kept(method: Method, plan: Plan, folder: Path) -> Outcome | None:
         folder: the folder of a round.
 
     Returns:
-        The outcome; None where there is none of this plan.
+        The outcome; None if there is no outcome of this plan.
     """
-    kind = KINDS[method.outcome]
+    kind = OUTCOME_KINDS[method.outcome]
     try:
         outcome = kind.read(folder / kind.file)
     except DocumentError:
@@ -85,18 +85,18 @@ def _score_model(
     return [Score(model.method, model.spec.name, (accuracy,), 0)]
 
 
-KINDS: dict[type, Kind] = {
-    DistilledSet: Kind(
+OUTCOME_KINDS: dict[type, OutcomeKind] = {
+    DistilledSet: OutcomeKind(
         "distilled.safetensors",
         write_distilled,
         read_distilled,
         evaluate,
         lambda outcome: outcome.images,
     ),
-    DistilledSteps: Kind(
+    DistilledSteps: OutcomeKind(
         "steps.safetensors", write_steps, read_steps, _score_steps, lambda outcome: outcome.as_set()
     ),
-    DistilledModel: Kind(
+    DistilledModel: OutcomeKind(
         "model.safetensors",
         write_distilled_model,
         read_distilled_model,

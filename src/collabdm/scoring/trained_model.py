@@ -1,11 +1,11 @@
-"""A trained network as a document: its weights, and all that turns an image into probabilities.
+"""Read, write and use a trained network: its weights, and what turns images into probabilities.
 
     p_y(x) = softmax_y f((x - mean) / std)
 
 A model is one safetensors file: the tensors of the network by name, and a header with the network,
 its image format and normalisation, the classes, and the provenance. It is read without pickle and
-checked before use: its tensors should be those of the network, and finite. The network that a
-method returns instead of a set (DENSE, FedAvg) is read as a model too.
+checked before use: its tensors must be those of the network, and finite. The network that a method
+returns instead of a set (DENSE, FedAvg) can also be read as a model.
 
 Reference: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
 ICML 2017 (how far such probabilities can be trusted).
@@ -43,7 +43,7 @@ from collabdm.scoring.training import logits_of
 
 MODEL_FORMAT = "collabdm/model"
 MODEL_VERSION = 1
-MODEL_LIMIT = 2**32  # bytes of a file
+MODEL_LIMIT = 2**32  # the most bytes of a file
 
 
 class ModelHeader(DocumentHeader):
@@ -60,11 +60,11 @@ class TrainedModel:
 
     Attributes:
         spec: the network.
-        image: its image format.
+        image: the format of its images.
         classes: the names of its classes.
         weights: the tensors of its state by name, on the CPU.
         provenance: its origin, as JSON values; the model can be used without it.
-        versions: the software that made it.
+        versions: the software versions used.
     """
 
     spec: NetworkSpec
@@ -75,10 +75,10 @@ class TrainedModel:
     versions: dict[str, str] = field(default_factory=dict)
 
     def network(self) -> Network:
-        """The network with these weights, in evaluation mode.
+        """Build the network with these weights, in evaluation mode.
 
         Raises:
-            DocumentError: the weights are not those of the network, or not finite.
+            DocumentError: the weights do not fit the network, or are not finite.
         """
         try:
             network = build(self.spec, self.image.shape, len(self.classes))
@@ -90,10 +90,10 @@ class TrainedModel:
         return network.eval()
 
     def probabilities(self, images: Pixels) -> Float32[Tensor, "n classes"]:
-        """p_y of every image.
+        """Compute the class probabilities p_y of every image.
 
         Raises:
-            DataError: the images have another shape than the model's.
+            DataError: the shape of the images differs from that of the model.
         """
         shape = tuple(images.shape[1:])
         if shape != self.image.shape:
@@ -106,19 +106,19 @@ class TrainedModel:
 
 
 def state_tensors(network: Network) -> dict[str, Tensor]:
-    """A copy of all tensors of a network's state by name, counters included, on the CPU."""
+    """Copy all tensors of a network's state to the CPU, by name, including counters."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 def origin(outcome: DistilledSet | DistilledModel) -> dict[str, Any]:
-    """The provenance of a model that comes from an outcome, without the sites' counts."""
+    """Return the provenance of a model made from an outcome, without the sites' counts."""
     plan = outcome.plan
     fields: dict[str, Any] = {"plan": plan.digest, "method": outcome.method}
     return fields | ({"flows": plan.flows.model_dump(mode="json")} if plan.flows else {})
 
 
 def as_model(outcome: DistilledModel) -> TrainedModel:
-    """The network of a method as a model."""
+    """Convert the network that a method returned to a model."""
     weights = state_tensors(trained_network(outcome))
     plan = outcome.plan
     return TrainedModel(
@@ -130,7 +130,7 @@ def write_model(model: TrainedModel, path: Path | str) -> None:
     """Write a model.
 
     Raises:
-        DocumentError: its weights are not those of its network, or not finite.
+        DocumentError: its weights do not fit its network, or are not finite.
     """
     model.network()
     header = ModelHeader(
@@ -149,7 +149,7 @@ def read_model(path: Path | str) -> TrainedModel:
     """Read a model, or the network that a method returned.
 
     Raises:
-        DocumentError: the file is neither, or its weights are not those of its network.
+        DocumentError: the file is neither, or its weights do not fit its network.
     """
     where = str(path)
     if format_of(Path(path)) == DISTILLED_MODEL_FORMAT:
@@ -178,7 +178,7 @@ def read_model(path: Path | str) -> TrainedModel:
 
 
 def _check_weights(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Check that weights have the names, shapes and types of the expected ones, and are finite."""
+    """Check that weights have the expected names, shapes and types, and are finite."""
     check_names("weights", weights, expected)
 
     for name, own in expected.items():

@@ -1,15 +1,16 @@
-"""Training networks on one set of images: recipes, and the one training loop.
+"""Train networks on a set of images: the recipes, and the training loop.
 
-An epoch is ceil(n / batch) batches of equal size, drawn from a new random order; the images left
-over wait for the next epoch. Every image has a new augmentation in every batch.
+An epoch consists of ceil(n / batch) batches of equal size, drawn in a new random order; leftover
+images are not used in that epoch. Every image has a new augmentation in every batch.
 
     recipe   optimiser   learning rate   schedule                 weight decay   epochs   CutMix
     paper    SGD         .01             a tenth from half on     5e-4           1,000    no
     short    SGD         .02             half a cosine            5e-4             150    no
     strong   AdamW       .001            half a cosine            .01            1,000    yes
 
-with momentum .9, batches of 256 and hard labels. `paper` is the paper's; `short` reaches nearly its
-accuracy in a tenth of the steps; `strong` is the stronger recipe that is common today.
+All recipes use momentum .9, batches of 256 and hard labels. `paper` is the recipe of the paper;
+`short` reaches nearly its accuracy in a tenth of the steps; `strong` is the stronger recipe that is
+common today.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (the
 paper's recipe). P. Sun, B. Shi, D. Yu, T. Lin, "On the diversity and realism of distilled dataset:
@@ -46,7 +47,7 @@ BatchLogits = Callable[[Float32[Tensor, "R n c h w"]], Float32[Tensor, "R n clas
 
 
 class Recipe(FrozenModel):
-    """The optimiser, its schedule, and the batches."""
+    """How a network is trained: the optimiser, its schedule, and the batches."""
 
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 1000
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -70,7 +71,7 @@ RECIPES: dict[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A network to train on `data`, whose images enter it as `geometry` states, by `recipe`."""
+    """A network to train on `data` with `recipe`; `geometry` describes the network's inputs."""
 
     spec: NetworkSpec
     data: ImageSet
@@ -79,10 +80,10 @@ class Task:
 
 
 def recipe_of(name: str, epochs: int | None) -> Recipe:
-    """A recipe by its name, with another number of epochs unless `epochs` is None.
+    """Find a recipe by its name, and set its number of epochs unless `epochs` is None.
 
     Raises:
-        PlanError: no recipe has the name, or the number of epochs is below 1.
+        PlanError: no recipe has this name, or the number of epochs is below 1.
     """
     if name not in RECIPES:
         raise PlanError(f"`recipe` should be one of {', '.join(RECIPES)}; found {name!r}")
@@ -92,7 +93,7 @@ def recipe_of(name: str, epochs: int | None) -> Recipe:
 
 
 def training_set(distilled: DistilledSet) -> ImageSet:
-    """The images to train on: with pae, the small images enlarged, `pae`^2 for each stored one."""
+    """Return the images to train on; with pae, these are the small images, enlarged."""
     if distilled.plan.pae == 1:
         return distilled.images
 
@@ -102,7 +103,7 @@ def training_set(distilled: DistilledSet) -> ImageSet:
 
 
 def network_seed(seed: int, network: str, trial: int) -> int:
-    """The seed of a trained network: the same for every set, so that sets are compared fairly.
+    """Derive the seed of a trained network, the same for every set, for fair comparisons.
 
     Args:
         seed: the seed of the evaluation.
@@ -116,7 +117,7 @@ def network_seed(seed: int, network: str, trial: int) -> int:
 
 
 def learning_rate(recipe: Recipe, i: int, total: int) -> float:
-    """The learning rate of a batch: a tenth from half on, or half a cosine.
+    """Compute the learning rate of a batch: a tenth in the second half, or half a cosine.
 
     Args:
         recipe: the learning rate and its schedule.
@@ -132,10 +133,10 @@ def learning_rate(recipe: Recipe, i: int, total: int) -> float:
 
 
 class Trainer:
-    """Trains one resident network repeatedly, each time from new weights.
+    """Trains one network repeatedly, each time from new weights.
 
-    Several networks are trained together where the device is faster that way; the results are
-    those of networks trained one by one.
+    Several networks are trained together if that is faster on the device; the results are the same
+    as if they were trained one by one.
     """
 
     def __init__(self, task: Task, compute: Compute, runs: int = 1) -> None:
@@ -144,7 +145,7 @@ class Trainer:
         Args:
             task: the network, its data and its recipe.
             compute: device and precision.
-            runs: the number of networks to be trained; it decides whether compiling pays.
+            runs: the number of networks to train; it decides whether compiling pays.
         """
         self.task, self.compute = task, compute
         geometry, recipe = task.geometry, task.recipe
@@ -166,7 +167,7 @@ class Trainer:
         self._labels = task.data.labels.to(compute.device)
 
     def train(self, seed: int, on_epoch: OnEpoch = lambda done: None) -> Network:
-        """Train from the weights of `seed`; the resident network, in evaluation mode."""
+        """Train from the weights of `seed`; returns the network in evaluation mode."""
         seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
         self.network.train()
 
@@ -186,7 +187,7 @@ class Trainer:
             on_epoch: receives the number of finished epochs over all seeds.
 
         Yields:
-            The resident network with the weights of one seed after another, in evaluation mode.
+            The network with the trained weights of one seed after another, in evaluation mode.
         """
         at_once = 1 if self._has_batch_norm else self.compute.networks_at_once
 
@@ -202,7 +203,7 @@ class Trainer:
                 yield from self._train_together(group, on_group)
 
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
-        """The logits of the resident network for other images, in order."""
+        """Compute the logits of the trained network for images, in their order."""
         size = self._chunks[False]
         normalisation = self.task.geometry.normalisation
 
@@ -212,12 +213,12 @@ class Trainer:
         return logits_of(predictor, data.images, normalisation, self.compute, size)
 
     def accuracy(self, data: ImageSet) -> float:
-        """Share of the images whose largest logit is their class."""
+        """Compute the share of the images whose largest logit belongs to their class."""
         predicted = self.logits(data).argmax(1)
         return Confusion.of(data.labels, predicted, self.task.geometry.classes).accuracy
 
     def _train_together(self, seeds: Sequence[int], on_epoch: OnEpoch) -> Iterator[Network]:
-        """Train networks as one, with stacked weights; their gradients do not mix."""
+        """Train several networks at once, with stacked weights; their gradients do not mix."""
         own = dict(self.network.named_parameters())
         stacked = self._stacked_weights(seeds)
         parameters = [weights.requires_grad_() for weights in stacked.values()]
@@ -237,7 +238,7 @@ class Trainer:
             yield self.network.eval()
 
     def _stacked_weights(self, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """The initial weights of each seed, along a leading axis."""
+        """Stack the initial weights of all seeds along a leading axis."""
         own = dict(self.network.named_parameters())
         stacked = {
             name: torch.empty(len(seeds), *parameter.shape, device=parameter.device)
@@ -258,7 +259,7 @@ class Trainer:
         logits: BatchLogits,
         on_epoch: OnEpoch,
     ) -> None:
-        """The loop: every network has its own batches and augmentations, from its own stream."""
+        """Run the training loop; each network draws batches and augmentations from its stream."""
         recipe, n = self.task.recipe, len(self.task.data)
         per_epoch = math.ceil(n / recipe.batch)
         total = recipe.epochs * per_epoch
@@ -284,7 +285,7 @@ class Trainer:
                 on_epoch((i + 1) // per_epoch)
 
     def _add_gradients(self, x: Tensor, targets: Tensor, logits: BatchLogits) -> None:
-        """The gradient of the mean cross-entropy over the batch of each network, pass by pass."""
+        """Add the gradients of the mean cross-entropy over each network's batch, pass by pass."""
         size = self._images_per_step(x.shape[1])
         for part, truth in zip(x.split(size, 1), targets.split(size, 1), strict=True):
             outputs = logits(part).flatten(0, 1)
@@ -292,7 +293,7 @@ class Trainer:
             (loss / x.shape[1]).backward()
 
     def _batch(self, index: Int64[Tensor, " b"], stream: Stream) -> tuple[Tensor, Tensor]:
-        """Images (network units, augmented) and their labels, or with CutMix their targets."""
+        """Prepare a batch: augmented images in network units, and labels or CutMix targets."""
         geometry, recipe = self.task.geometry, self.task.recipe
         index = index.to(self.compute.device)
         x, labels = geometry.normalisation.apply(self._images[index]), self._labels[index]
@@ -305,11 +306,11 @@ class Trainer:
         return x, labels
 
     def _images_per_step(self, batch: int) -> int:
-        """Images per pass with gradients; the whole batch if its images depend on each other."""
+        """The number of images per pass with gradients; all of them with batch normalisation."""
         return batch if self._has_batch_norm else self._chunks[True]
 
     def _pass(self, x: Float32[Tensor, "n c h w"], size: int) -> Float32[Tensor, "n classes"]:
-        """The logits of at most `size` images."""
+        """Compute the logits of at most `size` images."""
         return padded_pass(self._forward, self.network, x, size if self._pads else len(x))
 
 
@@ -321,14 +322,14 @@ def logits_of(
     compute: Compute,
     size: int | None = None,
 ) -> Float32[Tensor, "n classes"]:
-    """The logits of a predictor for images, in order.
+    """A predictor's logits for the images, in their order.
 
     Args:
         predictor: a function from images in network units to logits.
         images: the images, as pixels.
         normalisation: the map from pixels to network units.
         compute: the device of the predictor.
-        size: the number of images in a call; None for the device's own.
+        size: the number of images in a call; if None, the device's limit.
 
     Returns:
         The logits, on the CPU.
@@ -339,7 +340,7 @@ def logits_of(
 
 
 def _batches(n: int, per_epoch: int, epochs: int, stream: Stream) -> Iterator[Int64[Tensor, " b"]]:
-    """Positions of the images of every batch of all epochs."""
+    """Yield the positions of the images of every batch, for all epochs."""
     size = n // per_epoch
     for _ in range(epochs):
         order = stream.permutation(n)

@@ -42,10 +42,16 @@ def check(
     check_connection(report, server, root_certificates, key)
 
     agreed = check_plan(report, plan, site)
-    if agreed is not None:
+    images = None
+    if agreed is None:
+        report.skip("data", needed="plan")
+    else:
         images = check_data(report, agreed, DataSource(data, resize, rows))
-        if images is not None:
-            check_policy(report, agreed, images, site, policy)
+
+    if agreed is None or images is None:
+        report.skip("policy", needed="plan and data")
+    else:
+        check_policy(report, agreed, images, site, policy)
     report.show()
 
 

@@ -1,10 +1,10 @@
-"""Built-in schemas: that of 5G-NIDD.
+"""The built-in schema, for tables like 5G-NIDD.
 
-The bounds are wide enough for any capture of this kind: durations in seconds, and the limits of
-argus, the program that wrote the table, for its counters. Columns that count within a capture (the
-unnamed row number, Seq, Offset, the TCP base numbers) or identify its place (the VLAN numbers) are
-leaking. 94 rows of 42 features fill 3,948 of 64 x 64 pixels; the number of images of a class is
-then that of the paper's Table 1, its number of rows divided by 94.
+The bounds are wide enough for any capture of this kind; those of counters are the limits of argus,
+the program that wrote the table. Durations are in seconds. Columns that count within a capture (the
+unnamed row number, Seq, Offset, the TCP base numbers) or identify its location (the VLAN numbers)
+are leaking. 94 rows of 42 features fill 3,948 of 64 x 64 pixels; each class then has as many images
+as in the paper's Table 1, its number of rows divided by 94.
 
 Reference: S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection dataset
 generated over 5G wireless network", 2022.
@@ -45,12 +45,12 @@ _COUNT, _BYTES = 1e7, 1e10  # upper bounds
 
 
 def _numbers(names: str, high: float, unit: float = 1.0) -> list[Column]:
-    """Columns from 0 to `high`, on a logarithmic scale."""
+    """Define numeric columns from 0 to `high`, on a logarithmic scale."""
     return [Number(name=name, low=0.0, high=high, unit=unit) for name in names.split()]
 
 
 def _even(names: str, high: float) -> list[Column]:
-    """Columns from 0 to `high`, on a linear scale."""
+    """Define numeric columns from 0 to `high`, on a linear scale."""
     return [Number(name=name, low=0.0, high=high, scale="linear") for name in names.split()]
 
 

@@ -1,4 +1,4 @@
-"""A table of flows as a sequence of chunks, in bounded memory: CSV, also gzipped, or parquet.
+"""Read a table of flows, CSV (may be gzipped) or parquet, chunk by chunk in bounded memory.
 
 References: Apache Arrow reads the chunks; RFC 4180 (CSV).
 """
@@ -22,11 +22,11 @@ GZIP = b"\x1f\x8b"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 OTHER_DELIMITERS = ";\t|"
 
-MOST_SHOWN = 5  # names in an error
+MOST_SHOWN = 5  # the most names in an error
 
 
 def header(path: Path) -> list[str]:
-    """The names of a table's columns. Raises DataError if they cannot be read."""
+    """Read the names of a table's columns. Raises DataError if they cannot be read."""
     if path.suffix == ".parquet":
         return list(_open_parquet(path).schema_arrow.names)
 
@@ -49,12 +49,12 @@ def header(path: Path) -> list[str]:
 
 
 def check_columns(path: Path, names: list[str], needed: list[str]) -> None:
-    """Check that a table has all columns that are needed, each once.
+    """Check that a table has all required columns, each once.
 
     Args:
         path: The table, named in errors.
         names: The names of its columns.
-        needed: The names that it should have.
+        needed: The names of the required columns.
 
     Raises:
         DataError: A column is missing or occurs twice, or the delimiter is not a comma.
@@ -78,7 +78,7 @@ def check_columns(path: Path, names: list[str], needed: list[str]) -> None:
 
 
 def some(names: list[str]) -> str:
-    """The first names, and the number of further ones."""
+    """List the first names, and the number of the remaining ones."""
     shown = ", ".join(f"`{name}`" for name in names[:MOST_SHOWN])
     return shown if len(names) <= MOST_SHOWN else f"{shown} and {len(names) - MOST_SHOWN} more"
 
@@ -95,12 +95,12 @@ def chunks(
     Args:
         path: The table.
         columns: The names of the columns.
-        missing: Texts that mean a missing value, in CSV.
-        counts: Receives the number of malformed rows, which are left out.
-        report: Receives an event after each chunk: bytes of CSV, rows of parquet.
+        missing: Texts that mean a missing value in CSV.
+        counts: A counter to which the number of malformed rows, which are skipped, is added.
+        report: A function that receives the progress (bytes of CSV, rows of parquet) per chunk.
 
     Yields:
-        Arrow record batches; columns of CSV are text.
+        Arrow record batches; the columns of CSV are text.
 
     Raises:
         DataError: The table cannot be read.
@@ -121,7 +121,7 @@ def _parquet_chunks(path: Path, columns: list[str], report: Report) -> Iterator[
 
 
 def _open_parquet(path: Path) -> Any:
-    import pyarrow as pa  # here and below: the command line should start fast
+    import pyarrow as pa  # here and below, so that the command line starts fast
     import pyarrow.parquet as pq
 
     try:
@@ -166,7 +166,7 @@ def _csv_chunks(
 
 
 def _as_text(columns: list[str], missing: tuple[str, ...]) -> Any:
-    """Arrow's options to read these columns alone, as text."""
+    """Return Arrow's options to read only these columns, as text."""
     import pyarrow as pa
     from pyarrow.csv import ConvertOptions
 

@@ -1,9 +1,10 @@
 """Draft a schema from a sample table, for a person to review before sites agree on it.
 
-number      at least 99 in 100 present values are numbers; bounds: the next power of ten above
-            the largest magnitude, so no site's extremes are revealed, and its negative or 0
-category    any other column of at most 64 values; one with more values is left out
-leaking     numbers that never fall from row to row, and names of things that count in a capture
+number      a column in which at least 99 in 100 present values are numbers; its upper bound is the
+            next power of ten above the largest magnitude, so that no site's extremes are revealed,
+            and its lower bound is 0, or minus the upper bound if there are negative values
+category    any other column with at most 64 values; a column with more values is left out
+leaking     a column whose numbers never decrease, or whose name suggests a count within a capture
 """
 
 import math
@@ -32,12 +33,12 @@ COUNTING = re.compile(
 )
 
 DRAFT_SIDE = 32
-MOST_ROWS = 200_000  # of the sample
-MOST_VALUES = 64  # of a category
-NUMBERS_FROM = 0.99  # the share of numbers in a numeric column
-SMALL_QUANTILE = 0.05  # of the magnitudes: the order of size that a logarithm should resolve
-LOG_RANGE = 100  # bound / unit from which a scale is logarithmic
-LEAST_STEPS = 8  # of a column that is said to count
+MOST_ROWS = 200_000  # the sample is read up to about this many rows
+MOST_VALUES = 64  # the most values of a category
+NUMBERS_FROM = 0.99  # the least share of numbers in a numeric column
+SMALL_QUANTILE = 0.05  # the quantile of the magnitudes that a logarithmic scale should resolve
+LOG_RANGE = 100  # the ratio bound / unit above which a scale is logarithmic
+LEAST_STEPS = 8  # the fewest steps between rows from which counting is inferred
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ def draft(
 ) -> Draft:
     """Draft a schema for tables like a sample.
 
-    An image contains as many rows as fit, each on lines of its own.
+    An image contains as many rows as fit, each on its own lines.
 
     Args:
         path: The sample table.
-        label: The label column; by default the first with a usual name.
+        label: The label column; by default the first column with a usual name.
         side: The side of the images.
-        leave_out: Columns that are not used.
+        leave_out: The columns to leave out.
 
     Raises:
         DataError: The sample has no label column or no rows, or no valid schema describes it.
@@ -86,7 +87,7 @@ def draft(
 def _schema(
     columns: tuple[Column, ...], sample: dict[str, list[Any]], label: str, side: int
 ) -> FlowSchema:
-    """The schema of these columns and of the classes in the sample. Raises ValidationError."""
+    """Build the schema of these columns and of the sample's classes. Raises ValidationError."""
     leaking = tuple(c.name for c in columns if _counts(c.name, sample[c.name]))
     classes = sorted({str(value).strip() for value in sample[label] if value is not None} - {""})
 
@@ -118,7 +119,7 @@ def _label_of(path: Path, names: list[str], label: str | None) -> str:
 
 
 def _sample(path: Path, columns: list[str]) -> dict[str, list[Any]]:
-    """The first rows, by column. Raises DataError if there are none."""
+    """Read the first rows, by column. Raises DataError if there are none."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
 
     for chunk in chunks(path, columns, MISSING, Counter(), silent):
@@ -133,7 +134,7 @@ def _sample(path: Path, columns: list[str]) -> dict[str, list[Any]]:
 
 
 def _column(name: str, values: list[Any]) -> Column | None:
-    """A numeric column or a category; None if it has too many values, or none."""
+    """Describe a column as numeric or a category; None if it has too many values, or no values."""
     present = [v.strip() if isinstance(v, str) else v for v in values if v is not None]
 
     numbers = _as_numbers(present)
@@ -146,7 +147,7 @@ def _column(name: str, values: list[Any]) -> Column | None:
 
 
 def _bounded(name: str, values: np.ndarray) -> Number:
-    """A numeric column with bounds and unit at powers of ten."""
+    """Describe a numeric column, with powers of ten as bounds and unit."""
     sizes = np.abs(values)
     largest = float(sizes.max())
     bound = 10.0 ** math.ceil(math.log10(largest)) if largest > 0 else 1.0
@@ -162,7 +163,7 @@ def _bounded(name: str, values: np.ndarray) -> Number:
 
 
 def _as_numbers(values: list[Any]) -> np.ndarray:
-    """Values as floats; NaN for those that are no numbers."""
+    """Convert values to floats; NaN for values that are not numbers."""
     return np.array([_number(value) for value in values], dtype=np.float64)
 
 

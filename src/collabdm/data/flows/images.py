@@ -21,17 +21,17 @@ def load_flows(
     reading: Reading = Reading(),
     note: Callable[[str], None] = lambda line: None,
 ) -> ImageSet:
-    """The labelled images of one part of a table.
+    """Load the labelled images of one part of a table.
 
     Args:
-        path: The table: CSV, also gzipped, or parquet.
+        path: The table: CSV (may be gzipped) or parquet.
         schema: The schema that the table follows.
-        part: Training, test, or all rows without a split.
+        part: The training part, the test part, or all rows without a split.
         reading: Which rows to read, and whether they need labels.
-        note: Receives a sentence for each issue of the table and for everything left out.
+        note: A function that receives a sentence for each issue and for everything left out.
 
     Raises:
-        DataError: The table does not follow the schema, or yields no image.
+        DataError: The table does not follow the schema, or does not fill an image.
     """
     flows, tally = read_flows(path, schema, reading)
     grouped = windows(flows, schema, part)
@@ -58,7 +58,7 @@ def load_flows(
 
 
 def _absent_classes(data: ImageSet, rows: Int64[Tensor, " classes"]) -> list[str]:
-    """A sentence for each class without an image, with its number of rows in the table."""
+    """Write a sentence for each class without images, with its number of rows in the table."""
     return [
         f"no image of class `{name}`: {int(count):,} rows in the whole table"
         for name, count, images in zip(data.classes, rows, data.counts(), strict=True)

@@ -1,4 +1,4 @@
-"""Issues of a table: faults that are counted and reported, never passed over in silence."""
+"""The issues of a table: faults that are counted and reported, never silently ignored."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class IssueKind(StrEnum):
-    """The kinds of issues, as people read them; `{}` is the column, the range or the label."""
+    """The kinds of issues as messages; `{}` is replaced by the column, the range or the label."""
 
     ROW_LENGTH = "rows left out, with another number of fields than {}"
     OTHER_ROWS = "rows left out, where {}"
@@ -36,7 +36,7 @@ class Tally:
     counts: Counter[Issue] = field(default_factory=Counter)
 
     def lines(self, *ignored: IssueKind) -> list[str]:
-        """One sentence per issue, the most frequent first, without the ignored kinds."""
+        """Write a line for each issue, the most frequent first, except for the ignored kinds."""
         return [
             f"{issue}: {count:,}"
             for issue, count in self.counts.most_common()

@@ -14,7 +14,7 @@ from collabdm.errors import PlanError
 
 
 def schema_of(text: str) -> FlowSchema:
-    """A schema by its name, from its JSON file, or from the file of a plan. Raises PlanError."""
+    """Find a schema by its name, in its JSON file, or in the file of a plan. Raises PlanError."""
     if text in SCHEMAS:
         return SCHEMAS[text]
 
@@ -31,7 +31,7 @@ def schema_of(text: str) -> FlowSchema:
 
 
 def parse_schema(where: str, fields: Any) -> FlowSchema:
-    """A schema from its decoded JSON. Raises PlanError, which names the file `where`."""
+    """Parse a schema from decoded JSON. Raises PlanError, which names the file `where`."""
     try:
         return FlowSchema.model_validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
@@ -41,12 +41,12 @@ def parse_schema(where: str, fields: Any) -> FlowSchema:
 def with_changes(
     schema: FlowSchema, changes: dict[str, Any], keep_leaking: bool = False
 ) -> FlowSchema:
-    """A schema with some fields changed.
+    """Copy a schema, with some fields changed.
 
     Args:
         schema: The original.
-        changes: New values, by field.
-        keep_leaking: Use the leaking columns too, and no more rows per image than then fit.
+        changes: The new values, by field.
+        keep_leaking: Use the leaking columns too, and lower the rows per image to what then fits.
 
     Raises:
         PlanError: The changed schema is not valid.
@@ -60,5 +60,5 @@ def with_changes(
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first of the faults of a schema, as a message."""
+    """Return the message about the first fault of a schema."""
     return validation_message(error).splitlines()[0]

@@ -1,8 +1,8 @@
-"""The tables of several stations as the sites of a simulation: by file, or by a column of a table.
+"""Read the tables of several stations as the sites of a simulation: by file, or by a column.
 
-    tables  ->  windows of each station's own rows  ->  training images per site, test images of all
+    tables  ->  windows of each station's rows  ->  training images per site, all test images
 
-A table that does not exist is looked for in the folder COLLABDM_DATA.
+A table that does not exist at its path is looked up in the folder COLLABDM_DATA.
 
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (two base
 stations).
@@ -31,7 +31,7 @@ MOST_STATIONS = 1000
 
 
 class Stations(NamedTuple):
-    """Training and test images, and their split over sites; None if one table is not split yet."""
+    """Training and test images, and the sites of the former; `split` is None for a single table."""
 
     train: ImageSet
     test: ImageSet
@@ -39,7 +39,7 @@ class Stations(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A site, its table, and the (column, value) of its rows; None for all rows."""
+    """A site, its table, and the (column, value) that selects its rows; None selects all rows."""
 
     site: str
     path: Path
@@ -47,19 +47,19 @@ class _Table(NamedTuple):
 
 
 def stations(data: str, schema: FlowSchema, column: str | None = None, seed: int = 0) -> Stations:
-    """The images of one table, or of several, each of which is a site.
+    """Load the images of one table, or of several tables, each of which is a site.
 
     Args:
-        data: The path of a table, or several separated by commas; sites are named after their files
-            or folders.
+        data: The path of a table, or several paths separated by commas; sites are named after their
+            files or folders.
         schema: The schema of all tables. Issues of a table are counted and logged.
-        column: A column of the single table, whose values are the sites; NAME=1,2 uses only these
+        column: The column of a single table whose values are the sites; NAME=1,2 uses only these
             values.
         seed: The seed of a random split.
 
     Raises:
-        DataError: A table does not follow the schema, sites cannot be named, or there is no image
-            for training or for the test.
+        DataError: A table does not follow the schema, sites cannot be named, or there are no images
+            for training or for testing.
     """
     train_of: dict[str, ImageSet] = {}
     tests = []
@@ -86,7 +86,7 @@ def stations(data: str, schema: FlowSchema, column: str | None = None, seed: int
 
 
 def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[_Table]:
-    """The table of each site."""
+    """Find the table of each site. Raises DataError."""
     paths = [table_path(text.strip()) for text in data.split(",") if text.strip()]
 
     if column is None:
@@ -105,7 +105,7 @@ def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[_Tabl
 
 
 def _values_wanted(path: Path, column: str, missing: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The column and the values of NAME, or NAME=VALUE,VALUE. Raises DataError."""
+    """Parse NAME or NAME=VALUE,VALUE: the column and its values. Raises DataError."""
     name, equals, chosen = column.partition("=")
     values = values_of(path, name, missing)
     if not equals:
@@ -123,7 +123,7 @@ def _values_wanted(path: Path, column: str, missing: tuple[str, ...]) -> tuple[s
 
 
 def table_path(text: str) -> Path:
-    """The path of a table, as given or in COLLABDM_DATA. Raises DataError if neither exists."""
+    """Find a table, as given or in COLLABDM_DATA. Raises DataError if neither exists."""
     folder = os.environ.get("COLLABDM_DATA")
     for path in (Path(text), *([Path(folder) / text] if folder else [])):
         if path.exists():
@@ -134,14 +134,14 @@ def table_path(text: str) -> Path:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """The names of the files without their suffixes; those of their folders if two are equal."""
+    """Name sites after their files, without suffixes, or after folders if two names are equal."""
     names = [path.name.split(".")[0] for path in paths]
     distinct = len(set(names)) == len(names)
     return names if distinct else [path.resolve().parent.name for path in paths]
 
 
 def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
-    """The distinct texts in a column of a table.
+    """Read the distinct texts in a column of a table.
 
     Args:
         path: The table.
@@ -152,7 +152,7 @@ def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
         The texts in alphabetical order, without surrounding spaces.
 
     Raises:
-        DataError: There is no such column, or more than a thousand texts, too many for sites.
+        DataError: There is no such column, or it has more than a thousand texts (sites).
     """
     import pyarrow as pa  # the command line should start fast
     import pyarrow.compute as pc

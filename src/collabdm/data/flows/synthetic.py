@@ -1,8 +1,9 @@
-"""Synthetic flows in the columns of 5G-NIDD, to try programs without data. They teach nothing.
+"""Write synthetic flows in the columns of 5G-NIDD, to try programs without real data.
 
-Every class has its own protocol, states and ranges of duration, packets and packet size. A value is
-log-uniform in its range; what argus derives (bytes, loads, rates) is derived from such values. Rows
-come in sessions of one class, so consecutive rows mostly have the same class, as in a capture.
+The flows support no conclusions about real traffic. Every class has its own protocol, states and
+ranges of duration, packets and packet size. Values are log-uniform in their ranges; the values that
+argus derives (bytes, loads, rates) are derived from them. Rows come in sessions of one class, so
+consecutive rows mostly have the same class, as in a capture.
 
 Reference: S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection dataset
 generated over 5G wireless network", 2022 (the columns).
@@ -19,7 +20,7 @@ from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.errors import DataError
 from collabdm.seeds import Purpose, Stream
 
-#: flows of each label in the full table, 1,215,890 in all
+#: the number of flows of each label in the full table, 1,215,890 in all
 PUBLISHED_COUNTS = {
     "Benign": 477_737,
     "UDPFlood": 457_340,
@@ -32,7 +33,7 @@ PUBLISHED_COUNTS = {
     "ICMPFlood": 1_155,
 }
 
-SESSION_ROWS = 400  # rows per session, about
+SESSION_ROWS = 400  # approximate rows per session
 
 Columns = dict[str, np.ndarray]
 
@@ -41,8 +42,8 @@ Columns = dict[str, np.ndarray]
 class Profile:
     """The traffic of a class: protocol, states, and ranges (low, high).
 
-    The ranges are those of a flow's seconds, its packets, the bytes of a packet, and the answers
-    per packet.
+    The ranges are of a flow's duration in seconds, its number of packets, the bytes of a packet,
+    and the answers per packet.
     """
 
     proto: str
@@ -82,7 +83,7 @@ NAMES = (
 
 
 def write_synthetic(path: Path, counts: Mapping[str, int], seed: int = 0) -> None:
-    """Write a CSV table of synthetic flows. Equal arguments yield equal bytes on one machine.
+    """Write a CSV table of synthetic flows. Equal arguments give equal bytes on the same machine.
 
     Args:
         path: The file to write.
@@ -116,7 +117,7 @@ def write_synthetic(path: Path, counts: Mapping[str, int], seed: int = 0) -> Non
 
 
 def _columns(counts: Mapping[str, int], seed: int) -> Columns:
-    """All rows by column, sessions of all classes mixed."""
+    """Compute all rows, by column, with the sessions of all classes mixed."""
     order = sessions(list(counts.values()), Stream.of(seed, Purpose.DATA))
     labels = np.array(list(counts))[order]
     columns: dict[str, Any] = {}
@@ -136,7 +137,7 @@ def _columns(counts: Mapping[str, int], seed: int) -> Columns:
 
 
 def sessions(counts: list[int], stream: Stream) -> np.ndarray:
-    """Class numbers of rows in order: sessions of one class each, shuffled."""
+    """Draw the class number of each row, as shuffled sessions of one class each."""
     runs = [
         (y, size)
         for y, count in enumerate(counts)
@@ -152,12 +153,12 @@ def _even_parts(n: int, parts: int) -> list[int]:
 
 
 def rows_of(label: str, n: int, stream: Stream) -> Columns:
-    """Synthetic rows of one class.
+    """Draw the synthetic rows of one class.
 
     Args:
-        label: The label, which has a profile.
+        label: The label, a key of `PROFILES`.
         n: The number of rows.
-        stream: The source of the values.
+        stream: The random stream.
 
     Returns:
         The values of the rows, by column.
@@ -187,7 +188,7 @@ def rows_of(label: str, n: int, stream: Stream) -> Columns:
 def _volumes(
     packets: tuple[np.ndarray, np.ndarray], volume: tuple[np.ndarray, np.ndarray], size: np.ndarray
 ) -> Columns:
-    """Packets and bytes, both ways. There are no losses."""
+    """Compute packets and bytes in both directions; there are no losses."""
     (sent, answered), (sent_bytes, answered_bytes) = packets, volume
     none = np.zeros(len(sent))
     return {
@@ -208,7 +209,7 @@ def _rates(
     volume: tuple[np.ndarray, np.ndarray],
     seconds: np.ndarray,
 ) -> Columns:
-    """Bits and packets per second, both ways; 0 for a single packet, as argus has it."""
+    """Compute bits and packets per second, both ways; 0 for a single packet, as in argus."""
     (sent, answered), (sent_bytes, answered_bytes) = packets, volume
     per_second = np.where(sent + answered > 1, 1 / seconds, 0.0)
     return {
@@ -222,7 +223,7 @@ def _rates(
 
 
 def _route(answered: np.ndarray) -> Columns:
-    """Hops and classes of service; those of the answer are missing without one."""
+    """Hops and classes of service; the values of the answer are missing if there is no answer."""
     n, has_answer = len(answered), answered > 0
     missing = np.full(n, np.nan)
     return {
@@ -240,7 +241,7 @@ def _route(answered: np.ndarray) -> Columns:
 
 
 def _transport(proto: str, answered: np.ndarray, draws: np.ndarray) -> Columns:
-    """The protocol and the values of TCP, which are missing with other protocols."""
+    """The protocol and the TCP values, which are missing or 0 for other protocols."""
     n = len(answered)
     columns: Columns = {"Proto": _constant(n, proto)}
 
@@ -272,6 +273,6 @@ def _constant(n: int, text: str) -> np.ndarray:
 
 
 def _log_uniform(shares: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """Log-uniform values in a range, from uniform ones in 0 .. 1."""
+    """Map uniform values in 0 .. 1 to log-uniform values in a range."""
     low, high = np.log(bounds)
     return np.exp(low + shares * (high - low))

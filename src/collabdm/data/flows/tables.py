@@ -1,7 +1,7 @@
 """Read tables of flows: each row becomes the pixels of its features.
 
-A fault in a table is either refused, with the remedy, or counted and reported (`issues`). Memory:
-one chunk of text, and for each row one byte per feature and 16 more.
+A fault in a table either raises an error that states the remedy, or is counted and reported
+(`issues`). Memory holds one chunk of text and, for each row, one byte per feature plus 16 bytes.
 """
 
 from collections import Counter
@@ -22,15 +22,15 @@ from collabdm.errors import DataError
 from collabdm.progress import Report, silent
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
-NOT_LISTED, ABSENT = -1, -2  # in place of a position among texts
+NOT_LISTED, ABSENT = -1, -2  # instead of a position in a list of texts
 
 
 @dataclass(frozen=True)
 class Reading:
     """How to read a table.
 
-    `rows` is a (column, value): only rows with that value are read. `labelled`: every row should
-    have a label. `report` receives progress events.
+    `rows` is a (column, value); only rows with that value are read. If `labelled`, every label must
+    be a class of the schema. `report` receives progress events.
     """
 
     rows: tuple[str, str] | None = None
@@ -40,7 +40,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one chunk: pixels, class numbers, and values of the time column."""
+    """The rows of one chunk: their pixels, class numbers, and values of the time column."""
 
     levels: UInt8[np.ndarray, "n features"]
     labels: Int64[np.ndarray, " n"]
@@ -51,7 +51,7 @@ def read_flows(path: Path, schema: FlowSchema, reading: Reading = Reading()) -> 
     """Read the rows of a table.
 
     Args:
-        path: The table: CSV, also gzipped, or parquet.
+        path: The table: CSV (may be gzipped) or parquet.
         schema: The columns, their maps to pixels, and the label.
         reading: Which rows to read, and whether they need labels.
 
@@ -59,8 +59,8 @@ def read_flows(path: Path, schema: FlowSchema, reading: Reading = Reading()) -> 
         The rows in order of time, and the issues of the table.
 
     Raises:
-        DataError: The table cannot be read, lacks columns or rows, most values of a numeric column
-            are text, or a label that is needed is no class of the schema.
+        DataError: The table cannot be read, columns or rows are missing, most values of a numeric
+            column are text, or a required label is not a class of the schema.
     """
     counts: Counter[Issue] = Counter()
     parts = list(_read_chunks(path, schema, reading, counts))
@@ -110,11 +110,11 @@ def _read_chunks(
 
 
 def _select(chunk: Any, rows: tuple[str, str] | None, counts: Counter[Issue]) -> Any:
-    """The rows with a given value in a given column."""
+    """Select the rows with a given value in a given column."""
     if rows is None:
         return chunk
 
-    import pyarrow as pa  # here and below: the command line should start fast
+    import pyarrow as pa  # here and below, so that the command line starts fast
     import pyarrow.compute as pc
 
     column, value = rows
@@ -127,7 +127,7 @@ def _select(chunk: Any, rows: tuple[str, str] | None, counts: Counter[Issue]) ->
 
 
 def _clean(column: Any, missing: tuple[str, ...]) -> Any:
-    """A column of numbers as it is; any other as text without surrounding spaces, or null."""
+    """Strip surrounding spaces from a text column, with null for missing; numbers are unchanged."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -139,7 +139,7 @@ def _clean(column: Any, missing: tuple[str, ...]) -> Any:
 
 
 def _levels(column: Column, cells: Any, counts: Counter[Issue]) -> UInt8[np.ndarray, " n"]:
-    """The pixels of a column."""
+    """Convert a column to pixels, and count its issues."""
     name = f"`{column.name}`"
 
     if isinstance(column, Number):
@@ -155,7 +155,7 @@ def _levels(column: Column, cells: Any, counts: Counter[Issue]) -> UInt8[np.ndar
 
 
 def _positions(cells: Any, values: tuple[str, ...]) -> Int32[np.ndarray, " n"]:
-    """Positions among texts; -1 for any other text, -2 for a missing value."""
+    """Find positions in `values`; -1 for a text that is not listed, -2 for a missing value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -165,7 +165,7 @@ def _positions(cells: Any, values: tuple[str, ...]) -> Int32[np.ndarray, " n"]:
 
 
 def _numbers(cells: Any, name: str, counts: Counter[Issue]) -> Float64[np.ndarray, " n"]:
-    """A column as numbers; NaN for missing values and for text."""
+    """Convert a column to numbers; NaN for missing values and for text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -181,7 +181,7 @@ def _numbers(cells: Any, name: str, counts: Counter[Issue]) -> Float64[np.ndarra
 
 
 def _labels(cells: Any, schema: FlowSchema, counts: Counter[Issue]) -> Int64[np.ndarray, " n"]:
-    """Class numbers; -1 for a missing label, or one that is no class of the schema."""
+    """Convert labels to class numbers; -1 if a label is missing or not a class of the schema."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -196,7 +196,7 @@ def _labels(cells: Any, schema: FlowSchema, counts: Counter[Issue]) -> Int64[np.
 
 
 def _check_rows(path: Path, counts: Counter[Issue], rows: int, reading: Reading) -> None:
-    """Check that there are rows. Raises DataError with the issues that explain their absence."""
+    """Check that there are rows. Raises DataError with the issues that explain why not."""
     if rows:
         return
 

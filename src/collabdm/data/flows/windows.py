@@ -1,11 +1,12 @@
-"""Group rows of pixels into images: by class, as in the paper, or in order, as they arrive.
+"""Group rows of pixels into images, by class (as in the paper) or in order of arrival.
 
-    split       of row r, in order of time: window w = floor(r / flows), block b = floor(w / block);
-                test if b mod held_out = held_out - 1; left out if w is adjacent to a test block;
-                otherwise training
-    class       the rows of a class in one part, in order, `flows` at a time; an incomplete image is
-                left over
-    stream      the rows of window w; its class is that of most of its rows (ties: the first class)
+    split       row r, in order of time, is in window w = floor(r / flows) and in block
+                b = floor(w / block); it is a test row if b mod held_out = held_out - 1, is left out
+                if w is adjacent to a test block, and is a training row otherwise
+    class       groups the rows of each class in one part, in order, `flows` at a time; the rows of
+                an incomplete image are left over
+    stream      groups the rows of each window; the class of an image is that of most of its rows
+                (ties: the first class)
 
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (grouping
 by class).
@@ -23,7 +24,7 @@ from collabdm.documents.flow_schema import FlowSchema
 from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
 
-UNKNOWN = -1  # the label of a row without one
+UNKNOWN = -1  # the class of a row without a label
 
 Part = Literal["train", "test", "all"]
 
@@ -32,7 +33,7 @@ _TRAIN, _TEST, _ADJACENT = 0, 1, 2
 
 @dataclass(frozen=True)
 class Flows:
-    """Rows as pixels, in order of time, and the class of each (-1 if it is unknown)."""
+    """The rows of a table as pixels, in order of time, and their classes (-1 if unknown)."""
 
     levels: UInt8[Tensor, "n features"]
     labels: Int64[Tensor, " n"]
@@ -43,11 +44,11 @@ class Flows:
 
 @dataclass(frozen=True)
 class Windows:
-    """Images of rows.
+    """The images that groups of rows form.
 
     `labels` are -1 if no row of an image has a label; `first` is the first row of each image.
-    `mixed` counts images with rows of several classes, `leftover` rows that did not fill an image,
-    `adjacent` rows left out because they are next to the test.
+    `mixed` counts the images with rows of several classes, `leftover` the rows that did not fill an
+    image, and `adjacent` the rows that were left out because they are next to test rows.
     """
 
     images: UInt8[Tensor, "n 1 side side"]
@@ -58,18 +59,18 @@ class Windows:
     adjacent: int
 
     def labelled(self, classes: tuple[str, ...]) -> ImageSet:
-        """The images with a known class."""
+        """Return the images whose class is known."""
         known = self.labels != UNKNOWN
         return ImageSet(self.images[known], self.labels[known], classes)
 
 
 def windows(flows: Flows, schema: FlowSchema, part: Part = "all", seed: int = 0) -> Windows:
-    """The images of one part of a table.
+    """Group the rows of one part of a table into images.
 
     Args:
         flows: The rows of the table.
         schema: The grouping, the layout and the split.
-        part: Training, test, or all rows without a split.
+        part: The training part, the test part, or all rows without a split.
         seed: The seed of a random split.
     """
     split = "none" if part == "all" else schema.split
@@ -108,7 +109,7 @@ def lay_out(
 
 
 def _split_by_time(rows: Int64[Tensor, " n"], schema: FlowSchema) -> Int64[Tensor, " n"]:
-    """0 for a training row, 1 for a test row, 2 for a row adjacent to the test."""
+    """Return 0 for a training row, 1 for a test row, and 2 for a row next to test rows."""
     window = rows // schema.flows
     before, after = (window - 1) // schema.block, (window + 1) // schema.block
 
@@ -122,7 +123,7 @@ def _is_test(block: Int64[Tensor, " n"], schema: FlowSchema) -> Bool[Tensor, " n
 
 
 def _draw(count: int, part: Part, held_out: int, seed: int) -> Bool[Tensor, " n"]:
-    """Whether each image belongs to a part of the random split."""
+    """Draw the random split: whether each image belongs to `part`."""
     order = Stream.of(seed, Purpose.DATA).permutation(count)
     test = torch.zeros(count, dtype=torch.bool)
     test[order[: count // held_out]] = True
@@ -132,7 +133,7 @@ def _draw(count: int, part: Part, held_out: int, seed: int) -> Bool[Tensor, " n"
 def _by_class(
     rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema
 ) -> Int64[Tensor, "n flows"]:
-    """Groups of rows of one class, class by class."""
+    """Group rows of the same class, class by class."""
     labels = flows.labels[rows]
     return torch.cat(
         [_consecutive(rows[labels == y], schema.flows) for y in range(len(schema.classes))]
@@ -142,7 +143,7 @@ def _by_class(
 def _in_order(
     rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema
 ) -> Int64[Tensor, "n flows"]:
-    """Groups of consecutive rows."""
+    """Group consecutive rows."""
     return _consecutive(rows, schema.flows)
 
 

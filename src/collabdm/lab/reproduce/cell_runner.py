@@ -1,7 +1,4 @@
-"""Running one cell of a grid in a folder of its own, with contributions reused where possible.
-
-Reference: none.
-"""
+"""Run one cell of a grid in a folder of its own, and reuse contributions where possible."""
 
 import shutil
 from collections.abc import Mapping
@@ -26,7 +23,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import METHODS
 from collabdm.planning.cost import bytes_per_step
 from collabdm.progress import Report, silent
-from collabdm.scoring.outcomes import kind_of, read_kept
+from collabdm.scoring.outcomes import find_outcome, kind_of
 from collabdm.version import versions
 
 IMAGES_SHOWN = 10  # of each class
@@ -42,7 +39,7 @@ class CellRunner:
         folder: Contains a folder for each of the last cells.
         compute: Where to compute.
         report: Receives every progress event.
-        pictures: Where to write a picture of the set, by the digests of the cells to be shown.
+        pictures: The paths for pictures of sets, by the digests of the cells to be shown.
         kept: Settings and folders of the last cells, by digest.
     """
 
@@ -87,7 +84,7 @@ class CellRunner:
         if experiment.digest not in self.pictures:
             return
 
-        outcome = read_kept(METHODS[experiment.method], plan, place)
+        outcome = find_outcome(METHODS[experiment.method], plan, place)
         images = None if outcome is None else kind_of(outcome).images(outcome)
         if images is None:
             return
@@ -104,7 +101,7 @@ class CellRunner:
             shutil.rmtree(self.kept.pop(digest)[1])
 
     def _reuse(self, experiment: Experiment, place: Path) -> str | None:
-        """Copy files of an earlier cell; returns the digest of that cell, or None."""
+        """Copy files of an earlier cell. Returns the digest of that cell; None if none fits."""
         wanted = site_settings(experiment)
 
         for digest, (other, folder) in reversed(self.kept.items()):
@@ -116,7 +113,7 @@ class CellRunner:
 
 
 def results_of(results: SimulationResults) -> dict[str, Any]:
-    """The part of a simulation's results that a record contains: scores, sets and the curve."""
+    """Select the results of a simulation that a record contains: scores, sets and the curve."""
     return {
         "scores": tuple(
             AccuracyRecord(

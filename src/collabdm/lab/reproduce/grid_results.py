@@ -5,8 +5,6 @@
             scored during training, the best and the worst of the networks that sites sent)
 
 A cell without a record stays empty: nothing is interpolated.
-
-Reference: none.
 """
 
 import statistics
@@ -51,7 +49,7 @@ class Entry:
 
     @property
     def bytes(self) -> int | None:
-        """The largest upload of a site, over the seeds; None where nothing is sent."""
+        """The largest upload of a site, over the seeds; None if nothing is sent."""
         return max(self.uploads, default=None)
 
     def __str__(self) -> str:
@@ -97,11 +95,11 @@ class GridResults:
                     self._add(cell, record)
 
     def entry(self, row: str, at: Mapping[str, str]) -> Entry:
-        """The entry of a row at values of all axes."""
+        """Return the entry of a row at values of all axes."""
         return self._entries.get(self._place(row, at), Entry())
 
     def curve(self, row: str, at: Mapping[str, str]) -> list[CurveMean]:
-        """The means over the seeds along the refinement, by bytes sent."""
+        """Return the means over the seeds along the refinement, in order of the bytes sent."""
         by_seed = self._curves.get(self._place(row, at), {})
         points = []
 
@@ -115,7 +113,7 @@ class GridResults:
         return points
 
     def over_random(self, row: str, at: Mapping[str, str]) -> float | None:
-        """Points above random real images of the same storage; None where either is missing."""
+        """Percentage points above random real images of equal storage; None if one is missing."""
         own = self.entry(row, at).accuracies
         random = self.entry(self.grid.against.get(row, ""), at).accuracies
 
@@ -123,7 +121,7 @@ class GridResults:
         return statistics.fmean(own[seed] - random[seed] for seed in common) if common else None
 
     def above_paper(self, row: str, at: Mapping[str, str]) -> float | None:
-        """Points above the paper's number; None where either is missing."""
+        """Percentage points above the paper's number; None if either is missing."""
         published, own = self.grid.published(row, at), self.entry(row, at)
         return None if published is None or not own.n else own.mean - published.accuracy
 
@@ -162,7 +160,7 @@ def _by_digest(cells: list[Cell]) -> dict[str, list[Cell]]:
 
 
 def _rows(cell: Cell, record: CellRecord) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Names of rows, and the accuracies of a cell that belong to them."""
+    """Yield the rows to which a cell contributes, each with its accuracies."""
     method, first = cell.experiment.method, record.scores[0].network
     scores: list[AccuracyRecord] = [score for score in record.scores if score.network == first]
     sites = []
@@ -181,7 +179,7 @@ def _rows(cell: Cell, record: CellRecord) -> Iterator[tuple[str, tuple[float, ..
 
 
 def _points(cell: Cell, record: CellRecord) -> dict[int, tuple[int, float]]:
-    """By step: the bytes a site has sent for that many steps, and accuracy in percent."""
+    """Return, by step, the bytes that a site has sent by then and the accuracy in percent."""
     most = record.main_set.largest_upload or 0
     steps = cell.experiment.plan.get("steps", Plan.model_fields["steps"].default)
     per_step = record.bytes_per_step or 0

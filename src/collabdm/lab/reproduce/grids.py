@@ -1,12 +1,12 @@
-"""A grid: the cells of one published table or figure, from a TOML file.
+"""Grids: the cells of one published table or figure.
 
     cells = lines x values of every axis x seeds
-    settings of a cell = the scale's  <  those of its values on the axes  <  those of its line
+    settings of a cell = of the scale  <  of its values on the axes  <  of its line
 
-A line is a method with its settings, an axis a dictionary of values with theirs (`beta`, the data, the split). Each
-grid exists at two scales, `paper` and `cpu`: what they change stands below the scale's name, and what several grids
-share in the file that `shared` names. A cell is known by the digest of its settings, so cells that two grids have in
-common are run once, and what a line settles by itself (the pooled data have no split) is one cell in all columns.
+A line is a method with its settings. An axis, such as `beta`, the data or the split, maps each of
+its values to settings. A cell is identified by the digest of its settings: a cell that belongs to
+two grids runs once, and a line that sets the split itself, such as the pooled data, has one cell
+for all columns.
 """
 
 import itertools
@@ -16,25 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.frozen_model import FrozenModel
 from collabdm.errors import PlanError
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import experiment_of
 from collabdm.planning.presets import preset_settings
-from collabdm.planning.settings import Settings, merge_settings, read_toml
+from collabdm.planning.settings import Settings, merge_settings
 
-SCALES = ("paper", "cpu")
+Choice = dict[str, tuple[str | int, ...]]  # values allowed for `line`, `seed` and the axes
 
 
-class Published(BaseModel):
-    """A number of the paper: the row and the values on the axes that it belongs to, and the place where it stands.
+class Published(FrozenModel):
+    """A number in the paper, with the row and the values on the axes that it belongs to.
 
-    `bytes` is what a site sends for it, where the paper says so; `accuracy` is in percent.
+    Attributes:
+        place: Where the paper states it, such as `Table 2`.
+        row: The row of the grid.
+        at: Values on some of the axes.
+        accuracy: In percent.
+        bytes: The bytes that a site sends for it, if the paper states them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     place: str
     row: str
@@ -43,17 +46,29 @@ class Published(BaseModel):
     bytes: float | None = None
 
 
-class Grid(BaseModel):
+class Grid(FrozenModel):
     """One table or figure at one scale.
 
-    `rows` are what it shows, in order: lines, and further scores of their cells such as `random real`. A table is made
-    for each value of the axes in `tables`; the other axes are its columns. `stages` say which cells come first.
-    `against` names for a row the random real images of the same storage; `central` are lines that pool the data, for
-    which nothing is sent; `bytes_at` says where on the axes accuracy is drawn against bytes, `pictures_at` where the
-    sets of the first seed are shown; `along` is an axis of numbers that accuracy is drawn against.
+    Attributes:
+        name: The name of its file.
+        scale: `paper` or `cpu`.
+        title: Its title.
+        text: A description.
+        kind: `table`, or `curve` for curves along the refinement.
+        rows: Its rows, in order: lines, and further scores of their cells such as `random real`.
+        lines: The settings of each line.
+        axes: The settings of each value of each axis.
+        tables: The axes with a table for each value. The others are columns.
+        seeds: The seeds of every cell.
+        settings: The settings of the scale.
+        stages: Cells to run first, as values allowed for `line`, `seed` and the axes.
+        against: For each row, the row of random real images of the same storage.
+        central: Lines that pool the data, so that nothing is sent.
+        bytes_at: Values on the axes for the plot of accuracy against bytes.
+        pictures_at: Values on the axes for the pictures of the sets of the first seed.
+        along: An axis of numbers, against which accuracy is plotted.
+        paper: The paper's numbers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     scale: str
@@ -66,7 +81,7 @@ class Grid(BaseModel):
     tables: tuple[str, ...] = ()
     seeds: tuple[int, ...]
     settings: Settings = Field(default_factory=dict)
-    stages: tuple[dict[str, tuple[str | int, ...]], ...] = ()
+    stages: tuple[Choice, ...] = ()
     against: dict[str, str] = Field(default_factory=dict)
     central: tuple[str, ...] = ()
     bytes_at: dict[str, str] | None = None
@@ -78,43 +93,27 @@ class Grid(BaseModel):
     def _parts_agree(self) -> "Grid":
         if not self.lines or not self.seeds:
             raise ValueError("a grid should have at least one of `lines` and one of `seeds`")
+
         if unknown := sorted(set(self.tables) - set(self.axes)):
-            raise ValueError(
-                f"`tables` should be of {', '.join(self.axes)}; found {', '.join(unknown)}"
-            )
-        if self.along is not None and not all(
-            _is_number(value) for value in self.axes.get(self.along, ("",))
-        ):
+            axes, found = ", ".join(self.axes), ", ".join(unknown)
+            raise ValueError(f"`tables` should be of {axes}; found {found}")
+
+        along = self.axes.get(self.along, ("",)) if self.along is not None else ()
+        if not all(map(_is_positive_number, along)):
             raise ValueError(f"`along` should be an axis of numbers above 0; found {self.along!r}")
-        known: dict[str, tuple[str | int, ...]] = {"line": tuple(self.lines), "seed": self.seeds}
-        known |= {axis: tuple(values) for axis, values in self.axes.items()}
-        places: list[dict[str, tuple[str | int, ...]]] = [
-            {axis: (value,) for axis, value in (at or {}).items()}
-            for at in (self.bytes_at, self.pictures_at)
-        ]
-        for chosen in (*self.stages, *places):
-            for name, values in chosen.items():
-                if wrong := [value for value in values if value not in known.get(name, ())]:
-                    raise ValueError(
-                        f"`{name}` should be of {known.get(name, tuple(known))}; found {wrong}"
-                    )
+
+        for choice in (*self.stages, _as_choice(self.bytes_at), _as_choice(self.pictures_at)):
+            self._check_choice(choice)
         return self
 
-    @property
-    def columns(self) -> tuple[dict[str, str], ...]:
-        """The values of the axes that are not in `tables`, one combination for each column."""
-        return combinations(
-            {axis: tuple(v) for axis, v in self.axes.items() if axis not in self.tables}
-        )
+    def _check_choice(self, choice: Choice) -> None:
+        known: Choice = {"line": tuple(self.lines), "seed": self.seeds}
+        known |= {axis: tuple(values) for axis, values in self.axes.items()}
 
-    @property
-    def sheets(self) -> tuple[dict[str, str], ...]:
-        """The values of the axes in `tables`, one combination for each table."""
-        return combinations({axis: tuple(self.axes[axis]) for axis in self.tables})
-
-    def places(self, sheet: Mapping[str, str]) -> list[dict[str, str]]:
-        """The values of all axes in one table, one combination for each column."""
-        return [{axis: {**sheet, **column}[axis] for axis in self.axes} for column in self.columns]
+        for name, values in choice.items():
+            if wrong := [value for value in values if value not in known.get(name, ())]:
+                allowed = known.get(name, tuple(known))
+                raise ValueError(f"`{name}` should be of {allowed}; found {wrong}")
 
     @property
     def slug(self) -> str:
@@ -122,24 +121,40 @@ class Grid(BaseModel):
         return f"{self.name}-{self.scale}"
 
     @property
+    def columns(self) -> tuple[dict[str, str], ...]:
+        """One combination of values for each column, on the axes that are not in `tables`."""
+        return combinations({a: tuple(v) for a, v in self.axes.items() if a not in self.tables})
+
+    @property
+    def sheets(self) -> tuple[dict[str, str], ...]:
+        """One combination of values for each table, on the axes in `tables`."""
+        return combinations({axis: tuple(self.axes[axis]) for axis in self.tables})
+
+    def places(self, sheet: Mapping[str, str]) -> list[dict[str, str]]:
+        """The values of all axes in one table, one combination for each column."""
+        return [{axis: {**sheet, **column}[axis] for axis in self.axes} for column in self.columns]
+
+    @property
     def sends(self) -> tuple[str, ...]:
         """The lines whose sites send something."""
         return tuple(line for line in self.lines if line not in self.central)
 
     def published(self, row: str, at: Mapping[str, str]) -> Published | None:
-        """The paper's number for a row at given values of all axes; None where it has none.
+        """Return the paper's number for a row at values of all axes; None if the paper has none.
 
-        Of a curve it is that of its end, which is told without bytes.
+        For a curve, it is the number at the end of the curve, which is stated without bytes.
         """
-        fits = (
-            p for p in self.paper if p.row == row and all(at.get(k) == v for k, v in p.at.items())
+        matching = (
+            number
+            for number in self.paper
+            if number.row == row and all(at.get(k) == v for k, v in number.at.items())
         )
-        return next((p for p in fits if self.kind != "curve" or p.bytes is None), None)
+        return next((n for n in matching if self.kind != "curve" or n.bytes is None), None)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One simulated round of a grid: its line, its values on the axes, its seed, and all its settings."""
+    """One simulated round of a grid: its line, its values on the axes, its seed and settings."""
 
     line: str
     at: dict[str, str]
@@ -148,27 +163,30 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As people see it."""
-        return f"{self.line}, {told(self.at)}, seed {self.seed}"
+        """The name of the cell, for people."""
+        return f"{self.line}, {axis_label(self.at)}, seed {self.seed}"
 
 
-def _is_number(value: str) -> bool:
-    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) is not None and float(value) > 0
+def _is_positive_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is not None and float(text) > 0
 
 
-def told(at: Mapping[str, str]) -> str:
-    """Values on axes as people see them: a number needs the name of its axis.
+def _as_choice(at: Mapping[str, str] | None) -> Choice:
+    return {axis: (value,) for axis, value in (at or {}).items()}
 
-    >>> told({"split": "pure", "beta": "0.1"})
+
+def axis_label(at: Mapping[str, str]) -> str:
+    """Describe values on axes for people: a number is preceded by the name of its axis.
+
+    >>> axis_label({"split": "pure", "beta": "0.1"})
     'pure, beta 0.1'
     """
-    return ", ".join(
-        f"{axis} {value}" if value[:1].isdigit() else value for axis, value in at.items()
-    )
+    labels = (f"{axis} {value}" if value[:1].isdigit() else value for axis, value in at.items())
+    return ", ".join(labels)
 
 
 def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], ...]:
-    """Every combination of one value of each axis, the last axis fastest.
+    """List every combination of one value of each axis; the last axis varies fastest.
 
     >>> combinations({"data": ("a", "b"), "beta": ("0.1",)})
     ({'data': 'a', 'beta': '0.1'}, {'data': 'b', 'beta': '0.1'})
@@ -178,125 +196,62 @@ def combinations(axes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, str], .
     )
 
 
-def read_grid(path: Path, scale: str) -> Grid:
-    """A grid at one scale, from its TOML file and the files that it names. Raises PlanError.
-
-    A value of an axis that the scale sets to false is not there.
-    """
-    if scale not in SCALES:
-        raise PlanError(f"`--scale` should be one of {', '.join(SCALES)}; found {scale!r}")
-    said = _with_shared(path)
-    for other in SCALES:
-        own = said.pop(other, {})
-        said = merge_settings(said, own) if other == scale else said
-    chosen = said.get("chosen", list(said.get("lines", {})))
-    published = said.pop("published", None)
-    said.pop("chosen", None)
-    if unknown := [name for name in chosen if name not in said.get("lines", {})]:
-        raise PlanError(
-            f"{path}: `chosen` should be of {', '.join(said.get('lines', {}))}; found {', '.join(unknown)}"
-        )
-    said["lines"] = {name: said["lines"][name] for name in chosen}
-    dropped = [
-        (axis, value)
-        for axis, of in said.get("axes", {}).items()
-        for value in of
-        if of[value] is False
-    ]
-    for axis, value in dropped:
-        del said["axes"][axis][value]
-    said = {"rows": tuple(chosen)} | said | {"name": path.stem, "scale": scale}
-    if published is not None:
-        numbers = published_of(path.parent / published, path.stem)
-        said["paper"] = tuple(
-            p for p in numbers if not any(p.at.get(axis) == value for axis, value in dropped)
-        )
-    try:
-        return Grid(**said)
-    except ValidationError as error:
-        raise PlanError(f"{path}: {validation_message(error)}") from error
-
-
-def _with_shared(path: Path) -> Settings:
-    said = read_toml(path)
-    shared = said.pop("shared", None)
-    return said if shared is None else merge_settings(_with_shared(path.parent / shared), said)
-
-
-def published_of(path: Path, name: str) -> tuple[Published, ...]:
-    """The paper's numbers for one grid. A list of accuracies goes with lists of values on the axes, one each."""
-    found = []
-    for block in read_toml(path).get(name, []):
-        accuracies = (
-            block["accuracy"] if isinstance(block["accuracy"], list) else [block["accuracy"]]
-        )
-        for i, accuracy in enumerate(accuracies):
-            at = {
-                axis: v[i] if isinstance(v, list) else v for axis, v in block.get("at", {}).items()
-            }
-            sent = block["bytes"][i] if isinstance(block.get("bytes"), list) else block.get("bytes")
-            found.append(
-                Published(
-                    place=block["place"], row=block["row"], at=at, accuracy=accuracy, bytes=sent
-                )
-            )
-    return tuple(found)
-
-
 def cells_of(grid: Grid) -> list[Cell]:
-    """All cells, those of the stages first: by seed, then by the axes, the lines of one split side by side."""
-    return in_turn([grid])
+    """List all cells: those of the stages first, then the rest by seed, axes and line."""
+    return ordered_cells([grid])
 
 
-def pictured(grid: Grid) -> dict[tuple[str, ...], Cell]:
-    """The cells whose sets are shown, by line and values on the axes; none where the grid shows none."""
+def ordered_cells(grids: Sequence[Grid]) -> list[Cell]:
+    """List the cells of several grids: all first stages, all second stages, …, then the rest."""
+    stages = itertools.zip_longest(*(grid.stages for grid in grids), fillvalue=None)
+    cells: dict[tuple[Any, ...], Cell] = {}
+
+    for chosen in (*stages, ({},) * len(grids)):
+        for grid, stage in zip(grids, chosen, strict=True):
+            for cell in () if stage is None else _cells_in(grid, stage):
+                cells.setdefault((grid.name, cell.line, *cell.at.values(), cell.seed), cell)
+
+    return list(cells.values())
+
+
+def pictured_cells(grid: Grid) -> dict[tuple[str, ...], Cell]:
+    """Return the cells whose sets are shown as pictures, by line and values on the axes."""
     if grid.pictures_at is None:
         return {}
-    stage = {axis: (value,) for axis, value in grid.pictures_at.items()} | {"seed": grid.seeds[:1]}
-    return {(cell.line, *cell.at.values()): cell for cell in _cells_of(grid, stage)}
+
+    stage = _as_choice(grid.pictures_at) | {"seed": grid.seeds[:1]}
+    return {(cell.line, *cell.at.values()): cell for cell in _cells_in(grid, stage)}
 
 
-def picture_of(folder: Path, cell: Cell) -> Path:
-    """Where the picture of a cell's set is, in a folder of results."""
+def picture_path(folder: Path, cell: Cell) -> Path:
+    """Return the path of the picture of a cell's set, in a folder of results."""
     return folder / "pictures" / f"{cell.experiment.digest[:16]}.webp"
 
 
-def in_turn(grids: Sequence[Grid]) -> list[Cell]:
-    """The cells of several grids: the first stage of each, then the second of each, and so on; then all the others."""
-    stages = itertools.zip_longest(*(grid.stages for grid in grids), fillvalue=None)
-    found: dict[tuple[Any, ...], Cell] = {}
-    for chosen in (*stages, ({},) * len(grids)):
-        for grid, stage in zip(grids, chosen, strict=True):
-            if stage is not None:
-                for cell in _cells_of(grid, stage):
-                    found.setdefault((grid.name, cell.line, *cell.at.values(), cell.seed), cell)
-    return list(found.values())
-
-
-def _cells_of(grid: Grid, stage: Mapping[str, tuple[str | int, ...]]) -> Iterator[Cell]:
+def _cells_in(grid: Grid, stage: Choice) -> Iterator[Cell]:
     axes = {
-        axis: tuple(v for v in values if v in stage.get(axis, values))
+        axis: tuple(value for value in values if value in stage.get(axis, values))
         for axis, values in grid.axes.items()
     }
-    for seed in (s for s in grid.seeds if s in stage.get("seed", grid.seeds)):
-        for at in combinations(axes):
-            for line in (
-                name for name in grid.lines if name in stage.get("line", tuple(grid.lines))
-            ):
-                yield Cell(line, at, seed, _experiment(grid, line, at, seed))
+    seeds = [seed for seed in grid.seeds if seed in stage.get("seed", grid.seeds)]
+    lines = [line for line in grid.lines if line in stage.get("line", tuple(grid.lines))]
+
+    for seed, at, line in itertools.product(seeds, combinations(axes), lines):
+        yield Cell(line, at, seed, _experiment(grid, line, at, seed))
 
 
 def _experiment(grid: Grid, line: str, at: Mapping[str, str], seed: int) -> Experiment:
+    parts = [grid.axes[axis][value] for axis, value in at.items()]
     settings: Settings = grid.settings
-    for part in (*(grid.axes[axis][value] for axis, value in at.items()), grid.lines[line]):
+    for part in (*parts, grid.lines[line]):
         settings = merge_settings(settings, part)
-    settings = {k: v for k, v in settings.items() if k != "preset"} | {
-        "seed": seed,
-        "plan": merge_settings(preset_settings(settings["preset"]), settings.get("plan", {}))
-        if "preset" in settings
-        else settings.get("plan", {}),
-    }
+
+    plan = settings.get("plan", {})
+    if "preset" in settings:
+        plan = merge_settings(preset_settings(settings["preset"]), plan)
+    settings = {key: value for key, value in settings.items() if key != "preset"}
+
     try:
-        return experiment_of(settings)
+        return experiment_of(settings | {"seed": seed, "plan": plan})
     except PlanError as error:
         raise PlanError(f"{grid.name}, {line}: {error}") from error

@@ -1,13 +1,11 @@
-"""The records of cells, as JSON lines: everything needed to check a cell's result or to repeat it.
+"""Records of cells, as JSON lines: everything needed to check a cell's result or to repeat it.
 
     digest, experiment, (scores, sets, [curve], bytes_per_step, taken_over | error),
     seconds, compute, machine, threads, versions, commit
 
-A folder of records may come from several machines: all its `*.jsonl` files are read, and of two
-records of one cell the successful one counts. If a program stops in the middle of a line, that
-last line is ignored, and the next record replaces it.
-
-Reference: none.
+A folder of records may come from several machines: all its `*.jsonl` files are read, and if a cell
+has two records, the successful one counts. If a program stops in the middle of a line, that last
+line is ignored, and the next record replaces it.
 """
 
 import json
@@ -47,7 +45,7 @@ class CellRecord(Record):
 
     `experiment` contains the cell's settings, and `digest` identifies them. `seconds` are counted
     by part: sites, server, scoring. `taken_over` is the digest of the cell whose contributions, or
-    set, were used again.
+    set, were reused.
     """
 
     optional = frozenset({"error", "curve"})
@@ -89,13 +87,13 @@ class CellRecord(Record):
         return self.sets[self.experiment.method]
 
     def absent_keys(self) -> set[str]:
-        """The keys that are left out: a failed cell has no results, another one no error."""
+        """Return the keys to omit: the results of a failed cell, or else unset optional keys."""
         results = {"scores", "sets", "curve", "bytes_per_step", "taken_over"}
         return results if self.failed else super().absent_keys()
 
 
 def read_records(folder: Path) -> dict[str, CellRecord]:
-    """All records in a folder, by the digest of their cells.
+    """Read all records in a folder, by the digest of their cells.
 
     Raises:
         DataError: A line is not a record.
@@ -115,7 +113,7 @@ def read_records(folder: Path) -> dict[str, CellRecord]:
 
 
 def append(path: Path, record: CellRecord) -> None:
-    """Add a record to a file, after its last whole line."""
+    """Append a record to a file, first removing an incomplete last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     with path.open("ab+") as file:
@@ -139,7 +137,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def machine(compute: Compute) -> str:
-    """The device of a computation, with the number of threads on a processor."""
+    """Name the device of a computation; for a processor, state the number of threads."""
     if compute.device.startswith("cuda"):
         return torch.cuda.get_device_name(compute.device)
 
@@ -157,7 +155,7 @@ def _field(path: Path, name: str) -> str | None:
 
 
 def commit(source: Path = PACKAGE) -> str | None:
-    """The git commit of the source files, with a + if they have changed since; None outside git."""
+    """Return the git commit of the source files, with a + if they differ; None outside git."""
 
     def git(*words: str) -> str | None:
         command = ["git", *words]

@@ -1,10 +1,8 @@
-"""Reuse between cells: contributions, or a whole set, of a cell that ran just before.
+"""Reuse the contributions, or the whole set, of a cell that ran just before.
 
 A site's contribution depends neither on what the server does with it nor on how sets are scored.
 Cells that differ only in `merging`, `refinement` or the recipe therefore share contributions, and
 cells that differ only in the scoring share the set: exactly, not approximately.
-
-Reference: none.
 """
 
 import shutil
@@ -30,7 +28,7 @@ SERVER_SETTINGS = ("merging", "refinement")  # of a Plan
 
 
 def site_settings(experiment: Experiment) -> dict[str, Any]:
-    """The settings that the sites' contributions depend on."""
+    """Return the settings that the sites' contributions depend on."""
     settings = experiment.model_dump(mode="json")
     plan = {key: value for key, value in settings["plan"].items() if key not in SERVER_SETTINGS}
 
@@ -38,15 +36,15 @@ def site_settings(experiment: Experiment) -> dict[str, Any]:
 
 
 def take_over(source: Path, other: Experiment, place: Path, experiment: Experiment) -> None:
-    """Copy contributions into a new cell's folder; the set too where the plan is the same.
+    """Copy contributions to a new cell's folder, and also the set if the plan is the same.
 
     The simulation reads them only if they belong to its own plan, so a wrong file has no effect.
 
     Args:
         source: The folder of the cell that ran.
-        other: Its settings.
+        other: The settings of the cell that ran.
         place: The folder of the new cell.
-        experiment: Its settings.
+        experiment: The settings of the new cell.
     """
     old = read_plan(source / "plan.json")
     plan = _with_server_settings(old, experiment)

@@ -1,7 +1,4 @@
-"""Running the missing cells of grids, in order, on one machine or shared between several.
-
-Reference: none.
-"""
+"""Run the missing cells of grids, in order, on one machine or shared between several."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +25,7 @@ class FinishedCell:
 def missing(
     cells: Sequence[Cell], records: Mapping[str, CellRecord], retry: bool = False
 ) -> list[Cell]:
-    """The cells without a record, each digest once, at its first place.
+    """List the cells without a record; of cells with the same digest, only the first.
 
     Args:
         cells: Cells, in the order to run them in.
@@ -75,13 +72,13 @@ def run_cells(
 ) -> Iterator[FinishedCell]:
     """Run cells one by one, until all are done or the time is over.
 
-    After the first, no cell is started that is expected to exceed the time.
+    After the first cell, a cell that is expected to exceed the time limit is not started.
 
     Args:
         cells: The cells, in order.
         output: The file to append the records to.
         runner: Runs one cell.
-        minutes: The time, infinite for no limit.
+        minutes: The time limit; infinity for no limit.
 
     Yields:
         Each cell after its record is written.
@@ -90,8 +87,8 @@ def run_cells(
     estimates = TimeEstimates(read_records(output.parent).values())
 
     for i, cell in enumerate(cells):
-        expected = estimates.seconds(cell) if i else 0.0
-        if time.monotonic() + (expected or 0.0) >= end:
+        expected = estimates.seconds(cell) or 0.0
+        if i and time.monotonic() + expected >= end:
             return
 
         record = runner.run(cell.experiment)

@@ -1,8 +1,6 @@
-"""How long cells took, and how long the others will take.
+"""Measure how long cells take, and estimate how long the remaining ones will take.
 
-    estimate = median seconds of the most similar cells that have a record
-
-Reference: none.
+An estimate is the median of the seconds of the most similar cells that have a record.
 """
 
 import time
@@ -31,7 +29,7 @@ class Stopwatch:
         self._report(event)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by part; the time after the last call is scoring."""
+        """Return the seconds by part; the time since the last event counts as scoring."""
         self._take("scoring")
         return {part: round(seconds, 2) for part, seconds in self._spent.items()}
 
@@ -42,7 +40,7 @@ class Stopwatch:
 
 
 class TimeLeft(NamedTuple):
-    """The time of several cells: seconds of those with an estimate, number of those without."""
+    """The estimated seconds of several cells, and the number of cells without an estimate."""
 
     seconds: float
     unknown: int
@@ -63,14 +61,14 @@ class TimeEstimates:
                 self._seconds[key].append(sum(record.seconds.values()))
 
     def seconds(self, cell: Cell) -> float | None:
-        """Seconds of a cell; None without a similar record."""
+        """Estimate the seconds of a cell; None without a similar record."""
         for key in _similarity_keys(cell.experiment):
             if known := sorted(self._seconds.get(key, ())):
                 return known[len(known) // 2]
         return None
 
     def total(self, cells: Sequence[Cell]) -> TimeLeft:
-        """The time of several cells."""
+        """Estimate the time of several cells."""
         estimates = [self.seconds(cell) for cell in cells]
         known = [seconds for seconds in estimates if seconds is not None]
 
@@ -78,7 +76,7 @@ class TimeEstimates:
 
 
 def _similarity_keys(experiment: Experiment) -> tuple[str, ...]:
-    """Similarity keys for estimating run time, most specific first."""
+    """Return keys that similar experiments have in common, the most specific first."""
     split = ("seed", "beta", "class_floor")
     settings = experiment.model_dump(mode="json")
     without_split = {key: value for key, value in settings.items() if key not in split}

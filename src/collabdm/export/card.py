@@ -1,0 +1,170 @@
+"""Write the data set card of an exported set: front matter for the hub, then text for people.
+
+The card states only what the set's own documents establish: which plan and method produced it,
+whether its images can show real ones, and the accuracies that were measured. It names a licence,
+and the number of images of each site, only if the caller asks for them.
+
+Reference: T. Gebru et al., "Datasheets for datasets", Communications of the ACM, 2021.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from collabdm.documents.outcomes import DistilledSet
+from collabdm.images import ImageSet
+from collabdm.methods.registry import all_methods
+from collabdm.scoring.evaluation import Score
+
+SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+LARGEST_SIZE = "1M<n<10M"
+
+
+@dataclass(frozen=True)
+class Card:
+    """The parts of a card that the set itself does not determine.
+
+    Attributes:
+        licence: The licence of the set, as the hub spells it.
+        counts: Whether to list the number of images of each class at each site.
+        scores: Accuracies of networks trained on the set, and on other sets for comparison.
+        data: The data that `scores` were measured on.
+    """
+
+    licence: str | None = None
+    counts: bool = False
+    scores: tuple[Score, ...] = ()
+    data: str = "real"
+
+
+def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
+    """Write the text of the card, with its front matter.
+
+    Args:
+        distilled: The set.
+        images: Its images, as exported.
+        card: Licence, counts and scores.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    data = DatasetCardData(**_front_matter(distilled, images, card))
+    sections = [
+        f"# A distilled training set\n\n{_summary(distilled, images)}",
+        "![Up to ten images of each class](preview.png)",
+        _pae(distilled, images),
+        _real_images(distilled),
+        "\n".join(_facts(distilled, card)),
+        "" if card.licence else "No licence was named: ask the makers of the set before using it.",
+        _counts(distilled) if card.counts else "",
+        f"## The plan\n\n```json\n{_plan_json(distilled)}\n```",
+    ]
+
+    body = "\n\n".join(filter(None, sections))
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def _front_matter(distilled: DistilledSet, images: ImageSet, card: Card) -> dict[str, Any]:
+    tags = ["dataset-distillation"]
+    if shows_real_images(distilled) is False:
+        tags.append("synthetic")
+    if len(distilled.sites) > 1:
+        tags.append("federated-learning")
+
+    files = [{"split": "train", "path": "data/train-*"}]
+    return {
+        "license": card.licence,
+        "task_categories": ["image-classification"],
+        "tags": tags,
+        "size_categories": [_size_category(len(images))],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def _size_category(n: int) -> str:
+    return next((name for limit, name in SIZES if n < limit), LARGEST_SIZE)
+
+
+def _summary(distilled: DistilledSet, images: ImageSet) -> str:
+    side, method = distilled.plan.image.side, distilled.method
+    known = all_methods().get(method)
+    several = known is not None and known.run_rounds is not None
+    sites = len(distilled.sites)
+
+    rounds = "several rounds" if several else "one round"
+    origin = f"by {sites} {'site' if sites == 1 else 'sites'} in {rounds}"
+    if known is not None and known.pooled:
+        origin = "from pooled data"
+
+    return (
+        f"{len(images)} images of {side} x {side} pixels, {len(images.classes)} classes, made "
+        f"{origin} with collabdm (method {method}). They are meant for training: train on them as "
+        "on any labelled images, and test on real ones."
+    )
+
+
+def _pae(distilled: DistilledSet, images: ImageSet) -> str:
+    pae = distilled.plan.pae
+    if pae == 1:
+        return ""
+
+    if len(images) != len(distilled.images):
+        return (
+            f"Each stored image contained {pae**2} small ones (partition and expand); here they "
+            "are separate and enlarged."
+        )
+    return (
+        f"**Each image contains {pae**2} small ones** (partition and expand): cut every image into "
+        f"{pae} x {pae} tiles and enlarge each before training."
+    )
+
+
+def shows_real_images(distilled: DistilledSet) -> bool | None:
+    """Whether the images of a set are real images or started from real images; None if unknown."""
+    method = all_methods().get(distilled.method)
+    if method is None or method.run_rounds is not None:
+        return None
+    return method.shows_real_images(distilled.plan)
+
+
+def _real_images(distilled: DistilledSet) -> str:
+    shown = shows_real_images(distilled)
+    if shown is None:
+        return "Ask the makers of the set whether its images are, or started from, real images."
+    if shown:
+        return (
+            "**Images of this set are, or started from, real images of the sites, and can still "
+            "show them.** Publish the set only if those images may be published."
+        )
+    return (
+        "No image of this set is a real image or started from one. This is not a guarantee of "
+        "privacy."
+    )
+
+
+def _facts(distilled: DistilledSet, card: Card) -> list[str]:
+    plan, image = distilled.plan, distilled.plan.image
+    accuracies = [
+        f"- trained on {score.what}, {score.network}: accuracy {100 * score.mean:.1f} % on "
+        f"{card.data} test images (std {100 * score.std:.1f}, n = {score.n})"
+        for score in card.scores
+    ]
+    return [
+        f"- normalise with mean {list(image.mean)} and std {list(image.std)} (pixels in 0 .. 1)",
+        f"- plan `{plan.digest}`, seed {plan.seed}, {plan.steps} steps, ipc {plan.ipc}",
+        *accuracies,
+    ]
+
+
+def _counts(distilled: DistilledSet) -> str:
+    classes = distilled.plan.classes
+    rows = [
+        f"| {site} | {' | '.join(map(str, counts))} |" for site, counts in distilled.sites.items()
+    ]
+    head = [f"| site | {' | '.join(classes)} |", "|---|" + "---:|" * len(classes)]
+
+    return "\n".join(["## Images at the sites\n", *head, *rows])
+
+
+def _plan_json(distilled: DistilledSet) -> str:
+    document = distilled.plan.model_dump(mode="json")
+    return json.dumps(document, indent=2, ensure_ascii=False)
