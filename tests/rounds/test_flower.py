@@ -326,6 +326,9 @@ def test_all_wrong_settings_of_a_node_are_in_its_log(data, caplog) -> None:
 def test_a_node_without_a_valid_name_refuses_without_one(config, message, tmp_path, caplog) -> None:
     outcome = gather(InProcess({1: site_node(**config)}), tmp_path)
     assert outcome.refused == {"": "the site's node is configured wrongly"}
+    assert outcome.notes == (
+        "a site without a name did not contribute: the site's node is configured wrongly",
+    )
     assert message in caplog.text
 
 

@@ -138,9 +138,8 @@ class Namespaces:
 
     def link(self, site: str, state: str) -> None:
         """Cut a site's link (`down`) or restore it (`up`)."""
-        tool(
-            "ip", "-n", self._space("server"), "link", "set", f"v{self.sites.index(site) + 1}", state
-        )
+        server, interface = self._space("server"), f"v{self.sites.index(site) + 1}"
+        tool("ip", "-n", server, "link", "set", interface, state)
 
     def carried(self, site: str) -> tuple[int, int]:
         """Bytes that a site has sent and received, with the headers of Ethernet, TCP and TLS."""

@@ -85,8 +85,6 @@ class Collected:
         lines = [f"collection {self.state}: {len(self.came)} sites contributed ({names})"]
         if self.missing:
             lines.append(f"missing: {', '.join(self.missing)}")
-        for site, reason in self.refused.items():
-            lines.append(f"{site or 'a site without a name'} did not contribute: {reason}")
         return "\n".join([*lines, *self.notes])
 
 
@@ -242,7 +240,7 @@ def _store(round_: _Round, reply: Message, node: int) -> None:
             return
         content = _checked_content(round_.plan, answer)
     except DocumentError as error:
-        round_.note(f"{site} did not contribute: {error}")
+        round_.note(f"{site or 'a site without a name'} did not contribute: {error}")
         if site not in round_.came:
             round_.refused[site] = str(error)
         return
