@@ -22,18 +22,20 @@ from collabdm.version import versions
 
 
 def main() -> None:
-    """Contribute, and write how much memory it took."""
+    """Contribute, and write the peak memory of the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+
     data = load(options.data).subset(torch.arange(options.images))
     plan = plan_for(data, steps=options.steps, batch=16, local={"steps": 5})
     with tempfile.TemporaryDirectory() as folder:
-        made = contribute(plan, data, "site-1", RunContext(choose_compute()))
-        write_contribution(made, Path(folder) / "site-1.safetensors")
+        contribution = contribute(plan, data, "site-1", RunContext(choose_compute()))
+        write_contribution(contribution, Path(folder) / "site-1.safetensors")
+
     results = {
         "command": "python benchmarks/memory.py --steps T",
         "machine": machine(),

@@ -1,10 +1,10 @@
 """The package against its plain-loop twin, loop by loop, in turn on the same machine.
 
-    python benchmarks/speed.py -o results/speed/cpu.json      measure, and write docs/performance.md's figures
+    python benchmarks/speed.py -o results/speed/cpu.json
 
-Correctness first: in float32 both give the same means, images and gradients; then each loop is timed, ours and
-the twin's in alternation, after a warm-up (compilation is timed by itself). CIFAR-10's shapes: 10 classes of
-3 x 32 x 32 images, ConvNet of 3 blocks of 128 filters.
+First both are compared: in float32 they compute the same means, images and logits. Then each loop
+is timed, ours and the twin's alternately, after a warm-up (compilation is timed by itself). The
+shapes are those of CIFAR-10: 10 classes of 3 x 32 x 32 images, ConvNet of 3 blocks of 128 filters.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import twin
+from torch import Tensor
 
 from collabdm.data.partition import dirichlet
 from collabdm.data.sources import load
@@ -43,21 +43,25 @@ from collabdm.scoring.training import RECIPES, Task, Trainer
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
 
+Figures = dict[str, Any]
+Pair = tuple[Callable[[], Tensor], Callable[[], Tensor]]  # our loop, the twin's
+
 SIDE, BATCH, STEPS, IPC, PAE = 32, 64, 3, 10, 2
 RECIPE = RECIPES["short"].model_copy(update={"epochs": 3})
-LONG = 10**9  # images to come: so many that compiling pays
-
-Figures = dict[str, Any]
+LONG = 10**9  # images to come: enough that compiling pays
 
 
 def main() -> None:
-    """Check, measure and write."""
+    """Compare, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=5, help="timed runs of each")
-    parser.add_argument("--simulate", type=int, default=0, help="timed runs of a whole round: some minutes each")
+    parser.add_argument("-n", type=int, default=5, help="timed runs of each loop")
+    parser.add_argument(
+        "--simulate", type=int, default=0, help="timed runs of a whole round: some minutes each"
+    )
     parser.add_argument("--precision", default="auto")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+
     compute = choose_compute("auto", options.precision, compiled=True)
     plan, data = setting()
     check(plan, data)
@@ -67,6 +71,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             usual = choose_compute("auto", options.precision)
             loops["simulate"] = compare(whole_round(data, usual, Path(folder)), options.simulate)
+
     work = 2 * len(plan.classes) * BATCH * STEPS * multiplications(plan.network, (3, 32, 32))
     rate = work / loops["statistics"]["ours"]["median"]
     results = {
@@ -82,61 +87,67 @@ def main() -> None:
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n")
-    for name, found in loops.items():
-        ours, theirs, ratio = (found[key]["median"] for key in ("ours", "twin", "ratio"))
+    print_results(results)
+
+
+def print_results(results: Figures) -> None:
+    """Print medians and ratios of all loops, and the rate of the statistics."""
+    for name, figures in results["loops"].items():
+        ours, twins, ratio = (figures[key]["median"] for key in ("ours", "twin", "ratio"))
         print(
-            f"{name:12} ours {ours:8.3f} s  twin {theirs:8.3f} s  ratio {ratio:6.1f}  first call {found['first']:.1f} s"
+            f"{name:12} ours {ours:8.3f} s  twin {twins:8.3f} s  ratio {ratio:6.1f}  "
+            f"first call {figures['first']:.1f} s"
         )
-    print(
-        f"statistics {rate / 1e9:.0f} GFLOP/s, {100 * rate / peak:.0f} % of the matrix peak, {peak / 1e9:.0f} GFLOP/s"
-    )
+
+    rate, peak = results["statistics_gflops"], results["matrix_peak_gflops"]
+    share = 100 * results["statistics_share_of_peak"]
+    print(f"statistics {rate:.0f} GFLOP/s, {share:.0f} % of the matrix peak, {peak:.0f} GFLOP/s")
 
 
 def setting() -> tuple[Plan, ImageSet]:
-    """A plan of CIFAR-10's shapes, and images of uniform noise: the time does not depend on what they show."""
+    """A plan of CIFAR-10's shapes, and uniform noise; the time does not depend on its content."""
     image = ImageSpec(channels=3, side=SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
     plan = make_plan(tuple("abcdefghij"), image, batch=BATCH, ipc=IPC, pae=PAE, steps=STEPS)
     pixels = (Stream.of(1, Purpose.DATA).uniforms(5000, *plan.image.shape) * 255).to(torch.uint8)
     return plan, ImageSet(pixels, torch.arange(5000) % 10, plan.classes)
 
 
-def synthetic(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images to move, in network units, and their labels."""
-    labels = torch.arange(10).repeat_interleave(IPC)
-    return Stream.of(2, Purpose.DATA).uniforms(len(labels), *plan.image.shape) * 2 - 1, labels
-
-
 def check(plan: Plan, data: ImageSet) -> None:
-    """Refuse to time what is not equal: means, moved images and gradients in float32."""
+    """Check that both compute the same means, images and logits in float32."""
     compute = Compute(compiled=False)
-    ours, theirs = statistics_loop(plan, data, compute)
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-3, atol=1e-4)
-    ours, theirs = matching_loop(plan, data, compute)
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-3, atol=1e-3)
+    ours, twins = statistics_loop(plan, data, compute)
+    torch.testing.assert_close(ours(), twins(), rtol=1e-3, atol=1e-4)
+    ours, twins = matching_loop(plan, data, compute)
+    torch.testing.assert_close(ours(), twins(), rtol=1e-3, atol=1e-3)
+
     small = training_images(plan)
-    trainer = Trainer(Task(plan.network, small, plan_geometry(plan), RECIPE.model_copy(update={"epochs": 1})), compute)
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    trainer = Trainer(Task(plan.network, small, plan_geometry(plan), recipe), compute)
     network = build(plan.network, plan.image.shape, 10)
-    seed_weights(network, Stream.of(5, Purpose.NETWORK))
-    seed_weights(trainer.network, Stream.of(5, Purpose.NETWORK))
+    for own in (network, trainer.network):
+        seed_weights(own, Stream.of(5, Purpose.NETWORK))
     with torch.no_grad():
         expected = network(plan.image.normalisation.apply(small.images))
     torch.testing.assert_close(trainer.logits(small), expected, rtol=1e-3, atol=1e-4)
-    assert torch.isfinite(F.cross_entropy(expected, small.labels))
 
 
-Pair = tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]
+# --- the loops -----------------------------------------------------------------------------------
 
 
 def statistics_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
-    """Class means of every step."""
+    """The class means of every step."""
     sampling = Sampling(0, Purpose.BATCH, BATCH)
     embedding = plan_embedding(plan, compute, work=LONG)
     index = [sampling.picks(data, step) for step in range(STEPS)]
 
-    def ours() -> torch.Tensor:
-        return torch.stack([embedding.at(step).real_means(data, index[step]) for step in range(STEPS)]).cpu()
+    def ours() -> Tensor:
+        means = [embedding.at(step).real_means(data, index[step]) for step in range(STEPS)]
+        return torch.stack(means).cpu()
 
-    return ours, lambda: torch.stack([twin.statistics(plan, data, index, step) for step in range(STEPS)])
+    def twins() -> Tensor:
+        return torch.stack([twin.statistics(plan, data, index, step) for step in range(STEPS)])
+
+    return ours, twins
 
 
 def matching_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
@@ -148,52 +159,27 @@ def matching_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
     problem = Problem(embedding, labels, lambda i, _: Target(means[i], present), lambda i: i, PAE)
     rule = plan.refinement.matching.model_copy(update={"learning_rate": 0.01})
 
-    def ours() -> torch.Tensor:
+    def ours() -> Tensor:
         return match(start_from(images), problem, rule, STEPS)
 
-    return ours, lambda: twin.matching(plan, images, labels, means, rule)
+    def twins() -> Tensor:
+        return twin.matching(plan, images, labels, means, rule)
 
-
-def training_images(plan: Plan) -> ImageSet:
-    """The set to train on, small images enlarged."""
-    images, labels = synthetic(plan)
-    return ImageSet(expand(images, PAE), labels.repeat_interleave(PAE**2), plan.classes)
+    return ours, twins
 
 
 def training_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
-    """One evaluation network."""
+    """The training of one evaluation network."""
     small = training_images(plan)
     trainer = Trainer(Task(plan.network, small, plan_geometry(plan), RECIPE), compute, runs=10_000)
 
-    def ours() -> torch.Tensor:
+    def ours() -> Tensor:
         return trainer.train(3).classifier.weight.detach()
 
-    return ours, lambda: twin.training(plan, small, RECIPE, 3).classifier.weight.detach()
+    def twins() -> Tensor:
+        return twin.training(plan, small, RECIPE, 3).classifier.weight.detach()
 
-
-def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
-    """`simulate` itself, files and scores and all: five skewed sites, a set, one network."""
-    np.savez(
-        folder / "data.npz",
-        **{f"{s}_images": data.images.numpy() for s in ("train", "test")},
-        **{f"{s}_labels": data.labels.numpy() for s in ("train", "test")},
-    )
-    settings: dict[str, Any] = {
-        "ipc": IPC, "pae": PAE, "steps": 10, "batch": BATCH, "local": {"steps": 10, "batch": BATCH},
-        "refinement": {"passes": 2},
-    }  # fmt: skip
-    asked = {"sites": 5, "beta": 0.3, "plan": settings, "trials": 1, "recipe": "short", "epochs": 30, "compare": ()}
-    experiment = Experiment(data=str(folder / "data.npz"), **asked)
-    train = load(folder / "data.npz")
-    sites = list(dirichlet(train.labels, 10, 5, 0.3, 0).sites(train).values())
-    plan = plan_for(train, sites=5, **settings)
-    runs = itertools.count()
-
-    def ours() -> torch.Tensor:
-        return torch.tensor(simulate(experiment, folder / str(next(runs)), RunContext(compute)).scores[0].score.mean)
-
-    recipe = RECIPE.model_copy(update={"epochs": 30})
-    return ours, lambda: torch.tensor(twin.round_and_score(plan, sites, train, recipe))
+    return ours, twins
 
 
 LOOPS: dict[str, Callable[[Plan, ImageSet, Compute], Pair]] = {
@@ -203,29 +189,103 @@ LOOPS: dict[str, Callable[[Plan, ImageSet, Compute], Pair]] = {
 }
 
 
+def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
+    """`simulate` with its files and scores: five skewed sites, a set, one network."""
+    path, settings = folder / "data.npz", round_settings()
+    write_data(data, path)
+    experiment = Experiment(
+        data=str(path),
+        sites=5,
+        beta=0.3,
+        plan=settings,
+        trials=1,
+        recipe="short",
+        epochs=30,
+        compare=(),
+    )
+
+    train = load(path)
+    sites = list(dirichlet(train.labels, 10, 5, 0.3, 0).sites(train).values())
+    plan = plan_for(train, sites=5, **settings)
+    recipe = RECIPE.model_copy(update={"epochs": 30})
+    runs = itertools.count()
+
+    def ours() -> Tensor:
+        results = simulate(experiment, folder / str(next(runs)), RunContext(compute))
+        return torch.tensor(results.scores[0].score.mean)
+
+    def twins() -> Tensor:
+        return torch.tensor(twin.round_and_score(plan, sites, train, recipe))
+
+    return ours, twins
+
+
+def round_settings() -> dict[str, Any]:
+    """The settings of the plan of a whole round."""
+    return {
+        "ipc": IPC,
+        "pae": PAE,
+        "steps": 10,
+        "batch": BATCH,
+        "local": {"steps": 10, "batch": BATCH},
+        "refinement": {"passes": 2},
+    }
+
+
+def write_data(data: ImageSet, path: Path) -> None:
+    """The images as training and test split of an .npz file."""
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"{split}_images"] = data.images.numpy()
+        arrays[f"{split}_labels"] = data.labels.numpy()
+    np.savez(path, **arrays)
+
+
+def synthetic(plan: Plan) -> tuple[Tensor, Tensor]:
+    """Synthetic images in network units, and their labels."""
+    labels = torch.arange(10).repeat_interleave(IPC)
+    images = Stream.of(2, Purpose.DATA).uniforms(len(labels), *plan.image.shape) * 2 - 1
+    return images, labels
+
+
+def training_images(plan: Plan) -> ImageSet:
+    """The set to train on, its small images enlarged."""
+    images, labels = synthetic(plan)
+    return ImageSet(expand(images, PAE), labels.repeat_interleave(PAE**2), plan.classes)
+
+
+# --- measurement ---------------------------------------------------------------------------------
+
+
 def compare(pair: Pair, n: int) -> Figures:
-    """Seconds of both, in turn, and their ratio pair by pair."""
-    first = seconds(pair[0])
-    seconds(pair[1])
-    runs = [(seconds(pair[0]), seconds(pair[1])) for _ in range(n)]
-    columns = {"ours": [a for a, _ in runs], "twin": [b for _, b in runs], "ratio": [b / a for a, b in runs]}
+    """Seconds of both loops, n times in turn after a first call, and their ratio pair by pair."""
+    ours, twins = pair
+    first = seconds(ours)
+    seconds(twins)
+    runs = [(seconds(ours), seconds(twins)) for _ in range(n)]
+
+    columns = {
+        "ours": [a for a, _ in runs],
+        "twin": [b for _, b in runs],
+        "ratio": [b / a for a, b in runs],
+    }
     return {"n": n, "first": first} | {name: spread(column) for name, column in columns.items()}
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """The duration of a call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def spread(figures: list[float]) -> Figures:
-    """Median, least and most."""
-    return {"median": summary.median(figures), "min": min(figures), "max": max(figures)}
+def spread(values: list[float]) -> Figures:
+    """Median, minimum and maximum."""
+    return {"median": summary.median(values), "min": min(values), "max": max(values)}
 
 
 def matrix_peak(compute: Compute, size: int = 4096) -> float:
-    """FLOP/s of a square matrix product in the precision of the networks: the best of several."""
+    """FLOP/s of a square matrix product in the precision of the networks: the best of seven."""
     a = Stream.of(0, Purpose.DATA).uniforms(size, size).to(compute.dtype).to(compute.device)
     return 2 * size**3 / min(seconds(lambda: a @ a) for _ in range(7))
 
@@ -236,7 +296,7 @@ def machine() -> str:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself, where the system tells."""
+    """The name of the processor, where the system reports one."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
