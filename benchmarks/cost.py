@@ -48,7 +48,9 @@ def main() -> None:
     options = parser.parse_args()
     usual = choose_compute()
     compute = Compute(usual.device, usual.precision, compiled=True)
-    seconds: dict[str, dict[int, list[float]]] = {axis: {x: [] for x in xs} for axis, (_, xs) in AXES.items()}
+    seconds: dict[str, dict[int, list[float]]] = {
+        axis: {x: [] for x in xs} for axis, (_, xs) in AXES.items()
+    }
     for turn in range(options.n + 1):
         for axis, value in points():
             spent = timed(work(axis, value, compute))
@@ -61,7 +63,11 @@ def main() -> None:
     }  # fmt: skip
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     for axis, found in results["axes"].items():
-        print(axis, [round(y, 3) for y in found["median"]], f"off the line by at most {100 * found['off_line']:.0f} %")
+        print(
+            axis,
+            [round(y, 3) for y in found["median"]],
+            f"off the line by at most {100 * found['off_line']:.0f} %",
+        )
 
 
 def points() -> Iterator[tuple[str, int]]:
@@ -99,7 +105,9 @@ def work(axis: str, value: int, compute: Compute) -> Callable[[], object]:
     data = noise(plan, 10 * at["batch"])
     if loop == "statistics":
         return lambda: contribute(plan, data, "site-1", RunContext(compute))
-    answer = contribute(plan_at(BASE | {"T": at["T"]}, passes=1), noise(plan, 640), "site-1", RunContext(compute))
+    answer = contribute(
+        plan_at(BASE | {"T": at["T"]}, passes=1), noise(plan, 640), "site-1", RunContext(compute)
+    )
     sent = [answer_of(plan, answer, f"site-{k + 1}") for k in range(at["sites"])]
     return lambda: distill(plan, sent, RunContext(compute))
 

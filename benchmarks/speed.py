@@ -54,7 +54,9 @@ def main() -> None:
     """Check, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=5, help="timed runs of each")
-    parser.add_argument("--simulate", type=int, default=0, help="timed runs of a whole round: some minutes each")
+    parser.add_argument(
+        "--simulate", type=int, default=0, help="timed runs of a whole round: some minutes each"
+    )
     parser.add_argument("--precision", default="auto")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -114,7 +116,10 @@ def check(plan: Plan, data: ImageSet) -> None:
     ours, theirs = matching_loop(plan, data, compute)
     torch.testing.assert_close(ours(), theirs(), rtol=1e-3, atol=1e-3)
     small = training_images(plan)
-    trainer = Trainer(Task(plan.network, small, plan_geometry(plan), RECIPE.model_copy(update={"epochs": 1})), compute)
+    trainer = Trainer(
+        Task(plan.network, small, plan_geometry(plan), RECIPE.model_copy(update={"epochs": 1})),
+        compute,
+    )
     network = build(plan.network, plan.image.shape, 10)
     seed_weights(network, Stream.of(5, Purpose.NETWORK))
     seed_weights(trainer.network, Stream.of(5, Purpose.NETWORK))
@@ -134,9 +139,13 @@ def statistics_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
     index = [sampling.picks(data, step) for step in range(STEPS)]
 
     def ours() -> torch.Tensor:
-        return torch.stack([embedding.at(step).real_means(data, index[step]) for step in range(STEPS)]).cpu()
+        return torch.stack(
+            [embedding.at(step).real_means(data, index[step]) for step in range(STEPS)]
+        ).cpu()
 
-    return ours, lambda: torch.stack([twin.statistics(plan, data, index, step) for step in range(STEPS)])
+    return ours, lambda: torch.stack(
+        [twin.statistics(plan, data, index, step) for step in range(STEPS)]
+    )
 
 
 def matching_loop(plan: Plan, data: ImageSet, compute: Compute) -> Pair:
@@ -182,7 +191,15 @@ def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
         "ipc": IPC, "pae": PAE, "steps": 10, "batch": BATCH, "local": {"steps": 10, "batch": BATCH},
         "refinement": {"passes": 2},
     }  # fmt: skip
-    asked = {"sites": 5, "beta": 0.3, "plan": settings, "trials": 1, "recipe": "short", "epochs": 30, "compare": ()}
+    asked = {
+        "sites": 5,
+        "beta": 0.3,
+        "plan": settings,
+        "trials": 1,
+        "recipe": "short",
+        "epochs": 30,
+        "compare": (),
+    }
     experiment = Experiment(data=str(folder / "data.npz"), **asked)
     train = load(folder / "data.npz")
     sites = list(dirichlet(train.labels, 10, 5, 0.3, 0).sites(train).values())
@@ -190,7 +207,9 @@ def whole_round(data: ImageSet, compute: Compute, folder: Path) -> Pair:
     runs = itertools.count()
 
     def ours() -> torch.Tensor:
-        return torch.tensor(simulate(experiment, folder / str(next(runs)), RunContext(compute)).scores[0].score.mean)
+        return torch.tensor(
+            simulate(experiment, folder / str(next(runs)), RunContext(compute)).scores[0].score.mean
+        )
 
     recipe = RECIPE.model_copy(update={"epochs": 30})
     return ours, lambda: torch.tensor(twin.round_and_score(plan, sites, train, recipe))
@@ -208,7 +227,11 @@ def compare(pair: Pair, n: int) -> Figures:
     first = seconds(pair[0])
     seconds(pair[1])
     runs = [(seconds(pair[0]), seconds(pair[1])) for _ in range(n)]
-    columns = {"ours": [a for a, _ in runs], "twin": [b for _, b in runs], "ratio": [b / a for a, b in runs]}
+    columns = {
+        "ours": [a for a, _ in runs],
+        "twin": [b for _, b in runs],
+        "ratio": [b / a for a, b in runs],
+    }
     return {"n": n, "first": first} | {name: spread(column) for name, column in columns.items()}
 
 

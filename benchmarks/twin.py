@@ -29,9 +29,13 @@ def network_of(plan: Plan, step: int, weights: Purpose = Purpose.WEIGHTS) -> Net
     return network
 
 
-def values(plan: Plan, network: Network, x: Tensor, step: int, y: int, purpose: Purpose = Purpose.AUGMENT) -> Tensor:
+def values(
+    plan: Plan, network: Network, x: Tensor, step: int, y: int, purpose: Purpose = Purpose.AUGMENT
+) -> Tensor:
     """The embedding of images of one class."""
-    draws = draw(plan.augment, len(plan.classes), plan.image.side, Stream.of(plan.seed, purpose, step))
+    draws = draw(
+        plan.augment, len(plan.classes), plan.image.side, Stream.of(plan.seed, purpose, step)
+    )
     return network.embed(augment(x, draws.rows(torch.full((len(x),), y))))
 
 
@@ -58,7 +62,11 @@ def matching(plan: Plan, images: Tensor, labels: Tensor, means: Tensor, rule: Ma
         optimiser.zero_grad()
         for y in labels.unique().tolist():
             x = expand(images[labels == y], plan.pae)
-            loss = (values(plan, network, x, step % plan.steps, y).mean(0) - means[step, y]).square().sum()
+            loss = (
+                (values(plan, network, x, step % plan.steps, y).mean(0) - means[step, y])
+                .square()
+                .sum()
+            )
             loss.backward()
         optimiser.step()
     return images.detach()
@@ -70,7 +78,10 @@ def training(plan: Plan, data: ImageSet, recipe: Recipe, seed: int) -> Network:
     seed_weights(network, Stream.of(seed, Purpose.NETWORK))
     stream = Stream.of(seed, Purpose.TRAINING)
     optimiser = torch.optim.SGD(
-        network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        network.parameters(),
+        recipe.learning_rate,
+        recipe.momentum,
+        weight_decay=recipe.weight_decay,
     )
     x = plan.image.normalisation.apply(as_float(data.images))
     order = torch.Generator().manual_seed(seed % 2**32)
@@ -103,14 +114,24 @@ def round_and_score(plan: Plan, sites: list[ImageSet], test: ImageSet, recipe: R
         own = Sampling(plan.seed, Purpose.BATCH, plan.batch)
         index = [own.picks(data, t) for t in range(plan.steps)]
         held = data.counts().float()
-        sums += torch.stack([statistics(plan, data, index, t) for t in range(plan.steps)]) * held[:, None]
+        sums += (
+            torch.stack([statistics(plan, data, index, t) for t in range(plan.steps)])
+            * held[:, None]
+        )
         total += held
         start.append((images, labels))
     labels = torch.arange(len(plan.classes)).repeat_interleave(plan.ipc)
     sent, of_class = torch.cat([x for x, _ in start]), torch.cat([y for _, y in start])
-    images = torch.cat([sent[of_class == y].repeat(plan.ipc, 1, 1, 1)[: plan.ipc] for y in range(len(plan.classes))])
+    images = torch.cat(
+        [
+            sent[of_class == y].repeat(plan.ipc, 1, 1, 1)[: plan.ipc]
+            for y in range(len(plan.classes))
+        ]
+    )
     means = (sums / total[:, None]).repeat(plan.refinement.passes, 1, 1)
-    images = plan.image.normalisation.invert(matching(plan, images, labels, means, plan.refinement.matching))
+    images = plan.image.normalisation.invert(
+        matching(plan, images, labels, means, plan.refinement.matching)
+    )
     made = ImageSet(expand(images, plan.pae), labels.repeat_interleave(plan.pae**2), plan.classes)
     return accuracy(plan, training(plan, made, recipe, 0), test)
 
@@ -119,5 +140,7 @@ def accuracy(plan: Plan, network: Network, test: ImageSet) -> float:
     """Share of test images whose largest output is their class."""
     loader = DataLoader(TensorDataset(test.images, test.labels), 256)
     with torch.no_grad():
-        hits = [(network(plan.image.normalisation.apply(x)).argmax(1) == y).sum() for x, y in loader]
+        hits = [
+            (network(plan.image.normalisation.apply(x)).argmax(1) == y).sum() for x, y in loader
+        ]
     return float(torch.stack(hits).sum()) / len(test)
