@@ -15,82 +15,99 @@ import argparse
 from itertools import product
 from typing import Any
 
-from over_seeds import agreed, arguments_of, compute_of, over_seeds, with_spread
+from over_seeds import compute_of, over_seeds, parse_arguments, plan_of_one_site, with_spread
 from scipy.stats import spearmanr
 
-from collabdm import ImageSet, NetworkSpec, Recipe, contribute, distill, load
+from collabdm import ImageSet, NetworkSpec, Recipe, RunContext, contribute, distill, load
 from collabdm.data.sources import limit
-from collabdm.matching.embedding import Geometry, plan_geometry
-from collabdm.matching.run_context import RunContext
+from collabdm.matching.embedding import plan_geometry
 from collabdm.scoring.evaluation import random_baselines
 from collabdm.scoring.training import Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream, derive
 
 SIZES = {
-    "variants": 20, "ipc": 10, "pae": 1, "steps": 40, "local-steps": 100, "per-class": 100,
-    "width": 32, "widest": 24,
-    "epochs": 80, "epochs-all": 20, "test-per-class": 1000,
-}  # fmt: skip
+    "variants": 20,
+    "ipc": 10,
+    "pae": 1,
+    "steps": 40,
+    "local-steps": 100,
+    "per-class": 100,
+    "width": 32,
+    "widest": 24,
+    "epochs": 80,
+    "epochs-all": 20,
+    "test-per-class": 1000,
+}
 ALL = "all the data"
+NORMS, ACTIVATIONS, POOLINGS = (
+    ("instance", "none", "batch"),
+    ("relu", "sigmoid"),
+    ("average", "max"),
+)
 
 
 def variants(count: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> list[NetworkSpec]:
-    """`count` ConvNets of a grid, always the same ones."""
-    grid = list(
-        product(
-            widths, depths, ("instance", "none", "batch"), ("relu", "sigmoid"), ("average", "max")
-        )
-    )
+    """ConvNets of a grid, the same for every seed.
+
+    Args:
+        count: the number of networks.
+        widths: the numbers of filters in the grid.
+        depths: the numbers of blocks in the grid.
+
+    Returns:
+        The networks, in the order of the grid.
+    """
+    fields = ("width", "depth", "norm", "activation", "pooling")
+    grid = list(product(widths, depths, NORMS, ACTIVATIONS, POOLINGS))
     chosen = Stream.of(0, Purpose.DATA).permutation(len(grid)).tolist()[:count]
     return [
-        NetworkSpec(width=width, depth=depth, norm=norm, activation=activation, pooling=pooling)  # type: ignore[arg-type]
-        for width, depth, norm, activation, pooling in (grid[i] for i in sorted(chosen))
+        NetworkSpec.model_validate(dict(zip(fields, grid[i], strict=True))) for i in sorted(chosen)
     ]
 
 
 def run(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Accuracies of all variants on each set, and rank correlations with those on all the data."""
     train, test = load(arguments.data), load(arguments.data, "test")
-    held = limit(train, arguments.per_class, Stream.of(derive(seed, "held"), Purpose.DATA))
+    real = limit(train, arguments.per_class, Stream.of(derive(seed, "held"), Purpose.DATA))
     test = limit(test, arguments.test_per_class, Stream.of(derive(seed, "test"), Purpose.DATA))
-    plan = agreed(train, arguments, seed)
-    how = RunContext(compute_of(arguments))
-    made = distill(plan, [contribute(plan, held, run=how)], run=how)
-    specs = variants(
-        arguments.variants, (8, arguments.widest), (3, 2, 1) if train.shape[1] >= 16 else (2, 1)
-    )
-    sets = {ALL: held, "distilled": training_set(made)} | random_baselines(plan, held, seed)
 
-    def accuracies(data: ImageSet, epochs: int, seen: Geometry) -> list[float]:
+    plan = plan_of_one_site(train, arguments, seed)
+    context = RunContext(compute_of(arguments))
+    distilled = distill(plan, [contribute(plan, real, context=context)], context)
+    sets = {ALL: real, "distilled": training_set(distilled)} | random_baselines(plan, real, seed)
+
+    depths = (3, 2, 1) if train.shape[1] >= 16 else (2, 1)
+    specs = variants(arguments.variants, (8, arguments.widest), depths)
+    compute, geometry = compute_of(arguments, compiled=False), plan_geometry(plan)
+
+    def accuracies(data: ImageSet, epochs: int) -> list[float]:
         recipe = Recipe(epochs=epochs, learning_rate=0.02, schedule="cosine", batch=64)
-        found = []
+        values = []
         for i, spec in enumerate(specs):
-            trainer = Trainer(Task(spec, data, seen, recipe), compute_of(arguments, compiled=False))
+            trainer = Trainer(Task(spec, data, geometry, recipe), compute)
             trainer.train(derive(seed, "search", i))
-            found.append(trainer.accuracy(test))
-        return found
+            values.append(trainer.accuracy(test))
+        return values
 
-    found: dict[str, Any] = {
-        what: accuracies(
-            data, arguments.epochs_all if what == ALL else arguments.epochs, plan_geometry(plan)
-        )
-        for what, data in sets.items()
+    results: dict[str, Any] = {}
+    for name, data in sets.items():
+        epochs = arguments.epochs_all if name == ALL else arguments.epochs
+        results[name] = accuracies(data, epochs)
+
+    reference = results[ALL]
+    results["correlation"] = {
+        name: float(spearmanr(results[name], reference).statistic) for name in sets if name != ALL
     }
-    found["correlation"] = {
-        what: float(spearmanr(found[what], found[ALL]).statistic) for what in sets if what != ALL
-    }
-    return found
+    return results
 
 
 def main() -> None:
     """Run all seeds, write the results, print the correlations."""
-    arguments = arguments_of(__doc__, SIZES)
+    arguments = parse_arguments(__doc__, SIZES)
     runs = over_seeds(arguments, run)
-    for what in runs[0]["correlation"]:
-        print(
-            f"{what}: rank correlation "
-            f"{with_spread([found['correlation'][what] for found in runs], '.2f')}"
-        )
+    for name in runs[0]["correlation"]:
+        correlations = [results["correlation"][name] for results in runs]
+        print(f"{name}: rank correlation {with_spread(correlations, '.2f')}")
 
 
 if __name__ == "__main__":
