@@ -200,7 +200,9 @@ def test_test_images_are_labelled_by_the_class_names_of_the_training_images(
         seen.append(test)
         return [Score("collabdm", "ConvNet", (0.5,), 1)]
 
-    monkeypatch.setitem(OUTCOME_KINDS, DistilledSet, replace(OUTCOME_KINDS[DistilledSet], score=watch))
+    monkeypatch.setitem(
+        OUTCOME_KINDS, DistilledSet, replace(OUTCOME_KINDS[DistilledSet], score=watch)
+    )
     simulate(tiny(data=str(tmp_path / "data"), sites=1, per_class=None), tmp_path / "round")
     assert seen[0].labels.tolist() == [1, 2, 2]
     assert seen[0].classes == ("cat", "dog", "owl")

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--hide-scrollbars",
+    ),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 PROBE = """
@@ -62,4 +69,10 @@ def state_of(html: str, place: Path, width: int) -> dict[str, Any]:
     found = re.search(r'<pre id="told">(.*?)</pre>', ran.stdout)
     assert found, ran.stdout[-500:] + ran.stderr[-2000:]
     assert not re.findall(r"CONSOLE.*", ran.stderr)
-    return json.loads(found[1].replace("&quot;", '"').replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
+    return json.loads(
+        found[1]
+        .replace("&quot;", '"')
+        .replace("&gt;", ">")
+        .replace("&lt;", "<")
+        .replace("&amp;", "&")
+    )

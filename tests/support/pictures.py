@@ -29,12 +29,16 @@ def image_folder(root: Path, **counts: int) -> Path:
 
 
 def parquet(path: Path, labels: list, names: list[str] | None = None, **columns: list) -> Path:
-    encoded = [{"bytes": draw(path.parent / "x.png", pixels(i)), "path": None} for i in range(len(labels))]
+    encoded = [
+        {"bytes": draw(path.parent / "x.png", pixels(i)), "path": None} for i in range(len(labels))
+    ]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(encoded, kind), "label": pa.array(labels), **columns})
     if names:
         features = {"label": {"names": names, "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     pq.write_table(table, path)
     return path
 

@@ -31,12 +31,36 @@ MOST_LINES_OF_A_FUNCTION = 60
 LONGER_FUNCTIONS: dict[str, str] = {}  # module.function: why it is longer
 
 GLOBAL_GENERATORS = {
-    *("manual_seed", "seed", "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),
+    *(
+        "manual_seed",
+        "seed",
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+    ),
     *("normal", "bernoulli", "multinomial", "poisson", "dropout", "Generator", "default_rng"),
 }
-DRAWING_METHODS = {"random_", "normal_", "uniform_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
+DRAWING_METHODS = {
+    "random_",
+    "normal_",
+    "uniform_",
+    "bernoulli_",
+    "exponential_",
+    "log_normal_",
+    "cauchy_",
+}
 CLOCKS = {"time", "datetime", "timeit"}
-HAS_A_CLOCK = {"rounds.resumable", "lab.reproduce.running", "lab.reproduce.timing", "cli.classifying", "flower.server"}
+HAS_A_CLOCK = {
+    "rounds.resumable",
+    "lab.reproduce.running",
+    "lab.reproduce.timing",
+    "cli.classifying",
+    "flower.server",
+}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -44,7 +68,9 @@ UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"
 def modules() -> dict[str, ast.Module]:
     found = {}
     for path in sorted((SOURCE / "collabdm").rglob("*.py")):
-        name = ".".join(path.relative_to(SOURCE / "collabdm").with_suffix("").parts).removesuffix("__init__")
+        name = ".".join(path.relative_to(SOURCE / "collabdm").with_suffix("").parts).removesuffix(
+            "__init__"
+        )
         found[name.removesuffix(".")] = ast.parse(path.read_text(encoding="utf-8"), str(path))
     return found
 
@@ -135,7 +161,9 @@ def test_no_global_generator_is_used(module) -> None:
     assert not [name for name in imports(module) if name.startswith("numpy.random")]
     for call in calls(module):
         name, last = dotted(call.func), getattr(call.func, "attr", "")
-        assert not (name.startswith(("torch.", "F.", "nn.")) and last in GLOBAL_GENERATORS), f"{module}:{call.lineno}"
+        assert not (name.startswith(("torch.", "F.", "nn.")) and last in GLOBAL_GENERATORS), (
+            f"{module}:{call.lineno}"
+        )
         assert last not in DRAWING_METHODS, f"{module}:{call.lineno}"
     for node in ast.walk(modules()[module]):
         name = dotted(node)
@@ -149,7 +177,9 @@ def test_only_what_people_watch_looks_at_a_clock(module) -> None:
         assert not {name.split(".")[0] for name in imports(module)} & CLOCKS
 
 
-@pytest.mark.parametrize("module", [name for name in NAMES if room(name) not in ("cli", "__main__")])
+@pytest.mark.parametrize(
+    "module", [name for name in NAMES if room(name) not in ("cli", "__main__")]
+)
 def test_only_the_command_line_prints_and_exits(module) -> None:
     assert not {"print", "exit", "quit", "sys.exit", "os._exit", "input"} & set(called(module))
     assert not [call.lineno for call in calls(module) if getattr(call.func, "attr", "") == "print"]
@@ -171,5 +201,9 @@ def test_files_and_functions_are_short(module) -> None:
 def test_the_long_functions_that_are_allowed_are_still_long() -> None:
     for name in LONGER_FUNCTIONS:
         module, function = name.rsplit(".", 1)
-        nodes = [n for n in ast.walk(modules()[module]) if isinstance(n, ast.FunctionDef) and n.name == function]
+        nodes = [
+            n
+            for n in ast.walk(modules()[module])
+            if isinstance(n, ast.FunctionDef) and n.name == function
+        ]
         assert [node for node in nodes if node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION]

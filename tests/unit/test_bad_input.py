@@ -47,7 +47,10 @@ def good(plan, tmp_path_factory) -> Path:
     """A folder with a good plan, contributions, set and pictures."""
     folder = tmp_path_factory.mktemp("good")
     write_plan(plan, folder / "plan.json")
-    sent = [contribute(plan, tiny_data(counts, 0, plan), site) for counts, site in zip(HELD, SITES, strict=True)]
+    sent = [
+        contribute(plan, tiny_data(counts, 0, plan), site)
+        for counts, site in zip(HELD, SITES, strict=True)
+    ]
     for answer in sent:
         write_contribution(answer, folder / f"{answer.site}.st")
     write_distilled(distill(plan, sent), folder / "set.st")
@@ -67,8 +70,29 @@ def here(good, tmp_path, monkeypatch) -> Path:
 
 CONTRIBUTE = ("contribute", "plan.json", "--data", "pictures", "--site", "north", "-o", "answer.st")
 DISTILL = ("distill", "plan.json", "north.st", "south.st", "-o", "made.st")
-EVALUATE = ("evaluate", "set.st", "--data", "public", "--trials", 1, "--epochs", 1, "--json", "scores.json")
-PLAN = ("plan", "--classes", "cat,dog", "--image-size", "1x8", "--network", NETWORK, "-o", "new.json")
+EVALUATE = (
+    "evaluate",
+    "set.st",
+    "--data",
+    "public",
+    "--trials",
+    1,
+    "--epochs",
+    1,
+    "--json",
+    "scores.json",
+)
+PLAN = (
+    "plan",
+    "--classes",
+    "cat,dog",
+    "--image-size",
+    "1x8",
+    "--network",
+    NETWORK,
+    "-o",
+    "new.json",
+)
 SIMULATE = ("simulate", "--data", "digits", "-o", "sim")
 
 
@@ -108,17 +132,32 @@ def edited(**changes: Any) -> Callable[[bytes], bytes]:
 
 
 DAMAGED_PLANS: dict[str, tuple[Callable[[bytes], bytes], tuple[str, ...]]] = {
-    "cut off": (lambda content: content[: len(content) // 2], ("plan.json should be a plan, JSON", "text that is not")),
+    "cut off": (
+        lambda content: content[: len(content) // 2],
+        ("plan.json should be a plan, JSON", "text that is not"),
+    ),
     "empty": (lambda content: b"", ("should be a plan, JSON",)),
     "binary": (lambda content: bytes(range(256)), ("should be a plan, JSON",)),
     "a list": (lambda content: b"[]", ("should be a plan, a JSON object; found list",)),
     "of another kind": (edited(format="x"), ("format should be collabdm/plan; found 'x'",)),
-    "of another version": (edited(version=2), ("version should be 1; found 2", "another version of collabdm")),
+    "of another version": (
+        edited(version=2),
+        ("version should be 1; found 2", "another version of collabdm"),
+    ),
     "edited": (edited(seed=8), ("digest should be", "found", "ask its author for the original")),
-    "with an unknown key": (edited(colour="red"), ("`colour` is not a setting", "check its spelling")),
+    "with an unknown key": (
+        edited(colour="red"),
+        ("`colour` is not a setting", "check its spelling"),
+    ),
     "with NaN": (edited(fraction=float("nan")), ("`fraction` should be", "found")),
-    "with a negative number": (edited(steps=-1), ("`steps` should be greater than or equal to 0; found -1",)),
-    "too large": (lambda content: content + b" " * 5_000_000, ("at most 4,194,304 bytes; found 5,00",)),
+    "with a negative number": (
+        edited(steps=-1),
+        ("`steps` should be greater than or equal to 0; found -1",),
+    ),
+    "too large": (
+        lambda content: content + b" " * 5_000_000,
+        ("at most 4,194,304 bytes; found 5,00",),
+    ),
 }
 
 
@@ -135,12 +174,17 @@ def test_a_damaged_plan_is_refused(command, damage, here) -> None:
 def test_a_machine_that_draws_other_weights_is_refused(command, here, plan) -> None:
     probe = plan.probe.model_copy(update={"weights": "0" * 64})
     write_as(plan.model_copy(update={"probe": probe}))
-    refused(*command, said=("weights of step 0 should have digest 0000000000000000…; this machine draws",))
+    refused(
+        *command,
+        said=("weights of step 0 should have digest 0000000000000000…; this machine draws",),
+    )
 
 
 @pytest.mark.parametrize("command", [CONTRIBUTE, DISTILL], ids=lambda c: c[0])
 def test_a_machine_that_computes_other_embeddings_is_refused(command, here, plan) -> None:
-    probe = plan.probe.model_copy(update={"embedding": tuple(v + 0.1 for v in plan.probe.embedding)})
+    probe = plan.probe.model_copy(
+        update={"embedding": tuple(v + 0.1 for v in plan.probe.embedding)}
+    )
     write_as(plan.model_copy(update={"probe": probe}))
     refused(*command, said=("embedding of the probe image should agree", "compare the versions"))
 
@@ -166,7 +210,9 @@ def write_as(plan: Plan) -> None:
 # --- contributions -------------------------------------------------------------------------------
 
 
-def rewrite(path: str, header: dict[str, Any] | None = None, **tensors: torch.Tensor | None) -> None:
+def rewrite(
+    path: str, header: dict[str, Any] | None = None, **tensors: torch.Tensor | None
+) -> None:
     """Change parts of a safetensors document; `a__b` names part `a.b`, None takes it away."""
     parts = safetensors.torch.load_file(path)
     with safe_open(path, framework="pt") as file:
@@ -187,14 +233,23 @@ def cut(path: str) -> None:
 DAMAGED_CONTRIBUTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "cut off": (lambda: cut("south.st"), ("whole safetensors file", "cut off", "ask for it again")),
     "empty": (lambda: Path("south.st").write_bytes(b""), ("whole safetensors file",)),
-    "a plan": (lambda: Path("south.st").write_bytes(Path("plan.json").read_bytes()), ("whole safetensors file",)),
+    "a plan": (
+        lambda: Path("south.st").write_bytes(Path("plan.json").read_bytes()),
+        ("whole safetensors file",),
+    ),
     "a set": (
         lambda: Path("south.st").write_bytes(Path("set.st").read_bytes()),
         ("format should be collabdm/contribution; found 'collabdm/distilled'",),
     ),
     "absent": (lambda: Path("south.st").unlink(), ("should be a readable file; No such file",)),
-    "too large": (lambda: Path("south.st").write_bytes(b"\0" * 2_000_000), ("should have at most", "found 2,000,000")),
-    "of another version": (lambda: rewrite("south.st", {"version": 7}), ("version should be 1; found 7",)),
+    "too large": (
+        lambda: Path("south.st").write_bytes(b"\0" * 2_000_000),
+        ("should have at most", "found 2,000,000"),
+    ),
+    "of another version": (
+        lambda: rewrite("south.st", {"version": 7}),
+        ("version should be 1; found 7",),
+    ),
     "of another plan": (
         lambda: rewrite("south.st", {"plan_digest": "0" * 64}),
         ("plan digest should be", "found 0000000000000000…: it answers another plan"),
@@ -212,15 +267,22 @@ DAMAGED_CONTRIBUTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] =
         ("classes should be ('cat', 'dog', 'owl'); found ('cat', 'dog', 'cow')",),
     ),
     "with NaN": (
-        lambda: rewrite("south.st", statistics__codes=part("south.st", "statistics.codes") * torch.nan),
+        lambda: rewrite(
+            "south.st", statistics__codes=part("south.st", "statistics.codes") * torch.nan
+        ),
         ("statistics should be finite; found NaN or infinity",),
     ),
     "with statistics of another shape": (
-        lambda: rewrite("south.st", statistics__codes=part("south.st", "statistics.codes")[:, :1].contiguous()),
+        lambda: rewrite(
+            "south.st", statistics__codes=part("south.st", "statistics.codes")[:, :1].contiguous()
+        ),
         ("statistics should be (steps, classes, width) = (3, 2, 'r'); found (3, 1, 128)",),
     ),
     "with statistics of another width": (
-        lambda: rewrite("south.st", statistics__codes=part("south.st", "statistics.codes")[:, :, :9].contiguous()),
+        lambda: rewrite(
+            "south.st",
+            statistics__codes=part("south.st", "statistics.codes")[:, :, :9].contiguous(),
+        ),
         ("should have 128 numbers; found 9",),
     ),
     "with impossible counts": (
@@ -236,11 +298,19 @@ DAMAGED_CONTRIBUTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] =
         ("images per class should be [0, 2, 2]; found [0, 1, 2]",),
     ),
     "with images of another size": (
-        lambda: rewrite("south.st", local__images=part("south.st", "local.images")[:, :, :4, :4].contiguous()),
+        lambda: rewrite(
+            "south.st", local__images=part("south.st", "local.images")[:, :, :4, :4].contiguous()
+        ),
         ("images should be (3, 8, 8); found (3, 4, 4)",),
     ),
-    "with a part too few": (lambda: rewrite("south.st", statistics__steps=None), ("missing ['statistics.steps']",)),
-    "with a part too many": (lambda: rewrite("south.st", more=torch.zeros(1)), ("unknown ['more']",)),
+    "with a part too few": (
+        lambda: rewrite("south.st", statistics__steps=None),
+        ("missing ['statistics.steps']",),
+    ),
+    "with a part too many": (
+        lambda: rewrite("south.st", more=torch.zeros(1)),
+        ("unknown ['more']",),
+    ),
 }
 
 
@@ -263,7 +333,10 @@ def test_more_contributions_than_sites_are_refused(here, plan) -> None:
 
 def test_a_class_at_no_site_is_named_and_may_be_done_without(here) -> None:
     command = ("distill", "plan.json", "north.st", "-o", "made.st")
-    refused(*command, said=("every class should be at some site; no contribution has owl", "wait for a site"))
+    refused(
+        *command,
+        said=("every class should be at some site; no contribution has owl", "wait for a site"),
+    )
     done(*command, "--allow-missing")
     made = read_distilled("made.st")
     assert made.images.counts().tolist() == [2, 2, 0]
@@ -277,7 +350,10 @@ DAMAGED_SETS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: Path("set.st").write_bytes(Path("north.st").read_bytes()),
         ("format should be collabdm/distilled; found 'collabdm/contribution'",),
     ),
-    "of another version": (lambda: rewrite("set.st", {"version": 2}), ("version should be 1; found 2",)),
+    "of another version": (
+        lambda: rewrite("set.st", {"version": 2}),
+        ("version should be 1; found 2",),
+    ),
     "with a plan edited by hand": (
         lambda: rewrite("set.st", {"plan": {"classes": ["cat", "dog"], "ipc": -1}}),
         ("`ipc` should be greater than or equal to 1; found -1",),
@@ -291,7 +367,9 @@ DAMAGED_SETS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("images should be (3, 8, 8), as in the plan; found (3, 4, 4)",),
     ),
     "with an image too few": (
-        lambda: rewrite("set.st", **{name: part("set.st", name)[1:].clone() for name in ("images", "labels")}),
+        lambda: rewrite(
+            "set.st", **{name: part("set.st", name)[1:].clone() for name in ("images", "labels")}
+        ),
         ("there should be 2 images of a class; found [1, 2]",),
     ),
     "with labels outside": (
@@ -325,7 +403,9 @@ def test_a_set_that_is_too_large_is_refused_before_it_is_read(here, monkeypatch)
 def test_inspect_refuses_what_is_no_document(name, here) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, "other.st")
     Path("other.bin").write_bytes(b"something else")
-    refused("inspect", name, said=(f"{name} should be", "found" if name.startswith("other") else ";"))
+    refused(
+        "inspect", name, said=(f"{name} should be", "found" if name.startswith("other") else ";")
+    )
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -341,7 +421,11 @@ def small_parquet(labels: list, names: list[str] | None) -> None:
 
 
 BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
-    "nothing": (lambda: None, "./nothing", ("`./nothing` should be a folder or a file; it does not exist",)),
+    "nothing": (
+        lambda: None,
+        "./nothing",
+        ("`./nothing` should be a folder or a file; it does not exist",),
+    ),
     "no data set of the hub": (
         lambda: None,
         "some/set",
@@ -353,7 +437,10 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("should contain parquet files, or one subfolder", "found 0"),
     ),
     "folders without a picture": (
-        lambda: (Path("held/cat").mkdir(parents=True), Path("held/cat/notes.txt").write_text("none")),
+        lambda: (
+            Path("held/cat").mkdir(parents=True),
+            Path("held/cat/notes.txt").write_text("none"),
+        ),
         "held",
         ("one subfolder of images for each class; found 1 subfolders", "no image in a subfolder"),
     ),
@@ -363,12 +450,23 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("a.png` should be a whole image file; it cannot be read",),
     ),
     "pictures of two sizes": (
-        lambda: (picture_folder(Path("held"), cat=1), draw(Path("held/cat/x.png"), pixels(0, 3, 16))),
+        lambda: (
+            picture_folder(Path("held"), cat=1),
+            draw(Path("held/cat/x.png"), pixels(0, 3, 16)),
+        ),
         "held",
         ("one size and one number of channels; found", "16 x 16 with 3 channel(s): 1 images"),
     ),
-    "an archive cut off": (lambda: (npz(labels=[0] * 4), cut("held.npz")), "held.npz", ("cannot be read",)),
-    "an archive without labels": (npz, "held.npz", ("should contain `images` and `labels`", "found images")),
+    "an archive cut off": (
+        lambda: (npz(labels=[0] * 4), cut("held.npz")),
+        "held.npz",
+        ("cannot be read",),
+    ),
+    "an archive without labels": (
+        npz,
+        "held.npz",
+        ("should contain `images` and `labels`", "found images"),
+    ),
     "labels outside the classes": (
         lambda: npz(labels=[0, 1, 2, 3], classes=["cat", "dog", "owl"]),
         "held.npz",
@@ -390,14 +488,19 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         ("should be among the plan's ['cat', 'dog', 'owl']; found ['0', '1']",),
     ),
     "no images": (
-        lambda: np.savez("held.npz", images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0, int)),
+        lambda: np.savez(
+            "held.npz", images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0, int)
+        ),
         "held.npz",
         ("`held.npz` should contain images; found none",),
     ),
     "pictures of four pixels": (
         lambda: small_parquet([0, 1], ["cat", "dog"]),
         "held.parquet",
-        ("(channels, height, width) = (3, 8, 8), as in the plan; found (3, 4, 4)", "`--resize` brings them to it"),
+        (
+            "(channels, height, width) = (3, 8, 8), as in the plan; found (3, 4, 4)",
+            "`--resize` brings them to it",
+        ),
     ),
     "a table that is none": (
         lambda: Path("held.parquet").write_text("?"),
@@ -420,10 +523,18 @@ def test_data_that_does_not_fit_is_refused(bad, here) -> None:
 
 
 @pytest.mark.parametrize(("side", "channels"), [(12, 3), (8, 1), (9, 1)])
-def test_pictures_of_another_size_or_colour_are_refused_and_resize_mends_it(side, channels, here, plan) -> None:
+def test_pictures_of_another_size_or_colour_are_refused_and_resize_mends_it(
+    side, channels, here, plan
+) -> None:
     picture_folder(Path("held"), side, channels, cat=2, owl=1)
     command = with_option(CONTRIBUTE, "--data", "held")
-    refused(*command, said=(f"(3, 8, 8), as in the plan; found ({channels}, {side}, {side})", "`--resize` brings"))
+    refused(
+        *command,
+        said=(
+            f"(3, 8, 8), as in the plan; found ({channels}, {side}, {side})",
+            "`--resize` brings",
+        ),
+    )
     done(*command, "--resize")
     assert read_contribution("answer.st", plan).statistics.totals.tolist() == [2, 1]
 
@@ -437,7 +548,10 @@ def test_pictures_of_two_sizes_are_mended_by_resize_too(here) -> None:
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ({"cat": 1, "cow": 1}, ("among the plan's ['cat', 'dog', 'owl']", "of which the plan lacks ['cow']")),
+        (
+            {"cat": 1, "cow": 1},
+            ("among the plan's ['cat', 'dog', 'owl']", "of which the plan lacks ['cow']"),
+        ),
         ({}, ("should be a folder or a file; it does not exist",)),
     ],
 )
@@ -450,26 +564,36 @@ def test_an_evaluation_on_data_of_other_classes_is_refused(counts, said, here) -
 @pytest.mark.parametrize(("split", "missing"), [("train", "test"), ("test", "train")])
 def test_an_evaluation_names_the_split_that_it_lacks(split, missing, here) -> None:
     picture_folder(Path("other") / split, cat=1, dog=1)
-    refused(*with_option(EVALUATE, "--data", "other"), said=(f"should have a split `{missing}`; found {split}",))
+    refused(
+        *with_option(EVALUATE, "--data", "other"),
+        said=(f"should have a split `{missing}`; found {split}",),
+    )
 
 
 @pytest.mark.parametrize("odd", ["train", "test"])
 def test_an_evaluation_refuses_pictures_of_another_size(odd, here) -> None:
     for split in ("train", "test"):
         picture_folder(Path("other") / split, 11 if split == odd else 8, cat=1, dog=1)
-    refused(*with_option(EVALUATE, "--data", "other"), said=("found (3, 11, 11)", "`--resize` brings them to it"))
+    refused(
+        *with_option(EVALUATE, "--data", "other"),
+        said=("found (3, 11, 11)", "`--resize` brings them to it"),
+    )
 
 
 # --- outputs -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", [PLAN, CONTRIBUTE, DISTILL], ids=lambda c: c[0])
-@pytest.mark.parametrize(("output", "said"), [("set.st/below/x", "should be writable"), ("pictures", "found a folder")])
+@pytest.mark.parametrize(
+    ("output", "said"), [("set.st/below/x", "should be writable"), ("pictures", "found a folder")]
+)
 def test_an_output_that_cannot_be_written_is_refused(command, output, said, here) -> None:
     refused(*with_option(command, "-o", output), said=(said,))
 
 
-@pytest.mark.parametrize(("output", "said"), [("set.st/x", "should be writable"), ("pictures", "found a folder")])
+@pytest.mark.parametrize(
+    ("output", "said"), [("set.st/x", "should be writable"), ("pictures", "found a folder")]
+)
 def test_scores_that_cannot_be_written_are_refused(output, said, here) -> None:
     refused(*with_option(EVALUATE, "--json", output), said=(said,))
 
@@ -523,16 +647,31 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--fraction", "1.5"), "`fraction` should be less than or equal to 1; found 1.5"),
         (("--fraction", "nan"), "`fraction` should be"),
         (("--fraction", "0.5"), "`fraction` below 1 needs `site_names`"),
-        (("--wire", "float64"), "`--wire` should be float16, int8 or float32; found 'float64': did you mean float16?"),
+        (
+            ("--wire", "float64"),
+            "`--wire` should be float16, int8 or float32; found 'float64': did you mean float16?",
+        ),
         (("--images", "png"), "`--images` should be uint8 or float32; found 'png'"),
         (("--init", "zeros"), "`--init` should be real or noise; found 'zeros'"),
         (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
         (("--merging", "median"), "`--merging` should be weighted or uniform; found 'median'"),
-        (("--augment", "crop_blur"), "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur"),
-        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'"),
-        (("--network", "LeNet"), "`network.name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
+        (
+            ("--augment", "crop_blur"),
+            "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur",
+        ),
+        (
+            ("--preset", "worst"),
+            "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'",
+        ),
+        (
+            ("--network", "LeNet"),
+            "`network.name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'",
+        ),
         (("--network", "ConvNet:width"), "`network` should be NAME or NAME:key=value"),
-        (("--network", "ConvNet:width=-8"), "`network.width` should be greater than or equal to 8; found -8"),
+        (
+            ("--network", "ConvNet:width=-8"),
+            "`network.width` should be greater than or equal to 8; found -8",
+        ),
         (("--network", "ConvNet:colour=1"), "`network.colour` is not a setting"),
         (("--classes", "cat"), "`classes`"),
         (("--classes", "cat,cat"), "`classes` should be distinct names"),
@@ -540,9 +679,15 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--image-size", "3x8x8"), "`--image-size` should be CHANNELSxSIDE"),
         (("--image-size", "3x4"), "`side` should be greater than or equal to 8; found 4"),
         (("--image-size", "9999x8"), "`channels` should be less than or equal to 16; found 9999"),
-        (("--data", "digits"), "either `--data`, or `--classes` with `--image-size`, should be given; found both"),
+        (
+            ("--data", "digits"),
+            "either `--data`, or `--classes` with `--image-size`, should be given; found both",
+        ),
         (("--budget", "1kB"), "`budget` should be at least"),
-        (("--budget", "much"), "`budget` should be bytes, such as 500kB, 1MB or 2MiB; found 'much'"),
+        (
+            ("--budget", "much"),
+            "`budget` should be bytes, such as 500kB, 1MB or 2MiB; found 'much'",
+        ),
         (("--budget", "-1MB"), "`budget` should be bytes"),
     ],
 )
@@ -553,7 +698,11 @@ def test_a_plan_that_cannot_be_is_not_written(option, said, tmp_path, monkeypatc
 
 def test_an_odd_side_is_not_partitioned(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused(*with_option(PLAN, "--image-size", "1x9"), "--pae", said=("`pae` should divide the image side 9; found 2",))
+    refused(
+        *with_option(PLAN, "--image-size", "1x9"),
+        "--pae",
+        said=("`pae` should divide the image side 9; found 2",),
+    )
 
 
 @pytest.mark.parametrize(
@@ -562,14 +711,25 @@ def test_an_odd_side_is_not_partitioned(tmp_path, monkeypatch) -> None:
         ("colour = 1", "`colour` is not a setting"),
         ("steps = -1", "`steps` should be greater than or equal to 0; found -1"),
         ("local = 5", "`local` should be"),
-        ('classes = ["a", "b"]\nprobe = 1', "plan.toml should not set classes, probe; found them there"),
+        (
+            'classes = ["a", "b"]\nprobe = 1',
+            "plan.toml should not set classes, probe; found them there",
+        ),
         ("image = 5", "plan.toml should not set image; found them there"),
-        ('preset = "worst"', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found 'worst'"),
-        ("preset = 5", "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
+        (
+            'preset = "worst"',
+            "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found 'worst'",
+        ),
+        (
+            "preset = 5",
+            "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'",
+        ),
         ("steps", "plan.toml should be a readable TOML file"),
     ],
 )
-def test_a_plan_whose_configuration_cannot_be_is_not_written(text, said, tmp_path, monkeypatch) -> None:
+def test_a_plan_whose_configuration_cannot_be_is_not_written(
+    text, said, tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("plan.toml").write_text(text)
     refused(*PLAN, "--config", "plan.toml", said=(said,))
@@ -584,17 +744,31 @@ def test_a_plan_that_cannot_be_makes_no_folder(tmp_path, monkeypatch) -> None:
 def test_a_plan_needs_data_or_classes_and_a_size(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for half in (("--classes", "a,b"), ("--image-size", "1x8"), ()):
-        refused("plan", *half, "-o", "new.json", said=("`--data`, or both `--classes` and `--image-size`, should be",))
+        refused(
+            "plan",
+            *half,
+            "-o",
+            "new.json",
+            said=("`--data`, or both `--classes` and `--image-size`, should be",),
+        )
 
 
 def test_a_site_that_the_plan_does_not_name_is_refused(here) -> None:
-    refused(*with_option(CONTRIBUTE, "--site", "c"), said=("`site` should be one of north, south; found 'c'",))
+    refused(
+        *with_option(CONTRIBUTE, "--site", "c"),
+        said=("`site` should be one of north, south; found 'c'",),
+    )
 
 
 @pytest.mark.parametrize("site", ["", "a b", "../up", "x" * 65, "é", "-a"])
 def test_a_site_is_named_so_that_a_file_can_be(site, here) -> None:
     write_plan(tiny_plan(COLOUR), "plan.json")
-    refused(*CONTRIBUTE[:-4], f"--site={site}", *CONTRIBUTE[-2:], said=("`site` should be 1 to 64 letters, digits",))
+    refused(
+        *CONTRIBUTE[:-4],
+        f"--site={site}",
+        *CONTRIBUTE[-2:],
+        said=("`site` should be 1 to 64 letters, digits",),
+    )
 
 
 @pytest.mark.parametrize("command", [CONTRIBUTE, DISTILL, EVALUATE, SIMULATE], ids=lambda c: c[0])
@@ -602,7 +776,10 @@ def test_a_site_is_named_so_that_a_file_can_be(site, here) -> None:
     ("option", "said"),
     [
         (("--device", "abacus"), "`device` should be one that this machine has; found 'abacus'"),
-        (("--precision", "float8"), "`--precision` should be auto, float32 or bfloat16; found 'float8': did you mean float32?"),
+        (
+            ("--precision", "float8"),
+            "`--precision` should be auto, float32 or bfloat16; found 'float8': did you mean float32?",
+        ),
     ],
 )
 def test_a_device_or_precision_that_is_not_here_is_refused(command, option, said, here) -> None:
@@ -614,15 +791,23 @@ def test_a_device_or_precision_that_is_not_here_is_refused(command, option, said
     [
         (("--epochs", "0"), "`epochs` should be at least 1; found 0"),
         (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
-        (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
-        (("--networks", "ConvNet,AlexNet:width=9"), "`width` should be left at 128 for AlexNet; found 9"),
+        (
+            ("--networks", "LeNet"),
+            "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'",
+        ),
+        (
+            ("--networks", "ConvNet,AlexNet:width=9"),
+            "`width` should be left at 128 for AlexNet; found 9",
+        ),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused(option, said, here) -> None:
     refused(*with_option(EVALUATE, *option), said=(said,))
 
 
-@pytest.mark.parametrize("option", [("--trials", "0"), ("--seed", "-1"), ("--threads", "-1"), ("--trials", "many")])
+@pytest.mark.parametrize(
+    "option", [("--trials", "0"), ("--seed", "-1"), ("--threads", "-1"), ("--trials", "many")]
+)
 def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
     before = entries()
     result = run(*with_option(EVALUATE, *option))
@@ -643,23 +828,38 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
         (("--beta", "-1"), "`beta` should be greater than 0; found -1"),
         (("--beta", "1e-9"), "`beta` should be in 1e-06 .. 1000000; found 1e-09"),
         (("--class-floor", "-1"), "`class_floor` should be greater than or equal to 0; found -1"),
-        (("--class-floor", "50"), "should have at least 5 sites x 50 (`class_floor`) = 250 images; found 140"),
+        (
+            ("--class-floor", "50"),
+            "should have at least 5 sites x 50 (`class_floor`) = 250 images; found 140",
+        ),
         (("--per-class", "0"), "`per_class` should be greater than or equal to 1; found 0"),
         (("--trials", "0"), "`trials` should be greater than or equal to 1; found 0"),
         (("--epochs", "0"), "`epochs` should be greater than or equal to 1; found 0"),
         (("--seed", "-1"), "`seed` should be greater than or equal to 0; found -1"),
         (("--seed", str(2**70)), "`seed` should be less than"),
         (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
-        (("--preset", "worst"), "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'"),
-        (("--networks", "LeNet"), "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'"),
+        (
+            ("--preset", "worst"),
+            "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'",
+        ),
+        (
+            ("--networks", "LeNet"),
+            "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'",
+        ),
         (("--network", "LeNet"), "found 'LeNet'"),
         (("--steps", "-1"), "`steps` should be greater than or equal to 0; found -1"),
         (("--ipc", "0"), "`ipc` should be greater than or equal to 1; found 0"),
         (("--batch", "none"), "`batch` should be a number of at least 1, or all; found 'none'"),
         (("--local-steps", "-1"), "`local.steps` should be greater than or equal to 0; found -1"),
-        (("--wire", "float64"), "`--wire` should be float16, int8 or float32; found 'float64': did you mean float16?"),
+        (
+            ("--wire", "float64"),
+            "`--wire` should be float16, int8 or float32; found 'float64': did you mean float16?",
+        ),
         (("--site-column", "hospital"), "digits should have a column `hospital`"),
-        (("--partition", "nothing.json"), "`nothing.json` should be a saved partition; [Errno 2] No such file"),
+        (
+            ("--partition", "nothing.json"),
+            "`nothing.json` should be a saved partition; [Errno 2] No such file",
+        ),
         (("--config", "nothing.toml"), "nothing.toml should be a readable TOML file"),
         (("--data", "./nothing"), "`./nothing` should be a folder or a file"),
     ],
@@ -686,12 +886,24 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
         ('data = "digits"\n[plan]\nsteps = 2020-02-02', "`steps` should be"),
         ('data = "digits"\n[plan]\nnetwork = "LeNet"', "found 'LeNet'"),
         ('data = "digits"\n[plan]\nnetwork = 5', "`network`"),
-        ('data = "digits"\n[plan]\nclasses = ["a", "b"]', "`plan` should leave classes to the simulation"),
+        (
+            'data = "digits"\n[plan]\nclasses = ["a", "b"]',
+            "`plan` should leave classes to the simulation",
+        ),
         ('data = "digits"\n[plan]\nsites = 9', "`plan` should leave sites to the simulation"),
         ('data = "digits"\ntrials = "many"', "`trials` should be a valid integer"),
-        ('data = "digits"\npreset = 5', "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'"),
-        ('data = "digits"\nsite_column = "x"\nper_class = 5', "`site_column` should be set without `per_class`"),
-        ('data = "digits"\nbeta = 0\nclass_floor = 2', "`class_floor` belongs to the Dirichlet split"),
+        (
+            'data = "digits"\npreset = 5',
+            "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'",
+        ),
+        (
+            'data = "digits"\nsite_column = "x"\nper_class = 5',
+            "`site_column` should be set without `per_class`",
+        ),
+        (
+            'data = "digits"\nbeta = 0\nclass_floor = 2',
+            "`class_floor` belongs to the Dirichlet split",
+        ),
         ("sites = 3", "`--data` should name the data, here or in the configuration; found none"),
     ],
 )
@@ -705,7 +917,14 @@ def test_a_configuration_that_cannot_be_leaves_no_folder(text, said, tmp_path, m
 def test_a_configuration_that_is_no_text_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("round.toml").write_bytes(b"\xff\xfe\x00")
-    refused("simulate", "--config", "round.toml", "-o", "sim", said=("round.toml should be a readable TOML file",))
+    refused(
+        "simulate",
+        "--config",
+        "round.toml",
+        "-o",
+        "sim",
+        said=("round.toml should be a readable TOML file",),
+    )
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path, monkeypatch) -> None:
@@ -713,7 +932,10 @@ def test_a_folder_with_something_else_is_refused(tmp_path, monkeypatch) -> None:
     Path("sim").mkdir()
     for text in ("", "[]", '{"something": "else"}'):
         Path("sim/experiment.json").write_text(text)
-        refused(*SIMULATE, said=("sim should be empty or contain this experiment; found another experiment",))
+        refused(
+            *SIMULATE,
+            said=("sim should be empty or contain this experiment; found another experiment",),
+        )
 
 
 def test_a_partition_of_another_set_is_refused(tmp_path, monkeypatch) -> None:
@@ -736,12 +958,24 @@ def test_a_class_at_no_site_of_a_simulation_is_named_before_the_work(tmp_path, m
     for split in ("train", "test"):
         picture_folder(Path("held") / split, cat=3, dog=3)
     Partition(("a",), (torch.arange(3),), 6).save(Path("split.json"))
-    command = ("simulate", "--data", "held", "--partition", "split.json", "-o", "sim", "--network", NETWORK)
+    command = (
+        "simulate",
+        "--data",
+        "held",
+        "--partition",
+        "split.json",
+        "-o",
+        "sim",
+        "--network",
+        NETWORK,
+    )
     refused(*command, said=("every class should be at some site; no site has dog",))
     assert not Path("sim").exists()
 
 
-def test_test_images_that_do_not_go_with_the_training_images_are_refused(tmp_path, monkeypatch) -> None:
+def test_test_images_that_do_not_go_with_the_training_images_are_refused(
+    tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     picture_folder(Path("sizes/train"), 8, cat=3, dog=3)
     picture_folder(Path("sizes/test"), 9, cat=3, dog=3)
