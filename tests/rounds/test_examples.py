@@ -92,11 +92,11 @@ def test_continual_learning_compares_memories_of_the_same_bytes(
 ) -> None:
     path = tmp_path / "r" / "out.json"
     example(monkeypatch, "continual_learning", *TINY, "--groups", "5", "--pae", "2", "-o", path)
-    (found,) = json.loads(path.read_text())["runs"]
-    assert {what: len(values) for what, values in found.items()} == {
+    (results,) = json.loads(path.read_text())["runs"]
+    assert {what: len(values) for what, values in results.items()} == {
         "distilled": 5, "random real": 5, "random real, pae": 5,
     }  # fmt: skip
-    assert len({values[0] for values in found.values()}) == 1  # no memory yet
+    assert len({values[0] for values in results.values()}) == 1  # no memory yet
     assert "distilled: " in capsys.readouterr().out
 
 
@@ -109,15 +109,15 @@ def test_seeds_that_are_on_disk_are_not_run_again(tmp_path, monkeypatch) -> None
         ran.append((arguments.ipc, seed))
         return {"distilled": [seed]}
 
-    def told(seeds: int, ipc: int = 1) -> list:
+    def runs_of(seeds: int, ipc: int = 1) -> list:
         arguments = argparse.Namespace(
             data="x", seeds=seeds, precision="float32", output=tmp_path / "o.json", ipc=ipc
         )
         return over_seeds(arguments, run)
 
-    assert told(1) == [{"distilled": [0]}]
-    assert told(2) == [{"distilled": [0]}, {"distilled": [1]}]
-    told(1, ipc=2)  # another setting begins anew
+    assert runs_of(1) == [{"distilled": [0]}]
+    assert runs_of(2) == [{"distilled": [0]}, {"distilled": [1]}]
+    runs_of(1, ipc=2)  # another setting begins anew
     assert ran == [(1, 0), (1, 1), (2, 0)]
 
 
@@ -135,7 +135,7 @@ def test_architecture_search_ranks_variants(tmp_path, monkeypatch, capsys) -> No
         "-o",
         tmp_path / "o.json",
     )
-    (found,) = json.loads((tmp_path / "o.json").read_text())["runs"]
-    assert len(found["all the data"]) == len(found["distilled"]) == 4
-    assert set(found["correlation"]) == {"distilled", "random real"}
+    (results,) = json.loads((tmp_path / "o.json").read_text())["runs"]
+    assert len(results["all the data"]) == len(results["distilled"]) == 4
+    assert set(results["correlation"]) == {"distilled", "random real"}
     assert "rank correlation" in capsys.readouterr().out

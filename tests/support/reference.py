@@ -71,16 +71,16 @@ def batches(
     """D_t^y: of each class `size` images in an order drawn for it, all of them where there are no more."""
     stream, chosen = Stream.of(seed, purpose, t), {}
     for y in range(len(data.classes)):
-        held = [
+        own = [
             image
             for image, label in zip(data.images, data.labels.tolist(), strict=True)
             if label == y
         ]
-        if size is not None and size < len(held):
-            order = stream.permutation(len(held)).tolist()
-            held = [held[i] for i in order[:size]]
-        if held:
-            chosen[y] = held
+        if size is not None and size < len(own):
+            order = stream.permutation(len(own)).tolist()
+            own = [own[i] for i in order[:size]]
+        if own:
+            chosen[y] = own
     return chosen
 
 
@@ -97,7 +97,7 @@ def client_means(plan: Plan, data: ImageSet, site: str, sites: Sequence[str]) ->
     return means
 
 
-def merged_means(plan: Plan, sent: dict[str, Means], held: dict[str, ImageSet]) -> Means:
+def merged_means(plan: Plan, sent: dict[str, Means], data: dict[str, ImageSet]) -> Means:
     """Line 12, left: over the sites that sent (t, y), by the images they hold or each alike."""
     merged = {}
     for t in range(plan.steps):
@@ -106,7 +106,7 @@ def merged_means(plan: Plan, sent: dict[str, Means], held: dict[str, ImageSet]) 
             for site in sorted(sent):
                 if (t, y) in sent[site]:
                     weight = (
-                        held[site].labels.tolist().count(y) if plan.merging == "weighted" else 1
+                        data[site].labels.tolist().count(y) if plan.merging == "weighted" else 1
                     )
                     total, weights = total + weight * sent[site][t, y], weights + weight
             if weights:
@@ -151,20 +151,21 @@ def local_loss(plan: Plan, data: ImageSet, site: str, t: int, sets: Sets) -> Ten
     psi = Psi(plan, seeds, t)
     for y, batch in batches(data, seeds.seed, Purpose.LOCAL_BATCH, t, plan.local.batch).items():
         real = [psi(in_network_units(plan, x), y).detach() for x in batch]
-        made = [psi(s, y) for image in sets[y] for s in mini_samples(image, plan.pae)]
-        total = total + ((mean(real) - mean(made)) ** 2).sum()
+        synthetic = [psi(s, y) for image in sets[y] for s in mini_samples(image, plan.pae)]
+        total = total + ((mean(real) - mean(synthetic)) ** 2).sum()
         if plan.local.matching.spread:
-            spread = ((deviation(real) - deviation(made)) ** 2).sum()
+            spread = ((deviation(real) - deviation(synthetic)) ** 2).sum()
             total = total + plan.local.matching.spread * spread
     return total
 
 
 def gradients(loss: Tensor, sets: Sets) -> Sets:
     flat = [image for images in sets.values() for image in images]
-    found = iter(torch.autograd.grad(loss, flat, allow_unused=True))
+    values = iter(torch.autograd.grad(loss, flat, allow_unused=True))
     zero = torch.zeros_like(flat[0])
     return {
-        y: [zero if (g := next(found)) is None else g for _ in images] for y, images in sets.items()
+        y: [zero if (g := next(values)) is None else g for _ in images]
+        for y, images in sets.items()
     }
 
 

@@ -1,3 +1,5 @@
+"""Augmentation: each operation by its formula, partition-and-expand, gradients."""
+
 import math
 
 import pytest
@@ -29,7 +31,7 @@ def noise(n: int, channels: int = 3) -> torch.Tensor:
 
 
 def each(operation: str, x: torch.Tensor) -> list[tuple[torch.Tensor, list[float]]]:
-    """What every draw makes of the picture x, beside its uniforms."""
+    """The picture x transformed by every draw, with the uniforms of the draw."""
     draws, uniforms = drawn(operation)
     out = augment(x.repeat(len(FORMULAS), 1, 1, 1), draws)
     return [(out[i : i + 1], uniforms[i].tolist()) for i in FORMULAS]
@@ -74,27 +76,27 @@ def test_colour_shifts_then_scales_around_the_mean_of_channels_then_around_the_m
     None
 ):
     x = noise(1)
-    for found, (_, u1, u2, u3, _) in each("color", x):
+    for actual, (_, u1, u2, u3, _) in each("color", x):
         shifted = x + (u1 - 0.5)
         grey = (shifted[:, 0] + shifted[:, 1] + shifted[:, 2])[:, None] / 3
         saturated = (shifted - grey) * 2 * u2 + grey
         level = saturated.sum() / saturated.numel()
-        torch.testing.assert_close(found, (saturated - level) * (u3 + 0.5) + level)
+        torch.testing.assert_close(actual, (saturated - level) * (u3 + 0.5) + level)
 
 
 def test_colour_of_a_grey_image_has_no_saturation() -> None:
     x = noise(1, channels=1)
-    for found, (_, u1, _, u3, _) in each("color", x):
+    for actual, (_, u1, _, u3, _) in each("color", x):
         shifted = x + (u1 - 0.5)
-        torch.testing.assert_close(found, (shifted - shifted.mean()) * (u3 + 0.5) + shifted.mean())
+        torch.testing.assert_close(actual, (shifted - shifted.mean()) * (u3 + 0.5) + shifted.mean())
 
 
 def test_crop_is_an_integer_shift_with_zeros_outside() -> None:
     x, shifts = picture(), set()
-    for found, (_, u1, u2, *_) in each("crop", x):
+    for actual, (_, u1, u2, *_) in each("crop", x):
         across, down = math.floor(u1 * 3) - 1, math.floor(u2 * 3) - 1
         padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
-        assert torch.equal(found, padded[:, :, 1 + down : 9 + down, 1 + across : 9 + across])
+        assert torch.equal(actual, padded[:, :, 1 + down : 9 + down, 1 + across : 9 + across])
         shifts.add((across, down))
     assert len(shifts) == 9
 
@@ -109,11 +111,11 @@ def test_crop_reaches_an_eighth_of_the_side(side: int, reach: int) -> None:
 
 def test_cutout_zeroes_its_box_and_nothing_else() -> None:
     x = picture()
-    for found, (_, u1, u2, *_) in each("cutout", x):
+    for actual, (_, u1, u2, *_) in each("cutout", x):
         left, top = math.floor(u1 * 9) - 2, math.floor(u2 * 9) - 2
         expected = x.clone()
         expected[:, :, max(top, 0) : top + 4, max(left, 0) : left + 4] = 0
-        assert torch.equal(found, expected)
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("side", [8, 11, 32])
@@ -133,27 +135,27 @@ def test_the_cutout_square_has_half_the_side_and_its_centre_in_the_image(side: i
 
 def test_flip_mirrors_left_and_right_for_half_of_the_draws() -> None:
     x, mirrored = picture(), 0
-    for found, (_, u1, *_) in each("flip", x):
-        assert torch.equal(found, x.flip(-1) if u1 < 0.5 else x)
+    for actual, (_, u1, *_) in each("flip", x):
+        assert torch.equal(actual, x.flip(-1) if u1 < 0.5 else x)
         mirrored += u1 < 0.5
     assert 8 < mirrored < 32
 
 
 def test_scale_reads_each_axis_by_its_own_factor() -> None:
     x = noise(1, channels=1)
-    for found, (_, u1, u2, *_) in each("scale", x)[:6]:
+    for actual, (_, u1, u2, *_) in each("scale", x)[:6]:
         across, down = (u * (1.2 - 1 / 1.2) + 1 / 1.2 for u in (u1, u2))
         torch.testing.assert_close(
-            found, resampled(x, [[across, 0], [0, down]]), rtol=1e-4, atol=1e-4
+            actual, resampled(x, [[across, 0], [0, down]]), rtol=1e-4, atol=1e-4
         )
 
 
 def test_rotate_reads_along_turned_axes() -> None:
     x = noise(1, channels=1)
-    for found, (_, u1, *_) in each("rotate", x)[:6]:
+    for actual, (_, u1, *_) in each("rotate", x)[:6]:
         angle = math.radians((2 * u1 - 1) * 15)
         turned = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-        torch.testing.assert_close(found, resampled(x, turned), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(actual, resampled(x, turned), rtol=1e-4, atol=1e-4)
 
 
 def test_every_operation_of_a_policy_is_drawn_as_often_as_the_others() -> None:
@@ -167,7 +169,7 @@ def test_every_operation_of_a_policy_is_drawn_as_often_as_the_others() -> None:
     assert torch.equal(of_box, (uniforms[:, 0] * 6).floor() == 2)
 
 
-def test_draws_are_these_for_ever() -> None:
+def test_draws_never_change() -> None:
     draws = draw(OPERATIONS, 8, SIDE, Stream.of(0, Purpose.AUGMENT))
     still = identity(8)
     torch.testing.assert_close(
@@ -197,7 +199,7 @@ def test_images_of_a_class_share_their_draw() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_operation_is_affine_in_the_image_and_its_gradient_says_how(operation: str) -> None:
+def test_every_operation_is_affine_in_the_image_with_the_same_gradient(operation: str) -> None:
     draws, _ = drawn(operation, 6)
     x, weights, change = noise(18).reshape(3, 6, 3, SIDE, SIDE)
     x.requires_grad_()
@@ -221,7 +223,7 @@ def test_expanded_tiles_packed_again_are_the_image_where_tiles_are_of_one_colour
     torch.testing.assert_close(mosaic(tiles, factor), images)
 
 
-def test_tiles_stand_row_by_row() -> None:
+def test_tiles_are_in_order_row_by_row() -> None:
     image = torch.zeros(1, 1, SIDE, SIDE)
     image[..., :4, 4:], image[..., 4:, :4], image[..., 4:, 4:] = 1, 2, 3
     tiles = expand(torch.cat([image, image + 4]), 2)

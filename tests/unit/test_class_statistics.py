@@ -1,3 +1,5 @@
+"""Class statistics: the means of a site, their merging, wire types, sketches and checks."""
+
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from collabdm.data.partition import dirichlet, iid
 from collabdm.documents.contribution import Statistics
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
-from collabdm.images import ImageSet, pool
+from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import Merged, class_statistics, encode, merge
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import Sampling, class_means, plan_embedding, sketch_matrix
@@ -57,10 +59,10 @@ def means_of(present: dict[str, list[int]], steps: int = 3, seed: int = 0) -> Pa
     ]
 
 
-# a site's file
+# --- the statistics of a site --------------------------------------------------------------------
 
 
-def test_a_site_sends_only_the_classes_that_it_holds() -> None:
+def test_a_site_sends_only_its_own_classes() -> None:
     statistics = statistics_of(PLAN, tiny_data([3, 0, 5]))
     assert statistics.classes.tolist() == [0, 2]
     assert statistics.batch_counts.tolist() == statistics.totals.tolist() == [3, 5]
@@ -83,8 +85,8 @@ def test_batches_are_drawn_anew_at_every_step_without_replacement() -> None:
     assert len({tuple(chosen.tolist()) for chosen in picks}) == 5
 
 
-def test_progress_is_told_step_by_step() -> None:
-    told: list[int] = []
+def test_progress_is_reported_step_by_step() -> None:
+    reported: list[int] = []
     embedding = plan_embedding(PLAN, Compute())
     class_statistics(
         embedding,
@@ -92,9 +94,9 @@ def test_progress_is_told_step_by_step() -> None:
         [0, 1],
         Sampling(0, Purpose.BATCH, None),
         "float32",
-        told.append,
+        reported.append,
     )
-    assert told == [1, 2]
+    assert reported == [1, 2]
 
 
 @pytest.mark.parametrize("wire", ["float16", "int8", "float32"])
@@ -115,19 +117,7 @@ def test_more_images_than_one_forward_pass_takes_give_the_mean_of_all() -> None:
     torch.testing.assert_close(statistics_of(PLAN, data).means()[1], expected, rtol=1e-4, atol=1e-5)
 
 
-# merging
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_merging_site_files_equals_the_pooled_file(seed: int) -> None:
-    data = tiny_data([9, 4, 6])
-    index = dirichlet(data.labels, len(CLASSES), 4, 0.2, seed).index
-    sets = [part for part in split(data, [i.tolist() for i in index]) if len(part)]
-    assert any((part.counts() == 0).any() for part in sets)
-    found, pooled = merged(PLAN, sets), statistics_of(PLAN, pool(sets))
-    torch.testing.assert_close(found.means, pooled.means(), rtol=1e-5, atol=1e-6)
-    assert found.totals.tolist() == pooled.totals.tolist() == [9, 4, 6]
-    assert bool(found.present.all())
+# --- merging -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", ["weighted", "uniform"])
@@ -147,13 +137,13 @@ def test_the_order_of_the_sites_changes_no_bit(rule: str) -> None:
     assert all(torch.equal(o.totals, outcomes[0].totals) for o in outcomes)
 
 
-def test_weighted_merging_weighs_by_the_images_held() -> None:
+def test_weighted_merging_weighs_by_the_images_of_the_sites() -> None:
     parts = means_of({"a": [0, 1], "b": [1, 2]})
     (_, a), (_, b) = parts
-    found = merge(parts, 3, 3, "weighted").means
-    torch.testing.assert_close(found[:, 0], a.means()[:, 0])
-    torch.testing.assert_close(found[:, 1], (2 * a.means()[:, 1] + 3 * b.means()[:, 0]) / 5)
-    torch.testing.assert_close(found[:, 2], b.means()[:, 1])
+    actual = merge(parts, 3, 3, "weighted").means
+    torch.testing.assert_close(actual[:, 0], a.means()[:, 0])
+    torch.testing.assert_close(actual[:, 1], (2 * a.means()[:, 1] + 3 * b.means()[:, 0]) / 5)
+    torch.testing.assert_close(actual[:, 2], b.means()[:, 1])
 
 
 def test_the_weight_is_the_total_of_a_site_not_its_batch() -> None:
@@ -165,9 +155,9 @@ def test_the_weight_is_the_total_of_a_site_not_its_batch() -> None:
     ]
     (_, a), (_, b) = parts
     assert (a.totals.item(), b.totals.item()) == (10, 20)
-    found = merge(parts, 3, 3, "weighted")
-    torch.testing.assert_close(found.means[:, 0], (a.means()[:, 0] + 2 * b.means()[:, 0]) / 3)
-    assert found.totals.tolist() == [30, 0, 0]
+    actual = merge(parts, 3, 3, "weighted")
+    torch.testing.assert_close(actual.means[:, 0], (a.means()[:, 0] + 2 * b.means()[:, 0]) / 3)
+    assert actual.totals.tolist() == [30, 0, 0]
 
 
 def test_uniform_merging_is_the_plain_mean_of_the_means() -> None:
@@ -186,14 +176,14 @@ def test_a_class_at_no_participating_site_is_absent_from_the_step() -> None:
         torch.tensor([6]),
         torch.tensor([6]),
     )
-    found = merge([("a", everywhere), ("b", second)], 3, 3, "weighted")
-    assert found.present.tolist() == [
+    actual = merge([("a", everywhere), ("b", second)], 3, 3, "weighted")
+    assert actual.present.tolist() == [
         [True, False, False],
         [True, False, True],
         [True, False, False],
     ]
-    assert found.totals.tolist() == [1, 0, 6]
-    assert float(found.means[~found.present].abs().max()) == 0
+    assert actual.totals.tolist() == [1, 0, 6]
+    assert float(actual.means[~actual.present].abs().max()) == 0
 
 
 @pytest.mark.parametrize("rule", ["weighted", "uniform"])
@@ -201,17 +191,17 @@ def test_a_step_is_merged_from_the_sites_that_take_part_in_it(rule: str) -> None
     plan = tiny_plan(steps=6, fraction=0.5, site_names=SITES, merging=rule)
     sets = {site: tiny_data([2 + k, 1, 3], k) for k, site in enumerate(SITES)}
     parts = [(site, statistics_of(plan, sets[site], steps=plan.steps_of(site))) for site in SITES]
-    found = merge(parts, plan.steps, len(CLASSES), rule)
+    actual = merge(parts, plan.steps, len(CLASSES), rule)
     chosen = [participants(plan.seed, t, SITES, 0.5) for t in range(plan.steps)]
     assert len(set(chosen)) > 1
     for t, of_step in enumerate(chosen):
         alone = [(site, statistics_of(plan, sets[site], steps=[t])) for site in of_step]
         torch.testing.assert_close(
-            found.means[t], merge(alone, plan.steps, len(CLASSES), rule).means[t]
+            actual.means[t], merge(alone, plan.steps, len(CLASSES), rule).means[t]
         )
 
 
-def test_files_of_another_width_are_refused() -> None:
+def test_statistics_of_another_width_are_refused() -> None:
     parts = [
         ("a", fixed_statistics(values(1, 1, 4), [0])),
         ("b", fixed_statistics(values(1, 1, 5), [0])),
@@ -239,10 +229,10 @@ def test_the_servers_objective_is_the_same_at_dirichlet_0_1_as_at_iid() -> None:
     assert float(losses[2]) == pytest.approx(float(losses[3]), rel=1e-5)
 
 
-# wire types
+# --- wire types ----------------------------------------------------------------------------------
 
 
-def test_int8_is_wrong_by_half_a_scale_at_most() -> None:
+def test_the_error_of_int8_is_half_a_scale_at_most() -> None:
     means = torch.cat([values(20, 3, 50), values(20, 3, 50) * 1e-6, torch.zeros(1, 3, 50)])
     codes, scales = encode(means, "int8")
     assert codes.dtype == torch.int8
@@ -252,7 +242,7 @@ def test_int8_is_wrong_by_half_a_scale_at_most() -> None:
     assert int(codes.abs().amax()) == 127
 
 
-def test_float16_is_wrong_by_one_part_in_2048_at_most() -> None:
+def test_the_error_of_float16_is_one_part_in_2048_at_most() -> None:
     means = torch.cat([values(20, 3, 50) * 10.0**power for power in (-3, 0, 4)])
     codes, scales = encode(means, "float16")
     assert scales is None
@@ -278,21 +268,21 @@ def test_means_that_do_not_fit_the_wire_type_are_refused(wire: str, value: float
 
 
 @pytest.mark.parametrize("wire", ["float16", "int8", "float32"])
-def test_a_file_decodes_to_the_means_within_its_wire_type(wire: str) -> None:
+def test_statistics_decode_to_the_means_within_their_wire_type(wire: str) -> None:
     data = tiny_data([4, 0, 5])
     exact = statistics_of(PLAN, data).means()
-    found = statistics_of(PLAN.model_copy(update={"wire": wire}), data)
-    assert found.wire == wire
+    actual = statistics_of(PLAN.model_copy(update={"wire": wire}), data)
+    assert actual.wire == wire
     bound = {"float16": 2.0**-11, "int8": 0.5 / 127 * 1.001, "float32": 0}[wire] * exact.abs().amax(
         -1, keepdim=True
     )
-    assert bool(((found.means() - exact).abs() <= bound).all())
+    assert bool(((actual.means() - exact).abs() <= bound).all())
 
 
-# sketches
+# --- sketches ------------------------------------------------------------------------------------
 
 
-def test_sketch_signs_are_these_for_ever() -> None:
+def test_sketch_signs_never_change() -> None:
     signs = sketch_matrix(0, 0, 4, 3) * 3**0.5
     expected = [[1, 1, -1], [-1, 1, -1], [1, -1, -1], [-1, -1, -1]]
     torch.testing.assert_close(signs, torch.tensor(expected).float())
@@ -316,7 +306,7 @@ def test_sketches_keep_squared_distances_and_products_on_average() -> None:
     )
 
 
-def test_a_sketched_file_is_the_sketch_of_the_file() -> None:
+def test_sketched_statistics_are_the_sketch_of_the_statistics() -> None:
     data, plan = tiny_data([3, 2, 4]), PLAN.model_copy(update={"sketch": 6})
     whole, sketched = statistics_of(PLAN, data).means(), statistics_of(plan, data).means()
     assert sketched.shape == (2, 3, 6)
@@ -326,7 +316,7 @@ def test_a_sketched_file_is_the_sketch_of_the_file() -> None:
         )
 
 
-# what is no statistics
+# --- checks --------------------------------------------------------------------------------------
 
 
 GOOD: dict[str, Any] = {

@@ -81,7 +81,7 @@ def compare_compiled_means() -> None:
     assert float((low - plain).norm() / plain.norm()) < BFLOAT16_BOUND
 
 
-def test_running_statistics_of_local_training_are_of_its_batches_alone() -> None:
+def test_running_statistics_of_local_training_see_its_batches_alone() -> None:
     plan = tiny_plan()
     spec = NetworkSpec(width=8, depth=1, norm="batch")
     network = build(spec, plan.image.shape, len(plan.classes))
@@ -111,7 +111,7 @@ def compare_compiled_training() -> None:
 
 
 @pytest.mark.parametrize("compare", ["compare_compiled_means", "compare_compiled_training"])
-def test_compiled_is_what_is_not_compiled(compare) -> None:
+def test_compiled_functions_equal_those_not_compiled(compare) -> None:
     """In a process of its own: what checks the signatures in the tests cannot itself be compiled."""
     command = [
         sys.executable,
@@ -144,7 +144,7 @@ def test_images_of_few_activations_go_in_larger_passes() -> None:
     assert (few, many) == (4 * IMAGES_PER_PASS["cpu"][1], IMAGES_PER_PASS["cpu"][1])
 
 
-def test_too_little_memory_makes_the_passes_smaller_and_is_said(
+def test_too_little_memory_makes_the_passes_smaller_with_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compute, "FEW_ACTIVATIONS", 1)

@@ -39,13 +39,13 @@ def stream() -> Stream:
 
 def test_confusion_counts_every_test_image_once_for_each_network() -> None:
     plan = tiny_plan()
-    made = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
+    distilled = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
     test = tiny_data((5, 6, 0), seed=9)
-    (found,) = evaluate(made, test, EvaluationConfig((NETWORK,), 3, SHORT))
-    assert [sum(row) for row in found.confusion] == [15, 18, 0]
-    right = sum(row[y] for y, row in enumerate(found.confusion))
-    assert right == pytest.approx(sum(found.accuracies) * 11)
-    assert found.per_class == (found.confusion[0][0] / 15, found.confusion[1][1] / 18, None)
+    (score,) = evaluate(distilled, test, EvaluationConfig((NETWORK,), 3, SHORT))
+    assert [sum(row) for row in score.confusion] == [15, 18, 0]
+    right = sum(row[y] for y, row in enumerate(score.confusion))
+    assert right == pytest.approx(sum(score.accuracies) * 11)
+    assert score.per_class == (score.confusion[0][0] / 15, score.confusion[1][1] / 18, None)
 
 
 def test_confusion_has_a_row_for_the_class_and_a_column_for_the_answer() -> None:
@@ -53,15 +53,15 @@ def test_confusion_has_a_row_for_the_class_and_a_column_for_the_answer() -> None
     assert Confusion.of(labels, taken, 3).counts.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
 
 
-def test_a_score_comes_back_from_results_and_older_ones_are_read() -> None:
-    found = Score("a", "ConvNet", (0.5, 0.25), 4, ((1, 2), (0, 3)))
-    document = json.loads(json.dumps(found.document()))
-    assert Score.read(document) == found
+def test_a_score_is_read_from_results_old_and_new() -> None:
+    score = Score("a", "ConvNet", (0.5, 0.25), 4, ((1, 2), (0, 3)))
+    document = json.loads(json.dumps(score.document()))
+    assert Score.read(document) == score
     older = {
         key: document[key]
         for key in ("what", "network", "accuracies", "images", "mean", "std", "n")
     }
-    assert Score.read(older) == replace(found, confusion=())
+    assert Score.read(older) == replace(score, confusion=())
     assert Score.read(older).per_class == ()
 
 
@@ -157,7 +157,7 @@ def test_networks_whose_images_depend_on_each_other_are_trained_alone(
 
 
 @pytest.mark.parametrize(
-    ("full", "made", "drawn", "weight", "expected"),
+    ("full", "distilled", "random", "weight", "expected"),
     [
         (
             0.8,
@@ -190,8 +190,10 @@ def test_networks_whose_images_depend_on_each_other_are_trained_alone(
         (1.0, 0.0, 1.0, 0.5, 0.0),  # the worst there is: alpha -1
     ],
 )
-def test_label_robust_score_is_the_published_formula(full, made, drawn, weight, expected) -> None:
-    assert label_robust_score(full, made, drawn, weight) == pytest.approx(expected, abs=2e-7)
+def test_label_robust_score_is_the_published_formula(
+    full, distilled, random, weight, expected
+) -> None:
+    assert label_robust_score(full, distilled, random, weight) == pytest.approx(expected, abs=2e-7)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_augmentation_robust_score_is_the_published_formula(
     assert augmentation_robust_score(augmented, plain, weight) == pytest.approx(expected, abs=2e-7)
 
 
-def test_every_trial_has_its_scores_and_their_mean_is_told() -> None:
+def test_every_trial_has_its_scores_and_their_mean_is_reported() -> None:
     accuracies = {
         "distilled, augmented": [0.5, 0.6],
         "random, augmented": [0.3, 0.6],
@@ -216,17 +218,17 @@ def test_every_trial_has_its_scores_and_their_mean_is_told() -> None:
         "random, plain": [0.3, 0.4],
         "all the data": [0.8, 0.6],
     }
-    found = from_accuracies(accuracies, "augmented")
-    assert found.lrs == pytest.approx((0.2481915 + 0.2689414) / 2, abs=2e-7)
-    assert found.ars == pytest.approx((0.3377953 + 0.2689414) / 2, abs=2e-7)
-    assert found.std["lrs"] == pytest.approx((0.2689414 - 0.2481915) / math.sqrt(2), abs=2e-7)
-    assert (found.hlr, found.ior, found.n) == (pytest.approx(0.15), pytest.approx(0.1), 2)
+    scores = from_accuracies(accuracies, "augmented")
+    assert scores.lrs == pytest.approx((0.2481915 + 0.2689414) / 2, abs=2e-7)
+    assert scores.ars == pytest.approx((0.3377953 + 0.2689414) / 2, abs=2e-7)
+    assert scores.std["lrs"] == pytest.approx((0.2689414 - 0.2481915) / math.sqrt(2), abs=2e-7)
+    assert (scores.hlr, scores.ior, scores.n) == (pytest.approx(0.15), pytest.approx(0.1), 2)
 
 
 def test_robust_scores_run_from_0_to_1_and_rise_with_the_set() -> None:
     assert augmentation_robust_score(-1.0, -1.0) == pytest.approx(0)
     assert augmentation_robust_score(1.0, 1.0) == pytest.approx(1)
-    scores = [label_robust_score(0.9, made, 0.3) for made in (0.2, 0.4, 0.6, 0.8)]
+    scores = [label_robust_score(0.9, distilled, 0.3) for distilled in (0.2, 0.4, 0.6, 0.8)]
     assert scores == sorted(scores)
     assert label_robust_score(0.8, 0.6, 0.3, weight=1.0) == pytest.approx(
         augmentation_robust_score(0.3, 0.3)
@@ -235,19 +237,19 @@ def test_robust_scores_run_from_0_to_1_and_rise_with_the_set() -> None:
 
 def test_robustness_compares_with_random_images_with_and_without_augmentation() -> None:
     plan = tiny_plan()
-    made = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
+    distilled = distill(plan, answers(plan, [(4, 4, 4), (3, 0, 5)]))
     protocol = EvaluationConfig((NETWORK,), 2, SHORT)
-    found = robustness(made, tiny_data((8, 8, 8)), tiny_data((5, 5, 5), seed=9), protocol)
-    a = found.accuracies
-    (score,) = evaluate(made, tiny_data((5, 5, 5), seed=9), protocol)
+    robust = robustness(distilled, tiny_data((8, 8, 8)), tiny_data((5, 5, 5), seed=9), protocol)
+    a = robust.accuracies
+    (score,) = evaluate(distilled, tiny_data((5, 5, 5), seed=9), protocol)
     assert a["distilled, augmented"] == pytest.approx(score.mean)
-    assert found.ior == pytest.approx(a["distilled, augmented"] - a["random, augmented"])
-    assert found.hlr == pytest.approx(a["all the data"] - a["distilled, augmented"])
+    assert robust.ior == pytest.approx(a["distilled, augmented"] - a["random, augmented"])
+    assert robust.hlr == pytest.approx(a["all the data"] - a["distilled, augmented"])
     plain = a["distilled, plain"] - a["random, plain"]
-    assert augmentation_robust_score(found.ior, plain) == pytest.approx(
-        found.ars, abs=0.02
+    assert augmentation_robust_score(robust.ior, plain) == pytest.approx(
+        robust.ars, abs=0.02
     )  # e^x bends
-    assert found.n == 2
+    assert robust.n == 2
 
 
 # --- along the refinement ------------------------------------------------------------------------
@@ -259,20 +261,21 @@ def test_chosen_steps_are_the_first_and_then_even() -> None:
     assert chosen_steps(0, 4) == chosen_steps(4, 0) == []
 
 
-def test_a_curve_holds_the_set_of_every_chosen_step_and_ends_at_the_final_one(tmp_path) -> None:
+def test_a_curve_has_the_set_of_every_chosen_step_and_ends_at_the_final_one(tmp_path) -> None:
     plan = tiny_plan(refinement={"passes": 2})
     curve = Curve(plan, tmp_path, 3)
     sent = answers(plan, [(4, 4, 4), (3, 0, 5)])
-    made = distill(plan, sent, RunContext(keep=curve.keep))
-    sets = curve.sets(made)
+    distilled = distill(plan, sent, RunContext(keep=curve.keep))
+    sets = curve.sets(distilled)
     assert list(sets) == [1, 2, 4, 6]
-    assert torch.equal(sets[6].images.images, made.images.images)
+    assert torch.equal(sets[6].images.images, distilled.images.images)
     earlier = [training_set(sets[step]).images for step in (1, 4)]
     assert not torch.equal(*earlier)
-    assert not Curve(plan.model_copy(update={"seed": 8}), tmp_path, 3).sets(made)  # of another plan
+    other = plan.model_copy(update={"seed": 8})
+    assert not Curve(other, tmp_path, 3).sets(distilled)
 
 
-def test_a_simulation_scores_its_curve_and_goes_on_with_it(tmp_path) -> None:
+def test_a_simulation_scores_its_curve_and_resumes_with_it(tmp_path) -> None:
     plan = {
         "ipc": 1, "steps": 2, "batch": 4, "network": {"width": 8, "depth": 1},
         "local": {"steps": 1, "batch": 4}, "refinement": {"passes": 2},
@@ -284,9 +287,9 @@ def test_a_simulation_scores_its_curve_and_goes_on_with_it(tmp_path) -> None:
     results = simulate(Experiment(**settings, curve=2), tmp_path)
     assert [point.step for point in results.curve] == [1, 2, 4]
     assert results.curve[-1].accuracies == results.scores[0].accuracies
-    kept = json.loads((tmp_path / "results.json").read_text())
+    stored = json.loads((tmp_path / "results.json").read_text())
     again = simulate(Experiment(**settings, curve=2), tmp_path)
-    assert again.document() == kept
+    assert again.document() == stored
     assert len(read_distilled(tmp_path / "distilled.safetensors").images) == 10
     assert "curve" not in Experiment(**settings).model_dump(
         mode="json"

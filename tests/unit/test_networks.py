@@ -1,3 +1,5 @@
+"""Networks: shapes, arithmetic, seeded weights and refused settings."""
+
 import hashlib
 import math
 
@@ -29,7 +31,7 @@ def parameter_count(name, image=(3, 32, 32)):
     return sum(p.numel() for p in build(NetworkSpec(name=name), image, 10).parameters())
 
 
-# shapes and counts
+# --- shapes and counts ---------------------------------------------------------------------------
 
 
 def test_the_default_convnet_has_320010_parameters():
@@ -73,7 +75,7 @@ def test_embedding_widths(name, image, width):
     assert build(NetworkSpec(name=name), image, 10).embedding_width == width
 
 
-def test_a_convnet_that_does_not_pool_keeps_every_pixel():
+def test_a_convnet_without_pooling_keeps_every_pixel():
     assert (
         build(NetworkSpec(width=8, depth=6, pooling="none"), (1, 8, 8), 2).embedding_width
         == 8 * 8 * 8
@@ -113,7 +115,7 @@ def assert_varied(network, images):
     assert embedded.std(0).mean() > 1e-3 * embedded.abs().mean() > 0
 
 
-# what is computed
+# --- arithmetic ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,7 +132,7 @@ def test_a_block_is_convolution_instance_norm_relu_and_average_pooling_in_plain_
         network.features[1].weight.uniform_(0.5, 2, generator=torch.Generator().manual_seed(1))
         network.features[1].bias.uniform_(-1, 1, generator=torch.Generator().manual_seed(2))
         x = some_images(2, 1, 8, 8)
-        found = network.embed(x).unflatten(1, (8, 4, 4))
+        actual = network.embed(x).unflatten(1, (8, 4, 4))
         convolved = network.features[0](x).tolist()
     gamma, beta = (network.features[1].get_parameter(n).tolist() for n in ("weight", "bias"))
     for n in range(2):
@@ -145,7 +147,7 @@ def test_a_block_is_convolution_instance_norm_relu_and_average_pooling_in_plain_
             for i in range(4):
                 for j in range(4):
                     four = [lit[2 * i + a][2 * j + b] for a in (0, 1) for b in (0, 1)]
-                    assert float(found[n, c, i, j]) == pytest.approx(sum(four) / 4, abs=1e-5)
+                    assert float(actual[n, c, i, j]) == pytest.approx(sum(four) / 4, abs=1e-5)
 
 
 def test_an_image_is_embedded_alike_alone_and_in_a_batch():
@@ -176,7 +178,7 @@ def test_functional_call_maps_over_stacked_networks(spec):
         assert torch.allclose(mapped[1], alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
 
 
-# weights
+# --- weights -------------------------------------------------------------------------------------
 
 
 def test_weights_of_a_seed_are_golden():
@@ -212,7 +214,7 @@ def test_weights_are_the_uniforms_of_the_stream_in_declared_order(name):
     assert len(uniforms) == 0
 
 
-def test_reseeding_keeps_the_tensors_and_forgets_everything_else():
+def test_reseeding_keeps_the_tensors_and_resets_their_values():
     network = seeded(NetworkSpec(width=8, norm="batch"))
     before = {n: (id(t), t.data_ptr()) for n, t in network.state_dict(keep_vars=True).items()}
     network.train()(some_images(4, 1, 16, 16))
@@ -228,8 +230,8 @@ def test_reseeding_keeps_the_tensors_and_forgets_everything_else():
 
 
 def test_other_steps_give_other_weights():
-    one, other = (seeded(step=step).features[0].weight for step in (0, 1))
-    assert not torch.equal(one, other)
+    first, other = (seeded(step=step).features[0].weight for step in (0, 1))
+    assert not torch.equal(first, other)
 
 
 def test_weights_are_rounded_only_once_in_bfloat16():
@@ -247,7 +249,7 @@ def test_build_leaves_the_global_generator_alone(name):
     assert not network.features[0].weight.any()
 
 
-# refusals
+# --- refused settings ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -274,12 +276,12 @@ def test_build_leaves_the_global_generator_alone(name):
         ({"dropout": 0.5}, "Extra inputs are not permitted"),
     ],
 )
-def test_specs_that_mean_nothing_are_refused(fields, message):
+def test_invalid_specs_are_refused(fields, message):
     with pytest.raises(ValidationError, match=message):
         NetworkSpec(**fields)
 
 
-def test_a_spec_is_frozen_and_survives_json():
+def test_a_spec_is_frozen_and_unchanged_by_json():
     spec = NetworkSpec(name="VGG11", norm="batch")
     assert NetworkSpec.model_validate_json(spec.model_dump_json()) == spec
     with pytest.raises(ValidationError, match="frozen"):

@@ -1,3 +1,5 @@
+"""The fast implementation against `reference`, Algorithm 1 in plain loops."""
+
 import pytest
 import reference
 import torch
@@ -34,7 +36,7 @@ VARIANTS = {
 every_variant = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
 
 
-def held(plan: Plan) -> dict[str, ImageSet]:
+def site_data(plan: Plan) -> dict[str, ImageSet]:
     return {
         site: tiny_data(counts, k, plan)
         for k, (site, counts) in enumerate(zip(SITES, HOLDINGS, strict=True))
@@ -42,7 +44,7 @@ def held(plan: Plan) -> dict[str, ImageSet]:
 
 
 def sent(plan: Plan) -> list[Contribution]:
-    return [contribute(plan, data, site) for site, data in held(plan).items()]
+    return [contribute(plan, data, site) for site, data in site_data(plan).items()]
 
 
 def merged(plan: Plan) -> Merged:
@@ -83,27 +85,27 @@ def fast_loss(plan: Plan, t: int, images: torch.Tensor, merged: Merged) -> torch
 @every_variant
 def test_a_site_sends_the_means_of_the_reference(settings: dict) -> None:
     plan = tiny_plan(**settings)
-    for site, data in held(plan).items():
+    for site, data in site_data(plan).items():
         expected = reference.client_means(plan, data, site, SITES)
-        found = contribute(plan, data, site).statistics
-        means = found.means()
-        assert {(t, y) for t in found.steps.tolist() for y in found.classes.tolist()} == set(
+        actual = contribute(plan, data, site).statistics
+        means = actual.means()
+        assert {(t, y) for t in actual.steps.tolist() for y in actual.classes.tolist()} == set(
             expected
         )
-        for i, t in enumerate(found.steps.tolist()):
-            for j, y in enumerate(found.classes.tolist()):
+        for i, t in enumerate(actual.steps.tolist()):
+            for j, y in enumerate(actual.classes.tolist()):
                 torch.testing.assert_close(means[i, j], expected[t, y], rtol=1e-4, atol=1e-5)
 
 
 @every_variant
 def test_merged_targets_are_those_of_the_reference(settings: dict) -> None:
     plan = tiny_plan(**settings)
-    data = held(plan)
+    data = site_data(plan)
     each = {site: reference.client_means(plan, data[site], site, SITES) for site in SITES}
-    expected, found = reference.merged_means(plan, each, data), as_targets(plan, merged(plan))
-    assert set(found) == set(expected)
+    expected, actual = reference.merged_means(plan, each, data), as_targets(plan, merged(plan))
+    assert set(actual) == set(expected)
     for at in expected:
-        torch.testing.assert_close(found[at], expected[at], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(actual[at], expected[at], rtol=1e-4, atol=1e-5)
 
 
 @every_variant
@@ -112,11 +114,11 @@ def test_the_loss_and_its_gradient_are_those_of_the_reference(settings: dict) ->
     statistics = merged(plan)
     images = plan.image.normalisation.apply(pixels(plan)).requires_grad_()
     sets = as_sets(images.detach())
-    found = fast_loss(plan, 0, images, statistics)
+    actual = fast_loss(plan, 0, images, statistics)
     expected = reference.server_loss(plan, 0, sets, as_targets(plan, statistics))
     assert float(expected.detach()) > 0.1
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    (gradient,) = torch.autograd.grad(found, images)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(actual, images)
     torch.testing.assert_close(
         gradient, as_batch(reference.gradients(expected, sets)), rtol=1e-3, atol=1e-5
     )
@@ -137,12 +139,12 @@ def test_a_run_of_refinement_with_momentum_is_that_of_the_reference() -> None:
 def check_refinement(plan: Plan) -> None:
     statistics, normalisation = merged(plan), plan.image.normalisation
     start = pixels(plan)
-    found = normalisation.apply(refine(plan, start, LABELS, statistics, RunContext()))
+    actual = normalisation.apply(refine(plan, start, LABELS, statistics, RunContext()))
     sets = reference.server_dm(
         plan, as_sets(normalisation.apply(start)), as_targets(plan, statistics)
     )
-    assert float((found - normalisation.apply(start)).abs().max()) > 1e-3
-    torch.testing.assert_close(found, as_batch(sets), rtol=1e-3, atol=1e-4)
+    assert float((actual - normalisation.apply(start)).abs().max()) > 1e-3
+    torch.testing.assert_close(actual, as_batch(sets), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])

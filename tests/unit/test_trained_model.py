@@ -42,7 +42,7 @@ def change_header(path: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-def test_a_model_comes_back_as_it_was_written(tmp_path, norm) -> None:
+def test_a_model_is_read_as_it_was_written(tmp_path, norm) -> None:
     model = tiny_model(NetworkSpec(width=8, depth=1, norm=norm))
     write_model(model, tmp_path / "model.safetensors")
     back = read_model(tmp_path / "model.safetensors")
@@ -64,8 +64,8 @@ def test_probabilities_are_the_softmax_of_normalised_pixels() -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (COLOUR.mean, COLOUR.std))
     logits = network((images.double() / 255 - mean.double()).div(std.double()).float())
     expected = logits.exp() / logits.exp().sum(1, keepdim=True)
-    found = model.probabilities(images)
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
+    actual = model.probabilities(images)
+    torch.testing.assert_close(actual, expected.detach(), rtol=1e-4, atol=1e-6)
     assert model.probabilities(images[:0]).shape == (0, 3)
 
 
@@ -75,14 +75,14 @@ def test_images_of_another_shape_are_refused() -> None:
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_the_network_that_a_method_gave_is_read_as_a_model(tmp_path, norm) -> None:
+def test_the_network_of_a_method_is_read_as_a_model(tmp_path, norm) -> None:
     plan, spec = tiny_plan(COLOUR, method="fedavg"), NetworkSpec(width=8, depth=1, norm=norm)
     network = build(spec, COLOUR.shape, len(CLASSES))
     seed_weights(network, Stream.of(4, Purpose.NETWORK))
-    made = DistilledModel(
+    outcome = DistilledModel(
         float_weights(network), spec, plan, {"north": [1, 0, 2]}, "fedavg", {"collabdm": "0"}
     )
-    write_distilled_model(made, tmp_path / "model.safetensors")
+    write_distilled_model(outcome, tmp_path / "model.safetensors")
     model = read_model(tmp_path / "model.safetensors")
     expected = network.eval()(COLOUR.normalisation.apply(pictures(5))).softmax(1)
     torch.testing.assert_close(model.probabilities(pictures(5)), expected.detach())
