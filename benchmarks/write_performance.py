@@ -48,10 +48,10 @@ machine (2 cores, AMX, torch 2.13), made during development.
 - **Few images at a time.** The working set of one pass should stay in the processor's cache: 64
   images forward and 32 with gradients take less than half the time per image of 256 at once.
   Grouping whole classes lets the next pass reuse a pass's memory.
-- **Normalise and pool without intermediate writes** (`matching.compiled_layers`): instance normalisation
-  becomes one scale and shift per channel of each image, and a pooled pixel is computed directly
-  from its four corners. On two cores with AMX, the time for 256 images fell from 72 to 20 .. 30 ms
-  forward, and from 218 to about 70 with gradients with respect to the images.
+- **Normalise and pool without intermediate writes** (`matching.compiled_layers`): instance
+  normalisation becomes one scale and shift per channel of each image, and a pooled pixel is
+  computed directly from its four corners. On two cores with AMX, the time for 256 images fell from
+  72 to 20 .. 30 ms forward, and from 218 to about 70 with gradients with respect to the images.
 - **bfloat16 where the processor multiplies it natively**; a class mean changes by less than 0.5 %
   of its norm, which a test verifies. Sums are float32.
 - **One compiled function for all seeds.** Networks are arguments, reseeded in place (2.4 ms for

@@ -30,6 +30,7 @@ from collabdm.matching.compute import IMAGES_PER_PASS, Compute
 from collabdm.matching.embedding import class_means, plan_embedding
 from collabdm.matching.loop import Target, learning_rate, matching_loss
 from collabdm.matching.run_context import RunContext
+from collabdm.methods import registry
 from collabdm.methods.collabdm import apportion, contribute, distill
 from collabdm.methods.localdm import random_images
 from collabdm.methods.registry import METHODS, method_of
@@ -531,3 +532,48 @@ def test_central_makes_all_steps_at_one_site_with_all_the_data() -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(PlanError, match=r"`method` should be one of collabdm, .*; found 'magic'"):
         method_of(tiny_plan(method="magic"))
+
+
+def test_a_method_is_registered_once_under_a_name_that_a_plan_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "METHODS", dict(METHODS))
+    own = replace(METHODS["coreset"], name="own-method")
+    assert registry.register(own) is registry.register(own) is registry.find_method("own-method")
+
+    with pytest.raises(PlanError, match="'own-method' exists already: choose another name"):
+        registry.register(replace(own, pooled=True))
+    with pytest.raises(PlanError, match="1 to 32 lower-case letters, .* found 'Own method'"):
+        registry.register(replace(own, name="Own method"))
+
+
+def test_a_plan_whose_method_is_registered_later_has_its_tensors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "METHODS", dict(METHODS))
+    plan = method_plan("coreset").model_copy(update={"method": "own-method"})
+    assert not registry.contribution_spec(plan).extra
+    registry.register(replace(METHODS["coreset"], name="own-method"))
+    assert set(registry.contribution_spec(plan).extra) == {"images", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_module:METHOD", "'own' of no_such_module:METHOD should be importable; it raised"),
+        ("math:pi", "entry point 'own' should name a collabdm Method; found float"),
+    ],
+)
+def test_an_entry_point_that_is_no_method_is_refused(
+    target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    information = tmp_path / "own-1.0.dist-info"
+    information.mkdir()
+    (information / "entry_points.txt").write_text(f"[collabdm.methods]\nown = {target}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    registry.load_installed_methods.cache_clear()
+    with pytest.raises(PlanError, match=message):
+        registry.all_methods()
+    monkeypatch.undo()
+    assert registry.all_methods() is METHODS  # the failure was not cached
