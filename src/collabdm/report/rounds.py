@@ -62,7 +62,7 @@ class RoundFiles:
 
     @property
     def method(self) -> str:
-        """The method of the set that the round is about."""
+        """The method of the distilled set; without a set, what the first score is of; else empty."""
         if self.distilled is not None:
             return self.distilled.method
         return next((score.what for score in self.scores), "")

@@ -1,6 +1,6 @@
 """A site's policy: the limits that its operator sets for all plans, in a TOML file.
 
-    largest_steps = 200          # T
+    largest_steps = 200          # steps of the plan
     largest_ipc = 50             # images per class of the distilled set
     largest_bytes = "5MB"        # size of the contribution
     largest_minutes = 60         # computing time, as estimated for two cores
