@@ -1,4 +1,4 @@
-"""The command line: `main` collects the commands, which import their implementation when they run.
+"""The command line of collabdm. `main` collects the commands, which belong to these users:
 
     organiser    plan, schema
     site         check, contribute, inspect
@@ -6,6 +6,7 @@
     users        evaluate, train, predict, classify, export
     research     simulate, demo, reproduce, report, synthetic-flows
 
-Modules with commands import only typer, so that help, version and shell completion start quickly.
-Functions that need PyTorch in their signatures are in `running`.
+The modules in `commands` import typer but not PyTorch, so that help, version and shell completion
+start quickly; each command imports its implementation when it runs. Functions whose signatures
+need PyTorch are in `running`.
 """

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Report:
-    """The results of independent checks: if one fails, the others still run."""
+    """Collects the results of independent checks: if one fails, the others still run."""
 
     rows: list[Row] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Report:
         Args:
             name: name of the check.
             action: the check, which raises CollabDMError if something is wrong.
-            describe: converts the action's result to the text of the row.
+            describe: converts the result of `action` to the text of the row.
 
         Returns:
             The action's result, or None if something is wrong.
@@ -57,7 +57,7 @@ class Report:
         self.rows.append((name, f"not checked: needs the {needed}"))
 
     def show(self) -> None:
-        """Print the table. Raises CollabDMError if checks failed; the message names them."""
+        """Print the table. Raises CollabDMError if any check failed; the message names each one."""
         console.print(table("Before the round", ("check", "result"), self.rows, figures=False))
         if self.failed:
             raise CollabDMError(
@@ -68,14 +68,14 @@ class Report:
 def check_connection(
     report: Report, server: str | None, root_certificates: Path | None, key: Path | None
 ) -> None:
-    """Check the key, Flower and the server.
+    """Check the key, the installation of Flower and the connection to the server.
 
     Args:
         report: receives the results.
-        server: `HOST:PORT`; None skips the server and Flower.
+        server: `HOST:PORT`; None skips the checks of the server and of Flower.
         root_certificates: a file with the certificate that signed the server's certificate; None
             connects without TLS.
-        key: the private key of the node; None skips this check.
+        key: the site's private key for Flower; None skips this check.
     """
     if key is not None:
         report.check("key", lambda: check_key(key))
@@ -85,7 +85,7 @@ def check_connection(
 
 
 def check_plan(report: Report, path: Path, site: str) -> Plan | None:
-    """Check that this site and this machine can contribute to a plan.
+    """Check that a plan accepts this site and that this machine reproduces the plan's probe.
 
     Args:
         report: receives the result.
@@ -127,10 +127,10 @@ def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | Non
 def check_policy(
     report: Report, plan: Plan, images: ImageSet, site: str, path: Path | None
 ) -> None:
-    """Check that the site's policy allows a plan, and report the contribution's size.
+    """Check that the site's policy allows a plan, and report what the site would send.
 
     Args:
-        report: receives the result and the rows of the contribution.
+        report: receives the result and the rows that describe the contribution.
         plan: the plan.
         images: the site's data.
         site: name of the site.

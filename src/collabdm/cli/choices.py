@@ -1,7 +1,7 @@
-"""The values of enumerated options, as types that typer lists in the help.
+"""The values that options with a fixed list of choices accept; typer shows them in the help.
 
-They repeat names that are defined with the models (Plan, FlowSchema, METHODS, ...), because
-importing the models takes seconds; a test compares the two.
+The values repeat those of the models (Plan, FlowSchema, the registry of methods, ...), because
+importing the models takes seconds; a test checks that both lists agree.
 """
 
 import re
@@ -11,7 +11,7 @@ from collabdm.errors import did_you_mean
 
 Preset = Literal["best", "paper", "fedd3", "dosfl", "dense", "none"]
 
-#: methods of this package; installed packages may add others, so `--method` takes any text
+#: the methods of this package; other packages can add methods, so `--method` accepts any text
 METHODS = (
     "collabdm",
     "collabdm-pae",
@@ -28,7 +28,7 @@ METHODS = (
     "fedavg",
 )
 
-#: the methods that a plan can use: those in which each site contributes once
+#: the methods that a plan can use: all those that need only one round
 PLAN_METHODS = METHODS[:10]
 
 Wire = Literal["float16", "int8", "float32"]
@@ -57,9 +57,9 @@ Scale = Literal["paper", "cpu"]
 
 
 def choice_message(option: str, message: str) -> str | None:
-    """Reword typer's error about a value outside an enumeration, and suggest the nearest value.
+    """Reword typer's error about a value that is not a choice, and suggest the nearest choice.
 
-    Returns None if the message is about something else.
+    Returns None if typer's message is about something else.
 
     >>> choice_message("--wire", "'int' is not one of 'float16', 'int8'.")
     "`--wire` should be float16 or int8; found 'int': did you mean int8?"

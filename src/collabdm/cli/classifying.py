@@ -25,8 +25,8 @@ class Request:
         data: a table of flows.
         flows: the name or the file of a schema; None uses the model's schema.
         grouping: `stream` or `class`.
-        rows: `COLUMN=VALUE` of the rows to use; None uses all rows.
-        held_out: whether to use only the rows that the schema reserves for tests.
+        rows: `COLUMN=VALUE`, which selects the rows to use; None uses all rows.
+        held_out: whether to use only the rows that the schema reserves for testing.
     """
 
     model: Path
@@ -38,7 +38,7 @@ class Request:
 
 
 def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
-    """Classify the windows of a table, and print the counts and the time.
+    """Classify each window of consecutive rows in a table, and print the counts and the time.
 
     Args:
         request: what to classify.
@@ -46,7 +46,7 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
         quiet: whether to hide the progress bars.
 
     Raises:
-        PlanError: If the model has no schema of flows, or a different one.
+        PlanError: If there is no schema of flows, or it does not fit the model.
         DataError: If the table does not fit the schema, or has too few rows.
     """
     trained = read_model(request.model)
@@ -71,7 +71,7 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
 
 
 def print_predictions(data: Path, predictions: Predictions, mixed: int) -> None:
-    """Print the number of windows per class and, with labels, the confusion matrix.
+    """Print the number of windows per class and, if the table has labels, the confusion matrix.
 
     Args:
         data: the table.

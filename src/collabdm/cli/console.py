@@ -1,4 +1,4 @@
-"""Show the output of the command line: consoles, progress bars with the time left, tables."""
+"""Print to the terminal: consoles, tables, and progress bars that show the time left."""
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from collabdm.progress import Progress
 
-FINISHED_SHOWN = 8  # bars: those of a round with many sites would fill the screen
+FINISHED_SHOWN = 8  # finished bars that stay visible; with many sites, all would fill the screen
 
 console = Console()
 
@@ -27,7 +27,7 @@ notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
 class Bars:
-    """Progress bars on standard error, one for each label; hidden if `quiet`."""
+    """Shows progress bars on standard error, one for each label; shows none if `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         columns = (
@@ -59,14 +59,14 @@ class Bars:
     def __call__(self, event: Progress) -> None:
         """Show a progress event on the bar of its label."""
         label, done, total = event.label, event.done, event.total
-        self._progress.start()  # not earlier: an error before any step would follow an empty line
+        self._progress.start()  # not earlier: an early error would follow an empty line
 
         if label not in self._tasks:
             finished = [task.id for task in self._progress.tasks if task.finished]
             for old in finished[:-FINISHED_SHOWN]:
                 self._progress.update(old, visible=False)
             self._tasks[label] = self._progress.add_task(label, total=total)
-        elif done < self._done[label]:  # the stage starts again, such as for the next network
+        elif done < self._done[label]:  # the stage starts again, for example for the next network
             self._progress.reset(self._tasks[label], total=total)
 
         self._done[label] = done
@@ -76,7 +76,7 @@ class Bars:
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: bool = True
 ) -> Group:
-    """Build a table below its title.
+    """Build a table with its title above it.
 
     Args:
         title: title of the table.
@@ -85,7 +85,7 @@ def table(
         figures: whether all columns but the first contain numbers, which are right-aligned.
 
     Returns:
-        The title and the table, for a console.
+        The title and the table, to be printed on a console.
     """
     result = Table()
     for number, column in enumerate(columns):

@@ -35,8 +35,8 @@ class Request:
         source: the real data.
         config: networks, trials, recipe and seed.
         compute: where to train.
-        random: whether to score random real images of the same storage as well.
-        robust: whether to compute the scores of DD-Ranking as well.
+        random: whether to score random real images that take the same storage as well.
+        robust: whether to compute the robustness scores of the DD-Ranking benchmark as well.
     """
 
     path: Path
@@ -94,7 +94,7 @@ def _training_images(request: Request) -> ImageSet:
 def _random_scores(
     request: Request, training: ImageSet, test: ImageSet, context: RunContext
 ) -> list[Score]:
-    """Score random real images that need the same storage as the set."""
+    """Score random real images that take the same storage as the distilled set."""
     plan, config = request.distilled.plan, request.config
     scores: list[Score] = []
     for name, images in random_baselines(plan, training, config.seed).items():
@@ -103,7 +103,7 @@ def _random_scores(
 
 
 def _results(request: Request, scores: list[Score], robust: Robustness | None) -> EvaluationResults:
-    """Collect the scores, with everything that they depend on."""
+    """Collect the scores and the settings that they depend on."""
     return EvaluationResults(
         set=str(request.path),
         plan=request.distilled.plan.digest,

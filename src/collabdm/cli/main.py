@@ -2,8 +2,8 @@
 
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
-Exit codes: 0 for success; 2 if something in the input must be changed, which one message names; 130
-if stopped by Ctrl-C, which leaves no unfinished files: the same command resumes the work.
+Exit codes: 0 for success; 2 if the input must be changed (a single message says what is wrong);
+130 if stopped by Ctrl-C. Stopping leaves no unfinished files; rerun the command to resume.
 """
 
 import sys
@@ -18,7 +18,7 @@ from collabdm.version import __version__
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes
 
-#: click's base class of usage errors; recent versions of typer contain their own copy of it
+#: click's base class for usage errors, found through typer: recent versions of typer bundle click
 UsageError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ app = typer.Typer(
 
 
 def print_version(requested: bool) -> bool:
-    """Print the version and exit, if requested."""
+    """Print the version and exit if `--version` was given."""
     if requested:
         typer.echo(__version__)
         raise typer.Exit
@@ -60,7 +60,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-#: the commands, grouped by their users, in the order of a round
+#: the commands, grouped by the people who use them, in the order of a round
 COMMANDS = {
     "Organiser": (organiser.plan, organiser.schema),
     "Site": (site.check, site.contribute, site.inspect),
@@ -88,7 +88,7 @@ for panel, commands in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; an error that the user can correct is shown without a traceback."""
+    """Run the command line. Errors that the user can correct are shown without a traceback."""
     try:
         # without standalone mode, recent versions of typer report Ctrl-C as exit code 130
         code = int(app(prog_name="collabdm", standalone_mode=False) or 0)
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def show_usage_error(error: Any) -> None:
-    """Show a usage error; if an option has an unknown value, suggest the nearest value."""
+    """Show an error in the use of options; for an unknown value, suggest the nearest one."""
     parameter = getattr(error, "param", None)
     name = max(parameter.opts, key=len) if parameter is not None else ""
     message = choice_message(name, error.message)
@@ -118,6 +118,6 @@ def show_usage_error(error: Any) -> None:
 
 
 def show_error(message: str) -> None:
-    """Show an error on standard error."""
+    """Print an error message on standard error."""
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(message, err=True)

@@ -66,14 +66,14 @@ def predictions(path: Path, pictures: Sequence[Path], top: int) -> list[tuple[st
 
     Args:
         path: a trained model.
-        pictures: files, or folders of files.
+        pictures: picture files, or folders that contain them.
         top: the number of classes to name for each picture.
 
     Returns:
-        Pairs of file name and the most probable classes.
+        A pair for each picture: the file name, and its most probable classes as text.
 
     Raises:
-        DataError: If a picture cannot be read, or a folder has none.
+        DataError: If a picture cannot be read, or a folder contains no pictures.
     """
     model = read_model(path)
     files = [file for place in pictures for file in picture_files(place)]
@@ -95,7 +95,9 @@ def predictions(path: Path, pictures: Sequence[Path], top: int) -> list[tuple[st
 
 
 def picture_files(place: Path) -> list[Path]:
-    """List the pictures in a folder and its subfolders, by name; a file is returned as it is.
+    """List the pictures in a folder and its subfolders, sorted by name.
+
+    A path that is not a folder is returned as it is.
 
     Raises DataError if a folder contains no pictures.
     """
@@ -109,7 +111,7 @@ def picture_files(place: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of `export` for a distilled set; see `Card` for the last three."""
+    """The options of `export` for a distilled set; `Card` explains the last three."""
 
     form: str
     expanded: bool
@@ -123,16 +125,16 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
 
     Args:
         path: the set.
-        output: a new folder.
+        output: a new or empty folder.
         options: the form, and what the card contains.
 
     Returns:
         A summary of what was written.
 
     Raises:
-        DataError: If the results are damaged or belong to a different plan, or if the form does not
-            suit the images.
-        OutputError: If the folder is not new.
+        DataError: If the results are damaged or belong to a different plan, or if the images cannot
+            be written in this form.
+        OutputError: If the folder is not empty.
     """
     distilled = read_distilled(path)
     card = Card(options.licence, options.counts)

@@ -1,4 +1,4 @@
-"""The options and arguments that several commands share, each defined once."""
+"""Define the options and arguments that several commands share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,38 +20,38 @@ TRIALS_HELP = "Networks to train of each kind."
 
 
 def option(panel: str, *flags: str, **settings: Any) -> Any:
-    """A command-line option, shown in a panel of the help.
+    """Define a command-line option that is shown in a panel of the help.
 
     Args:
         panel: title of the panel.
-        flags: names such as `--quiet` and `-q`; by default the parameter's own name.
+        flags: names such as `--quiet` and `-q`; if omitted, typer uses the parameter's name.
         settings: keyword arguments of `typer.Option`.
     """
     return typer.Option(*flags, rich_help_panel=panel, **settings)
 
 
 def data_option(*flags: str, **settings: Any) -> Any:
-    """A command-line option about data and sites; arguments as for `option`."""
+    """Define an option about data and sites; the arguments are those of `option`."""
     return option("Data and sites", *flags, **settings)
 
 
 def setting(*flags: str, **settings: Any) -> Any:
-    """A command-line option about the settings of the round; arguments as for `option`."""
+    """Define an option about the settings of the round; the arguments are those of `option`."""
     return option("Settings of the round", *flags, **settings)
 
 
 def scoring(*flags: str, **settings: Any) -> Any:
-    """A command-line option about training and scoring; arguments as for `option`."""
+    """Define an option about training and scoring; the arguments are those of `option`."""
     return option("Training and scoring", *flags, **settings)
 
 
 def computing(*flags: str, **settings: Any) -> Any:
-    """A command-line option about the computation; arguments as for `option`."""
+    """Define an option about the computation; the arguments are those of `option`."""
     return option("Computing", *flags, **settings)
 
 
 def method_option(names: tuple[str, ...], default: str) -> Any:
-    """The `--method` option, which lists and completes the methods of this package."""
+    """Define the `--method` option, which lists and completes the methods of this package."""
     return setting(
         help=f"Method: {', '.join(names)}, or one of an installed package.",
         show_default=default,

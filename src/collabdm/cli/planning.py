@@ -22,7 +22,7 @@ from collabdm.planning.settings import (
 def plan_of(options: Mapping[str, Any]) -> Plan:
     """Build the plan that the options of `plan` describe.
 
-    Raises PlanError or DataError; the message names what to change.
+    Raises PlanError or DataError; the message says what to change.
     """
     options_set, overrides = collect(
         lambda: option_settings(options),
@@ -41,7 +41,7 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
 
 
 def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:
-    """Summarise a schema: its size, classes and omitted columns, one line each."""
+    """Summarise a schema of flows in four lines: its size, classes and omitted columns."""
     action = "kept" if schema.keep_leaking else "left out"
     return (
         f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"

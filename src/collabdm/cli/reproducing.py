@@ -1,4 +1,4 @@
-"""Find and run the missing cells of published tables and figures."""
+"""Reproduce published tables and figures: find the cells without a result, and run them."""
 
 import tempfile
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ COMPILE_FROM_CELLS = 20  # with more cells than this, compiling the networks pay
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The grids to reproduce.
+    """The published tables and figures to reproduce, and the part to run on this machine.
 
     Attributes:
-        grids: published tables and figures, at one scale.
-        output: folder of the results.
-        scale: the scale.
-        share: the number of this machine's share of the cells, from 1.
-        shares: the number of shares.
+        grids: the tables and figures, all at one scale.
+        output: the folder for the results.
+        scale: the name of the scale, `paper` or `cpu`.
+        share: which share of the cells this machine runs, counted from 1.
+        shares: the number of shares that the cells are divided into.
         retry: whether to run failed cells again.
     """
 
@@ -43,7 +43,7 @@ class Reproduction:
 
     @property
     def lines(self) -> Path:
-        """The file that receives the records of this share."""
+        """The file to which the records of this share are appended."""
         part = f"-{self.share}-of-{self.shares}" if self.shares > 1 else ""
         return self.output / f"{self.scale}{part}.jsonl"
 
@@ -55,7 +55,7 @@ def read_reproduction(
 
     Args:
         paths: TOML files of grids.
-        output: folder of the results.
+        output: the folder for the results.
         scale: name of a scale.
         part: this machine's share, such as `1/3`; None means all cells.
         retry: whether to run failed cells again.
@@ -72,7 +72,7 @@ def read_reproduction(
 
 
 def start(reproduction: Reproduction) -> list[Cell]:
-    """Write the grids to the folder of results, report the state, and return the cells to run."""
+    """Write the grids to the results folder, print what is done, and return the cells to run."""
     output, scale = reproduction.output, reproduction.scale
     check_output(output / f"{reproduction.grids[0].name}.{scale}.json")
     for grid in reproduction.grids:
@@ -100,13 +100,13 @@ def run(
     minutes: float | None,
     quiet: bool,
 ) -> None:
-    """Run cells, and print a line for each.
+    """Run cells, and print one line for each.
 
     Args:
         reproduction: the grids.
         cells: the cells to run, in order.
         compute: where to compute.
-        minutes: the time limit; running stops between cells. None runs all cells.
+        minutes: the time limit, checked between cells; None runs all cells.
         quiet: whether to hide the progress bars.
     """
     compiled = True if len(cells) > COMPILE_FROM_CELLS else None
@@ -125,7 +125,7 @@ def run(
 
 
 def share_of(text: str | None) -> tuple[int, int]:
-    """Parse a share: `1/3` gives (1, 3), the first of three. None means `1/1`.
+    """Parse a share: `1/3` gives (1, 3), the first of three shares; None gives (1, 1).
 
     Raises PlanError if the text is not a share.
     """
@@ -137,7 +137,7 @@ def share_of(text: str | None) -> tuple[int, int]:
 
 
 def print_cell(done: FinishedCell) -> None:
-    """Print one line about a cell that was run."""
+    """Print the result of a cell that has just run, and the time left, on one line."""
     seconds = sum(done.record.seconds.values())
     result = done.record.error or f"{100 * main_accuracy(done):.1f} %"
     left = time_estimate(*done.time_left, done.cells_left)
@@ -150,24 +150,24 @@ def print_cell(done: FinishedCell) -> None:
 
 
 def main_accuracy(done: FinishedCell) -> float:
-    """The mean accuracy of the networks trained on the cell's own set."""
+    """Return the mean accuracy of the networks trained on the cell's first set, its own."""
     accuracies = done.record.scores[0].accuracies
     return sum(accuracies) / len(accuracies)
 
 
 def time_estimate(seconds: float, unknown: int, cells: int) -> str:
-    """Describe the estimated time of cells, and how many of them have no estimate.
+    """Describe how long the remaining cells will take, and how many have no estimate.
 
     >>> time_estimate(600.0, 2, 9)
     'about 10 min, and 2 without an estimate until one like them has run'
 
     Args:
-        seconds: the time of the cells with an estimate.
+        seconds: the total time of the cells with an estimate.
         unknown: the number of cells without an estimate.
-        cells: the number of all cells.
+        cells: the total number of remaining cells.
 
     Returns:
-        A phrase.
+        The estimate as a phrase.
     """
     if unknown == cells and cells:
         return "time not known before the first"

@@ -1,4 +1,4 @@
-"""Steps that several commands share: check outputs, choose the compute, print documents."""
+"""Steps that several commands share: check outputs, choose the device, print documents."""
 
 from functools import partial
 from pathlib import Path
@@ -30,15 +30,15 @@ def check_output(output: Path, *inputs: Path) -> None:
 
 
 def compute_of(device: str, precision: str, threads: int) -> Compute:
-    """Choose the compute settings from the options `--device`, `--precision` and `--threads`.
+    """Choose where to compute, from the options `--device`, `--precision` and `--threads`.
 
     Args:
-        device: `auto` or a device of PyTorch.
+        device: `auto`, or a PyTorch device such as `cuda:1`.
         precision: `auto`, `float32` or `bfloat16`.
         threads: processor threads for this process; 0 uses PyTorch's default.
 
     Returns:
-        Device and precision, resolved on this machine.
+        The device and precision to use on this machine.
     """
     if threads > 0:
         torch.set_num_threads(threads)
@@ -46,11 +46,11 @@ def compute_of(device: str, precision: str, threads: int) -> Compute:
 
 
 def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:
-    """Make the context of a computation, with progress bars; options as for `compute_of`."""
+    """Make the context of a computation: the settings of `compute_of`, and progress bars."""
     return RunContext(compute_of(device, precision, threads), bars)
 
 
 def print_document(path: Path) -> None:
-    """Print the contents of a document: its parts with shapes, bytes and digests."""
+    """Print the contents of a document: its parts with their shapes, bytes and digests."""
     title, rows = describe_file(path)
     console.print(table(title, ("part", "value"), rows, figures=False))

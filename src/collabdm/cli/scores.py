@@ -14,7 +14,7 @@ def print_scores(title: str, results: Results, with_bytes: bool) -> None:
     Args:
         title: title of the table.
         results: the scores.
-        with_bytes: whether to add a column with the largest contribution of a site.
+        with_bytes: whether to add a column with the most bytes that any one site sent.
     """
     rows = []
     for score in (record.score for record in results.scores):
@@ -33,7 +33,7 @@ def print_scores(title: str, results: Results, with_bytes: bool) -> None:
 
 
 def _largest(results: Results, name: str) -> str:
-    """The bytes of the largest contribution to a set, as text; a dash if unknown."""
+    """Format the bytes of the largest contribution to a set; a dash if unknown."""
     record = results.sets.get(name)
     largest = None if record is None else record.largest_upload
     return "-" if largest is None else f"{largest:,}"

@@ -25,7 +25,7 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
 
     Args:
         experiment: the round and its evaluation.
-        output: the folder of the round, where an interrupted simulation resumes.
+        output: the folder of the round; if it holds an interrupted simulation, that one resumes.
         compute: where to compute.
         quiet: whether to hide the progress bars.
     """

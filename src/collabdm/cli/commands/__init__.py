@@ -1,4 +1,4 @@
-"""The commands, grouped by the people who use them: their signatures and help texts.
+"""Signatures and help texts of the commands, in one module for each group of users.
 
-These modules import only typer; a command imports its implementation when it runs.
+The modules import typer but not PyTorch; a command imports its implementation when it runs.
 """
