@@ -1,1 +1,1 @@
-"""Make a Plan from settings and presets, estimate its cost, and add its probe."""
+"""Make plans: combine settings and presets, fit a byte budget, estimate costs, add the probe."""

@@ -1,13 +1,13 @@
-"""Choose the steps, sketch and wire type with which a contribution fits a byte budget.
+"""Choose the steps, sketch and wire type so that each contribution fits a byte budget.
 
-The local images of a contribution come first; the remaining bytes go to statistics. The rule
-follows from measurements (docs/results.md, docs/log.md):
+The local images of a contribution take their bytes first; class means take the rest. The choices
+follow from measurements (docs/results.md, docs/log.md):
 
     wire     int8: its error is about a fifteenth of the difference between the mean of a batch of
              64 images and the mean of their class
     sketch   the widest that allows `FEWEST_STEPS` steps: at equal bytes, some tens of wide steps,
              each used several times, are better than hundreds of narrow ones or a handful without
-             a sketch, and they cost the site a fraction of the work
+             a sketch, and they cost the site far less computation
     passes   enough for `ITERATIONS` iterations of the server
 """
 
@@ -26,7 +26,7 @@ ITERATIONS = 200
 
 MOST_STEPS = 400
 
-WIDTHS = (None, 1024, 512, 256, 128, 64)  # of the sketch, in order of preference
+WIDTHS = (None, 1024, 512, 256, 128, 64)  # of the sketch, best first; None: no sketch
 
 _UNITS = {
     "": 1,
@@ -41,15 +41,15 @@ _UNITS = {
 
 
 def read_bytes(text: str, name: str = "budget") -> int:
-    """Parse a number of bytes as people write it, such as `1MB`.
+    """Parse a number of bytes with an optional unit, such as `1MB`.
 
     >>> read_bytes("1MB"), read_bytes("0.5 MiB"), read_bytes("300k")
     (1000000, 524288, 300000)
 
-    The whole text must match, and bits are refused; `pydantic.ByteSize` ignores any text after the
-    first number and unit ("1,000" is 1) and accepts bits.
+    The whole text must match, and bits are not accepted. (`pydantic.ByteSize` accepts bits and
+    ignores any text after the first number and unit, so that "1,000" is 1.)
 
-    Raises PlanError; the message names the setting `name`.
+    Raises PlanError if the text is not a positive number of bytes; the message names `name`.
     """
     parts = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     unit = parts.group(2).lower() if parts else ""
@@ -66,7 +66,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
     Args:
         plan: a plan whose other settings are final.
         limit: the largest allowed size of a contribution, in bytes.
-        keep: names of fields that the user has set, which are not changed.
+        keep: names of the fields that the user has set; they are not changed.
 
     Returns:
         The plan with its new probe.
@@ -101,7 +101,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
 
 def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
-    """Return the plan with the chosen wire type and each possible sketch, the widest first."""
+    """Return variants of a plan, one for each possible sketch, the widest first."""
     wire = plan.wire if "wire" in keep else "int8"
     widths: tuple[int | None, ...] = (plan.sketch,)
     if "sketch" not in keep:
@@ -111,9 +111,9 @@ def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
 
 
 def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
-    """Choose the first shape for which the limit allows `FEWEST_STEPS` steps.
+    """Choose the first plan in `shapes` for which the limit allows `FEWEST_STEPS` steps.
 
-    Otherwise, choose the last shape for which it allows any step; None if it allows no step.
+    If there is none, choose the last one for which it allows any step; None if it allows no step.
     """
     best = None
     for shape in shapes:
@@ -127,7 +127,7 @@ def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
 
 
 def _steps_within(plan: Plan, limit: int) -> int:
-    """Find T, the most steps up to `MOST_STEPS` for which no site sends more than `limit` bytes."""
+    """Find the most steps, up to `MOST_STEPS`, with which no site exceeds `limit` bytes."""
     most = plan.model_copy(update={"steps": MOST_STEPS})
     fixed = most_bytes(plan.model_copy(update={"steps": 0}))
     affordable = (limit - fixed) // bytes_per_step(plan)

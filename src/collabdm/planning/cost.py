@@ -21,7 +21,7 @@ from collabdm.seeds import participants
 
 STEP_BYTES = 8  # the number of a step
 
-LABEL_BYTES = 8
+LABEL_BYTES = 8  # the label of a local image
 
 #: for each class: its number, its images in a batch and its images at the site
 CLASS_BYTES = 24
@@ -32,14 +32,14 @@ HEADER_BYTES = 1536
 
 @dataclass(frozen=True)
 class Cost:
-    """Upper bounds on the bytes that a site sends and on its computation.
+    """Upper bounds on the bytes that one site sends and on its computation.
 
     Attributes:
         statistics_bytes: bytes of the class means.
         image_bytes: bytes of the pixels of local images.
         file_bytes: bytes of the whole contribution.
         forward_images: images that pass forward through the network.
-        multiplications: multiplications in all of these passes.
+        multiplications: scalar multiplications in all of these passes.
     """
 
     statistics_bytes: int
@@ -50,18 +50,18 @@ class Cost:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the class means and of the pixels: those that the paper counts."""
+        """Bytes of the class means and of the pixels; the paper counts only these."""
         return self.statistics_bytes + self.image_bytes
 
 
 @lru_cache
 def most_bytes(plan: Plan) -> int:
-    """The largest possible size of one site's contribution: that of a site with every class."""
+    """Return the largest size of one site's contribution, reached by a site with every class."""
     return cost(plan).file_bytes
 
 
 def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
-    """Estimate the cost for a site with every class and `images_per_class` images of each."""
+    """Estimate the cost of a plan for a site with `images_per_class` images of every class."""
     classes, local = len(plan.classes), plan.local
     steps = most_steps(plan)
 
@@ -85,19 +85,19 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
 
 
 def bytes_per_step(plan: Plan) -> int:
-    """Bytes of one step: the means of every class, and the number of the step."""
+    """Count the bytes of one step: the mean of every class, and the number of the step."""
     scale = 4 if plan.wire == "int8" else 0
     mean = statistics_width(plan) * WIRE_BYTES[plan.wire] + scale
     return len(plan.classes) * mean + STEP_BYTES
 
 
 def most_steps(plan: Plan) -> int:
-    """max_k |A_k|: the number of steps of the site that takes part in the most steps."""
+    """Return max_k |A_k|, where A_k is the set of steps that site k takes part in."""
     return steps_taken(plan)[-1] if plan.steps else 0
 
 
 def steps_taken(plan: Plan) -> list[int]:
-    """Count, after each step, the most steps that any one site has taken part in.
+    """Return, for each step, how many steps the busiest site has taken part in so far.
 
     Every site takes part in all steps unless the plan's `fraction` is below 1.
     """
@@ -118,6 +118,6 @@ def _bytes_per_image(plan: Plan) -> int:
 
 
 def _header_bytes(plan: Plan) -> int:
-    """Bytes of the header, in which the class names are JSON within JSON."""
+    """Bound the bytes of the header, in which the class names are JSON within JSON."""
     names = json.dumps(json.dumps(plan.classes, ensure_ascii=False), ensure_ascii=False)
     return len(names.encode()) + HEADER_BYTES

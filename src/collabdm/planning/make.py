@@ -19,7 +19,7 @@ from collabdm.errors import PlanError
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.planning.probe import probe
 
-SMALL_SIDE = 24  # images with a smaller side count as small
+SMALL_SIDE = 24  # pixels; images with a smaller side count as small
 
 #: learning rates for small images, measured: docs/log.md, entries 2 and 8
 SMALL_RATES = {"local": 0.2, "refinement": 1.0}
@@ -33,8 +33,8 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         image: shape and normalisation of the images.
         settings: fields of `Plan`. By default `augment` contains every operation, except flip if
             the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
-            quarter of a smaller image shows too little); `local.images` is a site's share of ipc,
-            plus one.
+            quarter of a smaller image shows too little); `local.images` is the images per class
+            (`ipc`) divided among the sites, plus one, but at most `ipc`.
 
     Returns:
         The Plan with its probe.
@@ -58,9 +58,10 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
 
 
 def plan_for(data: ImageSet, **settings: Any) -> Plan:
-    """Make a Plan for data like a public reference set, whose mean and std the Plan reveals.
+    """Make a Plan for data that resembles a public reference set.
 
-    The settings are those of `make_plan`, which raises PlanError.
+    The Plan contains, and so reveals, the mean and standard deviation of the set. The settings are
+    those of `make_plan`, which raises PlanError.
     """
     channels, side, _ = data.shape
     constants = measure_normalisation(data)
@@ -76,8 +77,8 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         sample: a public table, to measure the mean and standard deviation of the pixels; None uses
             0.25 for both.
         settings: fields of `Plan`. By default `pae` is 1 and `augment` is empty, since each
-            position in an image of flows has its own meaning; `local.images` is ipc, so that a site
-            with nearly all flows of a class can send all images of it.
+            position in an image of flows has its own meaning; `local.images` equals `ipc`, so that
+            one site with nearly all flows of a class can supply all images of that class.
 
     Returns:
         The Plan with its probe.
@@ -103,8 +104,8 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
 def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
     """Add the learning rates for small images, unless a rate or an optimiser is set.
 
-    The defaults of a Plan suit 32 x 32 pixels; with them, the pixels of small
-    images leave their range.
+    The default rates of a Plan suit images of 32 x 32 pixels; for small images they are unsuitable:
+    pixels leave their range.
     """
     if side >= SMALL_SIDE:
         return settings
@@ -121,6 +122,6 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return every augmentation, except flip for digits: a mirrored digit is not a digit."""
+    """Return all augmentations, but without flip for digits: a mirrored digit is not a digit."""
     digits = all(name.strip().isdigit() for name in classes)
     return tuple(o for o in OPERATIONS if not (digits and o == "flip"))

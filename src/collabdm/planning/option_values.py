@@ -11,7 +11,7 @@ from collabdm.planning.settings import Settings, collect, list_of, merge_setting
 
 
 def without_none(**options: Any) -> Settings:
-    """Return the options that were given, which are those other than None."""
+    """Return the options that were given: those whose value is not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -40,7 +40,7 @@ def sites(text: str) -> Settings:
 def batch(text: str) -> Settings:
     """Parse a batch size, or `all`. Raises PlanError for any other text.
 
-    `all` remains a string, since None would mean that nothing was given.
+    `all` remains a string, since None would mean that the option was not given.
     """
     size = whole_number(text)
     if text != "all" and (size is None or size < 1):
@@ -49,12 +49,12 @@ def batch(text: str) -> Settings:
 
 
 def sketch(width: int) -> Settings:
-    """Set the width of the sketch; 0 means that there is no sketch."""
+    """Set the width of the sketch, a random projection of the class means; 0 means no sketch."""
     return {"sketch": width or "none"}
 
 
 def pae(enabled: bool) -> Settings:
-    """Switch partition-and-expand, with 2 x 2 small images in each stored one, on or off."""
+    """Switch partition-and-expand on or off: each stored image contains 2 x 2 small ones."""
     return {"pae": 2 if enabled else 1}
 
 
@@ -68,7 +68,7 @@ def augment(text: str) -> Settings:
     return {"augment": names}
 
 
-#: how each option becomes settings: by a function, or by the dotted name of a field
+#: how to convert each option: a function, or the dotted name of the field that receives the value
 OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "sites": sites,
     "seed": "seed",

@@ -28,8 +28,8 @@ class Fields:
 
     Attributes:
         types: the type of every field, by its dotted name.
-        unchecked: dotted names of dictionaries, whose entries are checked later.
-        fixed: fields that cannot be set, with the reason.
+        unchecked: dotted names of dictionaries; their entries are checked later.
+        fixed: fields that cannot be set, each with the reason.
         prefix: a prefix that users may write before every name.
     """
 
@@ -51,7 +51,7 @@ def plan_fields() -> Fields:
 
 
 def field_types(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """List the types of all fields by dotted name; a nested model is replaced by its fields."""
+    """Map the dotted name of each field to its type; a nested model is replaced by its fields."""
     types: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         inner = _model_in(info.annotation)
@@ -63,7 +63,7 @@ def field_types(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in `Model` or `Model | None`; None for other types."""
+    """Return the model class in a type `Model` or `Model | None`; None for other types."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     for part in parts:
         if isinstance(part, type) and issubclass(part, BaseModel):
@@ -75,15 +75,15 @@ def read_overrides(texts: Sequence[str], fields: Fields) -> Settings:
     """Parse several `FIELD=VALUE` texts; if two set the same field, the later one applies.
 
     Args:
-        texts: as given to `--set`.
+        texts: the values of `--set`.
         fields: the fields that can be set.
 
     Returns:
         Nested settings, with values of the fields' types.
 
     Raises:
-        PlanError: A field is unknown or a value has the wrong type; the message names all of these,
-            and the known fields that are nearest to the unknown ones.
+        PlanError: Fields are unknown or values have the wrong type; the message names them all, and
+            suggests a known field for each unknown one.
     """
     readings = (partial(_read_override, text, fields) for text in texts)
     return reduce(merge_settings, collect(*readings), {})
@@ -108,7 +108,7 @@ def _read_override(text: str, fields: Fields) -> Settings:
 
 
 def _typed(name: str, text: str, annotation: Any) -> Any:
-    """Return the first reading of a text that has the type of the field, as a JSON value."""
+    """Convert a text to the type of a field, as a JSON value; the first valid reading wins."""
     adapter = TypeAdapter(annotation)
     messages = []
 
@@ -122,7 +122,7 @@ def _typed(name: str, text: str, annotation: Any) -> Any:
 
 
 def _readings(text: str) -> Iterator[Any]:
-    """Yield the values that a text may mean: None, TOML or JSON, a list of words, the text."""
+    """Yield every value that a text can stand for: None, TOML, JSON, a list of words, the text."""
     if text == "none":
         yield None
 
@@ -140,7 +140,7 @@ def _readings(text: str) -> Iterator[Any]:
 
 
 def _unknown(name: str, fields: Fields) -> str:
-    """Write the message for an unknown field, with the nearest ones by full or by last name."""
+    """Write the message for an unknown field; it suggests the field with the nearest name."""
     inner = [known for known in fields.types if known.startswith(f"{name}.")]
     if inner:
         return f"`{name}` should be set field by field, such as {inner[0]}; found a value for all"

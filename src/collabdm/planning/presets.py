@@ -1,9 +1,9 @@
-"""Presets: named settings that apply where the user sets nothing else.
+"""Presets: named collections of settings, which apply unless the user sets a field.
 
-`best` has the best settings that were measured (docs/log.md), `paper` those of the paper
-(differences in docs/fidelity.md). `fedd3`, `dosfl` and `dense` select a compared method with the
-settings that its authors published (docs/methods.md). `none` sets nothing: the defaults of a Plan
-apply.
+`best` has the best settings that were measured (docs/log.md), and `paper` those of the paper
+(docs/fidelity.md lists the differences). `fedd3`, `dosfl` and `dense` each select a method for
+comparison, with the settings that its authors published (docs/methods.md). `none` sets nothing: the
+defaults of a Plan apply.
 """
 
 from collabdm.errors import PlanError, did_you_mean
@@ -11,7 +11,7 @@ from collabdm.planning.settings import Settings
 
 PRESETS: dict[str, Settings] = {
     "best": {
-        "refinement": {"passes": 4},  # the learning rates follow from the size of the images
+        "refinement": {"passes": 4},  # `make.with_rates` sets learning rates by image size
     },
     "paper": {
         "steps": 200,

@@ -1,12 +1,14 @@
-"""The probe of a Plan: values that every machine must reproduce before it takes part.
+"""Compute and check the probe of a Plan, which every machine must reproduce to take part.
 
-At step 0 the author of the plan computes
+The author of the plan computes, for step 0,
 
     weights      SHA-256 of the weights of psi_{a_0}, equal bit for bit on every machine
     embedding    some values of P_0 psi_{a_0}(augment_{0,0}(x)), equal within a tolerance
 
-for an image x of uniforms. A machine whose libraries compute different values would spoil the round
-without anyone noticing; `check_probe` raises an error on such a machine.
+for an image x of uniform random pixels, where psi_{a_0} is the network of the step, augment_{0,0}
+its augmentation for class 0, and P_0 its random projection (the sketch). A machine whose libraries
+compute different values would spoil the round without anyone noticing; `check_probe` raises an
+error on such a machine.
 """
 
 import hashlib
@@ -67,7 +69,7 @@ def check_probe(plan: Plan) -> None:
 
 
 def weights_digest(network: Network) -> str:
-    """Compute the SHA-256 of all weights as little-endian float32, in declared order."""
+    """Compute the SHA-256 of all weights as little-endian float32, in the order of the network."""
     digest = hashlib.sha256()
     for parameter in network.parameters():
         digest.update(parameter.detach().cpu().float().numpy().astype("<f4").tobytes())

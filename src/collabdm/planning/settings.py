@@ -28,9 +28,9 @@ Settings = dict[str, Any]
 
 Result = TypeVar("Result")
 
-DEFAULT_METHOD = "collabdm"  # of a Plan; whether it uses pae follows from the image side
+DEFAULT_METHOD = "collabdm"  # of a Plan; the image side decides whether it uses pae
 
-#: fields of a Plan that follow from the data, so that no file or option sets them
+#: fields of a Plan that follow from the data, so no file or `--set` may set them
 DATA_FIELDS = ("classes", "image", "probe")
 
 
@@ -48,7 +48,7 @@ def merge_settings(base: Settings, over: Settings) -> Settings:
 
 
 def collect(*readings: Callable[[], Result]) -> list[Result]:
-    """Run several readings. Raises one PlanError with the messages of all that fail."""
+    """Call several functions. Raises one PlanError with the messages of all that fail."""
     results, problems = [], []
     for reading in readings:
         try:
@@ -62,7 +62,7 @@ def collect(*readings: Callable[[], Result]) -> list[Result]:
 
 
 def nested(name: str, value: Any) -> Settings:
-    """Nest one setting as its dotted name describes.
+    """Convert a setting with a dotted name to nested dictionaries.
 
     >>> nested("local.steps", 3)
     {'local': {'steps': 3}}
@@ -81,7 +81,7 @@ def override(settings: Settings, overrides: Settings) -> Settings:
 
 
 def read_toml(path: Path | None) -> Settings:
-    """Read settings from a TOML file; empty for None. Raises PlanError if it cannot be read."""
+    """Read settings from a TOML file; None gives no settings. Raises PlanError if unreadable."""
     if path is None:
         return {}
     try:
@@ -112,11 +112,11 @@ def new_plan(
     """Make a Plan from a public reference set, or from class names and an image size alone.
 
     Args:
-        data: a reference set, or with `flows` a sample table; its mean and standard deviation
-            become public.
+        data: a reference set or, if `flows` is set, a sample table; the Plan reveals its mean and
+            standard deviation.
         classes: class names, separated by commas.
         image_size: `CHANNELSxSIDE`.
-        settings: fields of `Plan`; strings are converted as by `plan_settings`.
+        settings: fields of `Plan`; `plan_settings` converts those that are strings.
 
     Returns:
         The Plan with its probe.
@@ -155,7 +155,7 @@ def new_plan(
 
 
 def _image_of(text: str) -> ImageSpec:
-    """Parse an image size such as `3x32`; the mean and std suit most photographs."""
+    """Parse an image size such as `3x32`; the mean and std are chosen to suit photographs."""
     size = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text.strip())
     if not size:
         raise PlanError(f"`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found {text!r}")
@@ -184,7 +184,7 @@ def plan_settings(settings: Settings) -> Settings:
 def flows_of(setting: Any) -> Any:
     """Return the schema of flows that a setting names; return other settings unchanged.
 
-    A string is the name or the file of a schema. A table contains that string as `schema`, and
+    A string is the name or the file of a schema. A TOML table contains that string as `schema`, and
     fields that replace those of the schema.
     """
     if isinstance(setting, str):
