@@ -1,7 +1,7 @@
-"""Write the data set card of an exported set: front matter for the hub, then text for people.
+"""Write the card of an exported set for the Hugging Face hub: YAML front matter, then text.
 
 The card states only what the set's own documents establish: which plan and method produced it,
-whether its images can show real ones, and the accuracies that were measured. It names a licence,
+whether its images can show real images, and the accuracies that were measured. It names a licence,
 and the number of images of each site, only if the caller asks for them.
 
 Reference: T. Gebru et al., "Datasheets for datasets", Communications of the ACM, 2021.
@@ -25,10 +25,10 @@ class Card:
     """The parts of a card that the set itself does not determine.
 
     Attributes:
-        licence: The licence of the set, as the hub spells it.
+        licence: The licence of the set, as the hub's identifier, such as `cc-by-4.0`.
         counts: Whether to list the number of images of each class at each site.
         scores: Accuracies of networks trained on the set, and on other sets for comparison.
-        data: The data that `scores` were measured on.
+        data: The name of the data that the networks were tested on.
     """
 
     licence: str | None = None
@@ -42,7 +42,7 @@ def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
 
     Args:
         distilled: The set.
-        images: Its images, as exported.
+        images: The images as exported, which may be the enlarged small ones.
         card: Licence, counts and scores.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
@@ -119,7 +119,7 @@ def _pae(distilled: DistilledSet, images: ImageSet) -> str:
 
 
 def shows_real_images(distilled: DistilledSet) -> bool | None:
-    """Whether the images of a set are real images or started from real images; None if unknown."""
+    """Return whether images of a set are, or started from, real images; None if unknown."""
     method = all_methods().get(distilled.method)
     if method is None or method.run_rounds is not None:
         return None

@@ -1,12 +1,12 @@
-"""Write a distilled set as a data set folder of the hub, an image folder, or NumPy arrays.
+"""Write a distilled set as a Hugging Face data set, an image folder, or NumPy arrays.
 
     hub       README.md (the card), data/train-00000-of-00001.parquet, preview.png
     folder    one subfolder for each class, PNG pictures
     npz       one file: images (n, channels, side, side), labels, classes
 
-Pixels are stored without loss: uint8 as PNG, or unchanged in `npz`. Each stored image of a set
-with pae contains pae^2 small ones; `expanded` writes those, enlarged, as networks train on them.
-The first two forms are pictures, for which float32 images are rounded to 256 levels.
+`hub` and `folder` contain PNG pictures: uint8 images without loss, float32 images rounded to 256
+levels. `npz` contains the pixels unchanged. In a set with pae (partition and expand), each stored
+image contains pae^2 small ones; `expanded` writes those, enlarged as for training.
 
 Reference: Q. Lhoest et al., "Datasets: a community library for natural language processing",
 EMNLP 2021.
@@ -44,16 +44,16 @@ def export(
         distilled: The set.
         output: A folder that is new or empty.
         form: `hub`, `folder` or `npz`.
-        expanded: Whether to write the small images of a set with pae, enlarged.
-        card: Licence, counts and scores for the card of the form `hub`.
+        expanded: Whether to write the small images of a set with pae, enlarged, one by one.
+        card: Licence, counts and scores for the card; only `hub` has a card.
 
     Returns:
         The images that were written.
 
     Raises:
         PlanError: The form is unknown.
-        DataError: The images or the class names do not suit the form.
-        OutputError: The folder is not empty.
+        DataError: The images or the class names cannot be written in this form.
+        OutputError: The output is a file or a folder that is not empty.
     """
     if form not in FORMS:
         raise PlanError(f"`form` should be one of {', '.join(FORMS)}; found {form!r}")

@@ -1,6 +1,8 @@
 """Predict a class, with its confidence, for each window of rows in a table of flows.
 
-    class = argmax_y p_y(x),   confidence = max_y p_y(x),    x the image of `flows` rows
+    class = argmax_y p_y(x),   confidence = max_y p_y(x),    x the image of a window of rows
+
+where p_y(x) is the probability of class y that the model computes.
 
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5.3.
 """
@@ -28,8 +30,8 @@ class Predictions:
     Attributes:
         classes: The names of the classes.
         predicted: The predicted class number of each window.
-        confidence: The probability of the predicted class.
-        true: The class number according to the labels; -1 for a window without a label.
+        confidence: The probability of the predicted class of each window.
+        true: The true class number of each window; -1 for a window without a label.
         first: The first row of each window, from 0, in order of time.
     """
 
@@ -62,7 +64,7 @@ class Predictions:
 
 
 def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
-    """Return the schema for reading tables: the given schema, or else the model's own.
+    """Return the schema for reading tables: `schema`, or the model's own if `schema` is None.
 
     Raises:
         PlanError: The model contains no schema, or the schema does not fit the model.
@@ -100,7 +102,7 @@ def classify(model: TrainedModel, windows: Windows) -> Predictions:
 
 
 def confusion_rows(confusion: Confusion, classes: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Format a table: each class, its windows, precision, recall, and windows by prediction."""
+    """Format one row for each class: windows, precision, recall, and windows by prediction."""
     return [
         (
             name,

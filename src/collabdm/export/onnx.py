@@ -28,11 +28,11 @@ REQUIRED = ("onnx", "onnxscript")
 
 
 class PixelClassifier(nn.Module):
-    """The exported graph: from pixels to probabilities.
+    """The network to export: it normalises pixels and computes class probabilities.
 
     Args:
         network: A trained network.
-        mean: The mean of each channel, of pixels in 0 .. 1.
+        mean: The mean of each channel, for pixels in 0 .. 1.
         std: The standard deviation of each channel.
     """
 
@@ -51,7 +51,7 @@ class PixelClassifier(nn.Module):
 
 
 def check_onnx() -> None:
-    """Check, before any work, that the packages for the file are installed. Raises PlanError."""
+    """Check that the packages for ONNX are installed. Raises PlanError if not."""
     missing = [name for name in REQUIRED if find_spec(name) is None]
     if missing:
         raise PlanError(
@@ -60,7 +60,7 @@ def check_onnx() -> None:
 
 
 def onnx_bytes(model: TrainedModel) -> bytes:
-    """Write the content of the ONNX file. Raises PlanError if a package is not installed."""
+    """Convert a model to an ONNX file in memory. Raises PlanError if a package is missing."""
     check_onnx()
     import onnx
 
@@ -98,5 +98,5 @@ def _graph(model: TrainedModel) -> Any:
             verbose=False,
         )
 
-    assert program is not None  # it is None only if a file is named
+    assert program is not None  # None only if a file name is given
     return program.model_proto

@@ -8,7 +8,7 @@ from PIL import Image
 from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.images import ImageSet, as_uint8
 
-SHOWN_SIDE = 64  # pixels, approximately, of each image in a picture for people
+SHOWN_SIDE = 64  # approximate side in pixels of each image on a contact sheet
 
 
 def write_picture(images: ImageSet, path: Path, columns: int = 10) -> None:
@@ -25,7 +25,7 @@ def write_picture(images: ImageSet, path: Path, columns: int = 10) -> None:
 
 
 def contact_sheet(images: ImageSet, columns: int, zoom: int, gap: int = 2) -> Image.Image:
-    """Draw a row of images for each class that has some, on white.
+    """Draw a contact sheet on white, with one row for each class that has images.
 
     Args:
         images: The set.
