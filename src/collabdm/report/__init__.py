@@ -1,4 +1,4 @@
-"""Write reports: one self-contained HTML page, and its plots as SVG and PNG next to it.
+"""Write reports: one self-contained HTML page, and a folder with its plots as SVG and PNG.
 
     folders of rounds        -> `rounds` -> `round_plots` -> `round_page`
     folder of `reproduce`    -> `grid_summary` -> `grid_plots` -> `grid_page`

@@ -1,4 +1,4 @@
-"""Draw figures in the common style of all plots, and write their files.
+"""Draw figures in one common style, and write them as SVG and PNG files.
 
 Colour-blind people can distinguish the colours; lines also differ in their markers.
 
@@ -17,7 +17,7 @@ GREY = "#777777"
 MARKERS = "osD^vPX"
 DASHES = ("--", ":", "-.", (0, (5, 1)))
 
-INK = "#1b1f24"  # text and axes; the page replaces it by its own colour
+INK = "#1b1f24"  # of text and axes; the page replaces it with its text colour
 WIDTH, HEIGHT = 5.0, 3.2  # inches: about the size of a plot on a phone
 
 STYLE = {
@@ -40,7 +40,7 @@ STYLE = {
 
 
 def figure(draw: Callable[[Any], None], height: float = HEIGHT) -> Any:
-    """Make a figure whose axes are filled by `draw`."""
+    """Make a figure with one pair of axes, and call `draw` to fill it."""
     import matplotlib
     from matplotlib.figure import Figure  # without a window or global state
 
@@ -51,7 +51,7 @@ def figure(draw: Callable[[Any], None], height: float = HEIGHT) -> Any:
 
 
 def rendered(drawn: Any, kind: str) -> bytes:
-    """Render a figure as `svg` or `png`; the bytes are the same every time."""
+    """Render a figure as `svg` or `png`. The same figure always gives the same bytes."""
     import matplotlib
 
     buffer = io.BytesIO()
@@ -62,7 +62,7 @@ def rendered(drawn: Any, kind: str) -> bytes:
 
 
 def write_figures(figures: Mapping[str, Any], folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """Write figures as SVG and PNG. Returns the files, and the text of each SVG by name."""
+    """Write figures as SVG and PNG. Returns the files, and the SVG text of each figure by name."""
     paths, svgs = [], {}
 
     for name, drawn in figures.items():
@@ -76,12 +76,12 @@ def write_figures(figures: Mapping[str, Any], folder: Path) -> tuple[list[Path],
 
 
 def style_of(i: int) -> dict[str, Any]:
-    """Return the colour, the marker and the size of the caps of the i-th series."""
+    """Return the style of the i-th series: its colour, its marker, and the caps of error bars."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "capsize": 3}
 
 
 def unit_of(largest: int) -> tuple[str, float]:
-    """Choose a unit of bytes that suits the largest of several numbers. Returns it and its size."""
+    """Choose MB or kB for an axis up to `largest` bytes. Returns the unit and its bytes."""
     return ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
 
 

@@ -1,4 +1,4 @@
-"""Write the page of a folder of `collabdm reproduce`: all grids next to the paper's numbers.
+"""Write the page for the results of `collabdm reproduce`, next to the paper's numbers.
 
     GRID.SCALE.json (the grids) + *.jsonl (records of cells) -> tables, plots, provenance
 
@@ -25,7 +25,7 @@ from collabdm.report.grid_summary import (
 )
 from collabdm.report.html import Plot, Table, data_uri, render
 
-#: a number that is at most this many points below the paper's, or two deviations, still reaches it
+#: points below the paper's number that still count as reaching it, or two deviations if larger
 TOLERANCE = 1.5
 
 SCALES = {
@@ -39,14 +39,14 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
     """Write the page, and its plots into a folder of the same name.
 
     Args:
-        folder: A folder of `collabdm reproduce`.
-        output: The page.
+        folder: A folder that `collabdm reproduce` wrote.
+        output: The path of the HTML page.
 
     Returns:
         The files written, the page first.
 
     Raises:
-        DocumentError: A file is not a grid.
+        DocumentError: A file that is named like a grid does not contain one.
         DataError: A record is damaged.
     """
     results = read_grids(folder)
@@ -71,7 +71,7 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
 
 
 def read_pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], str]:
-    """Read the pictures of sets as data URIs, by line and values on the axes."""
+    """Read the pictures of distilled sets as data URIs, by row and values on the axes."""
     paths = {place: picture_path(folder, cell) for place, cell in pictured_cells(grid).items()}
     return {
         place: data_uri("webp", path.read_bytes()) for place, path in paths.items() if path.exists()
@@ -81,11 +81,11 @@ def read_pictures(folder: Path, grid: Grid) -> dict[tuple[str, ...], str]:
 def pictures_of_table(
     grid: Grid, sheet: Mapping[str, str], pictures: Mapping[tuple[str, ...], str]
 ) -> dict[str, str]:
-    """Select the pictures of one table by line; empty if an axis has no fixed value.
+    """Select the pictures of one table, by row; empty unless every axis has a fixed value.
 
     Args:
         grid: The grid.
-        sheet: The values of the table on the axes of `tables`.
+        sheet: The values that the table has on the axes of `tables`.
         pictures: All pictures of the grid.
     """
     at = {**sheet, **(grid.pictures_at or {})}
@@ -97,7 +97,7 @@ def pictures_of_table(
 
 
 def plot_of_table(grid: Grid, title: str, svg: str) -> Plot:
-    """Give the plot of one table its caption."""
+    """Add the caption to the plot of one table."""
     at = f" ({axis_label(grid.bytes_at)})" if grid.bytes_at else ""
     against = grid.along or "bytes sent per site, at most"
     return Plot(svg, f"{title or grid.title}{at}: accuracy against {against}")
@@ -105,7 +105,7 @@ def plot_of_table(grid: Grid, title: str, svg: str) -> Plot:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One result next to the paper's. `standing` is its CSS class: reached, below or plain."""
+    """A result next to the paper's; `standing` is its CSS class: reached, below or plain."""
 
     own: Entry
     paper: str
@@ -114,7 +114,7 @@ class TableCell:
 
 
 def table_cell(results: GridResults, row: str, at: Mapping[str, str]) -> TableCell:
-    """Show the result of a row at values of all axes, next to the paper's."""
+    """Format the result of a row next to the paper's; `at` has a value for every axis."""
     own, gap = results.entry(row, at), results.above_paper(row, at)
     published, above = results.grid.published(row, at), results.over_random(row, at)
 
@@ -127,12 +127,12 @@ def table_cell(results: GridResults, row: str, at: Mapping[str, str]) -> TableCe
 
 
 def standing(grid: Grid, own: Entry, gap: float | None) -> str:
-    """Return whether a result has `reached` the paper's or is `below` it, or `plain` for neither.
+    """Compare a result with the paper's: `reached`, `below`, or `plain` if not comparable.
 
     Args:
         grid: The grid.
         own: The result.
-        gap: Percentage points above the paper's number; None if the paper has none.
+        gap: Percentage points above the paper's number; None if it cannot be computed.
     """
     if grid.scale != "paper" or gap is None:
         return "plain"

@@ -22,11 +22,11 @@ from collabdm.report.figures import (
 
 STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # the paper's number
 
-At = Mapping[str, str]  # values on the axes
+At = Mapping[str, str]  # a value for each axis, by the name of the axis
 
 
 def grid_figures(results: GridResults) -> dict[str, Any]:
-    """Draw the plots of a grid, one for each of its tables that has results, by name."""
+    """Draw a plot for each table of a grid that has results. Returns the plots by name."""
     grid, figures = results.grid, {}
 
     for i, sheet in enumerate(grid.sheets):
@@ -42,7 +42,7 @@ def grid_figures(results: GridResults) -> dict[str, Any]:
 
 
 def along_refinement(results: GridResults, at: At) -> Any | None:
-    """Plot accuracy against bytes along the refinement, for one table; None without results."""
+    """Plot accuracy against bytes during the refinement; None if there are no results."""
     grid = results.grid
     curves = {row: points for row in grid.rows if (points := results.curve(row, at))}
     if not curves:
@@ -75,7 +75,7 @@ def _draw_curve(axes: Any, points: list[CurveMean], size: float, **style: Any) -
 
 
 def _draw_published(axes: Any, number: Published, most: int) -> None:
-    """Draw a star at the paper's bytes; at the right edge if they are unknown or off the plot."""
+    """Draw the paper's number as a star; at the right edge if its bytes are unknown or too many."""
     unit, size = unit_of(most)
     within = number.bytes is not None and number.bytes <= most
     edge = 1.05 * most / size
@@ -91,7 +91,7 @@ def _draw_published(axes: Any, number: Published, most: int) -> None:
 
 
 def along_axis(results: GridResults, at: At) -> Any | None:
-    """Plot accuracy along an axis of numbers, such as images per class; None without results."""
+    """Plot accuracy against a numeric axis of the grid, such as ipc; None without results."""
     grid, axis = results.grid, results.grid.along or ""
     values = sorted(grid.axes[axis], key=float)
     entries = {
@@ -125,9 +125,9 @@ def along_axis(results: GridResults, at: At) -> Any | None:
 
 
 def against_bytes(results: GridResults, at: At) -> Any | None:
-    """Plot accuracy against bytes; None without results.
+    """Plot accuracy against bytes sent; None if no row has results with bytes.
 
-    Rows that were sent are points; rows of pooled data and of random real images are lines.
+    Rows in which sites send bytes are points; pooled data and random real images are lines.
     """
     grid = results.grid
     entries = {row: results.entry(row, at) for row in grid.rows}

@@ -15,7 +15,7 @@ from collabdm.lab.reproduce.records import CellRecord, read_records
 
 GRID_FILE = re.compile(r"[\w-]+\.(paper|cpu)\.json")
 
-#: settings that are not part of the scale: those of methods, and those shown elsewhere
+#: settings that `scale_settings` omits: those of methods, and those shown elsewhere
 NOT_OF_THE_SCALE = frozenset({"plan", "compare", "augment", "curve"})
 
 
@@ -28,7 +28,7 @@ def read_grids(folder: Path) -> list[GridResults]:
     """Read the results of every grid in a folder.
 
     Raises:
-        DocumentError: A file is not a grid.
+        DocumentError: A file that is named like a grid does not contain one.
         DataError: A record is damaged.
     """
     records, results = read_records(folder), []
@@ -50,12 +50,12 @@ def _grid_files(folder: Path) -> list[Path]:
 
 
 def settings_line(grid: Grid) -> str:
-    """State the settings of the scale in a sentence."""
+    """Write the sentence that states the common settings of a grid."""
     return f"Settings, unless a row or column states otherwise: {scale_settings(grid)}."
 
 
 def scale_settings(grid: Grid) -> str:
-    """Describe the settings that no axis changes."""
+    """Describe the settings that apply to all rows and columns of a grid."""
     changed_by_axis = [
         set.intersection(*(set(at) | set(at.get("plan", {})) for at in values.values()))
         for values in grid.axes.values()
@@ -82,7 +82,7 @@ def _words(name: str, value: Any) -> str:
 
 
 class Costs(NamedTuple):
-    """The upload, rounds and seconds of a row, over all its columns, as text."""
+    """The upload, rounds and seconds of a row, combined over its columns, as text."""
 
     upload: str
     rounds: str
@@ -90,7 +90,7 @@ class Costs(NamedTuple):
 
 
 def row_costs(results: GridResults, row: str, places: Sequence[Mapping[str, str]]) -> Costs:
-    """Compute the costs of a row, with dashes for those that do not apply.
+    """Compute the costs of a row; a dash marks a cost that does not apply or is unknown.
 
     Args:
         results: The results of the grid.
@@ -132,7 +132,7 @@ def _origin(record: CellRecord) -> tuple[str, str, str, str]:
 
 
 def commands(results: Sequence[GridResults]) -> Iterator[str]:
-    """Yield the command that runs the missing cells, for each scale."""
+    """Yield, for each scale, the command that runs the missing cells."""
     for scale in dict.fromkeys(each.grid.scale for each in results):
         names = [each.grid.name for each in results if each.grid.scale == scale]
         files = " ".join(f"experiments/{name}.toml" for name in names)

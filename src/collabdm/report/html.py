@@ -16,7 +16,7 @@ from collabdm.report.figures import INK
 
 
 class Table(NamedTuple):
-    """A table of text. The first column names the row."""
+    """A table of text; the cells of the first column name the rows."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -31,14 +31,14 @@ class Plot(NamedTuple):
 
     @property
     def markup(self) -> Markup:
-        """The SVG element, in the page's text colour and with a description for screen readers."""
+        """The SVG element, in the page's text colour, with a description for screen readers."""
         element = self.svg[self.svg.index("<svg") :].replace(INK, "currentColor")
         described = f'<svg role="img" aria-label="{escape(self.caption)}" '
         return Markup(element.replace("<svg ", described, 1))
 
 
 def render(template: str, **context: Any) -> bytes:
-    """Fill a template in `templates/`. Returns the page."""
+    """Fill the named template in `templates/`. Returns the HTML page."""
     return _environment().get_template(template).render(**context).encode()
 
 

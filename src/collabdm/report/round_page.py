@@ -1,4 +1,4 @@
-"""Write the report of rounds: scores, plots, images, sites' data, and how to repeat a round."""
+"""Write the report of rounds: scores, plots, images, sites, and how to repeat each round."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ from collabdm.report.html import Plot, Table, png_uri, render
 from collabdm.report.rounds import RoundFiles, read_round
 from collabdm.scoring.evaluation import Score
 
-MOST_SHOWN = 50  # images of a class
+MOST_SHOWN = 50  # images shown of each class
 
 CAPTIONS = {
     "bytes": "Accuracy against bytes sent per site, at most",
@@ -31,11 +31,11 @@ CAPTIONS = {
 
 
 def write_report(folders: Sequence[Path], output: Path) -> list[Path]:
-    """Write the page, and its plots into a folder of the same name.
+    """Write the report page, and its plots into a folder of the same name.
 
     Args:
-        folders: Folders of rounds, one or several.
-        output: The page.
+        folders: One or more folders of rounds.
+        output: The path of the HTML page.
 
     Returns:
         The files written, the page first.
@@ -95,7 +95,7 @@ def result_tables(files: RoundFiles) -> list[Table]:
 
 
 def score_table(files: RoundFiles) -> Table:
-    """List every score with its deviation."""
+    """Make the table of all scores with their standard deviations."""
     columns = ("trained on", "network", "accuracy, %", "n", "images", "bytes per site, at most")
     rows = [
         (
@@ -116,7 +116,7 @@ def score_table(files: RoundFiles) -> Table:
 
 
 def network_table(files: RoundFiles) -> Table:
-    """Tabulate the accuracy of sets by network; empty if there is only one network."""
+    """Make the table of accuracy by set and network; it is empty if there is only one network."""
     scores = {(score.what, score.network): score for score in files.scores}
     networks = list(dict.fromkeys(network for _, network in scores))
     sets = dict.fromkeys(what for what, _ in scores)
@@ -131,7 +131,7 @@ def _accuracy(score: Score | None) -> str:
 
 
 def robustness_table(files: RoundFiles) -> Table:
-    """List the scores of DD-Ranking; empty if they were not computed."""
+    """Make the table of DD-Ranking scores; it is empty if they were not computed."""
     results = files.results
     scores = results.robustness if isinstance(results, EvaluationResults) else None
     if scores is None:
@@ -151,7 +151,7 @@ def robustness_table(files: RoundFiles) -> Table:
 
 
 def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
-    """Encode the stored images of each class as data URIs; classes without images are omitted."""
+    """Encode up to `MOST_SHOWN` images of each class as data URIs; omit empty classes."""
     pixels = as_uint8(distilled.images.images).numpy()
     positions = {
         name: distilled.images.of_class(y)[:MOST_SHOWN].tolist()
@@ -161,7 +161,7 @@ def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
 
 
 def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
-    """Return the image counts of each site, each with the shade of its cell, in 0 .. 1."""
+    """Return the image counts of each site by class, each with a shade in 0 .. 1 for its cell."""
     largest = max((max(counts) for counts in distilled.sites.values()), default=0) or 1
     return {
         site: [(count, f"{(count / largest) ** 0.5:.3f}") for count in counts]
@@ -170,7 +170,7 @@ def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
 
 
 def provenance(files: RoundFiles) -> Table:
-    """List the plan, the device and the versions."""
+    """Make the table of the plan, the device and the versions behind the results."""
     distilled, results = files.distilled, files.results
     rows = []
 

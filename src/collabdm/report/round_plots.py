@@ -21,9 +21,9 @@ MOST_NUMBERED = 20  # classes of a confusion matrix with numbers in its cells
 
 
 def accuracy_against_bytes(rounds: Sequence[RoundFiles]) -> Any | None:
-    """Plot accuracy against bytes; None if no set was sent.
+    """Plot accuracy against bytes sent; None if the sites sent nothing.
 
-    Sets that were sent are points; random real images and all the data are lines.
+    Sets made from what sites sent are points; random real images and all the data are lines.
     """
     several = len(rounds) > 1
     series = [
@@ -63,7 +63,7 @@ def _label(files: RoundFiles, score: Score, several: bool) -> str:
 
 
 def accuracy_by_step(files: RoundFiles) -> Any | None:
-    """Plot accuracy along the server's refinement, with random real images as a line."""
+    """Plot accuracy during the server's refinement, with random real images as a line."""
     curve = files.curve
     if len(curve) < 2:
         return None
@@ -86,13 +86,13 @@ def accuracy_by_step(files: RoundFiles) -> Any | None:
 
 
 def bytes_by_part(files: RoundFiles) -> Any | None:
-    """Plot the bytes that each site sent, by part."""
+    """Plot the bytes that each site sent, divided into the parts of a contribution."""
     sites = files.contributions
     if not sites:
         return None
 
     unit, size = unit_of(max(sum(sizes.values()) for sizes in sites.values()))
-    extra = any(sizes[EXTRA] for sizes in sites.values())  # CollabDM sends none
+    extra = any(sizes[EXTRA] for sizes in sites.values())  # CollabDM itself sends none
     parts = [part for part in PARTS if part != EXTRA or extra]
 
     def draw(axes: Any) -> None:
@@ -137,7 +137,7 @@ def accuracy_by_class(files: RoundFiles) -> Any | None:
 
 
 def confusion_matrix(files: RoundFiles) -> Any | None:
-    """Plot the predicted class (column) by true class (row) for the main set, in percent."""
+    """Plot the confusion matrix of the main set, in percent of each true class (row)."""
     matrices = (s.confusion for s in files.scores if s.what == files.method and s.confusion)
     matrix = next(matrices, None)
     if matrix is None or files.distilled is None:

@@ -1,7 +1,7 @@
 """Read rounds from their folders, for a report.
 
-A folder contains a simulation (`collabdm simulate -o`), or the files of a round between real sites:
-a distilled set, contributions, and results of `collabdm evaluate --json`, whichever exist.
+A folder contains a simulation (`collabdm simulate -o`), or those files of a real round that exist:
+a distilled set, contributions, and results of `collabdm evaluate --json`.
 """
 
 import json
@@ -32,7 +32,7 @@ PartSizes = dict[str, int]  # bytes by part
 
 @dataclass(frozen=True)
 class RoundFiles:
-    """A round's files: its set, its results, and the part sizes of its contributions by site."""
+    """The files of a round: set, results, and the bytes of contributions by site and part."""
 
     name: str
     distilled: DistilledSet | None = None
@@ -41,12 +41,12 @@ class RoundFiles:
 
     @property
     def scores(self) -> list[Score]:
-        """All scores, in the order of the results."""
+        """The scores of all sets and networks, in the order of the results file."""
         return [record.score for record in self.results.scores] if self.results else []
 
     @property
     def curve(self) -> list[tuple[int, Score]]:
-        """Scores along the server's refinement, with their steps."""
+        """Pairs of a step of the server's refinement and the score after it."""
         points = self.results.curve if isinstance(self.results, SimulationResults) else ()
         return [(point.step, point.score) for point in points]
 
@@ -62,13 +62,13 @@ class RoundFiles:
 
     @property
     def method(self) -> str:
-        """The method of the distilled set; without a set, what the first score is of; else empty."""
+        """The method of the set or, without a set, of the first score; empty if neither exists."""
         if self.distilled is not None:
             return self.distilled.method
         return next((score.what for score in self.scores), "")
 
     def largest_upload(self, method: str) -> int | None:
-        """The most bytes that one site sent for a method; None where nothing was sent."""
+        """Return the most bytes that one site sent for a method; None if unknown."""
         recorded = self.results.sets.get(method) if self.results else None
         if recorded is not None and recorded.largest_upload is not None:
             return recorded.largest_upload
@@ -82,8 +82,8 @@ def read_round(folder: Path) -> RoundFiles:
     """Read the round in a folder.
 
     Raises:
-        DocumentError: The folder contains nothing to report.
-        DataError: Its results are damaged, or have different classes from its set.
+        DocumentError: The folder contains neither a set nor results.
+        DataError: The results are damaged, or their classes differ from those of the set.
     """
     if not folder.is_dir():
         raise DocumentError(f"{folder} should be a folder of a round; found none there")
@@ -102,7 +102,7 @@ def read_round(folder: Path) -> RoundFiles:
 
 
 def part_sizes(path: Path) -> tuple[dict[str, Any], PartSizes]:
-    """Read the header and the bytes by part of a safetensors document; they sum to its size."""
+    """Read the header of a safetensors document and its bytes by part, which sum to its size."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > LARGEST_HEADER:
@@ -138,7 +138,7 @@ def _distilled(folder: Path) -> DistilledSet | None:
 
 
 def _contributions(folder: Path, distilled: DistilledSet | None) -> dict[str, PartSizes]:
-    """Read the bytes by part of the contributions to the set's plan, by site."""
+    """Read the bytes of each site's contribution to the set's plan, by part."""
     if distilled is None:
         return {}
 
