@@ -101,7 +101,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
 
 def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
-    """Return variants of a plan, one for each possible sketch, the widest first."""
+    """Set the wire type, and return the plan once for each possible sketch, widest first."""
     wire = plan.wire if "wire" in keep else "int8"
     widths: tuple[int | None, ...] = (plan.sketch,)
     if "sketch" not in keep:
@@ -114,6 +114,7 @@ def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
     """Choose the first plan in `shapes` for which the limit allows `FEWEST_STEPS` steps.
 
     If there is none, choose the last one for which it allows any step; None if it allows no step.
+    If the user has set the steps, choose the first plan that fits with these.
     """
     best = None
     for shape in shapes:

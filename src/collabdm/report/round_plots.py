@@ -21,7 +21,7 @@ MOST_NUMBERED = 20  # classes of a confusion matrix with numbers in its cells
 
 
 def accuracy_against_bytes(rounds: Sequence[RoundFiles]) -> Any | None:
-    """Plot accuracy against bytes sent; None if the sites sent nothing.
+    """Plot accuracy against bytes sent; None if no score has bytes.
 
     Sets made from what sites sent are points; random real images and all the data are lines.
     """
