@@ -103,7 +103,7 @@ def training_set(distilled: DistilledSet) -> ImageSet:
 
 
 def network_seed(seed: int, network: str, trial: int) -> int:
-    """Derive the seed of a trained network, the same for every set, for fair comparisons.
+    """Derive the seed of a network to train, which is the same for all sets: a fair comparison.
 
     Args:
         seed: the seed of the evaluation.
