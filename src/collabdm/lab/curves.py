@@ -19,7 +19,7 @@ from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
 
 
 def chosen_steps(iterations: int, points: int) -> list[int]:
-    """Choose step 1, and `points` evenly spaced steps up to the last; empty if one number is 0.
+    """Choose step 1 and `points` evenly spaced steps up to the last; empty if either number is 0.
 
     >>> chosen_steps(40, 4)
     [1, 10, 20, 30, 40]

@@ -61,7 +61,7 @@ class Entry:
 
 
 class CurveMean(NamedTuple):
-    """A point along the refinement: bytes sent by a site, and mean accuracy in percent."""
+    """A point along the refinement: bytes sent by a site, mean accuracy in percent, deviation."""
 
     bytes: int
     mean: float
@@ -113,7 +113,10 @@ class GridResults:
         return points
 
     def over_random(self, row: str, at: Mapping[str, str]) -> float | None:
-        """Return the percentage points above random real images; None if either is missing."""
+        """Return the percentage points above random real images of equal storage.
+
+        Returns None if either is missing.
+        """
         own = self.entry(row, at).accuracies
         random = self.entry(self.grid.against.get(row, ""), at).accuracies
 
