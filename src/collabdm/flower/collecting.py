@@ -1,7 +1,7 @@
 """Collect contributions at the server: ask all nodes, store the answers, report missing sites.
 
-Every node is asked when it appears, and again if its program fails, at most `ATTEMPTS` times. Its
-answer is checked like a file, and a valid contribution is written to disk.
+Every node is asked when it appears, and again if its program fails, at most `ATTEMPTS` times in
+all. Its answer is checked like a file, and a valid contribution is written to disk.
 
     the collection ends  when every site has answered or failed, or at the plan's deadline
     the round is valid   if at least `collection.quorum` sites have contributed
@@ -10,8 +10,8 @@ The deadline is `collection.deadline` seconds after the start.
 
 The folder contains the whole state: plan.json, contributions/SITE.safetensors, and the result,
 collection.json. A server that was stopped and is started again asks only the missing sites. If a
-site answers twice, the first answer counts. An answer is dropped if its site is not in the plan, or
-is bound to a different node. Contributions that have been written are not kept in memory.
+site answers twice, its first contribution counts. An answer is dropped if its site is not in the
+plan, or is bound to a different node. Contributions that have been written are not kept in memory.
 """
 
 import json
