@@ -13,7 +13,7 @@ MULTIPLICATIONS_PER_SECOND = 3e10  # two cores, float32, not compiled
 
 
 def estimated_seconds(plan: Plan, images_per_class: int = 1000) -> float | None:
-    """Estimate the computing time of a site that has every class, the longest of all sites.
+    """Estimate the longest computing time of a site: the time of a site that has every class.
 
     Returns None for a plan of a method with options of its own.
     """
