@@ -8,9 +8,13 @@
              S    <- S - eta grad_S sum_y |mu_t^y - mean_{S^y} P_t psi_{a_t}|^2 `matching.loop`
     anyone   trains on S                                                       `scoring`
 
-psi_a is a network whose weights are drawn from seed a (`matching.networks`, `seeds`), and P_t is a
-random projection, the sketch. Three functions connect the three documents (`documents`) and call
-the method that the plan names (`methods`):
+D_k^y are the n_k^y images of class y at site k, D_{t,k}^y those that it uses in step t, and S^y the
+images of class y in the set S. psi_a is a network whose weights are drawn from seed a, and psi one
+with random weights (`matching.networks`, `seeds`). P_t is a random projection, the sketch, and eta
+the learning rate.
+
+Three functions connect the three documents (`documents`) and call the method that the plan names
+(`methods`):
 
     make_plan(classes, image, ...) -> Plan
     contribute(plan, data, site) -> Contribution

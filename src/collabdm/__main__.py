@@ -1,4 +1,4 @@
-"""Run the command line with `python -m collabdm`."""
+"""Start the command line, for `python -m collabdm`."""
 
 from collabdm.cli.main import main
 

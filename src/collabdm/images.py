@@ -22,7 +22,7 @@ Pixels = UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels and the names of the classes. Raises DataError if they disagree.
+    """Images with their labels and the names of the classes. Raises DataError if they do not fit.
 
     `images` has shape (n, channels, height, width); `labels` has shape (n,) and contains positions
     in `classes`.

@@ -1,4 +1,4 @@
-"""Progress events: the stage of the work, how far it has come, and the site or set concerned.
+"""Progress events: the stage of the work, the steps that are done, and the site or set concerned.
 
 Long computations report events to a callback. Programs should read the fields of an event; its
 label is only for people.
@@ -29,8 +29,8 @@ class Stage(StrEnum):
 class Progress:
     """A progress event: `done` of `total` steps of a stage are complete.
 
-    `site` is the site that does the work, and `subject` names what it works on, such as a set; each
-    is None if it does not apply.
+    `site` is the site that does the work, and `subject` names what the work is for, such as a set;
+    each is None if it does not apply.
     """
 
     stage: str

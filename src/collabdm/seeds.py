@@ -146,7 +146,7 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def participants(seed: int, step: int, sites: Sequence[str], fraction: float) -> frozenset[str]:
-    """Draw Z_t, the sites that take part in a step (Algorithm 1, line 4).
+    """Draw Z_t, the sites that take part in a step (Algorithm 1 of the paper, line 4).
 
     Args:
         seed: The Plan's seed.

@@ -1,14 +1,17 @@
-"""Collect contributions at the server: ask every node, store the answers, report missing sites.
+"""Collect contributions at the server: ask all nodes, store the answers, report missing sites.
 
-Every node is asked once, when it appears; its answer is checked like a file, and written to disk.
+Every node is asked when it appears, and again if its program fails, at most `ATTEMPTS` times in
+all. Its answer is checked like a file, and a valid contribution is written to disk.
 
-    the collection ends  when every site of the plan has answered, or after `collection.deadline` s
-    the round is valid   if `collection.quorum` sites have contributed
+    the collection ends  when every site has answered or failed, or at the plan's deadline
+    the round is valid   if at least `collection.quorum` sites have contributed
+
+The deadline is `collection.deadline` seconds after the start.
 
 The folder contains the whole state: plan.json, contributions/SITE.safetensors, and the result,
 collection.json. A server that was stopped and is started again asks only the missing sites. If a
-site answers twice, the first answer counts. An answer is dropped if its site is not in the plan, or
-is bound to a different node. Contributions that have been written are not kept in memory.
+site answers twice, its first contribution counts. An answer is dropped if its site is not in the
+plan, or is bound to a different node. Contributions that have been written are not kept in memory.
 """
 
 import json
@@ -69,7 +72,7 @@ class Collected:
         nodes: the node from which each contribution of this run came, by site.
         refused: the reason why a site did not contribute, by site.
         missing: the sites without a contribution, or their number if the plan names no sites.
-        notes: everything else that happened, as sentences.
+        notes: all other events of interest, as sentences.
     """
 
     plan: str
@@ -140,7 +143,7 @@ def collect(
         folder: the folder of the round; it is empty or belongs to the same plan.
         grid: Flower's connection to the nodes.
         clock: the clock that measures the deadline.
-        bound: the only node that may answer for a site, by site.
+        bound: by site, the only node that may answer for it; other sites may answer from any node.
 
     Returns:
         The result, which is also written to collection.json.
@@ -181,7 +184,7 @@ def stored_contributions(plan: Plan, folder: Path) -> dict[str, Path]:
 
 
 def contribution_path(folder: Path, site: str) -> Path:
-    """The path of a site's contribution in the folder of a round."""
+    """Return the path of a site's contribution in the folder of a round."""
     return folder / "contributions" / f"{site}.safetensors"
 
 
@@ -228,7 +231,7 @@ def _receive(round_: _Round, reply: Message) -> None:
 
 
 def _store(round_: _Round, reply: Message, node: int) -> None:
-    """Write the contribution in a node's answer, or note why there is no contribution."""
+    """Write the contribution that a node's answer contains, or note why there is none."""
     site = f"node {node}"
     try:
         answer = read_answer(reply, contribution_limit(round_.plan))

@@ -52,13 +52,15 @@ def check_server(address: str, root_certificates: Path | None) -> str:
 
     Args:
         address: the server's HOST:PORT.
-        root_certificates: the PEM certificate that signed the server's; None tests only the port.
+        root_certificates: the PEM file of the certificate that signed the server's certificate;
+            None tests only the port.
 
     Returns:
-        A sentence with the address, the TLS version and the end of the certificate's validity.
+        A sentence with the address and, over TLS, the TLS version and the date when the certificate
+        expires.
 
     Raises:
-        DeploymentError: no server answers, or its certificate does not fit.
+        DeploymentError: no server answers, or its certificate is not valid for this address.
     """
     host, port = _host_and_port(address)
     try:

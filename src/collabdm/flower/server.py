@@ -11,7 +11,7 @@ Settings of a run (`flwr run … --run-config '…'`):
     allow-missing=false        accept a round in which no site has one of the classes
     device="auto"  precision="auto"  threads=0
 
-A round fails without a quorum; the contributions that arrived remain in the folder.
+A round fails if too few sites contribute; the contributions that arrived remain in the folder.
 """
 
 import logging
@@ -40,7 +40,7 @@ app = ServerApp()
 
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
-    """Run one round, when Flower starts the ServerApp."""
+    """Run one round; Flower calls this function when it starts the ServerApp."""
     serve(grid, context.run_config, Clock(time.monotonic, time.sleep))
 
 
@@ -85,11 +85,11 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
 
 
 def outcome_path(plan: Plan, folder: Path) -> Path:
-    """The path of a round's outcome, such as distilled.safetensors; it depends on the method."""
+    """Return the path of a round's outcome; the name of the file depends on the method."""
     return folder / OUTCOME_KINDS[method_of(plan).outcome].file
 
 
 def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
-    """Whether the folder contains the outcome of exactly these sites."""
+    """Return whether the folder contains the outcome of exactly the sites that contributed."""
     outcome = find_outcome(method_of(plan), plan, folder)
     return outcome is not None and set(outcome.sites) == set(collected.came)

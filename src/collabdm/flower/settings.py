@@ -1,4 +1,4 @@
-"""Parse the settings of a node and of a run, Flower's KEY=VALUE pairs, before any work.
+"""Parse and check the settings of a node or a run, which Flower passes as KEY=VALUE pairs.
 
     flower-supernode --node-config 'site="north" data="/data/north" policy="/etc/site.toml"'
     flwr run apps/flower --run-config 'plan="/srv/plan.json" folder="/srv/round"'
@@ -160,7 +160,7 @@ class RunSettings(ComputeSettings):
         folder: the folder of the round; if it exists, the round is resumed.
         distill: whether to compute the outcome; if not, the files are left for `collabdm distill`.
         nodes: the node of each site, SITE=NODE,…; a site without a node may answer from any node.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: whether to accept a round in which no site has one of the classes.
     """
 
     plan: AbsolutePath
@@ -185,7 +185,7 @@ def parse_settings(model: type[Settings], config: Mapping[str, Any], owner: str)
         The settings.
 
     Raises:
-        SettingsError: a key is unknown or a value does not fit; the message names all of them.
+        SettingsError: a key is unknown or a value does not fit; the message lists every problem.
     """
     try:
         return model.model_validate(dict(config))
@@ -196,7 +196,10 @@ def parse_settings(model: type[Settings], config: Mapping[str, Any], owner: str)
 
 
 def claimed_name(config: Mapping[str, Any]) -> str:
-    """Read the site's name in a node's configuration, even if the rest is wrong; empty if none."""
+    """Read the site's name from a node's configuration, even if other settings are wrong.
+
+    The result is empty if there is no valid name.
+    """
     naming = {key: config[key] for key in ("site", "partition-id") if key in config}
     try:
         return parse_settings(NodeSettings, naming, "node").name

@@ -63,7 +63,7 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
 
 @app.query("contribute")  # type: ignore[untyped-decorator]
 def contribute(message: Message, context: Context) -> Message:
-    """Answer a plan, with a contribution or a refusal."""
+    """Answer a plan with a contribution or a refusal; Flower calls this function."""
     name = claimed_name(context.node_config)
     try:
         settings = parse_settings(NodeSettings, context.node_config, "node")

@@ -35,12 +35,12 @@ class Answer:
 
 
 def plan_content(content: bytes, answered: list[str]) -> RecordDict:
-    """Write the question: the bytes of a plan, and the sites that need not answer."""
+    """Write the server's question: the bytes of a plan, and the sites that need not answer."""
     return RecordDict({DOCUMENT: _record(content), HEADER: ConfigRecord({"answered": answered})})
 
 
 def read_question(message: Message) -> tuple[bytes, list[str]]:
-    """Read the question: the bytes of the plan, and the sites that have contributed.
+    """Read the server's question: the bytes of the plan, and the sites that have contributed.
 
     Raises:
         DocumentError: the message does not contain a plan.

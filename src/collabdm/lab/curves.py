@@ -2,8 +2,9 @@
 
     S_i after i of  passes * T  steps,   i = 1, and then evenly up to the last
 
-The images of a chosen step are stored in the folder curve/ of a simulation; an interrupted
-simulation keeps the images that it has stored when it resumes.
+S_i are the server's images after step i, and T is the number of steps of the plan. The images of a
+chosen step are stored in the folder curve/ of a simulation; an interrupted simulation keeps the
+images that it has stored when it resumes.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
 
 
 def chosen_steps(iterations: int, points: int) -> list[int]:
-    """Choose the first step, and `points` steps evenly up to the last; empty if there are no steps.
+    """Choose step 1 and `points` evenly spaced steps up to the last; empty if either number is 0.
 
     >>> chosen_steps(40, 4)
     [1, 10, 20, 30, 40]
@@ -49,7 +50,10 @@ class Curve:
             write_checkpoint(Checkpoint(checkpoint.done, images), self.plan.digest, path)
 
     def sets(self, final: DistilledSet) -> dict[int, DistilledSet]:
-        """Return the set after each chosen step with stored images; `final` is the last set."""
+        """Return, by step, the sets after the chosen steps whose images are stored.
+
+        `final` is the finished set; the sets differ from it only in their images.
+        """
         stored = {step: read_checkpoint(self._path(step), self.plan.digest) for step in self.steps}
         return {
             step: self._set(final, checkpoint)

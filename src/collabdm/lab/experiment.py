@@ -2,7 +2,7 @@
 
     digest = SHA-256 of the canonical JSON of all settings
 
-Results are stored under the digest. Fields that were added later are omitted from the JSON if they
+The digest identifies the results. Fields that were added later are omitted from the JSON if they
 have no value, so that the digests of earlier experiments stay the same.
 """
 
@@ -46,13 +46,13 @@ class Experiment(FrozenModel):
         beta: the concentration of the Dirichlet split; None splits evenly and at random.
         class_floor: the fewest images of each class at a site, for the Dirichlet split.
         site_column: a column of the data that names each image's site.
-        partition: a file with the split, partition.json of another simulation.
+        partition: a file with the split, such as partition.json of an earlier simulation.
         per_class: the number of training images of each class; None uses all.
         side: the side that images are resized to, before everything else; None keeps their size.
         plan: settings of `Plan`, except `DERIVED_PLAN_FIELDS`.
         networks: the networks that are trained for the scores.
-        trials: how often each of them is trained.
-        recipe: how they are trained.
+        trials: the number of times that each of these networks is trained.
+        recipe: the name of the recipe that trains the networks (see `scoring.training`).
         epochs: the number of epochs; None uses the recipe's.
         seed: the seed of the split, the plan and the scores.
         compare: further rows of the table: other methods, and `BASELINES`, which are random real

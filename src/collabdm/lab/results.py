@@ -1,7 +1,9 @@
 """Records of results, which `simulate` and `evaluate --json` write and `report` reads.
 
-    results.json of `simulate`   settings, compute, versions, sets (bytes sent), scores, [curve]
-    file of `evaluate --json`    set, plan, data, compute, versions, scores, [robustness]
+    results.json of `simulate`   experiment, digest, complete, compute, versions, sets, scores,
+                                 [curve]
+    file of `evaluate --json`    set, plan, data, seed, sets, bytes, versions, recipe, compute,
+                                 scores, [robustness]
 
 The records are pydantic models, strict about types. Unknown keys are ignored, so that the files of
 later versions stay readable; a key in brackets is omitted if it has no value.
@@ -40,7 +42,7 @@ Accuracies = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(mi
 
 
 class Record(BaseModel):
-    """Base class of the records. The keys in `optional` are omitted if they have their default."""
+    """Base class of the records. A key in `optional` is omitted if its value is the default."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -80,7 +82,7 @@ class ComputeRecord(Record):
 
 
 class SetRecord(Record):
-    """A distilled set: its plan's digest, its size, and the traffic of its sites.
+    """A distilled set: its plan's digest, its size, and the bytes that its sites sent and received.
 
     `sites` counts the images of each class at each site. `rounds` and `bytes_to_each_site` are
     recorded for methods of several rounds only.
@@ -154,7 +156,7 @@ class CurvePoint(ScoreRecord, _AtStep):  # in this order `step` comes first in t
 
 
 class RobustnessRecord(Record):
-    """The scores of DD-Ranking: see `Robustness`. Early files have no deviations."""
+    """The scores of DD-Ranking: see `Robustness`. Files of early versions have no `std`."""
 
     hlr: float
     ior: float
@@ -186,12 +188,12 @@ class SimulationResults(Record):
 
     @property
     def data(self) -> str:
-        """The data that the networks were tested on."""
+        """The name of the data that the networks were tested on."""
         return self.experiment.data
 
     @property
     def plans(self) -> frozenset[str]:
-        """Digests of the plans of the sets that were scored."""
+        """The digests of the plans of all sets that were scored."""
         return frozenset(record.plan for record in self.sets.values())
 
 

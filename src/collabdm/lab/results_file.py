@@ -30,7 +30,7 @@ class ResultsFile:
     Args:
         path: The file. If it is empty or cut short, it counts as absent.
         experiment: The settings that the results belong to.
-        compute: Where the scores are computed.
+        compute: The device and the precision of the scores.
 
     Raises:
         DataError: The file contains something other than results of a simulation.
@@ -59,7 +59,7 @@ class ResultsFile:
         """Add the scores along the refinement, unless the file already contains them.
 
         Args:
-            curve: The chosen steps and the images saved there.
+            curve: The chosen steps, and the images stored after them.
             final: The set after the last step.
             measure: A function that scores a set.
         """

@@ -39,7 +39,7 @@ class RoundData:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of the images and of the split, which show whether they changed."""
+        """The SHA-256 of the images and of the split, to detect changes."""
         split = self.split
         content = [
             [name, index.tolist()] for name, index in zip(split.names, split.index, strict=True)
@@ -68,7 +68,7 @@ def load_round_data(experiment: Experiment) -> RoundData:
 
 
 def split_of(experiment: Experiment, train: ImageSet) -> Partition:
-    """Read or draw the split of the training images that an experiment asks for.
+    """Split the training images over sites: read the experiment's split, or draw it.
 
     Raises:
         DataError: the file or the column cannot be read, or the split cannot be drawn.

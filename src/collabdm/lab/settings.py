@@ -31,7 +31,7 @@ from collabdm.planning.settings import (
 
 
 def experiment_fields() -> Fields:
-    """The fields of an Experiment that a user can set, and those of its plan as `plan.FIELD`."""
+    """Return the fields of an Experiment that a user can set; its plan's are `plan.FIELD`."""
     types = field_types(Experiment) | field_types(Plan, "plan.")
     types["beta"] = Annotated[float, Field(ge=0)] | None  # 0 means no skew, as in a file
     del types["plan"]
@@ -86,7 +86,7 @@ def simulation(
 
 
 def experiment_of(settings: Settings) -> Experiment:
-    """Build an Experiment from settings. Raises PlanError; the message names the setting."""
+    """Build an Experiment from settings. Raises PlanError if a setting is missing or invalid."""
     settings = settings | {"plan": plan_settings(settings.get("plan", {}))}
     if "flows" in settings:
         settings["flows"] = flows_of(settings["flows"])

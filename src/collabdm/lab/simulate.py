@@ -105,7 +105,7 @@ def _plans_of(experiment: Experiment, data: RoundData) -> dict[str, Plan]:
 
 
 def plan_of(experiment: Experiment, method: Method, data: RoundData) -> Plan:
-    """Make the plan of one method, which adapts the experiment's settings.
+    """Make the plan of one method, from the experiment's settings as the method adapts them.
 
     Args:
         experiment: the experiment; `options` in its plan belong to its own method only.
@@ -145,7 +145,7 @@ class MethodRound:
     folder: Path
 
     def outcome(self, context: RunContext) -> Outcome:
-        """Compute the outcome from the files that sites would send; existing files are kept.
+        """Compute the outcome from the files that sites would send; existing files are reused.
 
         Args:
             context: device and progress; `keep` and `watch` receive the server's checkpoints and
@@ -181,7 +181,7 @@ class MethodRound:
         return outcome
 
     def _contribution(self, site: str, context: RunContext) -> Contribution:
-        """Read one site's contribution from its file, which is computed first if needed."""
+        """Read one site's contribution from its file, after computing it if necessary."""
         path = self.folder / "contributions" / f"{site}.safetensors"
         try:
             return read_contribution(path, self.plan)
@@ -208,7 +208,7 @@ class _Scorer:
     context: RunContext
 
     def score_method(self, round_: MethodRound, points: int) -> None:
-        """Compute and score a method's outcome, its predictors and `points` of its refinement."""
+        """Compute a method's outcome; score it, its predictors and `points` refinement steps."""
         name, plan, folder = round_.method.name, round_.plan, round_.folder
         curve = Curve(plan, folder / "curve", points)
         watched = Watched(folder / "watched.json", plan, self.test, self.context.compute)
@@ -261,7 +261,7 @@ class _Scorer:
 
 
 def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
-    """Check the experiment's plan settings against the images; any mean and std will do."""
+    """Check the experiment's plan settings against the images, with a placeholder mean and std."""
     channels, side, _ = train.shape
     try:
         mean, std = (0.0,) * channels, (1.0,) * channels
@@ -273,7 +273,7 @@ def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
 
 
 def _check_sites(plan: Plan, data: RoundData) -> None:
-    """Check the names of the sites, and that at least one site has each class."""
+    """Check the names of the sites, and that each class is present at some site."""
     if plan.site_names is None:
         for name in data.sites:
             plan.check_site(name)

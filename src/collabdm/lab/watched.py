@@ -1,4 +1,4 @@
-"""Record more of a method's round than its outcome: predictors, traffic and sizes.
+"""Record further results of a method's round: accuracies of predictors, traffic and sizes.
 
     watched.json   {"plan": digest, "found": {predictor: {epoch: accuracy}}}
     traffic.json   {"rounds": n, "up": {site: bytes}, "down": {site: bytes}}
@@ -30,7 +30,7 @@ class Watched:
         path: the file; written after each predictor, and read at the start.
         plan: the plan; accuracies of a different plan are discarded.
         test: the test images.
-        compute: where to compute.
+        compute: the device and the precision.
         accuracies: the accuracies in 0 .. 1, by predictor and epoch.
     """
 
@@ -61,8 +61,8 @@ class Watched:
     def scores(self, method: str) -> list[Score]:
         """Return a score for each predictor.
 
-        If a predictor has several epochs, this is the score of the best one, which could not have
-        been chosen without the test images.
+        For a predictor that was tested after several epochs, this is the score of the best epoch.
+        The best epoch is chosen by its test accuracy, so the score is optimistic.
         """
         scores = []
         for name, by_epoch in self.accuracies.items():

@@ -25,32 +25,32 @@ KEPT_IN_MEMORY = 2**30  # bytes of files; further contributions are read again w
 
 
 def contribution_limit(plan: Plan) -> int:
-    """The largest number of bytes that a contribution to the plan can have."""
+    """Return the largest number of bytes that a contribution to the plan can have."""
     return most_bytes(plan) + declared_bytes(contribution_spec(plan).extra) + HEADER_ALLOWANCE
 
 
 def read_contribution(path: Path | str, plan: Plan) -> Contribution:
-    """Read one site's answer to a plan.
+    """Read one site's contribution to a plan from a file.
 
     Raises:
-        DocumentError: the file cannot be read, or does not answer the plan.
+        DocumentError: the file cannot be read, or is not a contribution to the plan.
     """
     return parse_contribution(read_limited(Path(path), contribution_limit(plan)), plan, str(path))
 
 
 def parse_contribution(content: bytes, plan: Plan, where: str = "contribution") -> Contribution:
-    """Parse one site's answer to a plan from its bytes.
+    """Parse one site's contribution to a plan from its bytes.
 
     Args:
         content: the bytes of a contribution file.
-        plan: the plan that it should answer.
+        plan: the plan that it should belong to.
         where: the name of the file, for errors.
 
     Returns:
         The contribution.
 
     Raises:
-        DocumentError: the bytes do not answer the plan.
+        DocumentError: the bytes are not a contribution to the plan.
     """
     return decode_contribution(content, contribution_spec(plan), where)
 
@@ -66,12 +66,12 @@ class ContributionFiles(CheckedContributions):
         """Read and check the files.
 
         Args:
-            plan: the plan that they should answer.
+            plan: the plan that they should belong to.
             paths: the files, in any order.
 
         Raises:
-            DocumentError: files do not answer the plan (the message names all of them), two files
-                are of the same site, or there are no files.
+            DocumentError: files are not contributions to the plan (the message names all of them),
+                two files are of the same site, or there are no files.
         """
         self.plan = plan
         self._kept: dict[str, Contribution] = {}

@@ -2,7 +2,8 @@
 
     seconds = multiplications of the plan / MULTIPLICATIONS_PER_SECOND
 
-The estimate covers statistics and local images; there is none for methods with their own options.
+The estimate covers the statistics and the local images. Methods with options of their own have no
+estimate.
 """
 
 from collabdm.documents.plan import Plan
@@ -12,7 +13,10 @@ MULTIPLICATIONS_PER_SECOND = 3e10  # two cores, float32, not compiled
 
 
 def estimated_seconds(plan: Plan, images_per_class: int = 1000) -> float | None:
-    """Estimate the most seconds that a site with every class computes; None if not possible."""
+    """Estimate the longest computing time of a site: the time of a site that has every class.
+
+    Returns None for a plan of a method with options of its own.
+    """
     if plan.options is not None:
         return None
     return cost(plan, images_per_class).multiplications / MULTIPLICATIONS_PER_SECOND

@@ -41,7 +41,7 @@ class DataSource:
         location: a name, a folder, a file or a hub id (see `data.sources`); for a plan of flows, a
             table.
         resize: whether to convert images to the plan's size and channels.
-        rows: COLUMN=VALUE; use only these rows of a table of flows.
+        rows: COLUMN=VALUE, to use only these rows of a table of flows.
     """
 
     location: str
@@ -121,7 +121,7 @@ class Site:
 
 @dataclass(frozen=True)
 class PreparedSite:
-    """A site whose plan, data, policy and machine have been checked, for `contribute_file`."""
+    """A site that passed all checks of `prepare_site`, as `contribute_file` needs it."""
 
     plan: Plan
     method: Method
@@ -188,7 +188,7 @@ def distill_files(
         contributions: the checked files of the sites.
         output: the file to write.
         context: device and progress.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: whether to accept a round in which no site has one of the classes.
 
     Returns:
         The outcome.
@@ -211,5 +211,5 @@ def distill_files(
 
 
 def picture_path(output: Path) -> Path:
-    """The path of the picture of a set, in the same folder."""
+    """Return the path of the picture of a set, in the folder of its file."""
     return output.with_suffix(".png")

@@ -1,6 +1,6 @@
 """Preview a contribution: its exact size and its content, before it is computed.
 
-The size is that of a contribution of zeros with the same shapes. The time is an upper estimate.
+The size is measured on a contribution of zeros with the same shapes. The time is an upper estimate.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class ContributionPreview:
         total_bytes: the bytes of the file.
         class_counts: the site's number of images of each class, by name; these numbers are sent.
         real_images: how the contribution uses real images.
-        seconds: the longest time on two cores; None if it cannot be estimated.
+        seconds: the longest computing time on two cores; None if it cannot be estimated.
     """
 
     statistics_shape: tuple[int, ...]

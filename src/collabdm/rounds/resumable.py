@@ -1,7 +1,7 @@
 """Resume interrupted work from checkpoints, which are stored in the folder of its output.
 
-The state file `.NAME.state` is a safetensors file. It contains the identity of the work, a text
-that depends on everything that determines the result, so different work is never resumed from it.
+The state file `.NAME.state` is a safetensors file. It contains the identity of the work: a text
+that depends on everything that determines the result. Different work is never resumed from it.
 """
 
 import json
@@ -28,7 +28,7 @@ class ResumableRun:
     """
 
     def __init__(self, output: Path, identity: str, context: RunContext) -> None:
-        """Identify the work.
+        """Set the output, the identity and the context of the work.
 
         Args:
             output: the file that the work writes.

@@ -1,7 +1,7 @@
 """Score sets of images: train networks on them, and test the networks on real images.
 
 training              defines the recipes, and trains networks
-evaluation            measures accuracies over networks and trials, and draws real images to compare
+evaluation            measures accuracies over networks and trials, and draws random real images
 confusion             counts (true, predicted) classes, and computes precision, recall and F1
 dd_ranking            computes label-robust and augmentation-robust scores
 outcomes              defines the file, the score and the images of each kind of outcome

@@ -5,8 +5,8 @@
     recall      R_y = C_yy / sum_x C_yx
     F1          F_y = 2 C_yy / (sum_x C_xy + sum_x C_yx)
 
-Macro F1 is the mean of F_y over the classes of the test images: every class has the same weight,
-however rare it is.
+y and x are classes. Macro F1 is the mean of F_y over the classes of the test images: every class
+has the same weight, however rare it is.
 
 Reference: C. J. van Rijsbergen, "Information retrieval", 1979 (the F measure).
 """
@@ -58,7 +58,7 @@ class Confusion:
 
     @property
     def macro_f1(self) -> float:
-        """The mean of F_y over the classes of the test images."""
+        """Macro F1, the mean F1 of the classes that occur in the test images."""
         tested = self.counts.sum(1) > 0
         f1 = 2 * self.counts.diagonal().double() / (self.counts.sum(0) + self.counts.sum(1))
         return float(f1[tested].mean())

@@ -8,12 +8,12 @@ random real images of the same storage:
     LRS = (e^a - e^-1) / (e - e^-1),   a = w IOR - (1 - w) HLR
     ARS = (e^b - e^-1) / (e - e^-1),   b = w IOR_augmented + (1 - w) IOR_plain
 
-LRS is the label-robust score and ARS the augmentation-robust score, both in 0 .. 1, with w = 1/2. A
-set that is no better than random images has ARS .269. As in the reference package, scores are
-computed for every trial, and their mean and standard deviation are reported.
+LRS is the label-robust score and ARS the augmentation-robust score, both in 0 .. 1. The weight w is
+1/2. A set that is no better than random images has ARS .269. As in the reference package, scores
+are computed for every trial, and their mean and standard deviation are reported.
 
-The reference package selects the best of five learning rates and of the last epochs on the test
-set, separately for each set. Here all sets are trained with one recipe and tested once, at its end.
+For each set, the reference package selects the best of five learning rates, and the best of the
+last epochs, on the test set. Here all sets are trained with one recipe and tested once, at its end.
 
 Reference: Z. Li et al., "DD-Ranking: rethinking the evaluation of dataset distillation", 2025
 (arXiv:2505.13300). The formulas were compared with `LabelRobustScoreHard` and

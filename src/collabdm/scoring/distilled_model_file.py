@@ -25,7 +25,7 @@ DISTILLED_MODEL_FORMAT = "collabdm/distilled-model"
 
 
 class DistilledModelHeader(DistilledHeader):
-    """The header of a DistilledModel: that of a set, and the network."""
+    """The header of a DistilledModel: the fields of a distilled set, and the network."""
 
     network: dict[str, Any]
 

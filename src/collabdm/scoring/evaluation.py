@@ -2,10 +2,12 @@
 
     accuracy = mean over (network, trial) of  1/n sum_i [argmax_y f(x_i) = y_i]
 
-Every trial has its own seed, the same for all sets, so sets are compared on equal networks.
-A distilled set is compared with random real images of the same storage: ipc of each class and, for
-a set with pae, also pae^2 times as many reduced images. Training on a larger set of real images (a
-site's data, or all data) takes as many steps as on the distilled set, but at least 30 epochs.
+x_1 .. x_n are the test images, y_i their classes, and f(x_i) the logits of a trained network, whose
+largest entry is the prediction. Every trial has its own seed, the same for all sets, so sets are
+compared on equal networks. A distilled set is compared with random real images of the same storage:
+ipc of each class and, for a set with pae, also pae^2 times as many reduced images. Training on a
+larger set of real images (a site's data, or all data) takes as many steps as on the distilled set,
+but at least 30 epochs and at most those of the recipe.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (the
 protocol).

@@ -1,4 +1,4 @@
-"""Define the file, the score and the images of each kind of outcome."""
+"""Define how each kind of outcome is stored in a file, scored, and shown as images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Scoring = Callable[[Any, ImageSet, EvaluationConfig, RunContext], list[Score]]
 
 @dataclass(frozen=True)
 class OutcomeKind:
-    """A kind of outcome.
+    """How one kind of outcome is stored, scored and shown.
 
     Attributes:
         file: the name of its file in the folder of a round.
@@ -50,7 +50,7 @@ def kind_of(outcome: Outcome) -> OutcomeKind:
 
 
 def find_outcome(method: Method, plan: Plan, folder: Path) -> Outcome | None:
-    """Read the outcome in a folder, if it is of the method and of the same plan.
+    """Read a method's outcome from a folder, if it belongs to the given plan.
 
     Args:
         method: the method.
@@ -71,7 +71,7 @@ def find_outcome(method: Method, plan: Plan, folder: Path) -> Outcome | None:
 def _score_steps(
     steps: DistilledSteps, test: ImageSet, config: EvaluationConfig, context: RunContext
 ) -> list[Score]:
-    """Train networks on the images of the steps, as a set."""
+    """Score networks that are trained on the images of all steps together."""
     geometry = plan_geometry(steps.plan)
     return score(steps.method, steps.as_set(), test, geometry, config, context)
 

@@ -1,11 +1,12 @@
-"""Read, write and use a trained network: its weights, and what turns images into probabilities.
+"""Read, write and use a model: a trained network, with everything needed to classify images.
 
     p_y(x) = softmax_y f((x - mean) / std)
 
-A model is one safetensors file: the tensors of the network by name, and a header with the network,
-its image format and normalisation, the classes, and the provenance. It is read without pickle and
-checked before use: its tensors must be those of the network, and finite. The network that a method
-returns instead of a set (DENSE, FedAvg) can also be read as a model.
+p_y(x) is the probability that image x, with pixels in 0 .. 1, belongs to class y, and f computes
+the logits of the network. A model is one safetensors file: the tensors of the network by name, and
+a header with the network, its image format and normalisation, the classes, and the provenance. It
+is read without pickle and checked before use: its tensors must be those of the network, and finite.
+The network that a method returns instead of a set (DENSE, FedAvg) can also be read as a model.
 
 Reference: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
 ICML 2017 (how far such probabilities can be trusted).
@@ -106,7 +107,7 @@ class TrainedModel:
 
 
 def state_tensors(network: Network) -> dict[str, Tensor]:
-    """Copy all tensors of a network's state to the CPU, by name, including counters."""
+    """Copy all tensors of a network's state to the CPU, by name."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 

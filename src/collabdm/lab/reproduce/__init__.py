@@ -1,8 +1,9 @@
 """Reproduce published tables and figures, cell by cell.
 
-    TOML file -> `grid_files` -> `grids`: Grid, cells
-    cells     -> `running`: the missing ones, in order -> `cell_runner`: one simulation each
-              -> `records`: a line of JSON for each -> `grid_results`: means over seeds
+A cell is one simulated round; a grid contains all cells of one table or figure.
 
-`reuse` copies contributions between cells, `timing` measures and estimates their time.
+- `grid_files` reads grids from TOML files; `grids` defines a Grid and lists its cells.
+- `running` runs the missing cells in order, and `cell_runner` runs one cell.
+- `records` stores the result of each cell as a line of JSON; `grid_results` computes the means.
+- `reuse` copies contributions between cells; `timing` measures and estimates the time of cells.
 """

@@ -1,4 +1,4 @@
-"""Run one cell of a grid in a folder of its own, and reuse contributions where possible."""
+"""Run one cell of a grid (see `grids`) in its own folder; reuse contributions if possible."""
 
 import shutil
 from collections.abc import Mapping
@@ -36,9 +36,9 @@ class CellRunner:
     """Runs cells one after another.
 
     Attributes:
-        folder: Contains a folder for each of the last cells.
-        compute: Where to compute.
-        report: Receives every progress event.
+        folder: The folder that contains a folder for each of the last cells.
+        compute: The device and the precision.
+        report: The callback that receives every progress event.
         pictures: The paths for pictures of sets, by the digests of the cells to be shown.
         kept: Settings and folders of the last cells, by digest.
     """
@@ -57,7 +57,7 @@ class CellRunner:
         try:
             source = self._reuse(experiment, place)
             results = simulate(experiment, place, RunContext(self.compute, clock))
-        except Exception as error:  # of any kind: it is recorded, and the other cells go on
+        except Exception as error:  # any error is recorded, and the other cells still run
             outcome: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
         else:
             plan = read_plan(place / "plan.json")
@@ -101,7 +101,7 @@ class CellRunner:
             shutil.rmtree(self.kept.pop(digest)[1])
 
     def _reuse(self, experiment: Experiment, place: Path) -> str | None:
-        """Copy files of an earlier cell. Returns the digest of that cell; None if none fits."""
+        """Copy the files of an earlier cell that fits; return its digest, or None without one."""
         wanted = site_settings(experiment)
 
         for digest, (other, folder) in reversed(self.kept.items()):

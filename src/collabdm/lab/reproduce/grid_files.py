@@ -1,8 +1,8 @@
 """Read grids from TOML files.
 
-A file describes its grid at two scales: keys below `[paper]` or `[cpu]` apply to that scale only,
-and `shared` names a file of settings that several grids have in common. `chosen` selects lines,
-and `published` names the file of the paper's numbers.
+A file describes a grid (see `grids`) at two scales: keys below `[paper]` or `[cpu]` apply to that
+scale only, and `shared` names a file of settings that several grids have in common. `chosen`
+selects lines, and `published` names the file of the paper's numbers.
 """
 
 from pathlib import Path
@@ -73,7 +73,7 @@ def _with_chosen_lines(settings: Settings, path: Path) -> Settings:
 
 
 def _drop_values(settings: Settings) -> list[tuple[str, str]]:
-    """Remove the values of axes that are set to false. Returns them, each with its axis."""
+    """Remove the values of axes that are set to false; return them, each with its axis."""
     axes = settings.get("axes", {})
     dropped = [(axis, value) for axis, of in axes.items() for value in of if of[value] is False]
     for axis, value in dropped:

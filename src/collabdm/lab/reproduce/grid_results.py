@@ -34,17 +34,17 @@ class Entry:
 
     @property
     def n(self) -> int:
-        """Number of seeds."""
+        """The number of seeds."""
         return len(self.accuracies)
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds, in percent."""
+        """The mean accuracy over the seeds, in percent."""
         return statistics.fmean(self.accuracies.values())
 
     @property
     def std(self) -> float:
-        """Standard deviation over the seeds (n - 1); 0 for one seed."""
+        """The standard deviation over the seeds, with n - 1; 0 for one seed."""
         return statistics.stdev(self.accuracies.values()) if self.n > 1 else 0.0
 
     @property
@@ -61,7 +61,7 @@ class Entry:
 
 
 class CurveMean(NamedTuple):
-    """A point along the refinement: bytes sent by a site, accuracy in percent, its deviation."""
+    """A point along the refinement: bytes sent by a site, mean accuracy in percent, deviation."""
 
     bytes: int
     mean: float
@@ -74,9 +74,9 @@ class GridResults:
 
     Attributes:
         grid: The grid.
-        records: The records of its cells, each once.
-        done: How many of its distinct cells succeeded.
-        all: How many distinct cells it has.
+        records: The records of its distinct cells.
+        done: The number of its distinct cells that succeeded.
+        all: The number of its distinct cells.
     """
 
     def __init__(self, grid: Grid, records: Mapping[str, CellRecord]) -> None:
@@ -95,7 +95,7 @@ class GridResults:
                     self._add(cell, record)
 
     def entry(self, row: str, at: Mapping[str, str]) -> Entry:
-        """Return the entry of a row at values of all axes."""
+        """Return the entry of a row, at the given value of every axis."""
         return self._entries.get(self._place(row, at), Entry())
 
     def curve(self, row: str, at: Mapping[str, str]) -> list[CurveMean]:
@@ -113,7 +113,10 @@ class GridResults:
         return points
 
     def over_random(self, row: str, at: Mapping[str, str]) -> float | None:
-        """Percentage points above random real images of equal storage; None if one is missing."""
+        """Return the percentage points above random real images of equal storage.
+
+        Returns None if either is missing.
+        """
         own = self.entry(row, at).accuracies
         random = self.entry(self.grid.against.get(row, ""), at).accuracies
 
@@ -121,7 +124,7 @@ class GridResults:
         return statistics.fmean(own[seed] - random[seed] for seed in common) if common else None
 
     def above_paper(self, row: str, at: Mapping[str, str]) -> float | None:
-        """Percentage points above the paper's number; None if either is missing."""
+        """Return the percentage points above the paper's number; None if either is missing."""
         published, own = self.grid.published(row, at), self.entry(row, at)
         return None if published is None or not own.n else own.mean - published.accuracy
 

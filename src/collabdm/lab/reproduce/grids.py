@@ -3,10 +3,10 @@
     cells = lines x values of every axis x seeds
     settings of a cell = of the scale  <  of its values on the axes  <  of its line
 
-A line is a method with its settings. An axis, such as `beta`, the data or the split, maps each of
-its values to settings. A cell is identified by the digest of its settings: a cell that belongs to
-two grids runs once, and a line that sets the split itself, such as the pooled data, has one cell
-for all columns.
+Settings further right (`<`) replace those further left. A line is a method with its settings. An
+axis, such as `beta`, the data or the split, maps each of its values to settings. A cell is
+identified by the digest of its settings: a cell that belongs to two grids runs once, and a line
+that sets the split itself, such as the pooled data, has one cell for all columns.
 """
 
 import itertools
@@ -35,7 +35,7 @@ class Published(FrozenModel):
         place: Where the paper states it, such as `Table 2`.
         row: The row of the grid.
         at: Values on some of the axes.
-        accuracy: In percent.
+        accuracy: The accuracy, in percent.
         bytes: The bytes that a site sends for it, if the paper states them.
     """
 
@@ -50,7 +50,7 @@ class Grid(FrozenModel):
     """One table or figure at one scale.
 
     Attributes:
-        name: The name of its file.
+        name: The name of the TOML file, without its ending.
         scale: `paper` or `cpu`.
         title: Its title.
         text: A description.
@@ -58,7 +58,7 @@ class Grid(FrozenModel):
         rows: Its rows, in order: lines, and further scores of their cells such as `random real`.
         lines: The settings of each line.
         axes: The settings of each value of each axis.
-        tables: The axes with a table for each value. The others are columns.
+        tables: The axes with a table for each value; the values of other axes are columns.
         seeds: The seeds of every cell.
         settings: The settings of the scale.
         stages: Cells to run first, as values allowed for `line`, `seed` and the axes.
@@ -140,9 +140,9 @@ class Grid(FrozenModel):
         return tuple(line for line in self.lines if line not in self.central)
 
     def published(self, row: str, at: Mapping[str, str]) -> Published | None:
-        """Return the paper's number for a row at values of all axes; None if the paper has none.
+        """Return the paper's number for a row and a value of every axis; None if it has none.
 
-        For a curve, it is the number at the end of the curve, which is stated without bytes.
+        For a curve, this is the number at its end, which the paper states without bytes.
         """
         matching = (
             number
@@ -163,7 +163,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of the cell, for people."""
+        """The name of the cell, for people to read."""
         return f"{self.line}, {axis_label(self.at)}, seed {self.seed}"
 
 

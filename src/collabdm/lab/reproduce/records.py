@@ -1,4 +1,4 @@
-"""Records of cells, as JSON lines: everything needed to check a cell's result or to repeat it.
+"""Store the records of cells as JSON lines, with all that is needed to check or repeat a cell.
 
     digest, experiment, (scores, sets, [curve], bytes_per_step, taken_over | error),
     seconds, compute, machine, threads, versions, commit
@@ -155,7 +155,7 @@ def _field(path: Path, name: str) -> str | None:
 
 
 def commit(source: Path = PACKAGE) -> str | None:
-    """Return the git commit of the source files, with a + if they differ; None outside git."""
+    """Return the git commit of the source files, with + if they were changed; None outside git."""
 
     def git(*words: str) -> str | None:
         command = ["git", *words]

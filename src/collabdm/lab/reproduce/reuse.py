@@ -1,4 +1,4 @@
-"""Reuse the contributions, or the whole set, of a cell that ran just before.
+"""Reuse the contributions, or the whole set, of an earlier cell.
 
 A site's contribution depends neither on what the server does with it nor on how sets are scored.
 Cells that differ only in `merging`, `refinement` or the recipe therefore share contributions, and

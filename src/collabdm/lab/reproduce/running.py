@@ -72,12 +72,13 @@ def run_cells(
 ) -> Iterator[FinishedCell]:
     """Run cells one by one, until all are done or the time is over.
 
-    After the first cell, a cell that is expected to exceed the time limit is not started.
+    At least one cell is run. After that, the run ends before the first cell that is expected to
+    exceed the time limit.
 
     Args:
         cells: The cells, in order.
         output: The file to append the records to.
-        runner: Runs one cell.
+        runner: The object that runs a cell.
         minutes: The time limit; infinity for no limit.
 
     Yields:

@@ -23,7 +23,7 @@ class Stopwatch:
         self._spent: dict[str, float] = defaultdict(float)
 
     def __call__(self, event: Progress) -> None:
-        """Add the time since the last event to the part that reports this one."""
+        """Count the time since the last event for the part of the work that reports this event."""
         scoring = event.stage == Stage.TRAINING
         self._take("sites" if event.site is not None else "scoring" if scoring else "server")
         self._report(event)
