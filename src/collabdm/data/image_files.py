@@ -1,6 +1,6 @@
 """Decode one image (a file, encoded bytes, an array or a tensor) into planes of bytes.
 
-    level = round(255 v)      for an array of real values v in 0 .. 1; bytes are kept unchanged
+    byte = round(255 v)       for an array of real values v in 0 .. 1; bytes are kept unchanged
 
 Reference: Pillow decodes and resizes the images.
 """
