@@ -16,7 +16,7 @@ from torch import Tensor
 from collabdm.errors import DataError
 
 GREY_MODES = ("L", "LA", "1")
-DEEP_MODES = ("I", "F")  # 16 or 32 bits per level: Pillow would clip them silently
+DEEP_MODES = ("I", "F")  # modes of 16 or 32 bits per level, which Pillow would clip silently
 CHANNELS = (1, 3)
 
 

@@ -268,7 +268,7 @@ def iid(n: int, sites: int | Sequence[str], seed: int) -> Partition:
         seed: The seed of the order.
 
     Returns:
-        A partition in which the sites differ by at most one image.
+        A partition in which the sites' numbers of images differ by at most one.
     """
     names = site_names(sites)
     order = Stream.of(seed, Purpose.PARTITION).permutation(n)

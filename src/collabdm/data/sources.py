@@ -1,6 +1,6 @@
 """Load a data set as an ImageSet: by name, from files, from the hub, or from a Python object.
 
-    digits                            scikit-learn's 8 x 8 digits; test: the last fifth of each class
+    digits                            scikit-learn's 8 x 8 digits; test: last fifth of each class
     mnist fashion_mnist cifar10 svhn  the folder of that name in COLLABDM_DATA, or the hub's copy
     owner/name, owner/name:config     any data set of the Hugging Face hub
     folder of parquet files           the hub's layout: train-*.parquet, test-*.parquet

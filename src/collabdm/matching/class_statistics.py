@@ -7,15 +7,16 @@ sends
 
 over a batch of B images of the class, or all of them. P_t is a sketch: a seeded D x r matrix of
 signs / sqrt(r), so that E |P_t v|^2 = |v|^2; there is no sketch if r = D. Each mean comes with the
-number of images in its batch; each class also has its total n_y. A mean times a count is a sum, so
-merging the sites' means gives the statistics of the pooled data. There are two rules:
+number of images in its batch; each class also comes with n_y, the number of its images at the site.
+A mean times a count is a sum, so the means of the sites can be merged into those of the pooled
+data. There are two rules:
 
     weighted   sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       (default)
     uniform    the mean of the sites' means                              (Algorithm 1, line 12)
 
-over the sites that take part in step t and have the class; n_k^y is the total n_y of site k. A
-class that no site of the step has is absent from that step. The wire types, in which means are
-sent, are float16, float32, and int8 with one float32 scale, max|v| / 127, per (step, class).
+over the sites that take part in step t and have the class; n_k^y is n_y of site k. A class
+that no site of the step has is absent from that step. The wire types, in which means are sent, are
+float16, float32, and int8 with one float32 scale, max|v| / 127, per (step, class).
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (Algorithm 1).
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as projection).

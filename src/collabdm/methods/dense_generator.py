@@ -89,7 +89,7 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks whose logits are added.
+    """Networks whose weighted logits are added.
 
     Attributes:
         networks: the networks.

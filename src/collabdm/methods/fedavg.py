@@ -2,7 +2,7 @@
 
 In each of R rounds,
 
-    site k     theta_k <- theta, then local epochs of SGD on its n_k images
+    site k     theta_k <- theta, which is then trained by SGD on the site's n_k images
     server     theta <- sum_k n_k theta_k / sum_k n_k
 
 In every round each site receives the network and sends it back, which costs 2 R times the bytes of

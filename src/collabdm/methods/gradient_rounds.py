@@ -100,7 +100,7 @@ class GradientRounds:
         self.sites, self.plan, self.context = sites, plan, context
         self.options = plan_options(plan, Gradients)
         self.device = torch.device(context.compute.device)
-        self.labels = labels.repeat_interleave(plan.pae**2)  # of the small images
+        self.labels = labels.repeat_interleave(plan.pae**2)  # one label per small image
 
         network = build(plan.network, plan.image.shape, len(plan.classes))
         self.network = network.to(self.device)

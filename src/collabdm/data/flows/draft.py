@@ -38,7 +38,7 @@ MOST_VALUES = 64  # the most values of a category
 NUMBERS_FROM = 0.99  # the least share of numbers in a numeric column
 SMALL_QUANTILE = 0.05  # the quantile of the magnitudes that a logarithmic scale should resolve
 LOG_RANGE = 100  # the ratio bound / unit above which a scale is logarithmic
-LEAST_STEPS = 8  # values that never decrease over fewer steps do not show counting
+LEAST_STEPS = 8  # a column with fewer steps between rows is not tested for counting
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from collabdm.errors import DataError
 from collabdm.progress import Report, silent
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
-NOT_LISTED, ABSENT = -1, -2  # stand for a position in a list of texts that has none
+NOT_LISTED, ABSENT = -1, -2  # codes of an unlisted text and of a missing value
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Group the rows of a table of flows into images, by class (as in the paper) or in order.
+"""Group the rows of a table of flows into images, by class (as in the paper) or by time.
 
-    split       row r, in order of time, is in window w = floor(r / flows) and in block
+    time split  row r, in order of time, is in window w = floor(r / flows) and in block
                 b = floor(w / block); it is a test row if b mod held_out = held_out - 1, is left out
                 if w is adjacent to a test block, and is a training row otherwise
-    class       groups the rows of each class in one part, in order, `flows` at a time; the rows of
-                an incomplete image are left over
-    stream      groups the rows of each window; the class of an image is that of most of its rows
-                (ties: the first class)
+    by class    an image has `flows` consecutive rows of one class, out of those of a part; the rows
+                of an incomplete image are left over
+    by time     an image has `flows` consecutive rows of any classes (grouping `stream`); its class
+                is that of most of its rows (ties: the first class)
 
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (grouping
 by class).
@@ -143,7 +143,7 @@ def _by_class(
 def _in_order(
     rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema
 ) -> Int64[Tensor, "n flows"]:
-    """Group consecutive rows."""
+    """Group consecutive rows, of any classes."""
     return _consecutive(rows, schema.flows)
 
 
