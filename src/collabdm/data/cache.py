@@ -4,7 +4,7 @@
 
 A cached set consists of three plain files named after its key: images and labels (.npy, mapped into
 memory, never unpickled) and class names (JSON). Each is written atomically, the names last, so a
-reader finds either a complete set or no set. Only the owner can read the files, because a site's
+reader finds either a complete set or nothing. Only the owner can read the files, because a site's
 images are private.
 """
 
@@ -29,9 +29,9 @@ PRIVATE_FOLDER = 0o700
 
 
 def cache_folder() -> Path | None:
-    """The folder of decoded sets: COLLABDM_CACHE, or a folder in the user's cache folder.
+    """Return the folder of decoded sets: COLLABDM_CACHE, or a folder in the user's cache folder.
 
-    It is None if the user has no home folder.
+    Returns None if the user has no home folder.
     """
     if named := os.environ.get("COLLABDM_CACHE"):
         return Path(named)

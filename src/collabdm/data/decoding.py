@@ -22,7 +22,7 @@ MOST_SHOWN = 8  # the most shapes or labels in an error
 class Undecoded:
     """One split of a source that has been located, but not read.
 
-    - `where`: the name of the source, for errors; `size`: its number of rows.
+    - `where`: the name of the source, for errors; `size`: the number of its rows.
     - `pairs()` yields (image, label) for each row. An image is a path, encoded bytes, the hub's
       {bytes, path}, a Pillow image, an array or a tensor; a label is a whole number or a class
       name.

@@ -166,7 +166,7 @@ def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...]
 
 
 def _image_folder(root: Path, split: str) -> Undecoded:
-    """Locate images in one subfolder per class, below one folder per split if there are splits."""
+    """Locate images in one subfolder per class, inside one folder per split if there are splits."""
     folders = _subfolders(root)
 
     if folders and all(folder.name in SPLIT_FOLDERS for folder in folders):

@@ -1,6 +1,6 @@
 """Decode one image (a file, encoded bytes, an array or a tensor) into planes of bytes.
 
-    level = round(255 v)      for an array of real values v in 0 .. 1; bytes are kept unchanged
+    byte = round(255 v)       for an array of real values v in 0 .. 1; bytes are kept unchanged
 
 Reference: Pillow decodes and resizes the images.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from collabdm.errors import DataError
 
 GREY_MODES = ("L", "LA", "1")
-DEEP_MODES = ("I", "F")  # 16 or 32 bits per level: Pillow would clip them silently
+DEEP_MODES = ("I", "F")  # modes of 16 or 32 bits per level, which Pillow would clip silently
 CHANNELS = (1, 3)
 
 

@@ -1,11 +1,14 @@
 """Split one data set over K sites, to simulate sites with their own data.
 
     p_y ~ Dirichlet(β, ..., β)                        draws K shares for each class y
-    site k gets the shuffled images ⌊n_y (p_y1 + ... + p_y,k-1)⌋ .. ⌊n_y (p_y1 + ... + p_yk)⌋ - 1
+    site k gets, of the n_y shuffled images of class y, those numbered
+             ⌊n_y (p_y1 + ... + p_y,k-1)⌋ .. ⌊n_y (p_y1 + ... + p_yk)⌋ - 1
 
 The shares are normalised gamma variates, drawn with the inverse distribution function:
 
     P(β, g_k) = u_k,    p_yk = g_k / Σ g
+
+where the u_k are uniform and P is the regularised lower incomplete gamma function.
 
 The code computes logarithms, because for small β most g_k are below the smallest float; there
 P(β, g) = g^β / Γ(β + 1), so log g = (log u + log Γ(β + 1)) / β.
@@ -36,7 +39,7 @@ from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
 
 BETA_RANGE = (1e-6, 1e6)
-SMALL = 1e-100  # below it, P(β, g) equals its first term to all digits
+SMALL = 1e-100  # below it, P(β, g) equals the first term of its series to all digits
 MOST_SHOWN = 8  # the most positions or names in an error
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -99,13 +102,16 @@ class Partition:
             )
 
     def sites(self, data: ImageSet) -> dict[str, ImageSet]:
-        """The images of each site, by name. Raises DataError if `data` has a different size."""
+        """Return the images of each site, by name.
+
+        Raises DataError if `data` has a different size.
+        """
         self._check_size(data)
         pairs = zip(self.names, self.index, strict=True)
         return {name: data.subset(index) for name, index in pairs}
 
     def counts(self, data: ImageSet) -> Int64[Tensor, "K classes"]:
-        """The number of images of each class at each site.
+        """Count the images of each class at each site.
 
         Raises DataError if `data` has a different size.
         """
@@ -164,7 +170,8 @@ def dirichlet(
         sites: The number K of sites, or their names.
         beta: The concentration β, in 1e-6 .. 1e6; small values give skewed sites.
         seed: The seed of the draws.
-        class_floor: The images of every class that each site gets before the rest is split.
+        class_floor: The number of images of every class that each site gets before the rest is
+            split.
 
     Returns:
         A partition in which every image belongs to one site.
@@ -261,7 +268,7 @@ def iid(n: int, sites: int | Sequence[str], seed: int) -> Partition:
         seed: The seed of the order.
 
     Returns:
-        A partition in which the sites differ by at most one image.
+        A partition in which the sites' numbers of images differ by at most one.
     """
     names = site_names(sites)
     order = Stream.of(seed, Purpose.PARTITION).permutation(n)

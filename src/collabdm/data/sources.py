@@ -1,6 +1,6 @@
 """Load a data set as an ImageSet: by name, from files, from the hub, or from a Python object.
 
-    digits                            scikit-learn's 8 x 8 digits; test: the last fifth of a class
+    digits                            scikit-learn's 8 x 8 digits; test: last fifth of each class
     mnist fashion_mnist cifar10 svhn  the folder of that name in COLLABDM_DATA, or the hub's copy
     owner/name, owner/name:config     any data set of the Hugging Face hub
     folder of parquet files           the hub's layout: train-*.parquet, test-*.parquet
@@ -122,7 +122,7 @@ def column_values(source: Any, column: str, split: str = "train") -> tuple[str, 
 
 
 def fit_classes(data: ImageSet, classes: tuple[str, ...]) -> ImageSet:
-    """The same images, relabelled with the Plan's classes; a site need not have all of them.
+    """Relabel images with the Plan's classes, of which a site need not have all.
 
     Raises DataError if the data has a class that the Plan lacks.
     """
@@ -230,7 +230,7 @@ def _hub(name: str, split: str) -> Undecoded:
 
 
 def _object(source: Any, split: str) -> Undecoded:
-    """Locate a split of a Python object; anything but a mapping (DatasetDict) is one split."""
+    """Locate a split of a Python object; only a mapping (DatasetDict) has several splits."""
     kind = type(source).__name__
 
     if isinstance(source, ImageSet):

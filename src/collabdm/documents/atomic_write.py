@@ -40,7 +40,7 @@ def atomic_write(path: Path, content: bytes, *, private: bool = False) -> None:
     Args:
         path: The file to create or to replace. Missing folders are created.
         content: The whole content of the file.
-        private: Make the file readable only by its owner, whatever the umask.
+        private: Make the file readable only by its owner, regardless of the umask.
 
     Raises:
         OutputError: The file cannot be written, or the path exists and is not a regular file. No
@@ -57,7 +57,7 @@ def atomic_write_with(
     Args:
         path: The file to create or to replace. Missing folders are created.
         fill: A function that writes the content to the open temporary file.
-        private: Make the file readable only by its owner, whatever the umask.
+        private: Make the file readable only by its owner, regardless of the umask.
 
     Raises:
         OutputError: As for `atomic_write`.

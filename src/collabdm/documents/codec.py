@@ -23,7 +23,7 @@ from collabdm.errors import DocumentError
 
 HEADER_KEY = "collabdm"  # the only metadata key, because safetensors does not order several
 
-#: the errors that a damaged file can raise, whichever byte is wrong
+#: the errors that reading a damaged file can raise
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError)
 
 
@@ -47,7 +47,7 @@ def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as safetensors requires them: each contiguous, in its own memory.
+    """Return tensors as safetensors requires them: contiguous, each in memory of its own.
 
     A tensor is copied only if it is a view or shares its memory with an earlier tensor.
     """

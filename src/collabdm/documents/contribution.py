@@ -5,7 +5,8 @@ batch B of its images
 
     L[t, y] = mean_{x in B} P_t ψ_t(augment(x))                (r numbers, encoded as `Plan.wire`)
 
-It also sends, for each class, the size of the batch and n_y, the number of its images; a few images
+where P_t ψ_t is the embedding of step t (`collabdm.matching.embedding`). It also sends, for each
+class y, the size of the batch and n_y, the number of images of the class at the site; a few images
 per class, from which the server starts; and the extra tensors that the Plan's method declares.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
@@ -36,7 +37,7 @@ class Statistics:
 
     `codes` has shape (steps, classes present, r) and dtype float16, float32 or int8. `scales` has
     shape (steps, classes present) with int8, and is None otherwise. `batch_counts` and `totals`
-    have one number per class present: the images in a batch, and all images of the class.
+    have one number per class present: of the images in a batch, and of all images of the class.
     """
 
     steps: Int64[Tensor, " T"]
@@ -107,7 +108,7 @@ class Statistics:
         return next(wire for wire, dtype in WIRE_DTYPES.items() if dtype == self.codes.dtype)
 
     def means(self) -> Float32[Tensor, "T P r"]:
-        """The decoded class means."""
+        """Decode the class means."""
         values = self.codes.float()
         return values if self.scales is None else values * self.scales[:, :, None]
 
@@ -207,7 +208,10 @@ def _check_statistics(spec: ContributionSpec, contribution: Contribution, where:
 
 
 def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
-    """Check that each batch has min(B, n_y) images. Raises DocumentError."""
+    """Check that a class's batch has all its images, but at most `Plan.batch`.
+
+    Raises DocumentError.
+    """
     totals, counts = statistics.totals, statistics.batch_counts
 
     if int(totals.max()) > LARGEST_TOTAL:

@@ -1,6 +1,6 @@
 """The extra tensors of a document: declare them by name, and check them before use.
 
-Distribution matching uses statistics and local images. A method that sends something else (weights,
+Distribution matching uses statistics and local images. A method that sends anything else (weights,
 training steps, its own number of images) declares extra tensors, whose dtypes and shapes follow
 from the Plan alone. The size limit of a file is therefore known before the file is read, and every
 tensor is checked before it is used. A contribution's file lists them under `parts.NAME`.

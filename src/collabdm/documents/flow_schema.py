@@ -1,7 +1,7 @@
-"""The schema of a table of network flows: how all sites turn rows into images.
+"""The schema of a table of network flows, by which all sites turn rows into images alike.
 
-A row becomes one pixel per feature, in 0 .. 255. The maps are declared, never fitted to data, so no
-site needs to see the rows of another:
+A row becomes one pixel per feature, in 0 .. 255. The schema states the maps, which are never fitted
+to data, so no site needs to see the rows of a different site:
 
     number      1 + round(254 (f(v) - f(low)) / (f(high) - f(low))),  v clipped to low .. high
                 f(v) = v (linear) or sign(v) log(1 + |v| / unit) (log)
@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from collabdm.documents.frozen_model import FrozenModel
 
-LEVELS = 254  # the levels of values that are present
+LEVELS = 254  # a value that is present has a pixel in 1 .. 1 + LEVELS
 MISSING, OTHER = 0, 1  # the pixels of a missing and of an unlisted value
 
 Name = Annotated[str, Field(max_length=256)]  # a column may have an empty name
@@ -61,7 +61,7 @@ class Number(FrozenModel):
         return np.where(np.isnan(share), MISSING, present).astype(np.uint8)
 
     def _curve(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """The function f of the module's docstring."""
+        """Apply the scale: f in the module's docstring."""
         if self.scale == "linear":
             return values
         return np.sign(values) * np.log1p(np.abs(values) / self.unit)
@@ -93,7 +93,7 @@ class FlowSchema(FrozenModel):
     """How a table of flows becomes images of its classes.
 
     - `columns`: the features, in order. `leaking` names those that reveal the label, because they
-      count within a capture; they are left out unless `keep_leaking` is set.
+      count up during a capture; they are left out unless `keep_leaking` is set.
     - `label`: the label column, whose values are `classes`; `merge` assigns each additional value
       to one of these classes.
     - `missing`: texts that mean a missing value.

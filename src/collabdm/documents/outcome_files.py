@@ -49,7 +49,7 @@ class DistilledHeader(DocumentHeader):
 
 
 def provenance_fields(outcome: DistilledSet | DistilledSteps | DistilledModel) -> dict[str, Any]:
-    """The header fields that state where an outcome comes from."""
+    """Return the header fields that state where an outcome comes from."""
     return {
         "versions": outcome.versions,
         "method": outcome.method,
@@ -143,7 +143,7 @@ def write_steps(steps: DistilledSteps, path: Path | str) -> None:
 
 
 def read_steps(path: Path | str) -> DistilledSteps:
-    """Read DistilledSteps. Raises DocumentError if the file is not a DistilledSteps."""
+    """Read DistilledSteps. Raises DocumentError if the file does not contain them."""
     where = str(path)
     content = read_limited(Path(path), DISTILLED_LIMIT)
     header, tensors = decode_document(content, where, DistilledHeader, STEPS_FORMAT, STEPS_VERSION)
@@ -168,7 +168,7 @@ def read_steps(path: Path | str) -> DistilledSteps:
 
 
 def _steps_declared(plan: Plan, tensors: dict[str, Tensor]) -> DeclaredTensors:
-    """The required tensors, for the number of steps and images in the tensor `images`."""
+    """Return the required tensors, given the numbers of steps and images in `images`."""
     images = tensors.get("images", torch.zeros(0))
     steps, each = (*images.shape, 0, 0)[:2]
     return {

@@ -1,7 +1,7 @@
 """The outcomes of a round: a set of images, a sequence of training steps, or a trained network.
 
 Each outcome contains its Plan, so that it can be used without any other file, and lists each site's
-number of images of each class, n_y.
+number of images of each class.
 """
 
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ class DistilledSet:
     """The usual outcome: `ipc` images of every class that at least one site has.
 
     With pae, each stored image contains `plan.pae`^2 smaller images, which are enlarged for
-    training. `sites` lists n_y of each site. `method` names the method that made the set, and
-    `versions` the software versions used.
+    training. `sites` lists each site's number of images of each class. `method` names the method
+    that made the set, and `versions` the software versions used.
     """
 
     images: ImageSet

@@ -1,8 +1,8 @@
 """The Plan: everything that the sites and the server agree on before a round.
 
-One seed determines all T random networks, so a Plan is a small JSON document. It is identified by
-its digest, the SHA-256 of its canonical JSON. A contribution contains that digest; a distilled set
-contains the whole Plan.
+One seed determines the random networks of all steps, so a Plan is a small JSON document. It is
+identified by its digest, the SHA-256 of its canonical JSON. A contribution contains that digest; a
+distilled set contains the whole Plan.
 
 Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot collaborative data
 distillation", 2024; docs/format.md, "Plan".
@@ -34,7 +34,7 @@ from collabdm.images import Normalisation
 from collabdm.seeds import participants
 
 PLAN_VERSION = 1
-JSON_INTEGERS = 2**53  # every JSON reader keeps whole numbers below this exactly
+JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
@@ -90,9 +90,9 @@ class Local(FrozenModel):
 
     - `method`: `dm` distils images from the site's data by distribution matching; `random` sends
       random real images; `none` sends no images.
-    - `start`: what `dm` starts from, `real` images of the site or `noise`, which reveals no real
-      image. If the sites send too few images of a class, the server adds noise (`noise`, or if
-      they send none) or slightly moved copies (`real`).
+    - `start`: the images that `dm` starts from: `real` images of the site, or `noise`, which
+      reveals no real image. If the sites send too few images of a class, the server adds slightly
+      moved copies (`real`) or noise (`noise`, or if no images of the class were sent).
     """
 
     method: Literal["dm", "random", "none"] = "dm"
@@ -109,7 +109,7 @@ class Local(FrozenModel):
 
 
 class Refinement(FrozenModel):
-    """The refinement at the server, which makes `passes` passes over the T steps.
+    """The refinement at the server, which goes through the steps of the Plan `passes` times.
 
     A step uses `batch` synthetic images of each class; None uses all of them.
     """
@@ -127,7 +127,7 @@ class Probe(FrozenModel):
 
 
 class Collection(FrozenModel):
-    """When a collection over a network ends: all sites have answered or `deadline` seconds passed.
+    """When a network collection ends: once all sites have answered, or after `deadline` seconds.
 
     The round is valid if at least `quorum` sites have contributed.
     """
@@ -137,7 +137,7 @@ class Collection(FrozenModel):
 
 
 class Plan(FrozenModel):
-    """What sites and server agree on before a round. docs/format.md describes every field."""
+    """The settings that sites and server agree on. docs/format.md describes every field."""
 
     classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
     image: ImageSpec
@@ -248,7 +248,7 @@ class Plan(FrozenModel):
         return _digest(self.model_dump_json())
 
     def steps_of(self, site: str) -> list[int]:
-        """The steps in which a site takes part (A_k in the paper)."""
+        """Return the steps in which a site takes part (A_k in the paper)."""
         if self.fraction == 1 or self.site_names is None:
             return list(range(self.steps))
 

@@ -25,7 +25,7 @@ def write_plan(plan: Plan, path: Path | str) -> None:
 
 
 def plan_bytes(plan: Plan) -> bytes:
-    """The bytes of a Plan, which are the same on disk and on the network."""
+    """Encode a Plan as bytes, which are the same on disk and on the network."""
     fields = {"format": PLAN_FORMAT, "version": PLAN_VERSION, "digest": plan.digest}
     fields |= plan.model_dump(mode="json")
     return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()

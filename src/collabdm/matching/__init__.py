@@ -9,7 +9,7 @@ Bottom up:
     augment             Siamese augmentation, partition-and-expand, CutMix
     embedding           v = P_t psi_t(augment_t(x)), the embedding of a step
     class_statistics    a site's class means: computing, encoding and merging them
-    loop                the matching loss, and the loop that moves images down its gradient
+    loop                the matching loss, and the loop that minimises it
     run_context         device, progress and checkpoints of a computation
     weights             copying, loading and declaring the weights of a trained network
 

@@ -1,14 +1,14 @@
 """Siamese differentiable augmentation, partition-and-expand, and CutMix.
 
-A draw determines a transformation: an operation of the policy and its strength. In matching, there
-is one draw for each (step, class), which applies to every image of the class, real and synthetic
-("siamese"); in training, every image has its own draw. Every draw takes five uniforms u0 .. u4,
-whatever the operation:
+A draw determines a transformation: an operation out of a policy (a list of operations) and its
+strength. In matching, there is one draw for each (step, class), which applies to every image of the
+class, real and synthetic ("siamese"); in training, every image has its own draw. Every draw takes
+five uniforms u0 .. u4, whatever the operation:
 
     operation  index floor(u0 * number of operations) in the policy
-    color      x + (u1 - 1/2);  then (x - m) 2 u2 + m, m over channels;
-               then (x - m) (u3 + 1/2) + m, m over the whole image
-    crop       shift by (dx, dy), integers in -side/8 .. side/8, zeros outside
+    color      x + (u1 - 1/2);  then (x - m) 2 u2 + m, where m is the mean over channels;
+               then (x - m) (u3 + 1/2) + m, where m is the mean over the whole image
+    crop       shift by whole pixels in -side/8 .. side/8 along each axis, zeros outside
     cutout     a square of side/2 around a random centre set to zero
     flip       left-right, if u1 < 1/2
     scale      both axes by their own factor in 1/1.2 .. 1.2
@@ -40,13 +40,13 @@ from collabdm.documents.specs import Operation
 from collabdm.seeds import Stream
 
 UNIFORMS_PER_DRAW = 5
-CROP_RATIO, CUTOUT_RATIO = 0.125, 0.5  # as shares of the side
+CROP_RATIO, CUTOUT_RATIO = 0.125, 0.5  # as fractions of the side
 SCALE_RATIO, ROTATION_DEGREES = 1.2, 15.0
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The parameters of m transformations.
+    """The parameters of m transformations of images.
 
     Attributes:
         colour: brightness, saturation and contrast.
@@ -59,7 +59,7 @@ class Draws:
     box: Float32[Tensor, "m 4"]
 
     def rows(self, index: Int64[Tensor, " n"]) -> "Draws":
-        """Select the draws of n images; `index` is the number of each image's draw."""
+        """Return one draw for each of n images; `index` gives the number of each image's draw."""
         return Draws(self.colour[index], self.affine[index], self.box[index])
 
     def to(self, device: torch.device) -> "Draws":
@@ -139,8 +139,8 @@ def cutmix(
 ) -> tuple[Float32[Tensor, "n c s s"], Float32[Tensor, "n classes"]]:
     """Paste a box from a different image into each image, the same box for the whole batch.
 
-    The box covers a share 1 - lambda of the image, minus the part of the box that lies outside;
-    lambda is uniform, that is, Beta(1, 1).
+    The box has a share 1 - lambda of the image's area, where lambda is uniform in 0 .. 1; the part
+    of the box that lies outside the image is cut off.
 
     Args:
         x: the images.
@@ -148,7 +148,7 @@ def cutmix(
         stream: the stream of the box, and of the order of the other images.
 
     Returns:
-        The images, and their targets mixed by the share of pixels.
+        The images, and their targets, mixed in proportion to the pixels from each image.
     """
     side = x.shape[-1]
     share, across, down = stream.uniforms(3).tolist()

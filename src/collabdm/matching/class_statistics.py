@@ -1,4 +1,4 @@
-"""The class means of a site: computing them, encoding them, and merging those of all sites.
+"""Compute and encode the class means of a site, and merge those of all sites.
 
 For step t (seed a_t, network psi_t without its classifier, embedding width D) and class y, a site k
 sends
@@ -7,15 +7,16 @@ sends
 
 over a batch of B images of the class, or all of them. P_t is a sketch: a seeded D x r matrix of
 signs / sqrt(r), so that E |P_t v|^2 = |v|^2; there is no sketch if r = D. Each mean comes with the
-number of images in its batch; each class also has its total n_y. A mean times a count is a sum, so
-merging the sites' means gives the statistics of the pooled data. There are two rules:
+number of images in its batch; each class also comes with n_y, the number of its images at the site.
+A mean times a count is a sum, so the means of the sites can be merged into those of the pooled
+data. There are two rules:
 
     weighted   sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       (default)
     uniform    the mean of the sites' means                              (Algorithm 1, line 12)
 
-over the sites that take part in step t (Z_t) and have the class, n_k^y being the total n_y of site
-k. A class that no site of the step has is absent from that step. Wire types: float16; int8 with one
-float32 scale per (step, class), max|v| / 127; float32.
+over the sites that take part in step t and have the class; n_k^y is n_y of site k. A class
+that no site of the step has is absent from that step. The wire types, in which means are sent, are
+float16, float32, and int8 with one float32 scale, max|v| / 127, per (step, class).
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (Algorithm 1).
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as projection).
@@ -39,8 +40,8 @@ from collabdm.matching.embedding import Embedding, Sampling
 class Merged:
     """The merged statistics of all sites, the server's targets.
 
-    `means` are the merged class means of each step; `present` tells which classes at least one
-    site of the step has; `totals` are the images of each class over all sites.
+    `means` are the merged class means of each step; `present` is true for the classes that at
+    least one site of the step has; `totals` are the numbers of images of each class over all sites.
     """
 
     means: Float32[Tensor, "T classes r"]
@@ -138,7 +139,7 @@ def merge_in_order(
 ) -> Merged:
     """Merge statistics that arrive one by one in the order of the sites' names.
 
-    Unlike `merge`, this keeps the statistics of only one site in memory.
+    Unlike `merge`, this keeps the statistics of only one site in memory at a time.
 
     Args:
         ordered: statistics of the sites.

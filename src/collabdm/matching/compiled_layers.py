@@ -1,9 +1,9 @@
-"""Rewrite a chain of layers as expressions that compile well and pass over memory less often.
+"""Rewrite a chain of layers as expressions that compile well and access memory less often.
 
 A small network spends most of its time reading and writing the outputs of its convolutions, not on
-the convolutions themselves. Therefore
+the convolutions themselves. Therefore this module rewrites
 
-    instance normalisation   gamma (x - mean) / sqrt(variance + eps) + beta   becomes   s x + t
+    instance normalisation   gamma (x - mean) / sqrt(variance + eps) + beta   as   s x + t
 
 with one scale s and one shift t for each channel of each image, in float32. Without gradients,
 normalisation, activation and average pooling become a single expression of the four pixels that
@@ -55,7 +55,7 @@ def scale_and_shift(
 
 
 def _fuses_with_pooling(following: Sequence[nn.Module], x: Tensor) -> bool:
-    """Whether activation and 2 x 2 average pooling follow, without gradients, on even sides."""
+    """Return whether the next two layers are an activation and a pooling that can be fused."""
     even = x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
     pools = len(following) == 2 and isinstance(following[1], nn.AvgPool2d)
     return even and pools and not torch.is_grad_enabled()

@@ -1,8 +1,8 @@
 """Choose the device, the precision and the compilation of networks.
 
-Compiling needs a C++ compiler and some seconds, so it pays only for long work. The choice depends
-only on the number of multiplications, which is known in advance: the same work always takes the
-same path, so a document that is computed again has the same bytes.
+Compiling needs a C++ compiler and some seconds, so it saves time only if the work is long. The
+choice depends only on the number of multiplications, which is known in advance: the same work
+always takes the same path, so a document that is computed again has the same bytes.
 """
 
 import logging
@@ -23,16 +23,18 @@ from collabdm.matching.networks import Network
 Precision = Literal["float32", "bfloat16"]
 Forward = Callable[[Network, Tensor], Tensor]  # (network, images) -> embeddings or logits
 
-#: Images per pass, without and with gradients. On a CPU the values of one pass should fit into the
-#: cache (measured: 256 images at once take two to three times as long); a GPU needs many images.
-#: Passes are larger if all convolutions together have fewer than `FEW_ACTIVATIONS` output values
-#: per image, because starting an operation then costs more than its arithmetic.
+#: The most images in one pass through a network, without and with gradients. On a CPU the values of
+#: one pass should fit into the cache (measured: 256 images at once take two to three times as
+#: long); a GPU needs many images. Passes are larger if all convolutions together have fewer than
+#: `FEW_ACTIVATIONS` output values per image, because starting an operation then costs more than its
+#: arithmetic.
 IMAGES_PER_PASS = {"cpu": (64, 32)}
 IMAGES_PER_PASS_ON_GPU = (1024, 512)
 FEW_ACTIVATIONS = 43_000
 
-#: Networks that are trained together. On a CPU it is fastest to train compiled networks one after
-#: another (measured: docs/performance.md); a small network cannot occupy all units of a GPU.
+#: The number of networks that are trained together. On a CPU it is fastest to train compiled
+#: networks one after another (measured: docs/performance.md); a small network cannot occupy all
+#: units of a GPU.
 NETWORKS_AT_ONCE = {"cpu": 1}
 NETWORKS_AT_ONCE_ON_GPU = 8
 
@@ -62,22 +64,22 @@ class Compute:
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def compiles(self, multiplications: float) -> bool:
-        """Whether work with that many multiplications is compiled on this machine."""
+        """Return whether networks are compiled here, for work with this many multiplications."""
         pays = multiplications >= COMPILE_FROM_MULTIPLICATIONS
         wanted = pays if self.compiled is None else self.compiled
         return wanted and _can_compile(self.device)
 
     def faster(self, function: Forward, multiplications: float) -> Forward:
-        """Compile a function if that pays; it should be called with few different shapes."""
+        """Compile a function if that saves time; it should be called with few different shapes."""
         return _compiled(function) if self.compiles(multiplications) else function
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which uncompiled networks run in this precision."""
+        """Return the context manager under which uncompiled networks run in this precision."""
         device = torch.device(self.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def images_per_pass(self, gradients: bool, activations: int = FEW_ACTIVATIONS) -> int:
-        """The largest number of images in one pass.
+        """Return the largest number of images in one pass.
 
         Args:
             gradients: whether the pass keeps values for gradients.
@@ -177,7 +179,7 @@ def _compiled(function: Forward) -> Forward:
 
 @cache
 def _can_compile(device: str) -> bool:
-    """Whether code for the device can be compiled on this machine."""
+    """Return whether code for the device can be compiled on this machine."""
     if device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         logger.warning("no C++ compiler found: networks run uncompiled, two to four times slower")
         return False
@@ -185,7 +187,7 @@ def _can_compile(device: str) -> bool:
 
 
 def _multiplies_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively: a recent GPU, or a CPU with AMX."""
+    """Return whether the device (a recent GPU, a CPU with AMX) multiplies bfloat16 natively."""
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported()
     supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)

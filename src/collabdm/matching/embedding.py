@@ -1,9 +1,10 @@
 """The embedding of a step: v = P_t psi_t(augment_t(x)), a seeded function from images to vectors.
 
 psi_t is a network without its classifier, its weights drawn from the stream (seed, WEIGHTS, t);
-augment_t has one draw per class, from (seed, AUGMENT, t); P_t is the sketch, a D x r matrix of
-signs / sqrt(r) from (seed, SKETCH, t), so that E |P_t v|^2 = |v|^2. The server and all sites know
-the seed, so they compute the same function without exchanging anything else about it.
+augment_t has one draw per class, from (seed, AUGMENT, t); P_t is the sketch, which shortens vectors
+from D to r values: a D x r matrix of random signs / sqrt(r) from (seed, SKETCH, t), so that the
+expectation of |P_t v|^2 is |v|^2. The server and all sites know the seed, so they compute the same
+function without exchanging anything else about it.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as a projection).
@@ -49,14 +50,14 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a step's real images are chosen: `batch` of each class; None chooses all."""
+    """How a step's real images are chosen: at most `batch` of each class; None chooses all."""
 
     seed: int
     purpose: Purpose
     batch: int | None
 
     def picks(self, data: ImageSet, step: int) -> Int64[Tensor, " m"]:
-        """Choose the images of a step; returns their positions, sorted by class."""
+        """Choose the images of a step, and return their positions, sorted by class."""
         stream = Stream.of(self.seed, self.purpose, step)
         chosen = []
 
@@ -71,7 +72,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What an embedding expects: image shape, classes, normalisation and augmentations."""
+    """The inputs that an embedding expects: image shape, classes, normalisation, augmentations."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -104,7 +105,8 @@ class Embedding:
             seeds: the streams of its weights and augmentations.
             compute: device and precision.
             sketch: r, the width of the sketch; None uses no sketch.
-            work: the number of images that will be embedded; it decides whether compiling pays.
+            work: the number of images that will be embedded; if it is large, the network is
+                compiled.
         """
         self.geometry, self.seeds, self.compute, self.sketch = geometry, seeds, compute, sketch
 
@@ -162,11 +164,11 @@ class Embedding:
         )
 
     def images_per_pass(self, gradients: bool) -> int:
-        """The largest number of images in one pass, with or without gradients."""
+        """Return the largest number of images in one pass, with or without gradients."""
         return self._chunks[gradients]
 
     def retry_on_oom(self, work: Callable[[], Result]) -> Result:
-        """Run `work`, and repeat it with smaller passes as long as it runs out of memory."""
+        """Run `work`, and repeat it with ever smaller passes while it runs out of memory."""
         while True:
             try:
                 return work()
@@ -248,7 +250,7 @@ def plan_embedding(plan: Plan, compute: Compute, work: int = 0) -> Embedding:
     Args:
         plan: the plan.
         compute: device and precision.
-        work: the number of images that will pass through them.
+        work: the number of images that will be embedded; it decides whether networks are compiled.
 
     Returns:
         The family of embeddings, with the plan's sketch width.
@@ -288,7 +290,7 @@ def sketch_matrix(
 
 
 def membership(labels: Int64[Tensor, " n"], classes: int) -> Float32[Tensor, "n classes"]:
-    """Return 1 where an image belongs to a class. Unlike `one_hot`, this never waits for a GPU."""
+    """Return one-hot labels as floats. Unlike `F.one_hot`, this never waits for the GPU."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
 
 

@@ -1,13 +1,14 @@
-"""Distribution matching: the loss, and the loop that moves synthetic images down its gradient.
+"""Distribution matching: the loss, and the loop that minimises it over the synthetic images.
 
     L_t = sum_y | mu_t^y - 1/|S^y| sum_{x in S^y} v_t(x) |^2          (the paper's Eq. 3)
           + spread * sum_y | sigma_t^y - std_{x in S^y} v_t(x) |^2    (optional)
     S  <- S - eta grad_S L_t                                          (Algorithm 1, lines 13-14)
 
-v_t is the embedding of step t. The targets mu_t are class means of real images: a site computes
-them during the loop, whereas the server takes them from the merged statistics. This is the only
-difference between the two, so both run this loop. Classes do not interact in the loss, so the
-gradient of a step is computed in chunks of whole classes, which bounds the memory.
+v_t is the embedding of step t, and S^y are the synthetic images of class y. The targets mu_t are
+class means of real images: a site computes them during the loop, whereas the server takes them from
+the merged statistics, so both run this loop. Standard deviations sigma_t are available only at a
+site. Classes do not interact in the loss, so the gradient of a step is computed in chunks of whole
+classes, which bounds the memory.
 
 References: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 R. Holland et al., "One-shot collaborative data distillation", 2024.
@@ -31,7 +32,7 @@ from collabdm.seeds import Purpose, Stream
 
 @dataclass(frozen=True)
 class Target:
-    """What to match in a step: the class means, and optionally the standard deviations.
+    """The values to match in a step: the class means, and optionally the standard deviations.
 
     Only classes that are `present` are matched.
     """
@@ -95,7 +96,7 @@ def match(
     iterations: int,
     on_step: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Float32[Tensor, "n c h w"]:
-    """Move synthetic images down the loss, up to the given number of iterations.
+    """Minimise the loss over the synthetic images, for the given total number of iterations.
 
     Args:
         start: the images to start from (`start_from`), or the checkpoint of an interrupted run.
@@ -153,7 +154,7 @@ def _set_gradient(
     target: Target,
     spread: float,
 ) -> None:
-    """Set the gradient of L_t, replacing what an attempt that ran out of memory may have left."""
+    """Set the gradient of L_t, discarding the result of an attempt that ran out of memory."""
     images.grad = None
     for chosen in _chunks(problem, i):
         _chunk_loss(chosen, images, problem, embedding, target, spread).backward()
@@ -182,7 +183,7 @@ def _chunk_loss(
         return matching_loss(embedding.sketched(means), target)
 
     variance = class_means((values - means[labels]).square(), labels, classes)
-    deviations = (variance + 1e-12).sqrt()  # the gradient of a root at 0 is infinite
+    deviations = (variance + 1e-12).sqrt()  # the gradient of a square root is infinite at 0
     return matching_loss(embedding.sketched(means), target, deviations, spread)
 
 

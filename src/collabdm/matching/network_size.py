@@ -13,24 +13,24 @@ Image = tuple[int, int, int]
 
 
 def statistics_width(plan: Plan) -> int:
-    """The number of values in a class mean: r = min(sketch, embedding width)."""
+    """Return the number of values in a class mean: r = min(sketch, embedding width)."""
     width = embedding_width(plan.network, plan.image.shape)
     return width if plan.sketch is None else min(plan.sketch, width)
 
 
 @lru_cache
 def embedding_width(spec: NetworkSpec, image: Image) -> int:
-    """The number D of values in the embedding of an image of shape (channels, height, width)."""
+    """Return the number of values in the embedding of an image (channels, height, width)."""
     return skeleton(spec, image, 1).embedding_width
 
 
 def multiplications(spec: NetworkSpec, image: Image) -> float:
-    """The number of multiplications in the convolutions of a forward pass of one image."""
+    """Return the number of multiplications in all convolutions for one image, forward only."""
     return float(sum(weights * positions for weights, _, positions in _convolutions(spec, image)))
 
 
 def activations(spec: NetworkSpec, image: Image) -> int:
-    """The number of output values of all convolutions for one image."""
+    """Return the number of output values of all convolutions for one image."""
     return sum(filters * positions for _, filters, positions in _convolutions(spec, image))
 
 

@@ -15,7 +15,7 @@ Instance normalisation maps each channel of each image to
     gamma (x - mean) / sqrt(variance + 1e-5) + beta,   mean and variance (biased) over its pixels
 
 so a channel of a single pixel would carry no information. The networks therefore differ from the
-tables in one respect: a pooling or stride before a further convolution halves the side only if a
+table in one respect: a pooling or stride before a further convolution halves the side only if a
 side of at least 2 remains, which matters for images of side below 32. Except in ResNet18, the first
 convolution pads images of side 28 to 32, as is usual for MNIST.
 
@@ -123,7 +123,7 @@ class BasicBlock(nn.Module):
 
 
 def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
-    """Build a network without memory for its weights (on the meta device), to know its shapes.
+    """Build a network on the meta device: it has shapes, but no memory for its weights.
 
     Args:
         spec: the network.
@@ -191,7 +191,7 @@ def seed_weights(network: nn.Module, stream: Stream) -> None:
     weight, row by row, then its bias). Every weight and bias of a convolution or linear layer
     becomes
 
-        (2u - 1) / sqrt(fan_in),   fan_in = inputs of one output of the layer
+        (2u - 1) / sqrt(fan_in),   fan_in = the number of inputs of one output
 
     This is PyTorch's default initialisation: He et al., "Delving deep into rectifiers", 2015, with
     a = sqrt 5. Scales of normalisations become 1 and their shifts 0, without uniforms. The
@@ -296,5 +296,5 @@ def _chain(
 
 
 def _padded(side: int) -> int:
-    """The side of an image after the first convolution."""
+    """Return the side of an image after the first convolution, which pads 28 to 32."""
     return 32 if side == 28 else side

@@ -10,7 +10,7 @@ from collabdm.matching.compute import Compute
 from collabdm.progress import Progress, Report, silent
 
 Predictor = Callable[[Tensor], Tensor]  # images in network units -> logits
-Watch = Callable[[str, int, Predictor], None]  # the predictor's name, its epoch or 0, and it
+Watch = Callable[[str, int, Predictor], None]  # (name, epoch or 0, predictor)
 
 
 def discard(checkpoint: Checkpoint) -> None:

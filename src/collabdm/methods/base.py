@@ -90,7 +90,7 @@ class RunRounds(Protocol):
     def __call__(
         self, plan: Plan, sites: dict[str, ImageSet], context: RunContext = ...
     ) -> tuple[Outcome, Traffic]:
-        """Run the rounds; returns the outcome and the traffic that they caused."""
+        """Run the rounds, and return the outcome and the traffic that they caused."""
 
 
 def declare_nothing(plan: Plan) -> DeclaredTensors:
@@ -170,7 +170,7 @@ def own_settings(method: str, model: type[FrozenModel]) -> Callable[[Settings], 
 
 
 def needs_rounds(plan: Plan, *_: object, **__: object) -> NoReturn:
-    """Raise PlanError, as `contribute` and `distill` of a method that needs several rounds."""
+    """Raise PlanError: a stand-in for `contribute` and `distill` of a method with many rounds."""
     raise PlanError(
         f"`method` should be one that needs a single round; found {plan.method}, whose sites "
         "answer in every round: `collabdm simulate` runs it"
@@ -200,7 +200,7 @@ def check_data(plan: Plan, data: ImageSet) -> None:
 
 
 def check_answer(plan: Plan, data: ImageSet, site: str) -> None:
-    """Check, before any work, that a contribution of extra tensors alone can answer the plan.
+    """Check, before any work, that extra tensors and class counts suffice to answer the plan.
 
     Args:
         plan: the plan.
@@ -271,8 +271,8 @@ def by_site(plan: Plan, contributions: Contributions) -> Mapping[str, Contributi
     """Return the contributions of a round by the names of their sites.
 
     Raises:
-        DocumentError: there are no contributions, a site has two, or there are more contributions
-            than the plan's sites.
+        DocumentError: there are no contributions, a site sent two, or there are more contributions
+            than the plan has sites.
     """
     if isinstance(contributions, Mapping):
         check_contributions(plan, list(contributions))
@@ -361,14 +361,14 @@ def checked_in_order(
 
 
 def class_counts(plan: Plan, contribution: Contribution) -> Int64[Tensor, " classes"]:
-    """The number of images of each class at the site, n_k^y."""
+    """Return the number of images of each class at the site."""
     counts = torch.zeros(len(plan.classes), dtype=torch.int64)
     counts[contribution.statistics.classes] = contribution.statistics.totals
     return counts
 
 
 def site_counts(plan: Plan, contributions: Sequence[Contribution]) -> dict[str, list[int]]:
-    """The number of images of each class at each site, by site name."""
+    """Return the number of images of each class at each site, by site name."""
     return {
         contribution.site: class_counts(plan, contribution).tolist()
         for contribution in contributions

@@ -84,7 +84,7 @@ def _statistics(
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """Whether the images that a site sends are real images, or start from real images."""
+    """Return whether the images that a site sends are real images, or start from real images."""
     local = plan.local
     starts_real = local.method == "dm" and local.start == "real"
     return local.images > 0 and (local.method == "random" or starts_real)
@@ -96,7 +96,7 @@ def distill(
     context: RunContext = RunContext(),
     allow_missing: bool = False,
 ) -> DistilledSet:
-    """Refine the sites' images with the merged statistics, to `ipc` images of every class.
+    """Distil `ipc` images of every class: refine the sites' images with the merged statistics.
 
     Args:
         plan: the plan.
@@ -135,11 +135,11 @@ def distill(
 def start_images(
     plan: Plan, local: Mapping[str, ImageSet], counts: Mapping[str, Int64[Tensor, " classes"]]
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
-    """Choose the images that refinement starts from: `ipc` of each class, from the images sent.
+    """Choose the images that refinement starts from: `ipc` of each class, out of those sent.
 
     Images are taken in proportion to the number of images that each site has (`weighted`), or at
     random (`uniform`, as in the authors' program). If too few were sent, slightly moved copies are
-    added, or noise if the plan starts from noise or no images were sent.
+    added; if the plan starts from noise or no images were sent, noise is added instead.
 
     Args:
         plan: the plan.
@@ -185,7 +185,7 @@ def _picks(
 def _fill(
     plan: Plan, images: Float32[Tensor, "n c h w"], stream: Stream
 ) -> Float32[Tensor, "ipc c h w"]:
-    """Bring the images of a class to `ipc`, with copies or noise."""
+    """Extend the images of a class to `ipc` images, by adding copies or noise."""
     lack = plan.ipc - len(images)
     if lack == 0:
         return images
@@ -203,7 +203,7 @@ def apportion(
 
     Args:
         held: the weight of each site.
-        available: the most seats that each site can take.
+        available: the largest number of seats that each site can take.
         seats: the number of seats.
 
     Returns:

@@ -6,10 +6,11 @@
               the images are far from each other
     random    images are drawn without repetition
 
-for each class y of the site, over images that were not chosen before. psi is the embedding, scaled
-to length 1 and without augmentation, of a random network that is the same at all sites. The first
-centre is the image nearest to the class mean. A class with fewer images than its share repeats
-them, and each repetition is moved a little.
+Images are chosen one by one for each class y of site k. D_k^y are the site's images of the class,
+and x ranges over those that were not chosen before. psi is the embedding, scaled to length 1 and
+without augmentation, of a random network that is the same at all sites. The first centre is the
+image nearest to the class mean. A class with fewer images than its share repeats them, and each
+repetition is moved a little.
 
 References: M. Welling, "Herding dynamical weights to learn", ICML 2009. S.-A. Rebuffi,
 A. Kolesnikov, G. Sperl, C. H. Lampert, "iCaRL: incremental classifier and representation learning",
@@ -115,7 +116,7 @@ def distill(
 
 
 def herding(values: Float32[Tensor, "n D"], count: int) -> Int64[Tensor, " count"]:
-    """Choose positions so that each brings the mean of the chosen values nearest to the mean."""
+    """Choose positions one by one, so that the mean of the chosen values is nearest to the mean."""
     mean, total = values.mean(0), torch.zeros(values.shape[1])
     chosen = torch.zeros(count, dtype=torch.int64)
     free = torch.ones(len(values), dtype=torch.bool)
@@ -149,7 +150,7 @@ RULES: dict[str, Rule] = {"herding": herding, "centres": centres}
 def _choose(
     plan: Plan, data: ImageSet, labels: Int64[Tensor, " k"], rule: Rule, context: RunContext
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " m"]]:
-    """Choose images by a rule: their positions, and which of these repeat an earlier image."""
+    """Choose images by a rule; return their positions, and which of these repeat an image."""
     network = _embedding_network(plan).to(context.compute.device)
     classes, counts = labels.unique(return_counts=True)
     chosen, repeated = [], []

@@ -3,8 +3,8 @@
     site k     trains a network f_k on D_k, and sends its weights theta_k
     ensemble   has the logits  z(x) = mean_k f_k(x)
     server     in every epoch, trains a new generator to make images on which the ensemble is
-               confident and the student f is wrong (`dense_generator`), adds the best batch to a
-               pool, and moves the student, in one pass over the pool, down the loss
+               confident and the student f disagrees with it (`dense_generator`), adds the best
+               batch to a pool, and trains the student, in one pass over the pool, on the loss
 
                    T^2 KL(softmax z / T | softmax f / T)
 
@@ -70,11 +70,14 @@ from collabdm.seeds import Purpose, Stream, derive
 from collabdm.version import versions
 
 MOST_POOL_BYTES = 2**33
-WATCHED_EPOCHS = 20  # about how often the student is watched; at most twice as often
+WATCHED_EPOCHS = 20  # `RunContext.watch` sees the student about this often, at most twice as often
 
 
 class Dense(FrozenModel):
-    """The options; `network` is used by sites and student, and is the plan's by default."""
+    """The options of DENSE.
+
+    `network` is the network of the sites and of the student; if it is None, the plan's is used.
+    """
 
     network: NetworkSpec | None = None
     local: LocalTraining = LocalTraining()
@@ -173,7 +176,7 @@ def distill(
 
 
 def network_spec(plan: Plan) -> NetworkSpec:
-    """The network of the sites and of the student."""
+    """Return the network of the sites and of the student."""
     return plan_options(plan, Dense).network or plan.network
 
 
@@ -229,7 +232,7 @@ class EnsembleDistillation:
         self._targets = torch.zeros(capacity, len(plan.classes))  # the ensemble's logits
 
     def train(self) -> Network:
-        """Run all epochs from the context's checkpoint on, and return the student to evaluate."""
+        """Run the remaining epochs, and return the student in evaluation mode."""
         epochs = self.options.epochs
 
         for epoch in range(self._resume(), epochs):
@@ -246,7 +249,7 @@ class EnsembleDistillation:
         return self.student.eval()
 
     def _compiled(self, ensemble: Ensemble) -> Ensemble:
-        """Compile the ensemble for the generator, if that pays and no layer is observed."""
+        """Compile the ensemble for the generator, if that saves time and there is no batch norm."""
         generator, compute = self.options.generator, self.context.compute
         function = LOGITS[compute.precision]
 
@@ -286,7 +289,7 @@ class EnsembleDistillation:
         return Checkpoint(done, pool | training_tensors(self.student, self._optimizer))
 
     def _resume(self) -> int:
-        """Load the context's checkpoint, if any; returns the number of finished epochs."""
+        """Load the context's checkpoint, if any, and return the number of finished epochs."""
         checkpoint = self.context.resume
         if checkpoint is None:
             return 0
@@ -302,7 +305,7 @@ class EnsembleDistillation:
 def distillation_loss(
     student: Float[Tensor, "n classes"], ensemble: Float[Tensor, "n classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Compute the loss T^2 KL(softmax z / T | softmax f / T).
+    """Compute the distillation loss T^2 KL(softmax z / T | softmax f / T).
 
     Args:
         student: f, the student's logits.

@@ -1,10 +1,10 @@
-"""The generator of DENSE: images on which the sites' networks agree and the student does not.
+"""The generator of DENSE makes images on which the sites' networks and the student disagree.
 
     loss = CE(z(x'), y)  +  w_bn sum_l (|m_l(x') - m_l| + |v_l(x') - v_l|)
            - w_adv mean [argmax f(x') != argmax z(x')] KL(z(x') | f(x'))
 
-for random labels y, where x = G(c) are the images that the generator G makes from the codes c, and
-x' are these images, cropped and flipped. z is the ensemble of the sites' networks, and f the
+for random labels y, where x' are the images G(c) that the generator G makes from the codes c,
+cropped and flipped. z is the ensemble of the sites' networks, and f the
 student. m_l and v_l are the running means and variances of the batch normalisations in the sites'
 networks, and m_l(x') and v_l(x') are those of a batch; without batch normalisation, the term is 0.
 Codes and generator are trained together, from scratch in every epoch.
@@ -89,7 +89,7 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks whose logits are added.
+    """Networks whose weighted logits are added.
 
     Attributes:
         networks: the networks.
@@ -236,9 +236,10 @@ def adversarial_loss(
 
 @contextmanager
 def normalisation_distances(networks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collect the distances |m_l(x) - m_l| + |v_l(x) - v_l| of all batch normalisations.
+    """Measure how far batch means and variances are from the running ones, in each batch norm.
 
-    Yields a list, which is filled while images pass through the networks.
+    Yields a list, to which every pass of images through the networks adds the distances
+    |m_l(x) - m_l| + |v_l(x) - v_l| of its layers l.
     """
     distances: list[Tensor] = []
 

@@ -1,10 +1,11 @@
 """DOSFL: every site distils its data into a few training steps from shared initial weights.
 
     theta_0    the initial weights, drawn from the plan's seed
-    site k     steps {x_s, y_s, eta_s}, s = 1 .. S:
-                   theta_s = theta_{s-1} - eta_s grad CE(theta_{s-1}; x_s, softmax y_s)
-               moved down  CE(theta_S; real batch),  by backpropagation through the unrolled steps
-    server     applies all sites' steps in turn to theta_0; or trains a different network on the x_s
+    site k     learns the images x_s, labels y_s and rates eta_s of the steps s = 1 .. S,
+                   theta_s = theta_{s-1} - eta_s grad CE(theta_{s-1}; x_s, softmax y_s),
+               to minimise the cross-entropy  CE(theta_S; real batch),  by backpropagation through
+               the unrolled steps
+    server     applies all sites' steps in turn to theta_0, or trains a different network on the x_s
 
 `dosfl_steps` defines the steps and how a site learns them.
 
@@ -57,7 +58,7 @@ def declare(plan: Plan) -> DeclaredTensors:
 
 
 def shows_real_images(plan: Plan) -> bool:
-    """Whether the images of the steps start from real ones."""
+    """Return whether the images of the steps start from real images."""
     return plan_options(plan, Dosfl).start == "real"
 
 

@@ -1,19 +1,23 @@
 """How a site learns the training steps of DOSFL: the options, the unrolled steps and the loop.
 
+A step s consists of images x_s, labels y_s (as logits) and a learning rate eta_s. It updates the
+weights theta of a network by the gradient of the cross-entropy CE:
+
     theta_s = theta_{s-1} - eta_s grad CE(theta_{s-1}; x_s, softmax y_s),   s = 1 .. S
-    x, y, log eta  moved by Adam down  CE(theta_S; real batch)
+    Adam updates x, y and log eta to minimise  CE(theta_S; real batch)
 
 Three techniques make this work with several sites and many steps:
 
-    soft reset      every iteration starts at theta_0 + sigma N(0, I), because the steps of other
-                    sites will already have moved theta
+    soft reset      every iteration starts at theta_0 + sigma N(0, I), where sigma is `reset`,
+                    because the steps of other sites will already have changed theta
     random masking  the images of each step are replaced by noise with a small probability, so that
-                    no step relies on all the others
-    random window   (RaT-BPTT) the S steps are repeated `passes` times; the first
-                    N ~ U {0 .. length - window} of them are applied without a graph, and the next
-                    `window` with a graph; gradients are clipped to `clip` times their mean norm
+                    no step depends on all the others
+    random window   (RaT-BPTT) the S steps are repeated `passes` times, giving L = passes * S
+                    steps; the first N ~ U {0 .. L - window} are applied without a graph and the
+                    next `window` with one; the rest are skipped. Gradients are clipped to `clip`
+                    times the running mean of their norm
 
-If `window` is null and `passes` is 1, this is DOSFL's full unroll.
+If `window` is None and `passes` is 1, this is DOSFL's full unroll.
 
 References: Y. Zhou, G. Pu, X. Ma, X. Li, D. Wu, "Distilled one-shot federated learning", 2020.
 Y. Feng, R. Vedantam, J. Kempe, "Embarrassingly simple dataset distillation", 2023 (random truncated
@@ -52,8 +56,8 @@ LABEL_START = 4.0  # the initial logit of an image's class; the others are 0
 class Dosfl(FrozenModel):
     """The options of DOSFL.
 
-    Each site sends `steps` steps of `images` images; if `steps` is None, it sends as many as its
-    share of the set needs.
+    Each site sends `steps` steps of `images` images. If `steps` is None, it sends as many steps as
+    it needs to hold its equal share of the set's images.
     """
 
     steps: Positive | None = None
@@ -98,7 +102,7 @@ class Steps:
 
 
 def steps_sent(plan: Plan) -> int:
-    """The number S of steps that each site sends."""
+    """Return the number S of steps that each site sends."""
     options = plan_options(plan, Dosfl)
     share = math.ceil(plan.ipc * len(plan.classes) / plan.sites)
     return options.steps or math.ceil(share / options.images)
@@ -161,10 +165,10 @@ def unroll(network: Network, theta: Parameters, steps: Steps, order: Iterable[in
 
 
 class StepLearner:
-    """The outer loop, in which a site learns its steps."""
+    """The outer loop: a site improves its steps by backpropagation through the unrolled steps."""
 
     def __init__(self, plan: Plan, data: ImageSet, seed: int, context: RunContext) -> None:
-        """Build theta_0.
+        """Build the network with the initial weights theta_0.
 
         Args:
             plan: the plan, with method dosfl.
@@ -178,7 +182,7 @@ class StepLearner:
         self._norm = 0.0  # the running mean of the gradient's norm
 
     def learn(self) -> Steps:
-        """Run all iterations from the context's checkpoint on; returns the steps, on the CPU."""
+        """Run the remaining iterations, and return the steps on the CPU."""
         options, device = self.options, self.context.compute.device
         start = start_steps(self.plan, self.data, self.seed)
         learned = Steps(*(value.to(device).clone().requires_grad_() for value in start.tensors()))
@@ -220,7 +224,7 @@ class StepLearner:
         return F.cross_entropy(functional_call(self.network, theta, (x,)), y)
 
     def _reset_weights(self, stream: Stream) -> Parameters:
-        """Return the weights theta_0 + sigma N(0, I)."""
+        """Return theta_0 with added noise, theta_0 + sigma N(0, I)."""
         device, sigma = self.context.compute.device, self.options.reset
         return {
             name: (value + sigma * stream.normals(*value.shape).to(device)).detach()
@@ -228,7 +232,7 @@ class StepLearner:
         }
 
     def _clip(self, learned: Steps, i: int) -> None:
-        """Scale the gradients down to `clip` times the running mean of their norm."""
+        """Limit the gradients' norm to `clip` times its running mean."""
         gradients = [value.grad for value in learned.tensors() if value.grad is not None]
         norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
 
@@ -248,7 +252,7 @@ class StepLearner:
         return Checkpoint(done, tensors | optimizer_tensors(optimizer))
 
     def _resume(self, learned: Steps, optimizer: torch.optim.Adam) -> int:
-        """Load the context's checkpoint, if any; returns the number of finished iterations."""
+        """Load the context's checkpoint, if any, and return the number of finished iterations."""
         checkpoint = self.context.resume
         if checkpoint is None:
             return 0
@@ -264,11 +268,11 @@ class StepLearner:
 
 
 def masked(steps: Steps, probability: float, stream: Stream) -> Steps:
-    """Replace the images of each step by noise, with a given probability.
+    """Replace the images of randomly chosen steps with noise.
 
     Args:
         steps: the steps.
-        probability: the probability for each step.
+        probability: the probability that the images of a step are replaced.
         stream: the stream of the draws.
 
     Returns:

@@ -1,7 +1,9 @@
 """FedAvg: R rounds of local training and averaging, the standard baseline for comparing bytes sent.
 
-    server     theta <- sum_k n_k theta_k / sum_k n_k,   r = 1 .. R
-    site k     theta_k <- theta, then E epochs of SGD on D_k
+In each of R rounds,
+
+    site k     theta_k <- theta, which is then trained by SGD on the site's n_k images
+    server     theta <- sum_k n_k theta_k / sum_k n_k
 
 In every round each site receives the network and sends it back, which costs 2 R times the bytes of
 the network; the sites of CollabDM send only once. Momentum is reset every round.
@@ -31,7 +33,7 @@ from collabdm.version import versions
 
 
 class FedAvg(FrozenModel):
-    """The options: the number of rounds, and the local training in each."""
+    """The options: the number of rounds, and how each site trains in a round."""
 
     rounds: Positive = 20
     local: LocalTraining = LocalTraining(epochs=1, batch=64, momentum=0.0, learning_rate=0.05)
@@ -96,7 +98,7 @@ def _round(
     r: int,
     context: RunContext,
 ) -> Weights:
-    """Run round r: every site trains from `weights`; returns the average of the results."""
+    """Run round r: train from `weights` at every site, and return the average of the results."""
     local = plan_options(plan, FedAvg).local
     trained = []
 

@@ -1,7 +1,7 @@
 """FedD3: every site distils its own data into kernel inducing points (KIP).
 
     site k     X_s = argmin  1/2 mean | K_ts (K_ss + lambda I)^-1 y_s - y_t |^2
-               over the site's data t, with lambda = 1e-6 tr(K_ss) / k
+               over batches t of the site's data, with lambda = 1e-6 tr(K_ss) / |X_s|
     server     S = union of the sites' X_s
 
 K is the neural tangent kernel of infinitely wide, fully connected ReLU networks with four hidden
@@ -52,8 +52,8 @@ from collabdm.seeds import Purpose, Stream, derive
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
 RIDGE = 1e-6
-MOST_IMAGES = 10_000  # per site; a kernel of this many images has 800 MB
-NEARLY_PARALLEL = 1 - 1e-12  # limits rho: the slope of K' is infinite at 1, where it is harmless
+MOST_IMAGES = 10_000  # per site; a float64 kernel of this many images takes 800 MB
+NEARLY_PARALLEL = 1 - 1e-12  # keeps |rho| below 1, where the derivative of arccos is infinite
 
 
 class FedD3(OwnImages):
@@ -88,7 +88,7 @@ class InducingProblem:
     batch: int
 
     def real_images(self, i: int) -> Int64[Tensor, " m"]:
-        """Choose the real images of iteration i: all images of a class, or `batch` drawn ones."""
+        """Choose the real images of iteration i: at most `batch` random images of each class."""
         stream = Stream.of(self.seed, Purpose.LOCAL_BATCH, i)
         chosen = []
 
@@ -161,7 +161,7 @@ def contribute(
 def induce(
     start: Checkpoint, problem: InducingProblem, options: FedD3, context: RunContext
 ) -> Float32[Tensor, "k c h w"]:
-    """Move images down the loss, until the predictor is accurate or the iterations are over.
+    """Improve images by Adam, until the predictor is accurate or all iterations are done.
 
     Args:
         start: the images to start from, or the checkpoint of an interrupted run.

@@ -1,13 +1,13 @@
 """Gradient matching in many rounds, in the framework of `rounds`.
 
-    round r    the server broadcasts a network theta_r; each site answers with
-               g_{k,y} = grad_theta CE of a batch of its class y; the server merges the answers and
-               moves S one step down
+    round r    the server broadcasts a network theta_r; each site k answers with g_{k,y}, the
+               gradient of the cross-entropy CE on a batch of its images of class y; the server
+               merges the answers, and updates the synthetic images S by one SGD step on
 
                    sum_y d(merge_k g_{k,y}, grad_theta CE(S^y))
 
 d(a, b) is the sum of 1 - cos(a_f, b_f) over the filters f of all layers, without biases and scales.
-A network is used for `refresh` rounds, and makes `updates` SGD steps on S after each round.
+A network is used for `refresh` rounds, and is trained for `updates` SGD steps on S after each.
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (section 4.1).
 B. Zhao, K. R. Mopuri, H. Bilen, "Dataset condensation with gradient matching", ICLR 2021.
@@ -100,13 +100,13 @@ class GradientRounds:
         self.sites, self.plan, self.context = sites, plan, context
         self.options = plan_options(plan, Gradients)
         self.device = torch.device(context.compute.device)
-        self.labels = labels.repeat_interleave(plan.pae**2)  # of the small images
+        self.labels = labels.repeat_interleave(plan.pae**2)  # one label per small image
 
         network = build(plan.network, plan.image.shape, len(plan.classes))
         self.network = network.to(self.device)
 
     def run(self, start: Checkpoint) -> Float[Tensor, "n c h w"]:
-        """Run all rounds from `start` on; returns the images in network units, on the CPU."""
+        """Run all rounds from `start` on, and return the images in network units, on the CPU."""
         options, matching = self.options, self.options.matching
         images = start.tensors["images"].to(self.device).clone().requires_grad_()
         optimizer = torch.optim.SGD([images], matching.learning_rate, matching.momentum)
@@ -171,7 +171,7 @@ class GradientRounds:
         return draws.to(self.device)
 
     def _update_network(self, images: Tensor) -> None:
-        """Train the network on S."""
+        """Train the network on the synthetic images."""
         x, labels = expand(images, self.plan.pae), self.labels.to(images.device)
         optimizer = torch.optim.SGD(
             self.network.parameters(), self.options.update_rate, UPDATE_MOMENTUM

@@ -118,8 +118,8 @@ def training_pass(
 ) -> Callable[[Tensor], Tensor]:
     """Create the function from images to logits for a training loop.
 
-    The function is compiled if that pays, except with batch normalisation: compiled passes pad a
-    batch that is not full, and the padding would change its statistics.
+    The function is compiled if that saves time, except with batch normalisation: compiled passes
+    pad a batch that is not full, and the padding would change its statistics.
 
     Args:
         network: the network.
@@ -159,7 +159,7 @@ def move(
 
 
 def allowed_moves(plan: Plan) -> tuple[Operation, ...]:
-    """Return those of crop and flip that the plan allows."""
+    """Return the operations, out of crop and flip, that the plan allows."""
     return tuple(operation for operation in MOVES if operation in plan.augment)
 
 

@@ -1,9 +1,12 @@
 """LocalDM: a site distils its own data by distribution matching, alone.
 
+Site k, with the images D_k^y of class y, learns the synthetic images
+
     S_k <- argmin_S  E_psi  sum_y | mean_{x in D_k^y} psi(x) - mean_{x in S^y} psi(x) |^2
 
-over random networks that differ between sites. This is the local part of CollabDM; as a separate
-method (the union of the S_k, without refinement) it is the paper's first baseline.
+where the expectation is over random networks psi that differ between sites. This is the local part
+of CollabDM; as a separate method (the union of the S_k, without refinement) it is the paper's first
+baseline.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 """
@@ -29,7 +32,7 @@ _JITTER: tuple[Operation, ...] = (
     "scale",
     "rotate",
 )  # these always change an image; a flip or a shift may not
-_NOISE = 0.02  # as a share of the range of pixels, if the plan allows neither
+_NOISE = 0.02  # the largest change of a pixel in 0 .. 1, if the plan allows neither
 
 
 def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> ImageSet:
@@ -42,7 +45,8 @@ def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> 
         context: device, progress and checkpoints.
 
     Returns:
-        The images as a contribution stores them, sorted by class; empty if the plan requests none.
+        The images as a contribution stores them, sorted by class; an empty set if the plan does
+        not ask for local images.
     """
     local = plan.local
     present = torch.nonzero(data.counts()).flatten()
@@ -90,7 +94,7 @@ def jitter(
 ) -> Float32[Tensor, "n c h w"]:
     """Move some images a little, because equal images have equal gradients and would stay equal.
 
-    If the plan allows neither scaling nor rotation, positions in an image have a meaning; a little
+    A plan allows neither scaling nor rotation if positions in an image have a meaning; a little
     noise is then added instead.
 
     Args:
@@ -182,7 +186,7 @@ def _start(plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int) -
 def _distil(
     plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int, context: RunContext
 ) -> Float32[Tensor, "n c h w"]:
-    """Run the matching loop with the site's own networks and batches; returns pixels in 0 .. 1."""
+    """Match with the site's own networks and batches, and return pixels in 0 .. 1."""
     local, present = plan.local, (data.counts() > 0).to(context.compute.device)
     sampling = Sampling(seed, Purpose.LOCAL_BATCH, local.batch)
 

@@ -1,4 +1,4 @@
-"""Send images as extra tensors of a contribution; the method's options set their number."""
+"""Images as extra tensors of a contribution: their number, declaration, packing and union."""
 
 import math
 from typing import Annotated

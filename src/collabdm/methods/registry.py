@@ -177,7 +177,7 @@ def register(method: Method) -> Method:
     if METHODS.setdefault(method.name, method) is not method:
         raise PlanError(f"method {method.name!r} exists already: choose another name")
 
-    contribution_spec.cache_clear()  # it may hold plans whose method was unknown
+    contribution_spec.cache_clear()  # it may contain plans whose method was unknown until now
     return method
 
 
@@ -189,7 +189,7 @@ def load_installed_methods() -> tuple[str, ...]:
         The names of the methods.
 
     Raises:
-        PlanError: an entry point cannot be loaded, or names something else.
+        PlanError: an entry point cannot be loaded, or does not name a `Method`.
     """
     names = []
     for entry in entry_points(group=ENTRY_POINTS):
@@ -218,13 +218,13 @@ def _collaborative(settings: Settings) -> Settings:
 
 
 def _local(settings: Settings) -> Settings:
-    """Switch off statistics; every site sends a whole set, because the server refines nothing."""
+    """Turn off statistics and refinement, and send `ipc` images of each class by default."""
     local = {"images": settings.get("ipc", 10)} | settings.get("local", {})
     return settings | {"steps": 0, "local": local}
 
 
 def _central(settings: Settings) -> Settings:
-    """Use one site with all the data, which makes the steps of the sites and of the server."""
+    """Use one site with all the data, which runs the steps of both a site and the server."""
     local = dict(settings.get("local", {}))
     passes = settings.get("refinement", {}).get("passes", 1)
     local["steps"] = local.get("steps", 400) + passes * settings.get("steps", 100)

@@ -1,16 +1,16 @@
-"""Distribution matching in many rounds: the naive method of the paper's section 4.1, to compare.
+"""Distribution matching in many rounds: the naive method of the paper's section 4.1.
 
     round r    the server broadcasts a network psi_r; each site answers with the mean embedding of a
                batch of each class; the server merges the answers, weighted by the sites' numbers of
-               images, and moves S one step down the loss
+               images, and updates the synthetic images S by one step on the loss
 
                    L = sum_y | merge_k mean_{x in D_k^y} psi_r(x) - mean_{x in S^y} psi_r(x) |^2
 
 S starts as the union of the sites' first images, which the plan's `local` describes. The outcome
 equals that of CollabDM with the same number of steps in one pass, up to the rounding of its wire
-type; CollabDM saves the traffic. The networks count as traffic, because this framework sends them;
-replacing random networks with seeds is CollabDM's idea. `gradient_rounds` matches gradients in the
-same framework.
+type, but CollabDM needs only one round. The networks count as traffic, because this framework sends
+them; replacing random networks with seeds is CollabDM's idea. `gradient_rounds` matches gradients
+in the same framework.
 
 References: R. Holland et al., "One-shot collaborative data distillation", 2024 (section 4.1).
 B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
@@ -64,7 +64,7 @@ class RoundSites:
     Attributes:
         plan: the plan.
         data: the images of each site, by name.
-        counts: n_k^y, the number of images of each class at each site.
+        counts: the number of images of each class at each site.
     """
 
     plan: Plan
@@ -202,5 +202,5 @@ def run_means(
 def weighted_sum(
     answers: Float32[Tensor, "sites classes values"], shares: Float32[Tensor, "sites classes"]
 ) -> Float32[Tensor, "classes values"]:
-    """Merge the answers of all sites."""
+    """Merge the answers of all sites, weighted by their shares."""
     return (answers.double() * shares[:, :, None].double()).sum(0).float()

@@ -1,10 +1,10 @@
 """The built-in schema, for tables like 5G-NIDD.
 
 The bounds are wide enough for any capture of this kind; those of counters are the limits of argus,
-the program that wrote the table. Durations are in seconds. Columns that count within a capture (the
-unnamed row number, Seq, Offset, the TCP base numbers) or identify its location (the VLAN numbers)
-are leaking. 94 rows of 42 features fill 3,948 of 64 x 64 pixels; each class then has as many images
-as in the paper's Table 1, its number of rows divided by 94.
+the program that wrote the table. Durations are in seconds. Columns that count up during a capture
+(the unnamed row number, Seq, Offset, the TCP base numbers) or identify its location (the VLAN
+numbers) are leaking. 94 rows of 42 features fill 3,948 of the 64 x 64 = 4,096 pixels; each class
+then has as many images as in the paper's Table 1, its number of rows divided by 94.
 
 Reference: S. Samarakoon et al., "5G-NIDD: a comprehensive network intrusion detection dataset
 generated over 5G wireless network", 2022.

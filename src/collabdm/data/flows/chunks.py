@@ -97,7 +97,8 @@ def chunks(
         columns: The names of the columns.
         missing: Texts that mean a missing value in CSV.
         counts: A counter to which the number of malformed rows, which are skipped, is added.
-        report: A function that receives the progress (bytes of CSV, rows of parquet) per chunk.
+        report: A function that receives the progress (bytes of CSV, rows of parquet) after each
+            chunk.
 
     Yields:
         Arrow record batches; the columns of CSV are text.

@@ -4,7 +4,7 @@ number      a column in which at least 99 in 100 present values are numbers; its
             next power of ten above the largest magnitude, so that no site's extremes are revealed,
             and its lower bound is 0, or minus the upper bound if there are negative values
 category    any other column with at most 64 values; a column with more values is left out
-leaking     a column whose numbers never decrease, or whose name suggests a count within a capture
+leaking     a column whose numbers never decrease, or whose name suggests a number that counts up
 """
 
 import math
@@ -38,7 +38,7 @@ MOST_VALUES = 64  # the most values of a category
 NUMBERS_FROM = 0.99  # the least share of numbers in a numeric column
 SMALL_QUANTILE = 0.05  # the quantile of the magnitudes that a logarithmic scale should resolve
 LOG_RANGE = 100  # the ratio bound / unit above which a scale is logarithmic
-LEAST_STEPS = 8  # the fewest steps between rows from which counting is inferred
+LEAST_STEPS = 8  # a column with fewer steps between rows is not tested for counting
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def draft(
     side: int = DRAFT_SIDE,
     leave_out: Sequence[str] = (),
 ) -> Draft:
-    """Draft a schema for tables like a sample.
+    """Draft a schema for tables that resemble a sample.
 
     An image contains as many rows as fit, each on its own lines.
 
@@ -175,7 +175,7 @@ def _number(value: object) -> float:
 
 
 def _counts(name: str, values: list[Any]) -> bool:
-    """Whether a column only counts up, by its name or its values: a row number, a time."""
+    """Return whether a column, by its name or its values, counts up, such as a row number."""
     if COUNTING.search(name):
         return True
 

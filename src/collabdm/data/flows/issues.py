@@ -1,4 +1,4 @@
-"""The issues of a table: faults that are counted and reported, never silently ignored."""
+"""The issues of a table: faults that are counted and reported instead of raising an error."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -31,7 +31,7 @@ MOST_STATIONS = 1000
 
 
 class Stations(NamedTuple):
-    """Training and test images, and the sites of the former; `split` is None for a single table."""
+    """Training and test images, and the `split` of the former over sites (None for one site)."""
 
     train: ImageSet
     test: ImageSet
@@ -154,7 +154,7 @@ def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
     Raises:
         DataError: There is no such column, or it has more than a thousand texts (sites).
     """
-    import pyarrow as pa  # the command line should start fast
+    import pyarrow as pa  # imported here so that the command line starts fast
     import pyarrow.compute as pc
 
     check_columns(path, header(path), [column])

@@ -223,7 +223,7 @@ def _rates(
 
 
 def _route(answered: np.ndarray) -> Columns:
-    """Hops and classes of service; the values of the answer are missing if there is no answer."""
+    """Make hops and classes of service, with missing values for the answer if there is none."""
     n, has_answer = len(answered), answered > 0
     missing = np.full(n, np.nan)
     return {
@@ -241,7 +241,7 @@ def _route(answered: np.ndarray) -> Columns:
 
 
 def _transport(proto: str, answered: np.ndarray, draws: np.ndarray) -> Columns:
-    """The protocol and the TCP values, which are missing or 0 for other protocols."""
+    """Make the protocol and the TCP values, which are missing or 0 for other protocols."""
     n = len(answered)
     columns: Columns = {"Proto": _constant(n, proto)}
 

@@ -1,7 +1,7 @@
 """Read tables of flows: each row becomes the pixels of its features.
 
 A fault in a table either raises an error that states the remedy, or is counted and reported
-(`issues`). Memory holds one chunk of text and, for each row, one byte per feature plus 16 bytes.
+(`issues`). Memory holds one chunk of the table and, for each row, one byte per feature plus 16.
 """
 
 from collections import Counter
@@ -22,15 +22,15 @@ from collabdm.errors import DataError
 from collabdm.progress import Report, silent
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
-NOT_LISTED, ABSENT = -1, -2  # instead of a position in a list of texts
+NOT_LISTED, ABSENT = -1, -2  # codes of an unlisted text and of a missing value
 
 
 @dataclass(frozen=True)
 class Reading:
     """How to read a table.
 
-    `rows` is a (column, value); only rows with that value are read. If `labelled`, every label must
-    be a class of the schema. `report` receives progress events.
+    `rows` is a pair (column, value): only the rows with that value are read; None reads all. If
+    `labelled`, every label must be a class of the schema. `report` receives progress events.
     """
 
     rows: tuple[str, str] | None = None
@@ -196,7 +196,7 @@ def _labels(cells: Any, schema: FlowSchema, counts: Counter[Issue]) -> Int64[np.
 
 
 def _check_rows(path: Path, counts: Counter[Issue], rows: int, reading: Reading) -> None:
-    """Check that there are rows. Raises DataError with the issues that explain why not."""
+    """Check that there are rows. Raises DataError, which lists the issues that left rows out."""
     if rows:
         return
 

@@ -1,12 +1,12 @@
-"""Group rows of pixels into images, by class (as in the paper) or in order of arrival.
+"""Group the rows of a table of flows into images, by class (as in the paper) or by time.
 
-    split       row r, in order of time, is in window w = floor(r / flows) and in block
+    time split  row r, in order of time, is in window w = floor(r / flows) and in block
                 b = floor(w / block); it is a test row if b mod held_out = held_out - 1, is left out
                 if w is adjacent to a test block, and is a training row otherwise
-    class       groups the rows of each class in one part, in order, `flows` at a time; the rows of
-                an incomplete image are left over
-    stream      groups the rows of each window; the class of an image is that of most of its rows
-                (ties: the first class)
+    by class    an image has `flows` consecutive rows of one class, out of those of a part; the rows
+                of an incomplete image are left over
+    by time     an image has `flows` consecutive rows of any classes (grouping `stream`); its class
+                is that of most of its rows (ties: the first class)
 
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (grouping
 by class).
@@ -46,9 +46,9 @@ class Flows:
 class Windows:
     """The images that groups of rows form.
 
-    `labels` are -1 if no row of an image has a label; `first` is the first row of each image.
-    `mixed` counts the images with rows of several classes, `leftover` the rows that did not fill an
-    image, and `adjacent` the rows that were left out because they are next to test rows.
+    `labels` are -1 for an image in which no row has a label; `first` is the first row of each
+    image. `mixed` counts the images with rows of several classes, `leftover` the rows that did not
+    fill an image, and `adjacent` the rows that were left out because they are next to test rows.
     """
 
     images: UInt8[Tensor, "n 1 side side"]
@@ -143,7 +143,7 @@ def _by_class(
 def _in_order(
     rows: Int64[Tensor, " m"], flows: Flows, schema: FlowSchema
 ) -> Int64[Tensor, "n flows"]:
-    """Group consecutive rows."""
+    """Group consecutive rows, of any classes."""
     return _consecutive(rows, schema.flows)
 
 
@@ -155,7 +155,7 @@ _GROUPINGS = {"class": _by_class, "stream": _in_order}
 
 
 def _majority(labels: Int64[Tensor, "n flows"], classes: int) -> tuple[Int64[Tensor, " n"], int]:
-    """The class of most rows of each window, and the number of windows with several classes."""
+    """Find the class of most rows of each window; count the windows with several classes."""
     counts = F.one_hot(labels + 1, classes + 1)[..., 1:].sum(1)
     majority = torch.where(counts.sum(1) > 0, counts.argmax(1), UNKNOWN)
     return majority, int(((counts > 0).sum(1) > 1).sum())
