@@ -8,7 +8,7 @@ Settings of a run (`flwr run … --run-config '…'`):
                                `collabdm distill`
     nodes="north=1234,…"       the node of each site, by its number in `flwr supernode list`;
                                for other sites, the first answer in their name counts
-    allow-missing=false        accept a round in which no site has one of the classes
+    allow-missing=false        accept a round in which a class is missing at every site
     device="auto"  precision="auto"  threads=0
 
 A round fails if too few sites contribute; the contributions that arrived remain in the folder.

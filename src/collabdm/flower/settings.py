@@ -160,7 +160,7 @@ class RunSettings(ComputeSettings):
         folder: the folder of the round; if it exists, the round is resumed.
         distill: whether to compute the outcome; if not, the files are left for `collabdm distill`.
         nodes: the node of each site, SITE=NODE,…; a site without a node may answer from any node.
-        allow_missing: whether to accept a round in which no site has one of the classes.
+        allow_missing: whether to accept a round in which a class is missing at every site.
     """
 
     plan: AbsolutePath

@@ -346,13 +346,14 @@ def checked_in_order(
         plan: the plan.
         contributions: the contributions, in any order.
         declared: the extra tensors that the method declares.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The contributions.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or a class is missing.
+        DocumentError: a contribution does not answer the plan, or a class is missing and
+            `allow_missing` is False.
     """
     ordered = list(checked(plan, contributions, declared))
     totals = torch.stack([class_counts(plan, contribution) for contribution in ordered]).sum(0)

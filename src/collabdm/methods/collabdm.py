@@ -103,13 +103,14 @@ def distill(
         contributions: the contributions, in any order. A mapping from site names may read each
             lazily: only the counts and the local images of each stay in memory.
         context: device, progress and checkpoints.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The distilled set.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or a class is missing.
+        DocumentError: a contribution does not answer the plan, or a class is missing and
+            `allow_missing` is False.
     """
     counts: dict[str, Int64[Tensor, " classes"]] = {}
     local: dict[str, ImageSet] = {}

@@ -104,13 +104,14 @@ def distill(
         plan: the plan, with method coreset.
         contributions: the contributions, in any order.
         context: not used.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The set.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or a class is missing.
+        DocumentError: a contribution does not answer the plan, or a class is missing and
+            `allow_missing` is False.
     """
     return union(plan, contributions, declare(plan), allow_missing)
 

@@ -148,13 +148,14 @@ def distill(
         contributions: the contributions, in any order.
         context: device, progress and checkpoints; `watch` receives every site's network, both
             ensembles, and the student during its training.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The network.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or a class is missing.
+        DocumentError: a contribution does not answer the plan, or a class is missing and
+            `allow_missing` is False.
     """
     ordered = checked_in_order(plan, contributions, declare(plan), allow_missing)
     spec, networks = network_spec(plan), []

@@ -104,7 +104,7 @@ def distill(
         plan: the plan, with method dosfl.
         contributions: the contributions, in any order.
         context: the device; `watch` receives the network after all steps.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The steps.

@@ -54,7 +54,7 @@ def run_rounds(
 
     Raises:
         DataError: a site's data does not fit the plan.
-        PlanError: a name or a setting does not fit.
+        PlanError: a site's name does not fit the plan, or a setting does not fit the method.
     """
     for name, data in sites.items():
         check_answer(plan, data, name)

@@ -87,13 +87,14 @@ def union(
         plan: the plan.
         contributions: the contributions, in any order.
         declared: the extra tensors that the method declares.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The set.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or a class is missing.
+        DocumentError: a contribution does not answer the plan, or a class is missing and
+            `allow_missing` is False.
     """
     ordered = checked_in_order(plan, contributions, declared, allow_missing)
     labels = torch.cat([contribution.extra_tensors["labels"] for contribution in ordered])

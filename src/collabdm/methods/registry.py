@@ -84,13 +84,14 @@ def distill(
         contributions: the contributions, in any order, or a mapping from site names that reads
             them.
         context: device, progress and checkpoints.
-        allow_missing: accept a round in which no site has one of the classes.
+        allow_missing: accept a round in which a class is missing at every site.
 
     Returns:
         The outcome.
 
     Raises:
-        DocumentError: a contribution does not answer the plan, or a class is missing.
+        DocumentError: a contribution does not answer the plan, or a class is missing and
+            `allow_missing` is False.
         PlanError: the method is unknown or needs several rounds.
     """
     return one_round_method(plan).distill(plan, contributions, context, allow_missing)

@@ -188,7 +188,7 @@ def distill_files(
         contributions: the checked files of the sites.
         output: the file to write.
         context: device and progress.
-        allow_missing: whether to accept a round in which no site has one of the classes.
+        allow_missing: whether to accept a round in which a class is missing at every site.
 
     Returns:
         The outcome.

@@ -44,7 +44,7 @@ class Flows:
 
 @dataclass(frozen=True)
 class Windows:
-    """The images that groups of rows form.
+    """Images, each formed from a group of rows.
 
     `labels` are -1 for an image in which no row has a label; `first` is the first row of each
     image. `mixed` counts the images with rows of several classes, `leftover` the rows that did not
