@@ -2,7 +2,8 @@
 
 `DEMO` uses handwritten digits at five skewed sites. The 8 x 8 digits are enlarged to 16 x 16. With
 pae, one stored image contains four reduced images; here nothing is lost, since reducing the digits
-restores their original 8 x 8 pixels. With one image per class, the whole distilled set is ten images.
+restores their original 8 x 8 pixels. With one image per class, the whole distilled set is ten
+images.
 
 `traffic` detects attacks at two base stations, which see different attacks. The traffic is
 synthetic.

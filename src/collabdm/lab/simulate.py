@@ -145,7 +145,9 @@ class MethodRound:
     folder: Path
 
     def outcome(self, context: RunContext) -> Outcome:
-        """Compute the outcome from the files that sites would send; existing files are reused.
+        """Run the method, and return its outcome; a finished outcome in the folder is reused.
+
+        A one-shot method first computes the contribution of each site; existing ones are reused.
 
         Args:
             context: device and progress; `keep` and `watch` receive the server's checkpoints and

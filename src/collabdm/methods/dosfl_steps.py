@@ -86,7 +86,10 @@ class Dosfl(FrozenModel):
 
 @dataclass(frozen=True)
 class Steps:
-    """S steps of m images (network units), with labels as logits and logarithmic learning rates."""
+    """S training steps of m images each, in network units (normalised pixels).
+
+    `labels` are logits; `log_rates` is the logarithm of the learning rate of each step.
+    """
 
     images: Float[Tensor, "s m c h w"]
     labels: Float[Tensor, "s m classes"]

@@ -5,8 +5,8 @@ Site k, with the images D_k^y of class y, learns the synthetic images
     S_k <- argmin_S  E_psi  sum_y | mean_{x in D_k^y} psi(x) - mean_{x in S^y} psi(x) |^2
 
 where the expectation is over random networks psi that differ between sites. This is the local part
-of CollabDM; as a separate method (the union of the S_k, without refinement) it is the paper's first
-baseline.
+of CollabDM. As a method of its own (the union of the S_k, without refinement), it is the first
+baseline in the CollabDM paper.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023.
 """
