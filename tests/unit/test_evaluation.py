@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ from collabdm.scoring.dd_ranking import (
     label_robust_score,
     robustness,
 )
-from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate
+from collabdm.scoring.evaluation import EvaluationConfig, evaluate
 from collabdm.scoring.training import RECIPES, Recipe, Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream
 
@@ -51,18 +50,6 @@ def test_confusion_counts_every_test_image_once_for_each_network() -> None:
 def test_confusion_has_a_row_for_the_class_and_a_column_for_the_answer() -> None:
     labels, taken = torch.tensor([0, 0, 2, 1]), torch.tensor([0, 2, 2, 0])
     assert Confusion.of(labels, taken, 3).counts.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
-
-
-def test_a_score_is_read_from_results_old_and_new() -> None:
-    score = Score("a", "ConvNet", (0.5, 0.25), 4, ((1, 2), (0, 3)))
-    document = json.loads(json.dumps(score.document()))
-    assert Score.read(document) == score
-    older = {
-        key: document[key]
-        for key in ("what", "network", "accuracies", "images", "mean", "std", "n")
-    }
-    assert Score.read(older) == replace(score, confusion=())
-    assert Score.read(older).per_class == ()
 
 
 def test_cutmix_pastes_a_box_of_another_image_and_mixes_targets_by_its_pixels() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,16 @@ def test_results_that_cannot_be_read_are_named(tmp_path) -> None:
     (tmp_path / "results.json").write_bytes(b"\xff")
     with pytest.raises(CollabDMError):
         write_report([tmp_path], tmp_path / "report.html")
+
+
+def test_a_score_is_read_from_results_old_and_new() -> None:
+    score = Score("a", "ConvNet", (0.5, 0.25), 4, ((1, 2), (0, 3)))
+    document = json.loads(ScoreRecord.of(score).model_dump_json())
+    assert ScoreRecord.model_validate_json(json.dumps(document)).score == score
+    older = {
+        key: document[key]
+        for key in ("what", "network", "accuracies", "images", "mean", "std", "n")
+    }
+    read = ScoreRecord.model_validate_json(json.dumps(older)).score
+    assert read == replace(score, confusion=())
+    assert read.per_class == ()

@@ -16,8 +16,7 @@ protocol).
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,18 +89,6 @@ class Score:
         return tuple(
             row[y] / sum(row) if sum(row) else None for y, row in enumerate(self.confusion)
         )
-
-    def document(self) -> dict[str, Any]:
-        """Convert the score to the form in which results store it."""
-        summary = {"mean": self.mean, "std": self.std, "n": self.n, "per_class": self.per_class}
-        return asdict(self) | summary
-
-    @classmethod
-    def read(cls, item: dict[str, Any]) -> "Score":
-        """Read a score from results, of this version or an older version."""
-        confusion = tuple(map(tuple, item.get("confusion", ())))
-        accuracies = tuple(item["accuracies"])
-        return cls(item["what"], item["network"], accuracies, item["images"], confusion)
 
 
 def evaluate(
