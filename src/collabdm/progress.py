@@ -29,8 +29,8 @@ class Stage(StrEnum):
 class Progress:
     """A progress event: `done` of `total` steps of a stage are complete.
 
-    `site` is the name of the site that does the work, and `subject` the name of the set being trained
-    on; each is None if it does not apply.
+    `site` is the name of the site that does the work, and `subject` the name of the set that a
+    network is trained on; each is None if it does not apply.
     """
 
     stage: str
