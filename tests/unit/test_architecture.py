@@ -15,6 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("images", "checkpoint"),
     ("documents",),
     ("matching", "data"),
+    ("privacy",),
     ("methods",),
     ("planning", "scoring"),
     ("export",),

@@ -175,6 +175,14 @@ def test_every_field_of_a_plan_moves_its_digest() -> None:
         {"collection": Collection(quorum=2)},
         {"flows": TRAFFIC},
         {"options": {"iterations": 1}},
+        {"largest_class": 1000},
+        {"privacy": {"epsilon": 1.0, "clip": 2.0}, "batch": None, "local": {"method": "none"}},
+        {
+            "masking": {"keys": {"a": "0" * 64, "b": "1" * 64}, "threshold": 2},
+            "site_names": ("a", "b"),
+            "largest_class": 1000,
+            "local": {"method": "none"},
+        },
     ]
     assert {name for change in changes for name in change} == set(Plan.model_fields)
     digests = {fixed_plan(**change).digest for change in changes} | {fixed_plan().digest}

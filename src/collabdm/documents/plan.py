@@ -39,7 +39,7 @@ JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
-EXTENSIONS = ("collection", "flows", "options")
+EXTENSIONS = ("collection", "flows", "largest_class", "masking", "options", "privacy")
 
 
 class ImageSpec(FrozenModel):
@@ -136,6 +136,35 @@ class Collection(FrozenModel):
     deadline: Annotated[float, Field(gt=0, le=10**8)] = 3600.0
 
 
+class Masking(FrozenModel):
+    """Secure aggregation: the server learns the sums over all sites, and nothing of one site.
+
+    - `keys`: the public X25519 key of each site, in hexadecimal.
+    - `bits`: the size of a masked whole number; sums are computed modulo 2^bits.
+    - `range`: the largest absolute value of a class mean; a site refuses to send a larger one.
+    - `threshold`: the fewest sites whose sum may be opened.
+    """
+
+    keys: dict[SiteName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+    bits: Literal[32, 64] = 32
+    range: Annotated[float, Field(gt=0, le=10**6)] = 32.0
+    threshold: Annotated[int, Field(ge=2)]
+
+
+class Privacy(FrozenModel):
+    """Differential privacy of each image: the budget, and the bound of the Gaussian mechanism.
+
+    - `epsilon`, `delta`: the budget for all that a site sends (adding or removing one image).
+    - `clip`: the largest norm of the sketched embedding of one image; longer ones are shortened.
+    - `count_share`: the share of the budget (of 1 / sigma^2) that is spent on the class counts.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, le=1000)]
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    clip: Annotated[float, Field(gt=0, le=10**6)]
+    count_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
 class Plan(FrozenModel):
     """The settings that sites and server agree on. docs/format.md describes every field."""
 
@@ -162,6 +191,9 @@ class Plan(FrozenModel):
     collection: Collection | None = None
     flows: FlowSchema | None = None
     options: dict[str, JsonValue] | None = None
+    largest_class: Annotated[int, Field(ge=1, le=2**40)] | None = None
+    masking: Masking | None = None
+    privacy: Privacy | None = None
 
     def __hash__(self) -> int:
         return hash(self.digest)  # `options` is a dict, which has no hash
@@ -190,6 +222,8 @@ class Plan(FrozenModel):
         self._check_names()
         self._check_images()
         self._check_round()
+        self._check_masking()
+        self._check_privacy()
         return self
 
     def _check_names(self) -> None:
@@ -235,6 +269,41 @@ class Plan(FrozenModel):
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"
+            )
+
+    def _check_masking(self) -> None:
+        masking = self.masking
+        if masking is None:
+            return
+        if set(self.site_names or ()) != set(masking.keys):
+            raise ValueError("`masking.keys` should have one key for each of `site_names`")
+        if masking.threshold > self.sites:
+            raise ValueError(
+                f"`masking.threshold` should be at most `sites`, {self.sites}; "
+                f"found {masking.threshold}"
+            )
+        if self.largest_class is None:
+            raise ValueError("`masking` needs `largest_class`, which bounds the sums")
+        self._check_statistics_alone("masking")
+
+    def _check_privacy(self) -> None:
+        if self.privacy is None:
+            return
+        if self.batch is not None:
+            raise ValueError(
+                "`privacy` needs a `batch` of all images, because it bounds what one image "
+                f"changes over all steps; found {self.batch}"
+            )
+        if self.merging != "weighted":
+            raise ValueError(f"`privacy` needs `merging` weighted; found {self.merging}")
+        self._check_statistics_alone("privacy")
+
+    def _check_statistics_alone(self, name: str) -> None:
+        """Check that sites send nothing but statistics of every step. Raises ValueError."""
+        if self.local.images_sent or self.options is not None or self.fraction < 1:
+            raise ValueError(
+                f"`{name}` needs a round in which all sites send statistics of every step and "
+                "nothing else: `local.method` none, `fraction` 1, no `options`"
             )
 
     @property
