@@ -14,8 +14,9 @@ torch.set_num_threads(1)  # the tests' networks are tiny: threads would only wai
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Decoded data sets go to a folder of their own, not to the user's."""
+    """Decoded data sets and a site's private files go to folders of their own, not the user's."""
     os.environ["COLLABDM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["COLLABDM_SITE_FOLDER"] = str(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
