@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.contribution import Contribution, Statistics, stated_counts
 from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.plan import Masking, Plan, Privacy
 from collabdm.images import ImageSet
@@ -214,8 +214,7 @@ def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
     """Build a contribution of zeros that has exactly the size of the site's contribution."""
     steps, counts = plan.steps_of(site), data.counts()
     present = torch.nonzero(counts).flatten()
-    totals = counts[present]
-    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    batches, totals = stated_counts(plan, counts[present])
 
     means = torch.zeros(len(steps), len(present), statistics_width(plan))
     codes, scales = encode(means, plan.wire)
