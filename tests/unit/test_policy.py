@@ -92,7 +92,7 @@ def test_time_is_limited() -> None:
 @pytest.mark.parametrize(
     ("local", "requested", "text"),
     [
-        ({"steps": 2}, RealImages.START, "sends images that start from real ones"),
+        ({"start": "real", "steps": 2}, RealImages.START, "sends images that start from real ones"),
         ({"method": "random", "images": 1}, RealImages.SENT, "sends real images as they are"),
         (NOISE, RealImages.NONE, "sends no real images"),
         ({"method": "none"}, RealImages.NONE, "sends no real images"),

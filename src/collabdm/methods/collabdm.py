@@ -206,7 +206,8 @@ def _fill(
     lack = plan.ipc - len(images)
     if lack == 0:
         return images
-    if len(images) == 0 or plan.local.start == "noise":
+    from_noise = plan.local.method == "dm" and plan.local.start == "noise"
+    if len(images) == 0 or from_noise:
         return torch.cat([images, noise_images(plan, lack, stream)])
 
     filled = images[torch.arange(plan.ipc) % len(images)]

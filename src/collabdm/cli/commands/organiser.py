@@ -72,14 +72,15 @@ Pae = Annotated[
 
 Init = Annotated[
     choices.Init | None,
-    setting(help="Initial images of the local distillation.", show_default="real"),
+    setting(help="Initial images of the local distillation.", show_default="noise"),
 ]
 
 Local = Annotated[
     choices.LocalMethod | None,
     setting(
-        help="Images of a contribution: distilled (dm), drawn at random, or none.",
-        show_default="dm",
+        help="Images of a contribution: distilled (dm), drawn at random, or none; with another "
+        "option for local images, dm.",
+        show_default="none",
     ),
 ]
 
