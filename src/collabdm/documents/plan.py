@@ -98,8 +98,9 @@ class Local(FrozenModel):
     - `method`: `dm` distils images from the site's data by distribution matching; `random` sends
       random real images; `none` sends no images.
     - `start`: the images that `dm` starts from: `noise`, which reveals no real image, or `real`
-      images of the site, which can be recognised in the images sent. If the sites send too few images of a class, the server adds slightly
-      moved copies (`real`) or noise (`noise`, or if no images of the class were sent).
+      images of the site, which can be recognised in the images sent. If the sites send too few
+      images of a class, the server adds slightly moved copies (`real`) or noise (`noise`, or if no
+      images of the class were sent).
     """
 
     method: Literal["dm", "random", "none"] = "dm"

@@ -220,7 +220,7 @@ def _collaborative(settings: Settings) -> Settings:
 
 
 def _local(settings: Settings) -> Settings:
-    """Turn off statistics and refinement; by default send `ipc` images that start from real ones."""
+    """Turn off statistics and refinement, and by default start from `ipc` real images per class."""
     local = {"images": settings.get("ipc", 10), "start": "real"} | settings.get("local", {})
     return settings | {"steps": 0, "local": local}
 
