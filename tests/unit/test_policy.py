@@ -125,7 +125,7 @@ def test_all_that_is_not_allowed_is_said_at_once() -> None:
 def test_a_small_class_is_withheld_from_all_that_is_sent(tmp_path) -> None:
     plan, policy = tiny_plan(), opened(smallest_class=3)
     path = tmp_path / "sent.safetensors"
-    contribute_file(prepare_site(plan, DATA, Site("north", policy)), path, RunContext())
+    contribute_file(prepare_site(plan, DATA, Site("north", policy, True)), path, RunContext())
     sent = read_contribution(path, plan)
     assert sent.statistics.classes.tolist() == [0, 2]
     assert sent.images.counts().tolist() == [plan.local.images, 0, plan.local.images]

@@ -100,6 +100,15 @@ SmallestClass = Annotated[
     ),
 ]
 
+PublicBatches = Annotated[
+    bool,
+    safety(
+        "--public-batches",
+        help="Draw batches from the plan, so that anyone can repeat them; reveals which positions "
+        "of the data stand behind each number.",
+    ),
+]
+
 Resize = Annotated[
     bool, data_option("--resize", help="Resize images to the plan's size and channels.")
 ]

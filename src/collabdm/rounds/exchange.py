@@ -9,7 +9,7 @@ Interrupted work continues from its last checkpoint.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.resumable import ResumableRun
@@ -114,10 +115,18 @@ def data_digest(*sets: ImageSet) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """A site: its name, and the policy of its operator."""
+    """A site: its name, and the decisions of its operator.
+
+    Attributes:
+        name: the site's name.
+        policy: the policy of its operator.
+        public_batches: whether to draw batches from the plan, so that anyone can repeat the draws;
+            otherwise they are drawn from the site's secret (`privacy.site_secret`).
+    """
 
     name: str
     policy: Policy = Policy()
+    public_batches: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,7 @@ class PreparedSite:
     method: Method
     name: str
     release: Release
+    public_batches: bool = False
 
     @property
     def data(self) -> ImageSet:
@@ -159,7 +169,7 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     check_data(plan, data)
     release = site.policy.release(plan, data, site.name)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, release)
+    return PreparedSite(plan, method, site.name, release, site.public_batches)
 
 
 def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> Contribution:
@@ -174,10 +184,17 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         The contribution, as written.
 
     Raises:
-        CollabDMError: the contribution cannot be computed or written.
+        CollabDMError: the contribution cannot be computed or written, or the site's secret cannot
+            be read.
     """
     plan, name = prepared.plan, prepared.name
-    with ResumableRun(output, prepared.identity, context) as run:
+    identity = prepared.identity
+    if not prepared.public_batches:
+        seed = secret_seed(plan.digest, name)
+        context = replace(context, site_seed=seed)
+        identity += hashlib.sha256(str(seed).encode()).hexdigest()
+
+    with ResumableRun(output, identity, context) as run:
         contribution = prepared.method.contribute(plan, prepared.data, name, run)
         write_contribution(contribution, output)
     return contribution

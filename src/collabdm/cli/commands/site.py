@@ -13,6 +13,7 @@ from collabdm.cli.options import (
     PlanPath,
     PolicyPath,
     Precision,
+    PublicBatches,
     Quiet,
     Resize,
     Rows,
@@ -72,6 +73,7 @@ def contribute(
     policy: PolicyPath = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
+    public_batches: PublicBatches = False,
     resize: Resize = False,
     rows: Rows = None,
     dry_run: Annotated[
@@ -94,9 +96,10 @@ def contribute(
     agreed = read_plan(plan)
     one_round_method(agreed)
     agreed.check_site(site)
-    who = Site(site, policy_at_site(policy, allow_real_images, smallest_class))
+    limits = policy_at_site(policy, allow_real_images, smallest_class)
     check_output(output, plan)
 
+    who = Site(site, limits, public_batches)
     prepared = prepare(agreed, DataSource(data, resize, rows), who)
     if dry_run:
         show_plan(prepared)
