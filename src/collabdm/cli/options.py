@@ -76,6 +76,14 @@ PolicyPath = Annotated[
     Path | None, data_option(help="TOML file with the limits of this site; default: no limits.")
 ]
 
+MaskKey = Annotated[
+    Path | None,
+    data_option(
+        "--mask-key",
+        help="Private key of this site for masks; default: the one that `keys` has made here.",
+    ),
+]
+
 Resize = Annotated[
     bool, data_option("--resize", help="Resize images to the plan's size and channels.")
 ]

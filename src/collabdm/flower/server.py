@@ -23,6 +23,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from collabdm.documents.outcomes import contributing_sites
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
@@ -92,4 +93,4 @@ def outcome_path(plan: Plan, folder: Path) -> Path:
 def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
     """Return whether the folder contains the outcome of exactly the sites that contributed."""
     outcome = find_outcome(method_of(plan), plan, folder)
-    return outcome is not None and set(outcome.sites) == set(collected.came)
+    return outcome is not None and set(contributing_sites(outcome.sites)) == set(collected.came)

@@ -102,7 +102,7 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
 
 def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
     """Set the wire type, and return the plan once for each possible sketch, widest first."""
-    wire = plan.wire if "wire" in keep else "int8"
+    wire = plan.wire if "wire" in keep or plan.masking is not None else "int8"
     widths: tuple[int | None, ...] = (plan.sketch,)
     if "sketch" not in keep:
         full = statistics_width(plan.model_copy(update={"sketch": None}))

@@ -8,14 +8,16 @@ Interrupted work continues from its last checkpoint.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
 from collabdm.data.sources import fit_classes, load
+from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError
@@ -25,10 +27,15 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.privacy.site_keys import site_key
 from collabdm.rounds.contributions import ContributionFiles
+from collabdm.rounds.masked import MaskedFiles, MaskedSite, masked_content
 from collabdm.rounds.policy import Policy
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.outcomes import kind_of
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 Split = Literal["train", "test"]
 
@@ -113,10 +120,14 @@ def data_digest(*sets: ImageSet) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """A site: its name, and the policy of its operator."""
+    """A site: its name, the policy of its operator, and the file of its private key for masks.
+
+    Without a file, the key of this name in the site's private folder is used.
+    """
 
     name: str
     policy: Policy = Policy()
+    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ class PreparedSite:
     method: Method
     name: str
     data: ImageSet
+    key: "X25519PrivateKey | None" = None  # None without masks
 
     @property
     def identity(self) -> str:
@@ -146,19 +158,21 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         The site, with the data that its policy releases.
 
     Raises:
-        CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
+        CollabDMError: the plan, the name, the data, the policy, the key or the machine does not
+            fit.
     """
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
     released = site.policy.withhold(data)
     site.policy.check(plan, released)
+    key = None if plan.masking is None else site_key(plan, site.name, site.key)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, released)
+    return PreparedSite(plan, method, site.name, released, key)
 
 
 def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
-    """Compute a site's contribution and write it.
+    """Compute a site's contribution and write it, masked if the plan asks for masks.
 
     Args:
         prepared: the checked site.
@@ -166,17 +180,28 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         context: device and progress.
 
     Raises:
-        CollabDMError: the contribution cannot be computed or written.
+        CollabDMError: the contribution cannot be computed or written, or the site has answered a
+            plan with masks before, with other data.
     """
-    plan, name = prepared.plan, prepared.name
+    plan, name, key = prepared.plan, prepared.name, prepared.key
+
     with ResumableRun(output, prepared.identity, context) as run:
-        contribution = prepared.method.contribute(plan, prepared.data, name, run)
-        write_contribution(contribution, output)
+
+        def compute() -> Contribution:
+            return prepared.method.contribute(plan, prepared.data, name, run)
+
+        if key is None:
+            write_contribution(compute(), output)
+        else:
+            content = masked_content(
+                MaskedSite(plan, name, key), data_digest(prepared.data), compute
+            )
+            atomic_write(output, content, private=True)
 
 
 def distill_files(
     plan: Plan,
-    contributions: ContributionFiles,
+    contributions: ContributionFiles | MaskedFiles,
     output: Path,
     context: RunContext,
     allow_missing: bool = False,
@@ -200,7 +225,10 @@ def distill_files(
     check_probe(plan)
 
     with ResumableRun(output, plan.digest + contributions.identity, context) as run:
-        outcome = method.distill(plan, contributions, run, allow_missing)
+        if isinstance(contributions, MaskedFiles):
+            outcome = contributions.distill(method, run, allow_missing)
+        else:
+            outcome = method.distill(plan, contributions, run, allow_missing)
         kind = kind_of(outcome)
         kind.write(outcome, output)
 
@@ -208,6 +236,16 @@ def distill_files(
     if images is not None:
         write_picture(images, picture_path(output))
     return outcome
+
+
+def round_files(plan: Plan, paths: Sequence[Path]) -> ContributionFiles | MaskedFiles:
+    """Read and check the files of all sites: contributions, or masked ones with their unmaskings.
+
+    Raises DocumentError; its message names every file that does not fit.
+    """
+    if plan.masking is None:
+        return ContributionFiles(plan, paths)
+    return MaskedFiles(plan, paths)
 
 
 def picture_path(output: Path) -> Path:

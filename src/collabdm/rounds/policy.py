@@ -7,6 +7,7 @@
     raw_images = false           # the images sent must neither be real nor start from real images
     smallest_class = 20          # classes with fewer images are withheld
     methods = ["collabdm-pae"]   # the methods that a plan may name
+    masked_only = true           # plans must use masks, so that the server learns only sums
 
 Omitted settings impose no limit. Plans are checked before anything is computed, and classes that
 are withheld are removed from the data before anything else reads it.
@@ -65,6 +66,7 @@ class Policy(FrozenModel):
     raw_images: bool = True
     smallest_class: Limit = 1
     methods: tuple[str, ...] | None = None
+    masked_only: bool = False
 
     @field_validator("largest_bytes", mode="before")
     @classmethod
@@ -106,6 +108,8 @@ class Policy(FrozenModel):
         if self.methods is not None and plan.method not in self.methods:
             allowed = ", ".join(self.methods) or "none"
             reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
+        if self.masked_only and plan.masking is None:
+            reasons.append("`masked_only` is true; the plan asks for open contributions")
 
         if reasons:
             raise PolicyError(

@@ -93,6 +93,27 @@ Merging = Annotated[
     setting(help="Weight sites by their images, or equally.", show_default="weighted"),
 ]
 
+MaskedFor = Annotated[
+    list[Path] | None,
+    data_option(
+        help="Public key of a site that masks its contribution, as `keys` writes it; repeatable, "
+        "one for each site, instead of --sites."
+    ),
+]
+
+LargestClass = Annotated[
+    int | None,
+    setting(help="Most images of a class that count at a site.", show_default="100000 with masks"),
+]
+
+Threshold = Annotated[
+    int | None,
+    setting(
+        help="Fewest sites whose masked sum may be opened.",
+        show_default="two thirds of the sites",
+    ),
+]
+
 Augment = Annotated[
     str | None,
     setting(help="Operations joined by underscores, e.g. color_crop_cutout; or none."),
@@ -106,6 +127,7 @@ def plan(
     image_size: ImageSize = None,
     flows: FlowsPath = None,
     sites: Sites = None,
+    masked_for: MaskedFor = None,
     preset: Preset = None,
     config: Config = None,
     assignments: Set = None,
@@ -126,6 +148,8 @@ def plan(
     local_images: LocalImages = None,
     passes: Passes = None,
     merging: Merging = None,
+    largest_class: LargestClass = None,
+    threshold: Threshold = None,
     augment: Augment = None,
     network: Network = None,
 ) -> None:
@@ -136,12 +160,15 @@ def plan(
     from collabdm.cli.planning import plan_of
     from collabdm.cli.running import check_output
     from collabdm.documents.plan_file import write_plan
+    from collabdm.planning.masking import masking_summary
     from collabdm.rounds.inspect import summary
 
     result = plan_of(options)
     check_output(output)
     write_plan(result, output)
     console.print(f"{output}: {summary(result)}")
+    if result.masking is not None:
+        console.print(masking_summary(result), soft_wrap=True)
 
 
 Sample = Annotated[

@@ -8,6 +8,7 @@ import typer
 from collabdm.cli.options import (
     Data,
     Device,
+    MaskKey,
     PlanPath,
     PolicyPath,
     Precision,
@@ -33,15 +34,25 @@ def check(
         Path | None, typer.Option(help="PEM file with the certificate that signed the server's.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of this node.")] = None,
+    mask_key: MaskKey = None,
 ) -> None:
     """Check a site's data, plan and connection before a round."""
-    from collabdm.cli.checking import Report, check_connection, check_data, check_plan, check_policy
+    from collabdm.cli.checking import (
+        Report,
+        check_connection,
+        check_data,
+        check_mask_key,
+        check_plan,
+        check_policy,
+    )
     from collabdm.rounds.exchange import DataSource
 
     report = Report()
     check_connection(report, server, root_certificates, key)
 
     agreed = check_plan(report, plan, site)
+    if agreed is not None and agreed.masking is not None:
+        check_mask_key(report, agreed, site, mask_key)
     images = None
     if agreed is None:
         report.skip("data", needed="plan")
@@ -63,6 +74,7 @@ def contribute(
         Path, typer.Option("-o", "--output", help="Path of the contribution to write.")
     ],
     policy: PolicyPath = None,
+    mask_key: MaskKey = None,
     resize: Resize = False,
     rows: Rows = None,
     dry_run: Annotated[
@@ -86,7 +98,7 @@ def contribute(
     agreed = read_plan(plan)
     one_round_method(agreed)
     agreed.check_site(site)
-    who = Site(site, read_policy(policy))
+    who = Site(site, read_policy(policy), mask_key)
     check_output(output, plan)
     images = load_for_plan(agreed, DataSource(data, resize, rows))
     prepared = prepare_site(agreed, images, who)
