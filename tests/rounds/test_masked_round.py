@@ -349,7 +349,7 @@ def test_a_policy_can_demand_masks(folder) -> None:
 
 def test_dry_run_and_check_state_the_bytes_and_the_key(folder) -> None:
     folder.plan_for()
-    dry = dict(cells(folder.contribute("east", "--dry-run").out)[1:])
+    dry = dict(cells(folder.contribute("east", "--dry-run").out))
     assert not folder.sent("east").exists()
     assert folder.contribute("east").code == 0
     assert dry["total"] == f"{folder.sent('east').stat().st_size:,} bytes"

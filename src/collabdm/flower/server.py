@@ -11,6 +11,10 @@ Settings of a run (`flwr run … --run-config '…'`):
     allow-missing=false        accept a round in which a class is missing at every site
     device="auto"  precision="auto"  threads=0
 
+If sites are missing from a round with masks, they are declared missing, and the remaining sites are
+asked to unmask their sum (`unmasking`). If their operators answer by file, the round goes on when
+it is run again.
+
 A round fails if too few sites contribute; the contributions that arrived remain in the folder.
 """
 
@@ -28,11 +32,11 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
 from collabdm.flower.settings import RunSettings, parse_settings
+from collabdm.flower.unmasking import PlanFolder, declared_missing, unmask
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
-from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.exchange import distill_files
+from collabdm.rounds.exchange import distill_files, round_files
 from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 logger = logging.getLogger("flwr.collabdm")
@@ -68,7 +72,8 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
     check_probe(plan)
     context = RunContext(settings.choose())
 
-    collected = collect(plan, folder, grid, clock, settings.nodes)
+    declared = frozenset(declared_missing(plan, folder))
+    collected = collect(plan, folder, grid, clock, settings.nodes, declared)
     if collected.state == "too few":
         raise CollectionError(
             f"{collected}\nthe contributions that arrived are in {folder}: "
@@ -76,10 +81,13 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
         )
     logger.info("%s", collected)
 
+    paths = [contribution_path(folder, site) for site in collected.came]
+    if plan.masking is not None and collected.missing:
+        paths += unmask(collected, PlanFolder(plan, folder), grid, clock, settings.nodes)
+
     if settings.distill and not _has_outcome(plan, folder, collected):
-        paths = [contribution_path(folder, site) for site in collected.came]
         output = outcome_path(plan, folder)
-        files = ContributionFiles(plan, paths)
+        files = round_files(plan, paths)
         distill_files(plan, files, output, context, settings.allow_missing)
         logger.info("%s is written", output)
     return collected

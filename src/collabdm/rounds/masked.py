@@ -39,7 +39,7 @@ from collabdm.methods.base import Method, Outcome
 from collabdm.privacy.answers import Answers
 from collabdm.privacy.masked_sums import add_numbers, mask_statistics, open_sum
 from collabdm.privacy.unmasking import mask_of_missing, unmask
-from collabdm.rounds.contributions import contribution_limit
+from collabdm.rounds.contributions import contribution_limit, parse_contribution
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -136,6 +136,25 @@ def parse_masked(content: bytes, plan: Plan, where: str) -> MaskedContribution:
 def read_unmasking(path: Path, plan: Plan) -> Unmasking:
     """Read an unmasking from a file. Raises DocumentError if it is not one of the plan."""
     return decode_unmasking(read_limited(path, UNMASKING_LIMIT), plan, str(path))
+
+
+def answering_site(content: bytes, plan: Plan, where: str = "contribution") -> str:
+    """Check a contribution to a plan, masked or open, and return the name of its site.
+
+    Args:
+        content: the bytes of the file.
+        plan: the plan that it should answer.
+        where: the name of the file, for errors.
+
+    Returns:
+        The name.
+
+    Raises:
+        DocumentError: the bytes are not a contribution to the plan.
+    """
+    if plan.masking is None:
+        return parse_contribution(content, plan, where).site
+    return parse_masked(content, plan, where).site
 
 
 class MaskedFiles:
