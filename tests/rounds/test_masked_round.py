@@ -347,6 +347,18 @@ def test_a_policy_can_demand_masks(folder) -> None:
         policy.check(masked.model_copy(update={"masking": None}), data)
 
 
+def test_a_policy_can_name_the_keys_of_the_sites_that_may_take_part(folder) -> None:
+    plan = folder.plan_for()
+    data = tiny_data(COUNTS[0], 0, plan)
+    Policy(site_keys=plan.masking.keys).check(plan, data)
+    replaced = plan.masking.keys | {"west": "00" * 32}
+    del replaced["south"]
+    with pytest.raises(
+        PolicyError, match="no such key of south; `site_keys` has no such key of west"
+    ):
+        Policy(site_keys=replaced).check(plan, data)
+
+
 def test_dry_run_and_check_state_the_bytes_and_the_key(folder) -> None:
     folder.plan_for()
     dry = dict(cells(folder.contribute("east", "--dry-run").out))

@@ -1,11 +1,14 @@
 """Masks: they cancel in the sum of all sites and in no other, and arithmetic never wraps."""
 
 import itertools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masked import COUNTS, SITES, masked_plan, masked_round, open_plan, site_keys, statistics_of
@@ -17,12 +20,19 @@ from collabdm.documents.contribution import Contribution
 from collabdm.documents.fixed_point import binary_places
 from collabdm.documents.masked_contribution import (
     MaskedContribution,
+    MaskedHeader,
     decode_masked,
     masked_bytes,
     masked_tensors,
 )
 from collabdm.documents.plan import Plan
-from collabdm.documents.unmasking import Unmasking, decode_unmasking, unmasking_bytes
+from collabdm.documents.public_key import PublicKey
+from collabdm.documents.unmasking import (
+    Unmasking,
+    UnmaskingHeader,
+    decode_unmasking,
+    unmasking_bytes,
+)
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.matching.class_statistics import Merged, merge
 from collabdm.privacy.masked_sums import (
@@ -32,7 +42,8 @@ from collabdm.privacy.masked_sums import (
     site_numbers,
     sum_step,
 )
-from collabdm.privacy.masks import mask, mask_key, sum_of_streams
+from collabdm.privacy.masks import agree, mask, mask_key, stream, sum_of_streams
+from collabdm.privacy.site_keys import public_hex
 from collabdm.privacy.unmasking import mask_of_missing, unmask
 
 KEYS = site_keys()
@@ -362,3 +373,32 @@ def test_plans_without_masks_have_no_masked_tensors() -> None:
 def test_an_unknown_key_of_the_masking_is_refused() -> None:
     with pytest.raises(ValidationError):
         Plan.model_validate(masked_plan(KEYS).model_dump() | {"masking": {"kyes": {}}})
+
+
+# --- the page of the format ----------------------------------------------------------------------
+
+
+def test_the_values_in_the_page_of_the_format_are_those_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("<!-- golden: masks -->")
+    section, _, _ = section.partition("A site MUST check")
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", section, flags=re.MULTILINE))
+    east, north = (X25519PrivateKey.from_private_bytes(bytes([k]) * 32) for k in (1, 2))
+    digest = "0" * 64
+    key = agree(east, public_hex(north), "mask", digest, "east", "north")
+    assert key == agree(north, public_hex(east), "mask", digest, "east", "north")
+    route = ("token", digest, "from", "east", "to", "north", "missing", "west")
+    token = agree(east, public_hex(north), *route)
+    assert rows == {
+        "public key of east": f"`{public_hex(east)}`",
+        "public key of north": f"`{public_hex(north)}`",
+        "key of the mask": f"`{key.hex()}`",
+        "first numbers, 32 bits": " ".join(map(str, stream(key, 4, np.dtype("<u4")))),
+        "first numbers, 64 bits": " ".join(map(str, stream(key, 2, np.dtype("<u8")))),
+        "token from east to north, west missing": f"`{token.hex()}`",
+    }
+    for model in (MaskedHeader, UnmaskingHeader, PublicKey):
+        assert all(f"| `{name}` |" in page for name in model.model_fields)
+    places = [binary_places(5, weight, 32.0, 32) for weight in (100_000, 1000, 1)]
+    assert places == [7, 13, 23]
+    assert "f = 7; for at most 1,000 images, f = 13; uniform, f = 23" in page

@@ -9,6 +9,9 @@
     methods = ["collabdm-pae"]   # the methods that a plan may name
     masked_only = true           # plans must use masks, so that the server learns only sums
 
+    [site_keys]                  # the sites with which this one shares masks, and their public keys
+    north = "64 hexadecimal digits"
+
 Omitted settings impose no limit. Plans are checked before anything is computed, and classes that
 are withheld are removed from the data before anything else reads it.
 """
@@ -67,6 +70,7 @@ class Policy(FrozenModel):
     smallest_class: Limit = 1
     methods: tuple[str, ...] | None = None
     masked_only: bool = False
+    site_keys: dict[str, str] | None = None
 
     @field_validator("largest_bytes", mode="before")
     @classmethod
@@ -110,6 +114,7 @@ class Policy(FrozenModel):
             reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
         if self.masked_only and plan.masking is None:
             reasons.append("`masked_only` is true; the plan asks for open contributions")
+        reasons += self._unknown_keys(plan)
 
         if reasons:
             raise PolicyError(
@@ -134,6 +139,14 @@ class Policy(FrozenModel):
         if self.largest_minutes is not None:
             reasons += self._too_long(estimated_seconds(plan, images_per_class), plan.method)
         return reasons
+
+    def _unknown_keys(self, plan: Plan) -> list[str]:
+        """List the sites whose keys in a plan with masks are not those that this site knows."""
+        if self.site_keys is None or plan.masking is None:
+            return []
+        listed = sorted(plan.masking.keys.items())
+        unknown = [site for site, key in listed if self.site_keys.get(site) != key]
+        return [f"`site_keys` has no such key of {site}" for site in unknown]
 
     def _too_long(self, seconds: float | None, method: str) -> list[str]:
         limit = self.largest_minutes or 0.0
