@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import done
+from command import OPEN, done
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'collabdm[flower]'")
 
@@ -90,7 +90,7 @@ def by_file(plan: Plan, data: Path, root: Path, sites: Sequence[str]) -> np.ndar
     compute = ("--device", "cpu", "--precision", "float32", "--quiet")
     for site, file in zip(sites, files, strict=True):
         words = ("--data", data / f"{site}.npz", "--site", site, "-o", file)
-        done("contribute", root / "open.json", *words, *compute)
+        done("contribute", root / "open.json", *words, *compute, *OPEN)
     done("distill", root / "open.json", *files, "-o", root / "open.safetensors", *compute)
     return read_distilled(root / "open.safetensors").images.images.numpy().astype(int)
 

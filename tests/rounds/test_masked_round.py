@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Result, cells, done, run
+from command import OPEN, Result, cells, done, run
 from masked import COUNTS, SITES
 from tiny import tiny_data
 
@@ -53,10 +53,10 @@ class Folder:
         done("plan", *shape, *keys, *SMALL, *CAP, *more, "-o", self.plan)
         return read_plan(self.plan)
 
-    def contribute(self, site: str, *more: object, plan: Path | None = None) -> Result:
+    def contribute(self, site: str, *more: object) -> Result:
         words = ("--data", self.data(site), "--site", site, "-o", self.sent(site))
         key = ("--mask-key", self.root / f"{site}.mask.key")
-        return run("contribute", plan or self.plan, *words, *key, *COMPUTE, *more)
+        return run("contribute", self.plan, *words, *key, *COMPUTE, "--public-batches", *more)
 
     def unmask(self, site: str, *missing: str) -> Result:
         words = [x for name in missing for x in ("--missing", name)]
@@ -101,7 +101,7 @@ def open_set(folder: Folder, sites: Sequence[str]) -> np.ndarray:
     for site in sites:
         files.append(folder.root / f"{site}.open")
         words = ("--data", folder.data(site), "--site", site, "-o", files[-1])
-        done("contribute", folder.root / "open.json", *words, *COMPUTE)
+        done("contribute", folder.root / "open.json", *words, *COMPUTE, *OPEN, "--public-batches")
     output = folder.root / "open.safetensors"
     done("distill", folder.root / "open.json", *files, "-o", output, *COMPUTE)
     return read_distilled(output).images.images.numpy().astype(int)
@@ -235,7 +235,7 @@ def test_a_site_answers_a_plan_with_the_same_bytes_or_not_at_all(folder) -> None
     folder.sent("east").unlink()
     save(folder.data("east"), (5, 4, 4), 0)
     result = folder.contribute("east")
-    assert (result.code, "a second one would reveal the difference" in result.err) == (2, True)
+    assert (result.code, "with other data" in result.err) == (2, True)
     assert not folder.sent("east").exists()
 
 
@@ -342,21 +342,21 @@ def test_a_policy_can_demand_masks(folder) -> None:
     masked = folder.plan_for()
     data = tiny_data(COUNTS[0], 0, masked)
     policy = Policy(masked_only=True)
-    policy.check(masked, data)
+    assert len(policy.release(masked, data, "east").data) == len(data)
     with pytest.raises(PolicyError, match="asks for open contributions"):
-        policy.check(masked.model_copy(update={"masking": None}), data)
+        policy.release(masked.model_copy(update={"masking": None}), data, "east")
 
 
 def test_a_policy_can_name_the_keys_of_the_sites_that_may_take_part(folder) -> None:
     plan = folder.plan_for()
     data = tiny_data(COUNTS[0], 0, plan)
-    Policy(site_keys=plan.masking.keys).check(plan, data)
+    Policy(site_keys=plan.masking.keys).release(plan, data, "east")
     replaced = plan.masking.keys | {"west": "00" * 32}
     del replaced["south"]
     with pytest.raises(
         PolicyError, match="no such key of south; `site_keys` has no such key of west"
     ):
-        Policy(site_keys=replaced).check(plan, data)
+        Policy(site_keys=replaced).release(plan, data, "east")
 
 
 def test_dry_run_and_check_state_the_bytes_and_the_key(folder) -> None:

@@ -197,7 +197,7 @@ def test_images_that_alone_exceed_the_budget_are_named() -> None:
     with pytest.raises(
         PlanError, match=r"10 classes of \(3, 64, 64\) images.*--local-images.*--local none"
     ):
-        choose(plan_with(10, 3, 64), 100_000, set())
+        choose(plan_with(10, 3, 64, local={"steps": 1}), 100_000, set())
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ Settings of a run (`flwr run … --run-config '…'`):
     allow-missing=false        accept a round in which a class is missing at every site
     device="auto"  precision="auto"  threads=0
 
+The log contains a comparison of the sites (`rounds.site_table`). To leave a flagged site out, run
+`collabdm distill --exclude SITE` with the files of the folder.
+
 If sites are missing from a round with masks, they are declared missing, and the remaining sites are
 asked to unmask their sum (`unmasking`). If their operators answer by file, the round goes on when
 it is run again.
@@ -37,6 +40,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.exchange import distill_files, round_files
+from collabdm.rounds.site_table import compare_sites
 from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 logger = logging.getLogger("flwr.collabdm")
@@ -85,9 +89,12 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
     if plan.masking is not None and collected.missing:
         paths += unmask(collected, PlanFolder(plan, folder), grid, clock, settings.nodes)
 
+    files = round_files(plan, paths)
+    for line in compare_sites(plan, files).lines():
+        logger.info("%s", line)
+
     if settings.distill and not _has_outcome(plan, folder, collected):
         output = outcome_path(plan, folder)
-        files = round_files(plan, paths)
         distill_files(plan, files, output, context, settings.allow_missing)
         logger.info("%s is written", output)
     return collected

@@ -4,7 +4,7 @@ A site is configured only by its own node (`--node-config`), never by a message:
 
     site="north"              its name
     data="/data/north"        its data, as for `collabdm contribute --data`
-    policy="/etc/site.toml"   its policy; without one, every plan is allowed
+    policy="/etc/site.toml"   its policy; without one, the defaults of `rounds.policy` apply
     folder="/var/collabdm"    where contributions are stored; a repeated plan is answered from there
     rows="Cell=1"             use only these rows of a table of flows
     key="/etc/north.mask.key" its private key for masks; default: the one in its private folder
@@ -13,7 +13,8 @@ A site is configured only by its own node (`--node-config`), never by a message:
 
 Unknown keys and values of the wrong type are rejected (`settings`). Nodes of Flower's simulation
 engine have only a number; the environment variable COLLABDM_SITES then locates their data, with
-{site} replaced by site-1, site-2, …
+{site} replaced by site-1, site-2, … Only the policy file can allow images that are real or start
+from real ones; the classes that the policy withholds are named in the site's own log.
 
 After a drop-out in a round with masks, the server asks for an unmasking. The node answers only with
 `unmask=true`; otherwise the operator of the site decides, and answers by file (`collabdm unmask`).
@@ -42,8 +43,9 @@ from collabdm.errors import (
 from collabdm.flower.settings import NodeSettings, SettingsError, claimed_name, parse_settings
 from collabdm.flower.wire import Answer, answer_content, read_missing_question, read_question
 from collabdm.matching.run_context import RunContext
-from collabdm.privacy.answers import AnsweredError
+from collabdm.privacy.ledger import LedgerError
 from collabdm.privacy.site_keys import SiteKeyError, site_key
+from collabdm.privacy.unmasking_record import UnmaskedError
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.exchange import (
     DataSource,
@@ -74,7 +76,8 @@ REFUSALS: tuple[tuple[type[BaseException], str], ...] = (
     ),
     (UnmaskingError, "the operator of the site answers about missing sites by file"),
     (SiteKeyError, "the site's private key is missing, or is not the one in the plan"),
-    (AnsweredError, "the site has answered this plan before, with other data or differently"),
+    (LedgerError, "the site has answered this plan before, with other data"),
+    (UnmaskedError, "the site has answered about other missing sites"),
     (PlanError, "the site cannot carry out this plan"),
     (DocumentError, "the site did not get a whole plan"),
     (DataError, "the site's data cannot be read, or do not fit the plan"),
@@ -158,9 +161,11 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
 
     plan = parse_plan(content)
     plan.check_site(settings.name)
-    site = Site(settings.name, read_policy(settings.policy), settings.key)
+    site = Site(settings.name, read_policy(settings.policy), key=settings.key)
     prepared = prepare_site(plan, load_for_plan(plan, source), site)
     digest = data_digest(prepared.data)
+    for withheld in prepared.release.withheld:
+        logger.warning("withheld: %s", withheld)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = settings.folder or Path(temporary)

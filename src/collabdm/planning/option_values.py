@@ -89,9 +89,9 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "local_images": "local.images",
     "passes": "refinement.passes",
     "merging": "merging",
+    "largest_class": "largest_class",
     "augment": augment,
     "network": "network",
-    "largest_class": "largest_class",
     "masked_for": masked_for,
     "threshold": "masking.threshold",
 }

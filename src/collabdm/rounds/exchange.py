@@ -9,7 +9,7 @@ Interrupted work continues from its last checkpoint.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.plan import Plan
-from collabdm.errors import DataError
+from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
@@ -28,9 +28,10 @@ from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.site_keys import site_key
+from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.masked import MaskedFiles, MaskedSite, masked_content
-from collabdm.rounds.policy import Policy
+from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.outcomes import kind_of
 
@@ -120,13 +121,20 @@ def data_digest(*sets: ImageSet) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """A site: its name, the policy of its operator, and the file of its private key for masks.
+    """A site: its name, and the decisions of its operator.
 
-    Without a file, the key of this name in the site's private folder is used.
+    Attributes:
+        name: the site's name.
+        policy: the policy of its operator.
+        public_batches: whether to draw batches from the plan, so that anyone can repeat the draws;
+            otherwise they are drawn from the site's secret (`privacy.site_secret`).
+        key: the file of its private key for masks; None uses the key of this name in the site's
+            private folder.
     """
 
     name: str
     policy: Policy = Policy()
+    public_batches: bool = False
     key: Path | None = None
 
 
@@ -137,8 +145,14 @@ class PreparedSite:
     plan: Plan
     method: Method
     name: str
-    data: ImageSet
+    release: Release
+    public_batches: bool = False
     key: "X25519PrivateKey | None" = None  # None without masks
+
+    @property
+    def data(self) -> ImageSet:
+        """The images of the classes that are sent."""
+        return self.release.data
 
     @property
     def identity(self) -> str:
@@ -155,7 +169,7 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         site: the site's name and policy.
 
     Returns:
-        The site, with the data that its policy releases.
+        The site, with the release of its data that the policy allows.
 
     Raises:
         CollabDMError: the plan, the name, the data, the policy, the key or the machine does not
@@ -164,14 +178,15 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
-    released = site.policy.withhold(data)
-    site.policy.check(plan, released)
+    release = site.policy.release(plan, data, site.name)
     key = None if plan.masking is None else site_key(plan, site.name, site.key)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, released, key)
+    return PreparedSite(plan, method, site.name, release, site.public_batches, key)
 
 
-def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
+def contribute_file(
+    prepared: PreparedSite, output: Path, context: RunContext
+) -> Contribution | None:
     """Compute a site's contribution and write it, masked if the plan asks for masks.
 
     Args:
@@ -179,24 +194,33 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         output: the file to write.
         context: device and progress.
 
+    Returns:
+        The contribution, as written; None if it was masked.
+
     Raises:
-        CollabDMError: the contribution cannot be computed or written, or the site has answered a
-            plan with masks before, with other data.
+        CollabDMError: the contribution cannot be computed or written, the site's secret cannot be
+            read, or the site has answered a plan with masks before, with other data.
     """
     plan, name, key = prepared.plan, prepared.name, prepared.key
+    identity = prepared.identity
+    if not prepared.public_batches:
+        seed = secret_seed(plan.digest, name)
+        context = replace(context, site_seed=seed)
+        identity += hashlib.sha256(str(seed).encode()).hexdigest()
 
-    with ResumableRun(output, prepared.identity, context) as run:
+    with ResumableRun(output, identity, context) as run:
 
         def compute() -> Contribution:
             return prepared.method.contribute(plan, prepared.data, name, run)
 
-        if key is None:
-            write_contribution(compute(), output)
-        else:
-            content = masked_content(
-                MaskedSite(plan, name, key), data_digest(prepared.data), compute
-            )
-            atomic_write(output, content, private=True)
+        if key is not None:
+            site, digest = MaskedSite(plan, name, key), data_digest(prepared.data)
+            atomic_write(output, masked_content(site, digest, compute), private=True)
+            return None
+
+        contribution = compute()
+        write_contribution(contribution, output)
+    return contribution
 
 
 def distill_files(
@@ -238,13 +262,30 @@ def distill_files(
     return outcome
 
 
-def round_files(plan: Plan, paths: Sequence[Path]) -> ContributionFiles | MaskedFiles:
+def round_files(
+    plan: Plan, paths: Sequence[Path], exclude: Sequence[str] = ()
+) -> ContributionFiles | MaskedFiles:
     """Read and check the files of all sites: contributions, or masked ones with their unmaskings.
 
-    Raises DocumentError; its message names every file that does not fit.
+    Args:
+        plan: the plan.
+        paths: the files, in any order.
+        exclude: the names of sites to leave out.
+
+    Returns:
+        The files.
+
+    Raises:
+        DocumentError: files do not fit, or excluded sites are among masked ones; the message names
+            every one.
     """
     if plan.masking is None:
-        return ContributionFiles(plan, paths)
+        return ContributionFiles(plan, paths).without(exclude)
+    if exclude:
+        raise DocumentError(
+            f"`exclude` should name sites with open contributions; found {', '.join(exclude)}: a "
+            "sum with masks contains all sites that have contributed"
+        )
     return MaskedFiles(plan, paths)
 
 

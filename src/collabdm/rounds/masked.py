@@ -36,9 +36,10 @@ from collabdm.errors import DocumentError, PlanError
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome
-from collabdm.privacy.answers import Answers
+from collabdm.privacy.ledger import Ledger, Release
 from collabdm.privacy.masked_sums import add_numbers, mask_statistics, open_sum
 from collabdm.privacy.unmasking import mask_of_missing, unmask
+from collabdm.privacy.unmasking_record import record_unmasking, stored_unmasking
 from collabdm.rounds.contributions import contribution_limit, parse_contribution
 
 if TYPE_CHECKING:
@@ -72,16 +73,24 @@ def masked_content(
         The bytes; those of the first answer, if the site has answered the plan before.
 
     Raises:
-        AnsweredError: the site has answered the plan with other data.
+        LedgerError: the site has answered the plan with other data.
         CollabDMError: the contribution cannot be computed, or a mean is outside the plan's range.
     """
-    answers = Answers(site.plan, site.name)
-    stored = answers.contribution(data_digest)
+    ledger, plan = Ledger(), site.plan
+    stored = ledger.stored(plan.digest, site.name, data_digest)
     if stored is not None:
         return stored
 
-    masked = mask_statistics(site.plan, site.name, compute().statistics, site.key)
-    return answers.keep_contribution(data_digest, masked_bytes(masked, site.plan.classes))
+    masked = mask_statistics(plan, site.name, compute().statistics, site.key)
+    content = masked_bytes(masked, plan.classes)
+    release = Release(
+        plan=plan.digest,
+        site=site.name,
+        data=data_digest,
+        kind="masked",
+        file=hashlib.sha256(content).hexdigest(),
+    )
+    return ledger.record(release, content)
 
 
 def unmasking_content(site: MaskedSite, missing: Sequence[str]) -> bytes:
@@ -95,22 +104,23 @@ def unmasking_content(site: MaskedSite, missing: Sequence[str]) -> bytes:
         The bytes.
 
     Raises:
-        AnsweredError: the site has answered about other missing sites.
+        UnmaskedError: the site has answered about other missing sites.
         PlanError: the site has not contributed, is missing itself, or too few sites would remain.
     """
     plan, absent = site.plan, tuple(sorted(set(missing)))
-    answers = Answers(plan, site.name)
     answer = unmask(plan, site.name, absent, site.key)
 
-    if not answers.has_contributed:
+    ledger = Ledger()
+    if (plan.digest, site.name) not in [(one.plan, one.site) for one in ledger.releases()]:
         raise PlanError(
             f"{site.name} should have contributed to the plan before it answers about missing "
-            f"sites; found no contribution in {answers.folder}: answer where it was made"
+            f"sites; found no contribution in {ledger.path}: answer where it was made"
         )
-    stored = answers.unmasking(absent)
+    stored = stored_unmasking(plan, site.name, absent)
     if stored is not None:
         return stored
-    return answers.keep_unmasking(absent, unmasking_bytes(answer, plan.classes))
+    content = unmasking_bytes(answer, plan.classes)
+    return record_unmasking(plan, site.name, absent, content)
 
 
 # --- the server ----------------------------------------------------------------------------------

@@ -72,14 +72,15 @@ Pae = Annotated[
 
 Init = Annotated[
     choices.Init | None,
-    setting(help="Initial images of the local distillation.", show_default="real"),
+    setting(help="Initial images of the local distillation.", show_default="noise"),
 ]
 
 Local = Annotated[
     choices.LocalMethod | None,
     setting(
-        help="Images of a contribution: distilled (dm), drawn at random, or none.",
-        show_default="dm",
+        help="Images of a contribution: distilled (dm), drawn at random, or none; with another "
+        "option for local images, dm.",
+        show_default="none",
     ),
 ]
 
@@ -90,7 +91,19 @@ LocalImages = Annotated[
 
 Merging = Annotated[
     choices.Merging | None,
-    setting(help="Weight sites by their images, or equally.", show_default="weighted"),
+    setting(
+        help="Weight sites by their images, or equally; or limit the effect of one site.",
+        show_default="weighted",
+    ),
+]
+
+LargestClass = Annotated[
+    int | None,
+    setting(
+        min=1,
+        help="Most images of a class that count for one site.",
+        show_default="no limit; 100000 with masks",
+    ),
 ]
 
 MaskedFor = Annotated[
@@ -99,11 +112,6 @@ MaskedFor = Annotated[
         help="Public key of a site that masks its contribution, as `keys` writes it; repeatable, "
         "one for each site, instead of --sites."
     ),
-]
-
-LargestClass = Annotated[
-    int | None,
-    setting(help="Most images of a class that count at a site.", show_default="100000 with masks"),
 ]
 
 Threshold = Annotated[
