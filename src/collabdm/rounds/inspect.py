@@ -20,7 +20,14 @@ from collabdm.rounds.estimate import estimated_seconds, rough_duration
 Row = tuple[str, str]  # part, value
 
 DOCUMENTS = "a plan, a contribution or a distilled set"
-DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8", "I8": "int8", "I64": "int64"}
+DTYPES = {
+    "I32": "int32",
+    "F16": "float16",
+    "F32": "float32",
+    "U8": "uint8",
+    "I8": "int8",
+    "I64": "int64",
+}
 SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of interest to a site
 
 

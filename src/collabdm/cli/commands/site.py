@@ -10,6 +10,7 @@ from collabdm.cli.options import (
     AllowRealImages,
     Data,
     Device,
+    MaskKey,
     PlanPath,
     PolicyPath,
     Precision,
@@ -39,9 +40,17 @@ def check(
         Path | None, typer.Option(help="PEM file with the certificate that signed the server's.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of this node.")] = None,
+    mask_key: MaskKey = None,
 ) -> None:
     """Check a site's data, plan and connection before a round."""
-    from collabdm.cli.checking import Report, check_connection, check_data, check_plan, check_policy
+    from collabdm.cli.checking import (
+        Report,
+        check_connection,
+        check_data,
+        check_mask_key,
+        check_plan,
+        check_policy,
+    )
     from collabdm.rounds.exchange import DataSource
     from collabdm.rounds.policy import policy_at_site
 
@@ -49,6 +58,8 @@ def check(
     check_connection(report, server, root_certificates, key)
 
     agreed = check_plan(report, plan, site)
+    if agreed is not None and agreed.masking is not None:
+        check_mask_key(report, agreed, site, mask_key)
     images = None
     if agreed is None:
         report.skip("data", needed="plan")
@@ -71,6 +82,7 @@ def contribute(
         Path, typer.Option("-o", "--output", help="Path of the contribution to write.")
     ],
     policy: PolicyPath = None,
+    mask_key: MaskKey = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
     public_batches: PublicBatches = False,
@@ -99,7 +111,7 @@ def contribute(
     limits = policy_at_site(policy, allow_real_images, smallest_class)
     check_output(output, plan)
 
-    who = Site(site, limits, public_batches)
+    who = Site(site, limits, public_batches, mask_key)
     prepared = prepare(agreed, DataSource(data, resize, rows), who)
     if dry_run:
         show_plan(prepared)
