@@ -63,7 +63,11 @@ def version() -> None:
 #: the commands, grouped by the people who use them, in the order of a round
 COMMANDS = {
     "Organiser": (organiser.plan, organiser.schema),
+<<<<<<< HEAD
     "Site": (masks.keys, site.check, site.contribute, masks.unmask, site.inspect),
+=======
+    "Site": (site.check, site.contribute, site.view, site.inspect),
+>>>>>>> h-safe
     "Server": (server.distill,),
     "Users of a distilled set": (
         evaluation.evaluate,
