@@ -22,7 +22,6 @@ Row = tuple[str, str]  # part, value
 CLASSES, TOTALS = "statistics.classes", "statistics.totals"  # tensors of a contribution
 
 DOCUMENTS = "a plan, a contribution or a distilled set"
-<<<<<<< HEAD
 DTYPES = {
     "I32": "int32",
     "F16": "float16",
@@ -31,10 +30,6 @@ DTYPES = {
     "I8": "int8",
     "I64": "int64",
 }
-SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of interest to a site
-=======
-DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8", "I8": "int8", "I64": "int64"}
->>>>>>> h-safe
 
 
 def describe_file(path: Path) -> tuple[str, list[Row]]:
