@@ -14,10 +14,11 @@ from collabdm.flower.connection import check_flower, check_key, check_server
 from collabdm.images import ImageSet
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
-from collabdm.rounds.exchange import DataSource
+from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import read_policy
 from collabdm.rounds.preview import preview_contribution, preview_rows
+from collabdm.rounds.spending import Spending, spending_rows
 
 Result = TypeVar("Result")
 
@@ -137,13 +138,15 @@ def check_policy(
         path: the policy, a TOML file; None allows everything.
     """
 
-    def allowed() -> ImageSet:
+    def allowed() -> tuple[ImageSet, Spending | None]:
         policy = read_policy(path)
-        used = policy.withhold(images)
+        used = images if plan.privacy else policy.withhold(images)
         policy.check(plan, used)
-        return used
+        return used, check_spending(plan, used, Site(site, policy))
 
-    used = report.check("policy", allowed, lambda _: "the plan is allowed")
-    if used is not None:
+    result = report.check("policy", allowed, lambda _: "the plan is allowed")
+    if result is not None:
+        used, spending = result
         rows = preview_rows(preview_contribution(plan, used, site))
+        rows += spending_rows(spending) if spending else []
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

@@ -63,7 +63,7 @@ def version() -> None:
 #: the commands, grouped by the people who use them, in the order of a round
 COMMANDS = {
     "Organiser": (organiser.plan, organiser.schema),
-    "Site": (site.check, site.contribute, site.inspect),
+    "Site": (site.check, site.contribute, site.inspect, site.ledger),
     "Server": (server.distill,),
     "Users of a distilled set": (
         evaluation.evaluate,

@@ -10,6 +10,7 @@ from collabdm.planning.budget import choose, read_bytes
 from collabdm.planning.option_values import option_settings
 from collabdm.planning.overrides import plan_fields, read_overrides
 from collabdm.planning.presets import preset_settings
+from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
     collect,
     merge_settings,
@@ -32,6 +33,8 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     chosen = override(merge_settings(written, options_set), overrides)
     defaults = preset_settings(options["preset"] or written_preset)
 
+    if has_budget(chosen):
+        defaults = merge_settings(defaults, PRIVATE_DEFAULTS)
     settings = merge_settings(defaults, chosen)
     plan = new_plan(options["data"], options["classes"], options["image_size"], settings)
 

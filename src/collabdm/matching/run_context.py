@@ -1,5 +1,6 @@
 """The context of a long computation: device, progress, checkpoints, intermediate predictors."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,8 @@ class RunContext:
     `resume` is the checkpoint to continue from. `keep` receives a checkpoint after every iteration,
     and must copy the tensors that it stores, since the next iteration changes them. `watch`
     receives the intermediate predictors of a method (an ensemble, a network after some epochs), to
-    evaluate them.
+    evaluate them. `random_bytes` is the source of the noise of differential privacy, which nobody
+    may predict; only experiments replace it.
     """
 
     compute: Compute = Compute()
@@ -36,6 +38,7 @@ class RunContext:
     resume: Checkpoint | None = None
     keep: Callable[[Checkpoint], None] = discard
     watch: Watch = unwatched
+    random_bytes: Callable[[int], bytes] = os.urandom
 
     def at_site(self, site: str) -> "RunContext":
         """Return the same context, with the name of a site in its progress events."""
@@ -47,4 +50,4 @@ class RunContext:
 
     def alone(self) -> "RunContext":
         """Return a context without checkpoints, for a part of a larger computation."""
-        return RunContext(self.compute, self.report)
+        return RunContext(self.compute, self.report, random_bytes=self.random_bytes)

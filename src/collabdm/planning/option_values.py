@@ -90,6 +90,9 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "merging": "merging",
     "augment": augment,
     "network": "network",
+    "epsilon": "privacy.epsilon",
+    "delta": "privacy.delta",
+    "clip": "privacy.clip",
 }
 
 

@@ -16,7 +16,8 @@ from typing import Literal
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
 from collabdm.data.sources import fit_classes, load
-from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.contribution_file import contribution_bytes, write_contribution
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError
 from collabdm.export.pictures import write_picture
@@ -25,9 +26,11 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.privacy.ledger import Ledger
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.policy import Policy
+from collabdm.rounds.policy import Policy, PolicyError
 from collabdm.rounds.resumable import ResumableRun
+from collabdm.rounds.spending import Spending, excess, release_of, spending_of
 from collabdm.scoring.outcomes import kind_of
 
 Split = Literal["train", "test"]
@@ -127,6 +130,7 @@ class PreparedSite:
     method: Method
     name: str
     data: ImageSet
+    spending: Spending | None = None  # with a privacy budget
 
     @property
     def identity(self) -> str:
@@ -151,10 +155,36 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
-    released = site.policy.withhold(data)
+    released = data if plan.privacy else site.policy.withhold(data)  # noise protects small classes
     site.policy.check(plan, released)
+    spending = check_spending(plan, released, site)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, released)
+    return PreparedSite(plan, method, site.name, released, spending)
+
+
+def check_spending(plan: Plan, data: ImageSet, site: Site) -> Spending | None:
+    """Add up the privacy budget of a site, and check it against the site's policy.
+
+    Args:
+        plan: the plan.
+        data: the images that the site would use.
+        site: the site's name and policy.
+
+    Returns:
+        The budget before and after; None if the plan has no privacy budget.
+
+    Raises:
+        LedgerError: the site has answered the plan with other data, or the ledger is damaged.
+        PolicyError: the policy does not allow to spend as much.
+    """
+    spending = None
+    if plan.privacy is not None:
+        spending = spending_of(plan, site.name, data_digest(data), Ledger())
+
+    reason = excess(spending, site.policy.largest_epsilon)
+    if reason is not None:
+        raise PolicyError(f"the plan should be allowed by this site's policy; {reason}")
+    return spending
 
 
 def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
@@ -169,9 +199,26 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         CollabDMError: the contribution cannot be computed or written.
     """
     plan, name = prepared.plan, prepared.name
+    if plan.privacy is not None:
+        atomic_write(output, _answer_once(prepared, context), private=True)
+        return
+
     with ResumableRun(output, prepared.identity, context) as run:
         contribution = prepared.method.contribute(plan, prepared.data, name, run)
         write_contribution(contribution, output)
+
+
+def _answer_once(prepared: PreparedSite, context: RunContext) -> bytes:
+    """Return the only contribution of a site to a plan with noise: the stored one, or a new one."""
+    plan, name, ledger = prepared.plan, prepared.name, Ledger()
+    digest = data_digest(prepared.data)
+    stored = ledger.stored(plan.digest, name, digest)
+    if stored is not None:
+        return stored
+
+    contribution = prepared.method.contribute(plan, prepared.data, name, context)
+    content = contribution_bytes(contribution)
+    return ledger.record(release_of(plan, name, digest, content), content)
 
 
 def distill_files(

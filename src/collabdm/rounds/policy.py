@@ -7,6 +7,7 @@
     raw_images = false           # the images sent must neither be real nor start from real images
     smallest_class = 20          # classes with fewer images are withheld
     methods = ["collabdm-pae"]   # the methods that a plan may name
+    largest_epsilon = 8          # privacy budget of this plan and all earlier releases together
 
 Omitted settings impose no limit. Plans are checked before anything is computed, and classes that
 are withheld are removed from the data before anything else reads it.
@@ -65,6 +66,7 @@ class Policy(FrozenModel):
     raw_images: bool = True
     smallest_class: Limit = 1
     methods: tuple[str, ...] | None = None
+    largest_epsilon: Annotated[float, Field(gt=0)] | None = None
 
     @field_validator("largest_bytes", mode="before")
     @classmethod

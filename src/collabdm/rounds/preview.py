@@ -14,6 +14,7 @@ from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import encode
 from collabdm.matching.network_size import statistics_width
 from collabdm.methods.registry import contribution_spec
+from collabdm.privacy.noised_statistics import added_noise
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import RealImages, real_images
@@ -69,7 +70,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionP
     blank = _blank_contribution(plan, data, site)
     statistics, images = blank.statistics, blank.images
     scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
-    counts = zip(statistics.classes.tolist(), statistics.totals.tolist(), strict=True)
+    counts = enumerate(data.counts().tolist())
 
     return ContributionPreview(
         statistics_shape=tuple(statistics.codes.shape),
@@ -79,7 +80,7 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionP
         image_bytes=images.nbytes(),
         extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
         total_bytes=len(contribution_bytes(blank)),
-        class_counts={plan.classes[y]: count for y, count in counts},
+        class_counts={plan.classes[y]: count for y, count in counts if count},
         real_images=real_images(plan),
         seconds=estimated_seconds(plan, int(data.counts().max())),
     )
@@ -120,6 +121,8 @@ def preview_rows(preview: ContributionPreview) -> list[Row]:
 def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
     """Build a contribution of zeros that has exactly the size of the site's contribution."""
     steps, counts = plan.steps_of(site), data.counts()
+    if plan.privacy is not None:  # every class is sent, with noise
+        counts = counts.clamp_min(1)
     present = torch.nonzero(counts).flatten()
     totals = counts[present]
     batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
@@ -135,4 +138,5 @@ def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
 
     declared = contribution_spec(plan).extra
     extra = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
-    return Contribution(site, plan.digest, statistics, images, versions(), extra)
+    noise = None if plan.privacy is None else added_noise(plan)
+    return Contribution(site, plan.digest, statistics, images, versions(), extra, noise)

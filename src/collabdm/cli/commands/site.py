@@ -1,4 +1,4 @@
-"""Commands for a site: `check`, `contribute` and `inspect`."""
+"""Commands for a site: `check`, `contribute`, `inspect` and `ledger`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -82,6 +82,7 @@ def contribute(
     from collabdm.rounds.exchange import DataSource, Site, contribute_file, prepare_site
     from collabdm.rounds.policy import read_policy
     from collabdm.rounds.preview import preview_contribution, preview_rows
+    from collabdm.rounds.spending import spending_rows
 
     agreed = read_plan(plan)
     one_round_method(agreed)
@@ -93,12 +94,16 @@ def contribute(
 
     if dry_run:
         preview = preview_rows(preview_contribution(agreed, prepared.data, site))
+        preview += spending_rows(prepared.spending) if prepared.spending else []
         console.print(table(f"{site} would send", ("part", "value"), preview, figures=False))
         return
 
     with Bars(quiet) as bars:
         contribute_file(prepared, output, context_of(device, precision, threads, bars))
     print_document(output)
+    if prepared.spending:
+        spent = spending_rows(prepared.spending)
+        console.print(table("Privacy", ("part", "value"), spent, figures=False))
 
 
 def inspect(
@@ -111,3 +116,20 @@ def inspect(
     from collabdm.cli.running import print_document
 
     print_document(file)
+
+
+def ledger() -> None:
+    """Show what this site has released with noise or masks, and its privacy budget so far."""
+    from collabdm.cli.console import console, table
+    from collabdm.privacy.ledger import Ledger
+    from collabdm.rounds.ledger_rows import COLUMNS, account_lines, release_rows
+
+    own = Ledger()
+    releases = own.releases()
+    if not releases:
+        console.print(f"{own.path}: no release with noise or masks")
+        return
+
+    console.print(table(str(own.path), COLUMNS, release_rows(releases), figures=False))
+    for line in account_lines(releases):
+        console.print(line)
