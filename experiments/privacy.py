@@ -61,7 +61,7 @@ def cells_left(output: Path, epsilons: list[float], ipcs: list[int]) -> Iterator
     """The cells that the output does not contain, without noise once."""
     lines = output.read_text().splitlines() if output.exists() else []
     done = {(row["epsilon"], row["ipc"], row["setting"]) for row in map(json.loads, lines)}
-    for ipc, epsilon, setting in product(ipcs, epsilons, ("central", "masked")):
+    for ipc, setting, epsilon in product(ipcs, ("central", "masked"), epsilons):
         known = (epsilon, ipc, setting) in done
         if not known and not (epsilon == NO_NOISE and setting == "masked"):
             yield Cell(epsilon, ipc, setting)
@@ -167,11 +167,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 10.0, NO_NOISE])
     parser.add_argument("--ipcs", type=int, nargs="+", default=[10, 50])
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sketch", type=int, default=0)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--pae", type=int, default=2)
-    parser.add_argument("--passes", type=int, default=32)
+    parser.add_argument("--passes", type=int, default=40)
     parser.add_argument("--learning-rate", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from command import NETWORK, Result, done, picture_folder, run, watched
+from command import NETWORK, OPEN, Result, done, picture_folder, run, watched
 from pictures import draw, parquet, pixels
 from safetensors import safe_open
 from tiny import COLOUR, answers, tiny_data, tiny_plan
@@ -68,7 +68,17 @@ def here(good, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-CONTRIBUTE = ("contribute", "plan.json", "--data", "pictures", "--site", "north", "-o", "answer.st")
+CONTRIBUTE = (
+    "contribute",
+    "plan.json",
+    *OPEN,
+    "--data",
+    "pictures",
+    "--site",
+    "north",
+    "-o",
+    "answer.st",
+)
 DISTILL = ("distill", "plan.json", "north.st", "south.st", "-o", "made.st")
 EVALUATE = (
     "evaluate",
@@ -654,7 +664,10 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--images", "png"), "`--images` should be uint8 or float32; found 'png'"),
         (("--init", "zeros"), "`--init` should be real or noise; found 'zeros'"),
         (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
-        (("--merging", "median"), "`--merging` should be weighted or uniform; found 'median'"),
+        (
+            ("--merging", "mean"),
+            "`--merging` should be weighted, uniform, median or trimmed; found 'mean'",
+        ),
         (
             ("--augment", "crop_blur"),
             "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur",

@@ -16,7 +16,7 @@ from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
-from collabdm.rounds.policy import read_policy
+from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.preview import preview_contribution, preview_rows
 from collabdm.rounds.spending import Spending, spending_rows
 
@@ -126,7 +126,7 @@ def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | Non
 
 
 def check_policy(
-    report: Report, plan: Plan, images: ImageSet, site: str, path: Path | None
+    report: Report, plan: Plan, images: ImageSet, site: str, policy: Callable[[], Policy]
 ) -> None:
     """Check that the site's policy allows a plan, and report what the site would send.
 
@@ -135,18 +135,23 @@ def check_policy(
         plan: the plan.
         images: the site's data.
         site: name of the site.
-        path: the policy, a TOML file; None allows everything.
+        policy: reads the policy.
     """
 
-    def allowed() -> tuple[ImageSet, Spending | None]:
-        policy = read_policy(path)
-        used = images if plan.privacy else policy.withhold(images)
-        policy.check(plan, used)
-        return used, check_spending(plan, used, Site(site, policy))
+    def allowed() -> tuple[Release, Spending | None]:
+        limits = policy()
+        release = limits.release(plan, images, site)
+        return release, check_spending(plan, release.data, Site(site, limits))
 
-    result = report.check("policy", allowed, lambda _: "the plan is allowed")
+    def described(result: tuple[Release, Spending | None]) -> str:
+        withheld = result[0].withheld
+        if not withheld:
+            return "the plan is allowed"
+        return f"the plan is allowed; withheld: {', '.join(one.name for one in withheld)}"
+
+    result = report.check("policy", allowed, described)
     if result is not None:
-        used, spending = result
-        rows = preview_rows(preview_contribution(plan, used, site))
+        release, spending = result
+        rows = preview_rows(preview_contribution(plan, release, site))
         rows += spending_rows(spending) if spending else []
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

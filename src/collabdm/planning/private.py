@@ -20,12 +20,12 @@ from collabdm.privacy.public_images import public_images
 Settings = dict[str, Any]
 
 PRIVATE_DEFAULTS: Settings = {
-    "steps": 10,
+    "steps": 20,
     "batch": None,
     "wire": "float32",
     "merging": "weighted",
     "local": {"method": "none"},
-    "refinement": {"passes": 32, "matching": {"learning_rate": 10.0, "schedule": "cosine"}},
+    "refinement": {"passes": 40, "matching": {"learning_rate": 10.0, "schedule": "cosine"}},
 }
 
 MEASURED_STEPS = 3  # of which the distances are measured

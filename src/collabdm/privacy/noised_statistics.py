@@ -91,7 +91,7 @@ def as_statistics(plan: Plan, noised: NoisedSums, centres: Float32[Tensor, "T r"
     Returns:
         The statistics of every class of the plan.
     """
-    weights = noised.counts.round().clamp(1, LARGEST_TOTAL)
+    weights = noised.counts.round().clamp(1, plan.largest_class or LARGEST_TOTAL)
     means = centres[:, None].double() + noised.sums / weights[:, None]
 
     largest = torch.finfo(WIRE_DTYPES[plan.wire]).max if plan.wire != "int8" else float("inf")

@@ -9,7 +9,7 @@ Interrupted work continues from its last checkpoint.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,12 @@ from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
 from collabdm.data.sources import fit_classes, load
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.contribution_file import contribution_bytes, write_contribution
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.contribution_file import (
+    contribution_bytes,
+    decode_without_plan,
+    write_contribution,
+)
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError
 from collabdm.export.pictures import write_picture
@@ -27,8 +32,9 @@ from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.ledger import Ledger
+from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.policy import Policy, PolicyError
+from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.rounds.spending import Spending, excess, release_of, spending_of
 from collabdm.scoring.outcomes import kind_of
@@ -116,10 +122,18 @@ def data_digest(*sets: ImageSet) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """A site: its name, and the policy of its operator."""
+    """A site: its name, and the decisions of its operator.
+
+    Attributes:
+        name: the site's name.
+        policy: the policy of its operator.
+        public_batches: whether to draw batches from the plan, so that anyone can repeat the draws;
+            otherwise they are drawn from the site's secret (`privacy.site_secret`).
+    """
 
     name: str
     policy: Policy = Policy()
+    public_batches: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,8 +143,14 @@ class PreparedSite:
     plan: Plan
     method: Method
     name: str
-    data: ImageSet
+    release: Release
+    public_batches: bool = False
     spending: Spending | None = None  # with a privacy budget
+
+    @property
+    def data(self) -> ImageSet:
+        """The images of the classes that are sent."""
+        return self.release.data
 
     @property
     def identity(self) -> str:
@@ -147,7 +167,7 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         site: the site's name and policy.
 
     Returns:
-        The site, with the data that its policy releases.
+        The site, with the release of its data that the policy allows.
 
     Raises:
         CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
@@ -155,11 +175,10 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
-    released = data if plan.privacy else site.policy.withhold(data)  # noise protects small classes
-    site.policy.check(plan, released)
-    spending = check_spending(plan, released, site)
+    release = site.policy.release(plan, data, site.name)
+    spending = check_spending(plan, release.data, site)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, released, spending)
+    return PreparedSite(plan, method, site.name, release, site.public_batches, spending)
 
 
 def check_spending(plan: Plan, data: ImageSet, site: Site) -> Spending | None:
@@ -187,7 +206,7 @@ def check_spending(plan: Plan, data: ImageSet, site: Site) -> Spending | None:
     return spending
 
 
-def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
+def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> Contribution:
     """Compute a site's contribution and write it.
 
     Args:
@@ -195,17 +214,29 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         output: the file to write.
         context: device and progress.
 
+    Returns:
+        The contribution, as written.
+
     Raises:
-        CollabDMError: the contribution cannot be computed or written.
+        CollabDMError: the contribution cannot be computed or written, or the site's secret cannot
+            be read.
     """
     plan, name = prepared.plan, prepared.name
     if plan.privacy is not None:
-        atomic_write(output, _answer_once(prepared, context), private=True)
-        return
+        content = _answer_once(prepared, context)
+        atomic_write(output, content, private=True)
+        return decode_without_plan(content, str(output))
 
-    with ResumableRun(output, prepared.identity, context) as run:
+    identity = prepared.identity
+    if not prepared.public_batches:
+        seed = secret_seed(plan.digest, name)
+        context = replace(context, site_seed=seed)
+        identity += hashlib.sha256(str(seed).encode()).hexdigest()
+
+    with ResumableRun(output, identity, context) as run:
         contribution = prepared.method.contribute(plan, prepared.data, name, run)
         write_contribution(contribution, output)
+    return contribution
 
 
 def _answer_once(prepared: PreparedSite, context: RunContext) -> bytes:
