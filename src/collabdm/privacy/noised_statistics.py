@@ -26,6 +26,10 @@ from collabdm.privacy.gaussian import NoisedSums, add_noise, mechanism_of, priva
 from collabdm.privacy.public_images import public_images
 from collabdm.progress import Progress, Stage
 
+#: of a class, to decide whether networks are compiled: if the real number decided, one more image
+#: could change the rounding of all others
+ASSUMED_IMAGES = 1000
+
 
 @dataclass(frozen=True)
 class PrivateSums:
@@ -67,7 +71,7 @@ def private_sums(plan: Plan, data: ImageSet, context: RunContext = RunContext())
         The sums, the counts and the public centres.
     """
     bound, public, classes = privacy_of(plan).clip, public_images(plan), len(plan.classes)
-    embedding = plan_embedding(plan, context.compute, work=plan.steps * (len(data) + len(public)))
+    embedding = plan_embedding(plan, context.compute, plan.steps * classes * ASSUMED_IMAGES)
 
     sums = torch.zeros(plan.steps, classes, embedding.sketched_width, dtype=torch.float64)
     centres = torch.zeros(plan.steps, embedding.sketched_width)
