@@ -16,10 +16,11 @@ from collabdm.images import ImageSet
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.site_keys import site_key
-from collabdm.rounds.exchange import DataSource
+from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.preview import preview_contribution, preview_rows
+from collabdm.rounds.spending import Spending, spending_rows
 
 Result = TypeVar("Result")
 
@@ -159,17 +160,20 @@ def check_policy(
         policy: reads the policy.
     """
 
-    def described(release: Release) -> str:
-        if not release.withheld:
-            return "the plan is allowed"
-        names = ", ".join(one.name for one in release.withheld)
-        return f"the plan is allowed; withheld: {names}"
+    def allowed() -> tuple[Release, Spending | None]:
+        limits = policy()
+        release = limits.release(plan, images, site)
+        return release, check_spending(plan, release.data, Site(site, limits))
 
-    release = report.check(
-        "policy",
-        lambda: policy().release(plan, images, site),
-        described,
-    )
-    if release is not None:
+    def described(result: tuple[Release, Spending | None]) -> str:
+        withheld = result[0].withheld
+        if not withheld:
+            return "the plan is allowed"
+        return f"the plan is allowed; withheld: {', '.join(one.name for one in withheld)}"
+
+    result = report.check("policy", allowed, described)
+    if result is not None:
+        release, spending = result
         rows = preview_rows(preview_contribution(plan, release, site))
+        rows += spending_rows(spending) if spending else []
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

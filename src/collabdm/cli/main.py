@@ -69,6 +69,7 @@ COMMANDS = {
         site.contribute,
         site.view,
         site.inspect,
+        site.ledger,
         masks.unmask,
     ),
     "Server": (server.distill,),

@@ -183,6 +183,28 @@ Network = Annotated[
     setting(help="Embedding network: NAME or NAME:width=64,depth=2.", show_default="ConvNet"),
 ]
 
+Epsilon = Annotated[
+    float | None,
+    setting(
+        help="Differential privacy: the budget of each image; sites then add noise, and send "
+        "statistics alone.",
+        show_default="no noise",
+    ),
+]
+
+Delta = Annotated[
+    float | None,
+    setting(help="The probability with which epsilon may not hold.", show_default="1e-05"),
+]
+
+Clip = Annotated[
+    float | None,
+    setting(
+        help="Bound on the influence of an image, under --epsilon; default: from images that a "
+        "program draws, without data."
+    ),
+]
+
 # --- training and scoring ------------------------------------------------------------------------
 
 Recipe = Annotated[choices.Recipe, scoring(help=RECIPE_HELP)]

@@ -8,17 +8,19 @@
 Reference: docs/format.md, "Contribution".
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_serializer
 from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import DocumentHeader, decode_document, encode_document
 from collabdm.documents.contribution import (
     CONTRIBUTION_VERSION,
+    AddedNoise,
     Contribution,
     ContributionSpec,
     Statistics,
@@ -39,10 +41,15 @@ _REQUIRED = {_STATISTICS + name for name in (*_INTEGERS, "codes")} | {
 
 
 class ContributionHeader(DocumentHeader):
-    """The header of a Contribution."""
+    """The header of a Contribution; `noise` is absent from its JSON without noise."""
 
     site: str
     plan_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    noise: AddedNoise | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_noise(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v is not None or k != "noise"}
 
 
 def write_contribution(contribution: Contribution, path: Path | str) -> None:
@@ -67,6 +74,7 @@ def contribution_bytes(contribution: Contribution) -> bytes:
         versions=contribution.versions,
         site=contribution.site,
         plan_digest=contribution.plan_digest,
+        noise=contribution.noise,
     )
     return encode_document(tensors, header)
 
@@ -122,6 +130,7 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
         images,
         header.versions,
         {name.removeprefix(EXTRA_PREFIX): tensors[name] for name in extra},
+        header.noise,
     )
 
 

@@ -49,6 +49,9 @@ METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
 EXTENSIONS = ("collection", "flows", "largest_class", "masking", "options", "privacy", "trim")
 
+#: the methods whose sites add the noise of a privacy budget
+PRIVATE_METHODS = ("collabdm", "collabdm-pae", "central", "central-pae")
+
 
 class ImageSpec(FrozenModel):
     """The image format of all sites: square images, normalised with these constants."""
@@ -164,14 +167,15 @@ class Privacy(FrozenModel):
     """Differential privacy of each image: the budget, and the bound of the Gaussian mechanism.
 
     - `epsilon`, `delta`: the budget for all that a site sends (adding or removing one image).
-    - `clip`: the largest norm of the sketched embedding of one image; longer ones are shortened.
+    - `clip`: the largest distance of the sketched embedding of one image from the public centre of
+      its step; images further away are moved towards the centre.
     - `count_share`: the share of the budget (of 1 / sigma^2) that is spent on the class counts.
     """
 
     epsilon: Annotated[float, Field(gt=0, le=1000)]
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     clip: Annotated[float, Field(gt=0, le=10**6)]
-    count_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    count_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
 class Plan(FrozenModel):
@@ -334,6 +338,13 @@ class Plan(FrozenModel):
             )
         if self.merging != "weighted":
             raise ValueError(f"`privacy` needs `merging` weighted; found {self.merging}")
+        if self.method not in PRIVATE_METHODS:
+            raise ValueError(
+                f"`privacy` needs a `method` that adds noise: {', '.join(PRIVATE_METHODS)}; "
+                f"found {self.method}"
+            )
+        if self.steps == 0:
+            raise ValueError("`privacy` needs `steps` of at least 1; found 0")
         self._check_statistics_alone("privacy")
 
     def _check_statistics_alone(self, name: str) -> None:

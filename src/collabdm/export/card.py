@@ -14,6 +14,7 @@ from typing import Any
 from collabdm.documents.outcomes import DistilledSet, contributing_sites
 from collabdm.images import ImageSet
 from collabdm.methods.registry import all_methods
+from collabdm.privacy.wording import guarantee
 from collabdm.scoring.evaluation import Score
 
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
@@ -53,6 +54,7 @@ def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
         "![Up to ten images of each class](preview.png)",
         _pae(distilled, images),
         _real_images(distilled),
+        _privacy(distilled),
         "\n".join(_facts(distilled, card)),
         "" if card.licence else "No licence was named: ask the makers of the set before using it.",
         _counts(distilled) if card.counts else "",
@@ -135,9 +137,23 @@ def _real_images(distilled: DistilledSet) -> str:
             "**Images of this set are, or started from, real images of the sites, and can still "
             "show them.** Publish the set only if those images may be published."
         )
+    if distilled.plan.privacy:
+        return "No image of this set is a real image or started from one."
     return (
         "No image of this set is a real image or started from one. This is not a guarantee of "
         "privacy."
+    )
+
+
+def _privacy(distilled: DistilledSet) -> str:
+    """State the guarantee of a privacy budget; empty without one."""
+    privacy = distilled.plan.privacy
+    if privacy is None:
+        return ""
+    return (
+        "Each image of the sites is protected by differential privacy with "
+        f"{guarantee(privacy)}. An image that belongs to a person with several images is "
+        "protected less, and other releases of the same data add up."
     )
 
 

@@ -22,7 +22,9 @@ from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import encode
 from collabdm.matching.network_size import statistics_width
 from collabdm.methods.registry import contribution_spec
+from collabdm.privacy.noised_statistics import added_noise
 from collabdm.privacy.release import count_images
+from collabdm.privacy.wording import budget_text
 from collabdm.rounds.comparison import ClassComparison, Comparison
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 from collabdm.rounds.inspect import Row
@@ -89,7 +91,7 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
     statistics, images = blank.statistics, blank.images
     scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
     masked = None if plan.masking is None else _blank_masked(plan, site)
-    counts = zip(statistics.classes.tolist(), statistics.totals.tolist(), strict=True)
+    counts = enumerate(data.counts().tolist())
 
     codes = statistics.codes if masked is None else masked.numbers["sums"]
     content = contribution_bytes(blank) if masked is None else masked_bytes(masked, plan.classes)
@@ -102,7 +104,7 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
         extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
         total_bytes=len(content),
         data_bytes=data.nbytes(),
-        class_counts={plan.classes[y]: count for y, count in counts},
+        class_counts={plan.classes[y]: count for y, count in counts if count},
         real_images=real_images(plan),
         seconds=estimated_seconds(plan, int(data.counts().max())),
         release=release,
@@ -123,6 +125,8 @@ def preview_rows(preview: ContributionPreview, comparison: Comparison | None = N
         The rows.
     """
     counts = ", ".join(f"{name}: {count:,}" for name, count in preview.class_counts.items())
+    if preview.privacy is not None:
+        counts += "; all classes of the plan are sent, and their numbers with noise"
     rows = [
         ("class means", _means_text(preview)),
         ("images", _images_text(preview)),
@@ -210,7 +214,7 @@ def _protection_rows(preview: ContributionPreview) -> list[Row]:
     privacy, masking = preview.privacy, preview.masking
     budget = "none: what the means reveal of one image is not bounded"
     if privacy is not None:
-        budget = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each image"
+        budget = f"{budget_text(privacy.epsilon, privacy.delta)} for each image"
 
     masks = "no: the server reads this site's numbers"
     if masking is not None:
@@ -221,6 +225,8 @@ def _protection_rows(preview: ContributionPreview) -> list[Row]:
 def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
     """Build a contribution of zeros that has exactly the size of the site's contribution."""
     steps, counts = plan.steps_of(site), data.counts()
+    if plan.privacy is not None:  # every class is sent, with noise
+        counts = counts.clamp_min(1)
     present = torch.nonzero(counts).flatten()
     batches, totals = stated_counts(plan, counts[present])
 
@@ -235,7 +241,8 @@ def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
 
     declared = contribution_spec(plan).extra
     extra = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
-    return Contribution(site, plan.digest, statistics, images, versions(), extra)
+    noise = None if plan.privacy is None else added_noise(plan)
+    return Contribution(site, plan.digest, statistics, images, versions(), extra, noise)
 
 
 def _blank_masked(plan: Plan, site: str) -> MaskedContribution:
