@@ -13,6 +13,7 @@ from collabdm.errors import CollabDMError
 from collabdm.flower.connection import check_flower, check_key, check_server
 from collabdm.images import ImageSet
 from collabdm.methods.registry import one_round_method
+from collabdm.planning.limits import check_limits
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.exchange import DataSource
 from collabdm.rounds.inspect import Row
@@ -85,7 +86,7 @@ def check_connection(
 
 
 def check_plan(report: Report, path: Path, site: str) -> Plan | None:
-    """Check that a plan accepts this site and that this machine reproduces the plan's probe.
+    """Check that a plan accepts this site, and that it asks for no more than any machine can do.
 
     Args:
         report: receives the result.
@@ -100,10 +101,10 @@ def check_plan(report: Report, path: Path, site: str) -> Plan | None:
         plan = read_plan(path)
         one_round_method(plan)
         plan.check_site(site)
-        check_probe(plan)
+        check_limits(plan)
         return plan
 
-    return report.check("plan", read, lambda _: "this machine computes the same as its author's")
+    return report.check("plan", read, lambda plan: f"{plan.digest[:16]}…, for this site")
 
 
 def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | None:
@@ -127,7 +128,9 @@ def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | Non
 def check_policy(
     report: Report, plan: Plan, images: ImageSet, site: str, path: Path | None
 ) -> None:
-    """Check that the site's policy allows a plan, and report what the site would send.
+    """Check the site's policy, then this machine, and report what the site would send.
+
+    The machine should reproduce the plan's probe, which is computed only if the policy allows it.
 
     Args:
         report: receives the result and the rows that describe the contribution.
@@ -143,7 +146,16 @@ def check_policy(
         policy.check(plan, used)
         return used
 
+    def computed() -> Plan:
+        check_probe(plan)
+        return plan
+
     used = report.check("policy", allowed, lambda _: "the plan is allowed")
-    if used is not None:
+    if used is None:
+        report.skip("machine", needed="policy")
+    else:
+        report.check(
+            "machine", computed, lambda _: "this machine computes the same as its author's"
+        )
         rows = preview_rows(preview_contribution(plan, used, site))
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

@@ -28,7 +28,7 @@ from flwr.serverapp import Grid
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.plan import Collection, Plan
 from collabdm.documents.plan_file import plan_bytes, read_plan, write_plan
-from collabdm.errors import CollabDMError, DocumentError
+from collabdm.errors import CollabDMError, DocumentError, printable
 from collabdm.flower.wire import QUESTION, Answer, plan_content, read_answer
 from collabdm.rounds.contributions import (
     contribution_limit,
@@ -120,7 +120,8 @@ class _Round:
         return ""
 
     def note(self, text: str) -> None:
-        logger.warning(text)
+        text = printable(text)
+        logger.warning("%s", text)
         self.notes.append(text)
 
     @property

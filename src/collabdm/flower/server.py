@@ -30,6 +30,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
 from collabdm.flower.settings import RunSettings, parse_settings
+from collabdm.flower.telemetry import switch_off_telemetry
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
@@ -37,6 +38,8 @@ from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.exchange import distill_files
 from collabdm.rounds.site_table import compare_sites
 from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
+
+switch_off_telemetry()
 
 logger = logging.getLogger("flwr.collabdm")
 app = ServerApp()

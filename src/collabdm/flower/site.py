@@ -28,6 +28,7 @@ from flwr.clientapp import ClientApp
 from collabdm.documents.plan_file import parse_plan
 from collabdm.errors import DataError, DocumentError, OutputError, PlanError, ProbeError
 from collabdm.flower.settings import NodeSettings, SettingsError, claimed_name, parse_settings
+from collabdm.flower.telemetry import switch_off_telemetry
 from collabdm.flower.wire import Answer, answer_content, read_question
 from collabdm.matching.run_context import RunContext
 from collabdm.rounds.contributions import read_contribution
@@ -40,6 +41,8 @@ from collabdm.rounds.exchange import (
     prepare_site,
 )
 from collabdm.rounds.policy import PolicyError, read_policy
+
+switch_off_telemetry()
 
 logger = logging.getLogger("flwr.collabdm")
 app = ClientApp()

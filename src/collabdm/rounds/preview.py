@@ -1,18 +1,17 @@
 """Preview a contribution: its exact size and its content, before it is computed.
 
-The size is measured on a contribution of zeros with the same shapes. The time is an upper estimate.
+The size follows from the shapes of the tensors, without allocating them. The time is an upper
+estimate.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from collabdm.documents.contribution import Contribution, Statistics, stated_counts
-from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.contribution import stated_counts
+from collabdm.documents.contribution_file import ContributionShape, contribution_size
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
-from collabdm.matching.class_statistics import encode
-from collabdm.matching.network_size import statistics_width
 from collabdm.methods.registry import contribution_spec
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 from collabdm.rounds.inspect import Row
@@ -66,22 +65,27 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionP
     Returns:
         The preview.
     """
-    blank = _blank_contribution(plan, data, site)
-    statistics, images = blank.statistics, blank.images
-    scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
-    counts = zip(statistics.classes.tolist(), statistics.totals.tolist(), strict=True)
+    spec, counts = contribution_spec(plan), data.counts()
+    present = torch.nonzero(counts).flatten()
+    shape = ContributionShape(site, spec, len(plan.steps_of(site)), len(present), versions())
+
+    tensors = shape.tensors()
+    codes, images = tensors["statistics.codes"], tensors["local.images"]
+    scales = tensors.get("statistics.scales")
+    _, totals = stated_counts(plan, counts[present])
+    stated = zip(present.tolist(), totals.tolist(), strict=True)
 
     return ContributionPreview(
-        statistics_shape=tuple(statistics.codes.shape),
+        statistics_shape=codes.shape,
         statistics_dtype=plan.wire,
-        statistics_bytes=statistics.codes.nbytes + scale_bytes,
-        image_shape=tuple(images.images.shape),
-        image_bytes=images.nbytes(),
-        extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
-        total_bytes=len(contribution_bytes(blank)),
-        class_counts={plan.classes[y]: count for y, count in counts},
+        statistics_bytes=codes.nbytes + (0 if scales is None else scales.nbytes),
+        image_shape=images.shape,
+        image_bytes=images.nbytes,
+        extra_bytes={name: extra.nbytes for name, extra in spec.extra.items()},
+        total_bytes=contribution_size(shape),
+        class_counts={plan.classes[y]: count for y, count in stated},
         real_images=real_images(plan),
-        seconds=estimated_seconds(plan, int(data.counts().max())),
+        seconds=estimated_seconds(plan, int(counts.max())),
     )
 
 
@@ -115,23 +119,3 @@ def preview_rows(preview: ContributionPreview) -> list[Row]:
         ("real images", preview.real_images),
         ("time", time),
     ]
-
-
-def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
-    """Build a contribution of zeros that has exactly the size of the site's contribution."""
-    steps, counts = plan.steps_of(site), data.counts()
-    present = torch.nonzero(counts).flatten()
-    batches, totals = stated_counts(plan, counts[present])
-
-    means = torch.zeros(len(steps), len(present), statistics_width(plan))
-    codes, scales = encode(means, plan.wire)
-    numbers = torch.tensor(steps, dtype=torch.int64)
-    statistics = Statistics(numbers, present, codes, scales, batches, totals)
-
-    labels = present.repeat_interleave(plan.local.images_sent)
-    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=plan.image_dtype)
-    images = ImageSet(pixels, labels, plan.classes)
-
-    declared = contribution_spec(plan).extra
-    extra = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
-    return Contribution(site, plan.digest, statistics, images, versions(), extra)

@@ -50,6 +50,7 @@ def check(
 
     if agreed is None or images is None:
         report.skip("policy", needed="plan and data")
+        report.skip("machine", needed="plan and data")
     else:
         check_policy(report, agreed, images, site, policy)
     report.show()
