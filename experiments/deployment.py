@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import OPEN as OPEN_FILE
 from deployed import Deployment, Namespaces, deployment, peaks, wait_for
 from fashion import COMPUTE, a_plan, private_data, sent, write_given
 from in_process import InProcess, Node, saying
+from tiny import OPEN
 
 from collabdm.data.sources import load
 from collabdm.documents.contribution_file import contribution_bytes
@@ -91,7 +93,7 @@ def rounds_of_one_size(root: Path, steps: int, repeats: int) -> list[dict[str, A
         deployed.register(*TWO)
         for site in TWO:
             config = {"data": root / f"{site}.npz", "device": "cpu", "precision": "float32"}
-            deployed.start_node(site, **config)
+            deployed.start_node(site, policy=OPEN_FILE[1], **config)
         wait_for(lambda: deployed.online() == len(TWO))
         return [one_round(deployed, network, given, root / f"round-{k}") for k in range(repeats)]
 
@@ -132,7 +134,7 @@ def one_round(
 def write_answers(root: Path, plan: Plan) -> dict[str, Path]:
     """Write a contribution of every site: that of the first, under every name."""
     path, sites = root / "one.part1", plan.site_names or ()
-    prepared = prepare_site(plan, load(str(root / "east.npz")), Site(sites[0]))
+    prepared = prepare_site(plan, load(str(root / "east.npz")), Site(sites[0], OPEN))
     contribute_file(prepared, path, RunContext(Compute()))
     contribution = read_contribution(path, plan)
 

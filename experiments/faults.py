@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import OPEN as OPEN_FILE
 from deployed import Deployment, Namespaces, deployment, peaks, wait_for
 from fashion import COMPUTE, a_plan, private_data, sent, write_given
+from tiny import OPEN
 
 from collabdm.data.sources import load
 from collabdm.documents.plan import Plan
@@ -196,7 +198,7 @@ def undisturbed(
 
 def write_one(plan: Plan, root: Path, site: str, output: Path) -> None:
     """Write one site's contribution to a plan."""
-    prepared = prepare_site(plan, load(str(root / f"{site}.npz")), Site(site))
+    prepared = prepare_site(plan, load(str(root / f"{site}.npz")), Site(site, OPEN))
     contribute_file(prepared, output, RunContext(Compute()))
 
 
@@ -256,6 +258,7 @@ def start_node(deployed: Deployment, root: Path, site: str, config: dict[str, st
         "data": root / f"{site}.npz",
         "folder": root / f"kept-{site}",
         "until": root / f"go-{site}",
+        "policy": OPEN_FILE[1],
         "device": "cpu",
         "precision": "float32",
     }

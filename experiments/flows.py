@@ -61,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "steps": 60,
     "batch": 64,
     "network": NETWORK,
-    "local": {"steps": 30, "batch": 64},
+    "local": {"start": "real", "steps": 30, "batch": 64},
 }
 
 Rows = tuple[str, str] | None  # only the rows with this value in this column
@@ -277,11 +277,14 @@ class Rounds:
             subprocess.run(command, check=True)
 
         write_plan(plan, folder / "plan.json")
+        policy = folder / "site.toml"
+        policy.write_text("raw_images = true\nsmallest_class = 1\nlargest_ratio = 1000000\n")
         files = []
         for site, (table, rows) in self.case.sites.items():
             files.append(folder / f"{site}.safetensors")
             source = ["--data", self.data / table, *(["--rows", "=".join(rows)] if rows else [])]
-            collabdm("contribute", folder / "plan.json", *source, "--site", site, "-o", files[-1])
+            sent = ("--site", site, "--policy", policy, "--public-batches", "-o", files[-1])
+            collabdm("contribute", folder / "plan.json", *source, *sent)
         collabdm("distill", folder / "plan.json", *files, "-o", folder / "distilled.safetensors")
 
     def random(self, ipc: int) -> Training:

@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import NETWORK, SCORED, SPLIT, TINY, Result, cells, done, picture_folder, run, watched
+from command import (
+    NETWORK,
+    OPEN,
+    SCORED,
+    SPLIT,
+    TINY,
+    Result,
+    cells,
+    done,
+    picture_folder,
+    run,
+    watched,
+)
 from PIL import Image
 
 from collabdm.documents.outcome_files import read_distilled
@@ -62,7 +74,7 @@ def make_round(root: Path, *options: str) -> tuple[Path, dict[str, Result]]:
         os.chdir(alone)
         try:
             ran[site] = done(
-                *("contribute", "plan.json", "--data", "pictures", "--site", site),
+                *("contribute", "plan.json", *OPEN, "--data", "pictures", "--site", site),
                 *("-o", "answer.safetensors", *options),
             )
         finally:
@@ -437,7 +449,7 @@ def test_the_help_of_plan_shows_the_defaults_of_a_plan() -> None:
     defaults |= {name: getattr(plan, name) for name in ("wire", "images", "merging", "method")}
     defaults |= {
         "init": plan.local.start,
-        "local": plan.local.method,
+        "local": "none",
         "local-steps": plan.local.steps,
     }
     defaults |= {
@@ -564,6 +576,7 @@ def test_a_site_stopped_by_ctrl_c_goes_on_to_the_same_bytes(tmp_path) -> None:
     common = (
         "contribute",
         plan,
+        *OPEN,
         "--data",
         "digits",
         "--site",
@@ -588,6 +601,7 @@ def test_a_server_stopped_by_ctrl_c_goes_on_to_the_same_bytes(a_round, tmp_path)
     done(
         "contribute",
         root / "plan.json",
+        *OPEN,
         "--data",
         "digits",
         "--site",
@@ -616,6 +630,7 @@ def test_the_state_of_other_data_is_not_taken_up(tmp_path, monkeypatch) -> None:
     command = (
         "contribute",
         tmp_path / "plan.json",
+        *OPEN,
         "--site",
         "a",
         "-o",

@@ -8,7 +8,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import numpy as np
 import pytest
-from command import cells, run
+from command import OPEN, cells, run
 from deployed import free_port, make_certificates, tool
 from tiny import tiny_data, tiny_plan
 
@@ -146,10 +146,10 @@ def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> No
         "mine.npz", images=data.images.numpy(), labels=data.labels.numpy(), classes=data.classes
     )
     words = ("check", "plan.json", "--data", "mine.npz", "--site", "north")
-    good = run(*words)
+    good = run(*words, *OPEN)
     assert good.code == 0
     rows = {row[0]: row[1] for row in cells(good.out)}
-    assert rows["would send: classes"] == "cat: 4, dog: 3, owl: 2"
+    assert rows["would send: numbers of images"] == "cat: 4, dog: 3, owl: 2"
     monkeypatch.setattr("collabdm.cli.checking.check_flower", lambda: "flwr")
     Path("site.toml").write_text("raw_images = false\n")
     bad = run(

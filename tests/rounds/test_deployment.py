@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'collabdm[flower]'")
 
-from command import done
+from command import OPEN, done
 from deployed import Deployment, Loopback, Namespaces, deployment, forbidden, wait_for
 from fashion import COMPUTE, a_plan, private_data, sent, write_given
 
@@ -41,7 +41,7 @@ def by_file(plan: Plan, root: Path) -> Path:
             "-o",
             contribution_path(folder, site),
         )
-        done("contribute", given, *words, *same)
+        done("contribute", given, *OPEN, *words, *same)
     files = [contribution_path(folder, site) for site in HELD]
     done("distill", given, *files, "-o", outcome_path(plan, folder), *same)
     return folder
@@ -53,6 +53,7 @@ def start_nodes(deployed: Deployment, root: Path) -> None:
     for site in HELD:
         assert "private key" in check_key(root / f"{site}.key")
         own = {"data": root / f"{site}.npz", "folder": root / f"kept-{site}", "until": root / "go"}
+        own["policy"] = OPEN[1]
         deployed.start_node(site, **own, **COMPUTE, fault="waits" if site == "west" else "none")
 
 

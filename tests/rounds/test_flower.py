@@ -13,9 +13,10 @@ import torch
 
 pytest.importorskip("flwr", reason="flwr is not installed: pip install 'collabdm[flower]'")
 
+from command import OPEN as OPEN_FILE
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from in_process import Hours, InProcess, Node, data_node, failing, saying, site_node
-from tiny import GREY, tiny_data, tiny_plan
+from tiny import GREY, OPEN, tiny_data, tiny_plan
 from traffic import row, tiny_schema, write_csv
 
 from collabdm.documents.contribution_file import contribution_bytes
@@ -41,6 +42,7 @@ from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.collabdm import contribute
 from collabdm.methods.registry import METHODS
+from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles, read_contribution
 from collabdm.rounds.exchange import Site, contribute_file, distill_files, prepare_site
 from collabdm.scoring.distilled_model_file import read_distilled_model
@@ -87,7 +89,7 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("by-file")
     for site in SITES:
         contribute_file(
-            prepare_site(PLAN, held_by(site), Site(site)),
+            prepare_site(PLAN, held_by(site), Site(site, OPEN)),
             contribution_path(folder, site),
             RunContext(),
         )
@@ -101,7 +103,9 @@ def honest(data: Path) -> dict[int, Node]:
 
 
 def content_of(site: str, plan: Plan = PLAN) -> bytes:
-    return contribution_bytes(contribute(plan, held_by(site), site))
+    """The contribution that an honest node sends, with the secret draws of this machine."""
+    context = RunContext(site_seed=secret_seed(plan.digest, site))
+    return contribution_bytes(contribute(plan, held_by(site), site, context))
 
 
 def gather(grid: InProcess, folder: Path, plan: Plan = PLAN) -> Collected:
@@ -174,7 +178,10 @@ def test_nodes_of_a_simulation_find_their_data_by_their_number(data, tmp_path, m
     for site, number in (("north", 1), ("south", 2)):
         (tmp_path / f"site-{number}.npz").write_bytes((data / f"{site}.npz").read_bytes())
     monkeypatch.setenv("COLLABDM_SITES", str(tmp_path / "{site}.npz"))
-    nodes = {k: site_node(**{"partition-id": k, "num-partitions": 2}) for k in range(2)}
+    nodes = {
+        k: site_node(**{"partition-id": k, "num-partitions": 2, "policy": OPEN_FILE[1]})
+        for k in range(2)
+    }
     assert gather(InProcess(nodes), tmp_path / "round", plan).came == ("site-1", "site-2")
 
 
@@ -190,20 +197,28 @@ def refusal_of(node: Node, plan: bytes = plan_bytes(PLAN)) -> str:
     return str(reply.content[HEADER]["refusal"])
 
 
-def test_a_policy_is_obeyed(data, tmp_path) -> None:
+def test_a_policy_is_obeyed_and_the_log_names_what_it_withholds(data, tmp_path, caplog) -> None:
     policy = tmp_path / "site.toml"
     policy.write_text("largest_steps = 2\n")
     assert (
         refusal_of(data_node("north", data, policy=str(policy)))
         == "the site's policy does not allow this plan"
     )
-    policy.write_text("smallest_class = 5\n")
+    policy.write_text("smallest_class = 5\nraw_images = true\nlargest_ratio = 9\n")
     outcome = gather(
         InProcess({1: data_node("north", data, policy=str(policy))}), tmp_path / "round"
     )
     sent = read_contribution(contribution_path(tmp_path / "round", "north"), PLAN)
     assert outcome.came == ("north",)
     assert sent.statistics.classes.tolist() == [0]
+    assert "withheld: dog: it has 4 images; at least 5 are needed" in caplog.text
+
+
+def test_a_node_without_a_policy_lets_no_real_image_leave(data, caplog) -> None:
+    node = site_node(site="north", data=str(data / "north.npz"), device="cpu")
+    assert refusal_of(node) == "the site's policy does not allow this plan"
+    assert "only `raw_images = true` in its policy file does" in caplog.text
+    assert "every class would be withheld" in caplog.text
 
 
 def test_an_error_at_a_site_tells_nothing_of_its_files(data, tmp_path, caplog) -> None:
@@ -558,6 +573,7 @@ def test_a_node_answers_from_its_rows_of_a_table(tmp_path) -> None:
     plan = tiny_plan(GREY, ("ok", "bad"), sites=2, flows=tiny_schema())
     for site in ("1", "2"):
         words = {"site": f"cell-{site}", "data": str(table), "rows": f"station={site}"}
+        words["policy"] = OPEN_FILE[1]
         grid = InProcess({1: site_node(**words, device="cpu", precision="float32")})
         collect(plan, tmp_path / "round", grid, grid.hours.clock)
     east, west = (

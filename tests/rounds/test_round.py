@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import OPEN
 from PIL import Image
 
 from collabdm.data.sources import limit, load
@@ -76,7 +77,17 @@ def test_a_round_between_folders_on_published_images(
     )
     for site in HELD:
         (tmp_path / site / "plan.json").write_bytes((tmp_path / "plan.json").read_bytes())
-        answer = ("contribute", "plan.json", "--data", "pictures", "--site", site, "--quiet", "-o")
+        answer = (
+            "contribute",
+            "plan.json",
+            *OPEN,
+            "--data",
+            "pictures",
+            "--site",
+            site,
+            "--quiet",
+            "-o",
+        )
         collabdm(tmp_path / site, *answer, f"{site}.safetensors")
     collabdm(tmp_path / site, *answer, "again.safetensors")
     assert (tmp_path / site / "again.safetensors").read_bytes() == (

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from command import OPEN
 from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
@@ -113,9 +114,9 @@ def site_node(**config: Any) -> Node:
 
 
 def data_node(site: str, data: Path, /, **config: Any) -> Node:
-    return site_node(
-        site=site, data=str(data / f"{site}.npz"), device="cpu", precision="float32", **config
-    )
+    """A node with data of its own, and a policy that allows everything."""
+    own = {"site": site, "data": str(data / f"{site}.npz"), "policy": OPEN[1]}
+    return site_node(**{**own, "device": "cpu", "precision": "float32", **config})
 
 
 def saying(site: str, content: bytes, times: int = 1) -> Node:

@@ -15,6 +15,7 @@ from collabdm.matching.weights import float_weights
 from collabdm.methods.collabdm import contribute
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import make_plan
+from collabdm.rounds.policy import Policy
 from collabdm.seeds import Purpose, Stream
 
 CLASSES = ("cat", "dog", "owl")
@@ -23,6 +24,8 @@ COLOUR = ImageSpec(channels=3, side=8, mean=(0.5, 0.25, 0.375), std=(0.25, 0.5, 
 NETWORK = NetworkSpec(width=8, depth=1)
 WIDTH = 8 * 4 * 4  # of NETWORK's embedding
 VERSIONS = {"collabdm": "0", "torch": "0"}
+#: a policy that lets everything leave a site, because tiny data is below every default limit
+OPEN = Policy(raw_images=True, smallest_class=1, largest_ratio=1e6)
 
 #: options with which each method runs in a second; methods without options are not listed
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -50,7 +53,7 @@ def tiny_plan(image: ImageSpec = GREY, classes: tuple[str, ...] = CLASSES, **set
         "batch": None,
         "network": NETWORK,
         "wire": "float32",
-        "local": {"steps": 2, "batch": 4},
+        "local": {"start": "real", "steps": 2, "batch": 4},
     }
     return make_plan(classes, image, **small | settings)
 
@@ -64,7 +67,7 @@ def method_plan(method: str, **changes: Any) -> Plan:
         "steps": 3,
         "batch": 3,
         "network": NETWORK,
-        "local": {"steps": 2, "batch": 2},
+        "local": {"start": "real", "steps": 2, "batch": 2},
         "options": OPTIONS.get(method),
     }
     adapted = METHODS[method].adapt(settings | changes)
@@ -82,7 +85,7 @@ def fixed_plan(**changes: Any) -> Plan:
         "steps": 2,
         "network": NETWORK,
         "sketch": 4,
-        "local": {"images": 1},
+        "local": {"start": "real", "images": 1},
     }
     return Plan(**fields | changes)
 

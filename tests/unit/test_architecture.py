@@ -62,6 +62,8 @@ HAS_A_CLOCK = {
     "cli.classifying",
     "flower.server",
 }
+#: modules that draw what nobody may be able to repeat
+OF_THE_OPERATING_SYSTEM = {"privacy.site_secret": {"secrets"}}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -158,7 +160,8 @@ def test_numpy_files_are_read_and_written_without_pickle(module) -> None:
 
 @pytest.mark.parametrize("module", NAMES)
 def test_no_global_generator_is_used(module) -> None:
-    assert not {"random", "secrets", "uuid"} & {name.split(".")[0] for name in imports(module)}
+    generators = {"random", "secrets", "uuid"} & {name.split(".")[0] for name in imports(module)}
+    assert generators <= OF_THE_OPERATING_SYSTEM.get(module, set())
     assert not [name for name in imports(module) if name.startswith("numpy.random")]
     for call in calls(module):
         name, last = dotted(call.func), getattr(call.func, "attr", "")

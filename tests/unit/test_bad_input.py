@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from command import NETWORK, Result, done, picture_folder, run, watched
+from command import NETWORK, OPEN, Result, done, picture_folder, run, watched
 from pictures import draw, parquet, pixels
 from safetensors import safe_open
 from tiny import COLOUR, answers, tiny_data, tiny_plan
@@ -68,7 +68,17 @@ def here(good, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-CONTRIBUTE = ("contribute", "plan.json", "--data", "pictures", "--site", "north", "-o", "answer.st")
+CONTRIBUTE = (
+    "contribute",
+    "plan.json",
+    *OPEN,
+    "--data",
+    "pictures",
+    "--site",
+    "north",
+    "-o",
+    "answer.st",
+)
 DISTILL = ("distill", "plan.json", "north.st", "south.st", "-o", "made.st")
 EVALUATE = (
     "evaluate",

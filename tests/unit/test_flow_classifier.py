@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import cells, done, run
+from command import OPEN, cells, done, run
 from traffic import row, tiny_schema, write_csv
 
 from collabdm.data.flows.windows import Flows, windows
@@ -184,7 +184,7 @@ def test_two_stations_of_one_table_make_a_set_and_a_model_that_separates_the_cla
             "-o",
             tmp_path / site,
         )
-        result = done("contribute", tmp_path / "plan.json", *sent, "-q")
+        result = done("contribute", tmp_path / "plan.json", *OPEN, *sent, "-q")
         assert ("not numbers, taken as missing: 1" in result.err) == (site == "b")
     done(
         "distill",

@@ -54,6 +54,7 @@ from collabdm.planning.make import make_plan
 from collabdm.planning.settings import read_toml
 from collabdm.rounds.contributions import parse_contribution
 from collabdm.rounds.inspect import describe_file
+from collabdm.rounds.policy import Policy
 from collabdm.rounds.preview import preview_contribution
 
 RED = "\x1b[31m"
@@ -414,7 +415,9 @@ def test_sites_are_drawn_for_a_limited_number_of_steps() -> None:
 @pytest.mark.timeout(60)
 def test_the_preview_of_a_large_contribution_allocates_nothing() -> None:
     plan = tiny_plan(steps=100_000, wire="float16")
-    preview = preview_contribution(plan, tiny_data((5, 2, 3)), "north")
+    policy = Policy(raw_images=True, smallest_class=1, largest_ratio=1e9)
+    released = policy.release(plan, tiny_data((5, 2, 3)), "north")
+    preview = preview_contribution(plan, released, "north")
     assert preview.statistics_bytes == 100_000 * 3 * 128 * 2
     assert preview.total_bytes > preview.statistics_bytes
 

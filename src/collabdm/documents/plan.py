@@ -99,13 +99,14 @@ class Local(FrozenModel):
 
     - `method`: `dm` distils images from the site's data by distribution matching; `random` sends
       random real images; `none` sends no images.
-    - `start`: the images that `dm` starts from: `real` images of the site, or `noise`, which
-      reveals no real image. If the sites send too few images of a class, the server adds slightly
-      moved copies (`real`) or noise (`noise`, or if no images of the class were sent).
+    - `start`: the images that `dm` starts from: `noise`, which reveals no real image, or `real`
+      images of the site, which can be recognised in the images sent. If the sites send too few
+      images of a class, the server adds slightly moved copies (`real`) or noise (`noise`, or if no
+      images of the class were sent).
     """
 
     method: Literal["dm", "random", "none"] = "dm"
-    start: Literal["real", "noise"] = "real"
+    start: Literal["real", "noise"] = "noise"
     images: Annotated[int, Field(ge=0, le=10**6)] = 0
     steps: Annotated[int, Field(ge=0, le=10**6)] = 400
     batch: Positive = 256

@@ -23,7 +23,10 @@ def unwatched(name: str, epoch: int, predictor: Predictor) -> None:
 
 @dataclass(frozen=True)
 class RunContext:
-    """How a computation runs: settings that do not change what it computes.
+    """How a computation runs: settings that, apart from `site_seed`, do not change its result.
+
+    `site_seed` is the seed of a site's own draws: its batches, local networks and local start. None
+    derives it from the plan and the site's name, so that anyone can repeat the draws.
 
     `resume` is the checkpoint to continue from. `keep` receives a checkpoint after every iteration,
     and must copy the tensors that it stores, since the next iteration changes them. `watch`
@@ -36,6 +39,7 @@ class RunContext:
     resume: Checkpoint | None = None
     keep: Callable[[Checkpoint], None] = discard
     watch: Watch = unwatched
+    site_seed: int | None = None
 
     def at_site(self, site: str) -> "RunContext":
         """Return the same context, with the name of a site in its progress events."""
@@ -47,4 +51,4 @@ class RunContext:
 
     def alone(self) -> "RunContext":
         """Return a context without checkpoints, for a part of a larger computation."""
-        return RunContext(self.compute, self.report)
+        return RunContext(self.compute, self.report, site_seed=self.site_seed)

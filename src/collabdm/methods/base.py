@@ -39,6 +39,7 @@ from collabdm.images import ImageSet, Pixels, as_uint8
 from collabdm.matching.embedding_bound import largest_norm
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
+from collabdm.seeds import derive
 from collabdm.version import versions
 
 Settings = dict[str, Any]
@@ -199,6 +200,22 @@ def check_data(plan: Plan, data: ImageSet) -> None:
             f"images should be (channels, height, width) = {plan.image.shape}, as in the plan; "
             f"found {data.shape}"
         )
+
+
+def site_seed(plan: Plan, site: str, context: RunContext) -> int:
+    """Return the seed of a site's own draws: that of the context, or one that anyone can derive.
+
+    Args:
+        plan: the plan.
+        site: the site's name.
+        context: the context, with the site's secret seed if it has one.
+
+    Returns:
+        The seed.
+    """
+    if context.site_seed is not None:
+        return context.site_seed
+    return derive(plan.seed, "site", site)
 
 
 def check_answer(plan: Plan, data: ImageSet, site: str) -> None:

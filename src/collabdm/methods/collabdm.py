@@ -36,11 +36,12 @@ from collabdm.methods.base import (
     check_data,
     checked,
     class_counts,
+    site_seed,
     stored_pixels,
 )
 from collabdm.methods.localdm import jitter_stored, local_images, noise_images
 from collabdm.progress import Progress, Stage
-from collabdm.seeds import Purpose, Stream, derive
+from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
 
 
@@ -64,7 +65,7 @@ def contribute(
     """
     check_data(plan, data)
     plan.check_site(site)
-    seed = derive(plan.seed, "site", site)
+    seed = site_seed(plan, site, context)
 
     images = local_images(plan, data, seed, context)
     statistics = _statistics(plan, data, site, seed, context)
@@ -206,7 +207,8 @@ def _fill(
     lack = plan.ipc - len(images)
     if lack == 0:
         return images
-    if len(images) == 0 or plan.local.start == "noise":
+    from_noise = plan.local.method == "dm" and plan.local.start == "noise"
+    if len(images) == 0 or from_noise:
         return torch.cat([images, noise_images(plan, lack, stream)])
 
     filled = images[torch.arange(plan.ipc) % len(images)]

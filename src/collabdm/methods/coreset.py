@@ -33,7 +33,14 @@ from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.matching.run_context import RunContext
-from collabdm.methods.base import Contributions, answer, balanced_labels, check_answer, plan_options
+from collabdm.methods.base import (
+    Contributions,
+    answer,
+    balanced_labels,
+    check_answer,
+    plan_options,
+    site_seed,
+)
 from collabdm.methods.localdm import jitter, random_images
 from collabdm.methods.own_images import OwnImages, declare_images, image_tensors, images_sent, union
 from collabdm.progress import Progress, Stage
@@ -77,7 +84,7 @@ def contribute(
         PlanError: the name is not in the plan, or the plan asks for statistics or local images.
     """
     check_answer(plan, data, site)
-    options, seed = plan_options(plan, Coreset), derive(plan.seed, "site", site)
+    options, seed = plan_options(plan, Coreset), site_seed(plan, site, context)
 
     present = torch.nonzero(data.counts()).flatten().tolist()
     labels = torch.tensor(balanced_labels(images_sent(plan, options), present))

@@ -48,6 +48,7 @@ from collabdm.methods.base import (
     class_counts,
     plan_options,
     site_counts,
+    site_seed,
 )
 from collabdm.methods.dense_generator import (
     Ensemble,
@@ -125,7 +126,7 @@ def contribute(
     """
     check_answer(plan, data, site)
     check_pool(plan)
-    spec, seed = network_spec(plan), derive(plan.seed, "site", site)
+    spec, seed = network_spec(plan), site_seed(plan, site, context)
 
     network = build(spec, plan.image.shape, len(plan.classes))
     seed_weights(network, Stream.of(seed, Purpose.NETWORK))

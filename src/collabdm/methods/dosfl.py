@@ -33,6 +33,7 @@ from collabdm.methods.base import (
     checked_in_order,
     plan_options,
     site_counts,
+    site_seed,
     stored_pixels,
 )
 from collabdm.methods.dosfl_steps import (
@@ -43,7 +44,6 @@ from collabdm.methods.dosfl_steps import (
     steps_sent,
     unroll,
 )
-from collabdm.seeds import derive
 from collabdm.version import versions
 
 
@@ -81,7 +81,7 @@ def contribute(
         PlanError: the name is not in the plan, or the plan asks for statistics or local images.
     """
     check_answer(plan, data, site)
-    steps = StepLearner(plan, data, derive(plan.seed, "site", site), context).learn()
+    steps = StepLearner(plan, data, site_seed(plan, site, context), context).learn()
 
     pixels = stored_pixels(plan, plan.image.normalisation.invert(steps.images.flatten(0, 1)))
     tensors = {

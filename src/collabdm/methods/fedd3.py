@@ -44,11 +44,18 @@ from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet, Normalisation, measure_normalisation
 from collabdm.matching.run_context import RunContext
-from collabdm.methods.base import Contributions, answer, balanced_labels, check_answer, plan_options
+from collabdm.methods.base import (
+    Contributions,
+    answer,
+    balanced_labels,
+    check_answer,
+    plan_options,
+    site_seed,
+)
 from collabdm.methods.localdm import random_images
 from collabdm.methods.own_images import OwnImages, declare_images, image_tensors, images_sent, union
 from collabdm.progress import Progress, Stage
-from collabdm.seeds import Purpose, Stream, derive
+from collabdm.seeds import Purpose, Stream
 
 HIDDEN_LAYERS, WEIGHT_VARIANCE, BIAS_VARIANCE = 4, 2.0, 0.01
 RIDGE = 1e-6
@@ -141,7 +148,7 @@ def contribute(
             there are too many images for the kernels.
     """
     check_answer(plan, data, site)
-    options, seed = plan_options(plan, FedD3), derive(plan.seed, "site", site)
+    options, seed = plan_options(plan, FedD3), site_seed(plan, site, context)
 
     count = declare(plan)["labels"].shape[0]
     present = torch.nonzero(data.counts()).flatten().tolist()

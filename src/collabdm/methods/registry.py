@@ -220,8 +220,8 @@ def _collaborative(settings: Settings) -> Settings:
 
 
 def _local(settings: Settings) -> Settings:
-    """Turn off statistics and refinement, and send `ipc` images of each class by default."""
-    local = {"images": settings.get("ipc", 10)} | settings.get("local", {})
+    """Turn off statistics and refinement, and by default start from `ipc` real images per class."""
+    local = {"images": settings.get("ipc", 10), "start": "real"} | settings.get("local", {})
     return settings | {"steps": 0, "local": local}
 
 

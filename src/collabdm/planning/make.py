@@ -33,8 +33,9 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         image: shape and normalisation of the images.
         settings: fields of `Plan`. By default `augment` contains every operation, except flip if
             the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
-            quarter of a smaller image shows too little); `local.images` is the images per class
-            (`ipc`) divided among the sites, plus one, but at most `ipc`.
+            quarter of a smaller image shows too little). Without `local`, sites send statistics
+            alone; with it, `local.images` is the images per class (`ipc`) divided among the sites,
+            plus one, but at most `ipc`.
 
     Returns:
         The Plan with its probe.
@@ -45,6 +46,7 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     _check_names(classes)
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
+    settings.setdefault("local", {"method": "none"})
     try:
         plan = Plan(classes=classes, image=image, **settings)
     except ValidationError as error:
@@ -90,8 +92,9 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         sample: a public table, to measure the mean and standard deviation of the pixels; None uses
             0.25 for both.
         settings: fields of `Plan`. By default `pae` is 1 and `augment` is empty, since each
-            position in an image of flows has its own meaning; `local.images` equals `ipc`, so that
-            one site with nearly all flows of a class can supply all images of that class.
+            position in an image of flows has its own meaning. If `local` is set, `local.images` is
+            `ipc` by default, so that one site with nearly all flows of a class can supply all
+            images of that class.
 
     Returns:
         The Plan with its probe.
@@ -103,7 +106,7 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
     settings = defaults | with_rates(settings, schema.side)
 
-    local = settings.get("local") or {}
+    local = settings.get("local")
     if isinstance(local, dict) and not local.get("images") and local.get("method", "dm") != "none":
         ipc = settings.get("ipc", Plan.model_fields["ipc"].default)
         settings["local"] = local | {"images": ipc}
@@ -125,6 +128,8 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
 
     filled = dict(settings)
     for part, rate in SMALL_RATES.items():
+        if part == "local" and part not in filled:  # sites send statistics alone
+            continue
         own = filled.get(part) or {}
         if not isinstance(own, dict):  # invalid: the Plan will reject it
             continue

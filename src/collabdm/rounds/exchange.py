@@ -9,13 +9,14 @@ Interrupted work continues from its last checkpoint.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
 from collabdm.data.sources import fit_classes, load
+from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError
@@ -25,8 +26,9 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.policy import Policy
+from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.outcomes import kind_of
 
@@ -113,10 +115,18 @@ def data_digest(*sets: ImageSet) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """A site: its name, and the policy of its operator."""
+    """A site: its name, and the decisions of its operator.
+
+    Attributes:
+        name: the site's name.
+        policy: the policy of its operator.
+        public_batches: whether to draw batches from the plan, so that anyone can repeat the draws;
+            otherwise they are drawn from the site's secret (`privacy.site_secret`).
+    """
 
     name: str
     policy: Policy = Policy()
+    public_batches: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,13 @@ class PreparedSite:
     plan: Plan
     method: Method
     name: str
-    data: ImageSet
+    release: Release
+    public_batches: bool = False
+
+    @property
+    def data(self) -> ImageSet:
+        """The images of the classes that are sent."""
+        return self.release.data
 
     @property
     def identity(self) -> str:
@@ -143,7 +159,7 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         site: the site's name and policy.
 
     Returns:
-        The site, with the data that its policy releases.
+        The site, with the release of its data that the policy allows.
 
     Raises:
         CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
@@ -151,13 +167,12 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
-    released = site.policy.withhold(data)
-    site.policy.check(plan, released)
+    release = site.policy.release(plan, data, site.name)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, released)
+    return PreparedSite(plan, method, site.name, release, site.public_batches)
 
 
-def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
+def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> Contribution:
     """Compute a site's contribution and write it.
 
     Args:
@@ -165,13 +180,24 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         output: the file to write.
         context: device and progress.
 
+    Returns:
+        The contribution, as written.
+
     Raises:
-        CollabDMError: the contribution cannot be computed or written.
+        CollabDMError: the contribution cannot be computed or written, or the site's secret cannot
+            be read.
     """
     plan, name = prepared.plan, prepared.name
-    with ResumableRun(output, prepared.identity, context) as run:
+    identity = prepared.identity
+    if not prepared.public_batches:
+        seed = secret_seed(plan.digest, name)
+        context = replace(context, site_seed=seed)
+        identity += hashlib.sha256(str(seed).encode()).hexdigest()
+
+    with ResumableRun(output, identity, context) as run:
         contribution = prepared.method.contribute(plan, prepared.data, name, run)
         write_contribution(contribution, output)
+    return contribution
 
 
 def distill_files(

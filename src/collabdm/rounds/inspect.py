@@ -14,7 +14,8 @@ from collabdm.documents.plan_file import read_plan
 from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
-from collabdm.planning.cost import cost
+from collabdm.planning.cost import cost, most_steps
+from collabdm.privacy.release import count_images, is_protected, smallest_class_sent
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 
 Row = tuple[str, str]  # part, value
@@ -55,8 +56,19 @@ def summary(plan: Plan) -> str:
         f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
         f"a site sends at most {site_cost.file_bytes + extra_bytes:,} bytes "
         f"({site_cost.statistics_bytes:,} statistics, {site_cost.image_bytes:,} images{extra}) "
-        f"and {time}"
+        f"and {time}\n{_class_sent(plan)}"
     )
+
+
+def _class_sent(plan: Plan) -> str:
+    """State how many images a site needs of a class to send it."""
+    if is_protected(plan):
+        return "a site sends every class that it has: masks or noise protect it"
+    least = smallest_class_sent(plan, most_steps(plan))
+    if least is None:
+        batch = count_images(plan.batch or 0)
+        return f"no site sends a class: a mean of {batch} is withheld by default"
+    return f"a site sends a class if it has at least {least:,} images of it"
 
 
 def _describe_plan(path: Path) -> tuple[str, list[Row]]:

@@ -48,6 +48,15 @@ Budget = Annotated[
     setting(help="Most bytes of a contribution, e.g. 1MB; selects steps, sketch and wire."),
 ]
 
+SmallestSiteClass = Annotated[
+    int | None,
+    setting(
+        min=1,
+        help="Expected images of the smallest class at a site: selects steps and sketch with which "
+        "the site sends it.",
+    ),
+]
+
 Method = Annotated[str | None, method_option(choices.PLAN_METHODS, "collabdm")]
 
 Seed = Annotated[int | None, setting(help="Seed of all networks and sketches.", show_default="0")]
@@ -72,14 +81,15 @@ Pae = Annotated[
 
 Init = Annotated[
     choices.Init | None,
-    setting(help="Initial images of the local distillation.", show_default="real"),
+    setting(help="Initial images of the local distillation.", show_default="noise"),
 ]
 
 Local = Annotated[
     choices.LocalMethod | None,
     setting(
-        help="Images of a contribution: distilled (dm), drawn at random, or none.",
-        show_default="dm",
+        help="Images of a contribution: distilled (dm), drawn at random, or none; with another "
+        "option for local images, dm.",
+        show_default="none",
     ),
 ]
 
@@ -118,6 +128,7 @@ def plan(
     config: Config = None,
     assignments: Set = None,
     budget: Budget = None,
+    smallest_site_class: SmallestSiteClass = None,
     method: Method = None,
     seed: Seed = None,
     ipc: Ipc = None,
