@@ -44,6 +44,8 @@ from collabdm.seeds import participants
 PLAN_VERSION = 1
 JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 
+MOST_DRAWS = 10**7  # names that are drawn to find the sites of all steps
+
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
@@ -58,8 +60,8 @@ class ImageSpec(FrozenModel):
 
     channels: Annotated[int, Field(ge=1, le=16)]
     side: Annotated[int, Field(ge=8, le=128)]
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
+    mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...]
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1000)], ...]
 
     @model_validator(mode="after")
     def _one_constant_per_channel(self) -> "ImageSpec":
@@ -288,6 +290,11 @@ class Plan(FrozenModel):
                 "each end"
             )
 
+        if self.fraction < 1 and self.steps * self.sites > MOST_DRAWS:
+            raise ValueError(
+                f"`fraction` below 1 needs `steps` times `sites` of at most {MOST_DRAWS:,}; "
+                f"found {self.steps * self.sites:,}"
+            )
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"
@@ -380,10 +387,9 @@ class Plan(FrozenModel):
         if self.fraction == 1 or self.site_names is None:
             return list(range(self.steps))
 
+        names = sorted(self.site_names)  # once, not at every step
         return [
-            t
-            for t in range(self.steps)
-            if site in participants(self.seed, t, self.site_names, self.fraction)
+            t for t in range(self.steps) if site in participants(self.seed, t, names, self.fraction)
         ]
 
     def check_site(self, site: str) -> None:

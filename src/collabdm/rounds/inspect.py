@@ -1,6 +1,5 @@
 """Show a document as text, so that a site can read a document before sending it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,11 @@ from safetensors import SafetensorError, safe_open
 from collabdm.documents.codec import HEADER_KEY
 from collabdm.documents.contribution import AddedNoise
 from collabdm.documents.extra_tensors import declared_bytes
+from collabdm.documents.json_text import load_json
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.plan import Plan, Privacy
 from collabdm.documents.plan_file import read_plan
+from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import cost, most_steps
@@ -41,6 +42,7 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
         DocumentError: the file is not a document of this package.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             first = file.read(1)
     except OSError as error:
@@ -145,7 +147,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """Read a safetensors document: its header, and the type, shape and bytes of each tensor."""
     rows: list[Row] = []
     with safe_open(path, framework="pt") as file:
-        header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))
+        header = dict(load_json((file.metadata() or {})[HEADER_KEY]))
         for name in sorted(file.keys()):
             stored, tensor = file.get_slice(name), file.get_tensor(name)
             shape = " x ".join(map(str, stored.get_shape())) or "scalar"
