@@ -11,10 +11,24 @@ from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import encode
+from collabdm.matching.network_size import statistics_width
 from collabdm.methods.collabdm import contribute
-from collabdm.planning.budget import FEWEST_STEPS, ITERATIONS, MOST_STEPS, choose, read_bytes
-from collabdm.planning.cost import cost, most_bytes
+from collabdm.planning.budget import (
+    FEWEST_STEPS,
+    ITERATIONS,
+    MOST_STEPS,
+    Budget,
+    choose,
+    read_bytes,
+)
+from collabdm.planning.cost import cost, most_bytes, most_steps
 from collabdm.planning.make import make_plan
+from collabdm.privacy.release import (
+    ReleaseLimits,
+    class_releases,
+    smallest_class_sent,
+    withheld_classes,
+)
 
 SMALL = {"width": 8, "depth": 1}
 SHAPES = [(1, 8), (3, 32), (3, 64)]  # channels, side
@@ -62,7 +76,7 @@ def test_no_file_exceeds_the_budget_and_a_larger_one_never_carries_less(shape, c
     carried = [0]
     for budget in BUDGETS:
         try:
-            chosen = choose(plan, budget, set())
+            chosen = choose(plan, Budget(budget), set())
         except PlanError:
             assert carried == [0]  # only the smallest are refused
             continue
@@ -78,7 +92,7 @@ def test_in_steps_of_a_hundred_bytes_a_larger_budget_never_carries_less() -> Non
     plan = plan_with(
         2, network={"width": 16, "depth": 1}
     )  # embeddings of 256: three sketches to choose from
-    chosen = [choose(plan, budget, set()) for budget in range(3_000, 40_000, 250)]
+    chosen = [choose(plan, Budget(budget), set()) for budget in range(3_000, 40_000, 250)]
     carried = [cost(c).statistics_bytes for c in chosen]
     assert carried == sorted(carried)
     assert {c.sketch for c in chosen} == {64, 128, None}
@@ -86,7 +100,7 @@ def test_in_steps_of_a_hundred_bytes_a_larger_budget_never_carries_less() -> Non
 
 
 def test_a_real_contribution_with_its_header_fits() -> None:
-    plan = choose(plan_with(3, local={"steps": 1, "batch": 4}, batch=2), 40_000, set())
+    plan = choose(plan_with(3, local={"steps": 1, "batch": 4}, batch=2), Budget(40_000), set())
     labels = torch.arange(3).repeat_interleave(4)
     data = ImageSet(
         torch.arange(12 * 64, dtype=torch.int64).remainder(251).byte().view(12, 1, 8, 8),
@@ -99,14 +113,14 @@ def test_a_real_contribution_with_its_header_fits() -> None:
 
 
 def test_a_large_budget_stops_at_the_most_steps() -> None:
-    chosen = choose(plan_with(), read_bytes("10MB"), set())
+    chosen = choose(plan_with(), Budget(read_bytes("10MB")), set())
     assert (chosen.steps, chosen.sketch) == (MOST_STEPS, None)
 
 
 def test_long_class_names_are_counted_as_they_travel() -> None:
     names = tuple(f'"quoted" \\ größe {y} ' + "x" * 500 for y in range(20))
     image = ImageSpec(channels=1, side=8, mean=(0.5,), std=(0.25,))
-    plan = choose(make_plan(names, image, network=SMALL, ipc=1, augment=()), 100_000, set())
+    plan = choose(make_plan(names, image, network=SMALL, ipc=1, augment=()), Budget(100_000), set())
     assert len(contribution_bytes(fullest(plan))) <= most_bytes(plan) <= 100_000
 
 
@@ -132,7 +146,7 @@ def test_what_was_said_stays(kept) -> None:
         "local": {"images": 1, "steps": 3},
     }
     plan = plan_with(**said | kept)
-    chosen = choose(plan, 200_000, set(kept))
+    chosen = choose(plan, Budget(200_000), set(kept))
     changed = {name for name in Plan.model_fields if getattr(chosen, name) != getattr(plan, name)}
     assert changed <= {"steps", "sketch", "wire"} - set(kept) | {"probe", "refinement"}
     assert len(contribution_bytes(fullest(chosen))) <= most_bytes(chosen) <= 200_000
@@ -140,7 +154,7 @@ def test_what_was_said_stays(kept) -> None:
 
 def test_the_chosen_plan_has_a_probe_of_its_own() -> None:
     plan = plan_with(network={"width": 16, "depth": 1})
-    chosen = choose(plan, 60_000, set())
+    chosen = choose(plan, Budget(60_000), set())
     assert chosen.sketch == 128
     assert (
         chosen.probe == make_plan(plan.classes, plan.image, **rest_of(chosen)).probe != plan.probe
@@ -149,10 +163,10 @@ def test_the_chosen_plan_has_a_probe_of_its_own() -> None:
 
 def test_the_server_makes_enough_iterations_of_few_steps_unless_its_passes_were_said() -> None:
     plan = plan_with()
-    few, many = choose(plan, 30_000, set()), choose(plan, read_bytes("10MB"), set())
+    few, many = choose(plan, Budget(30_000), set()), choose(plan, Budget(read_bytes("10MB")), set())
     assert few.steps * few.refinement.passes >= ITERATIONS > few.steps
     assert many.refinement == plan.refinement
-    assert choose(plan, 30_000, {"refinement"}).refinement == plan.refinement
+    assert choose(plan, Budget(30_000), {"refinement"}).refinement == plan.refinement
 
 
 def rest_of(plan: Plan) -> dict[str, object]:
@@ -169,13 +183,13 @@ def test_sites_that_take_part_in_some_steps_send_no_more_and_not_much_less(fract
     names = tuple(f"site-{k}" for k in range(5))
     plan = plan_with(sites=5, site_names=names, fraction=fraction, **keep)
     budget = 60_000 if not keep else most_bytes(plan)
-    chosen = choose(plan, budget, set(keep))
+    chosen = choose(plan, Budget(budget), set(keep))
     sizes = [len(contribution_bytes(fullest(chosen, name))) for name in names]
     assert max(sizes) <= most_bytes(chosen) <= budget
     assert max(sizes) > 0.9 * budget
     if keep:  # one step more than the fullest site may send
         with pytest.raises(PlanError, match="`budget`"):
-            choose(plan, budget - 1, set(keep))
+            choose(plan, Budget(budget - 1), set(keep))
 
 
 @pytest.mark.parametrize(
@@ -184,20 +198,79 @@ def test_sites_that_take_part_in_some_steps_send_no_more_and_not_much_less(fract
 def test_a_budget_that_is_too_small_is_refused_with_the_least_that_is_not(keep) -> None:
     plan = plan_with(**keep)
     with pytest.raises(PlanError, match="`budget` should be at least") as refused:
-        choose(plan, 100, set(keep))
+        choose(plan, Budget(100), set(keep))
     least = int(
         re.search(r"at least ([0-9,]+) bytes", str(refused.value)).group(1).replace(",", "")
     )
-    assert most_bytes(choose(plan, least, set(keep))) == least
+    assert most_bytes(choose(plan, Budget(least), set(keep))) == least
     with pytest.raises(PlanError, match="`budget`"):
-        choose(plan, least - 1, set(keep))
+        choose(plan, Budget(least - 1), set(keep))
 
 
 def test_images_that_alone_exceed_the_budget_are_named() -> None:
     with pytest.raises(
         PlanError, match=r"10 classes of \(3, 64, 64\) images.*--local-images.*--local none"
     ):
-        choose(plan_with(10, 3, 64, local={"steps": 1}), 100_000, set())
+        choose(plan_with(10, 3, 64, local={"steps": 1}), Budget(100_000), set())
+
+
+# --- the smallest class of a site ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [20, 48, 100, 1000])
+@pytest.mark.parametrize("limit", [None, 40_000])
+@pytest.mark.parametrize("settings", [{}, {"sites": 2, "site_names": ("a", "b"), "fraction": 0.5}])
+def test_a_site_sends_a_class_of_the_expected_size(images, limit, settings) -> None:
+    plan = choose(
+        plan_with(network={"width": 32, "depth": 2}, **settings), Budget(limit, images), set()
+    )
+    assert plan.steps
+    assert (smallest_class_sent(plan, most_steps(plan)) or 0) <= images
+    site = "a" if "site_names" in settings else "any"
+    (release,) = class_releases(plan, torch.tensor([images] + [0] * 9), site)
+    assert withheld_classes(plan, [release], ReleaseLimits()) == []
+
+
+def test_more_images_allow_more_numbers_and_without_bytes_no_more_steps_than_asked() -> None:
+    plan = plan_with(network={"width": 32, "depth": 2}, steps=60)
+    chosen = [choose(plan, Budget(None, images), set()) for images in (40, 200, 10_000)]
+    numbers = [one.steps * statistics_width(one) for one in chosen]
+    assert numbers == sorted(numbers)
+    assert all(one.wire == plan.wire for one in chosen)
+    assert (chosen[-1].steps, chosen[-1].sketch) == (60, None)
+    assert (chosen[0].sketch, chosen[0].steps) == (64, 20)  # .5 x 40 x 64 numbers
+
+
+def test_what_the_user_set_is_kept_and_too_much_of_it_is_refused() -> None:
+    plan = plan_with(network={"width": 32, "depth": 2}, steps=20)
+    assert choose(plan, Budget(None, 48), {"steps"}).sketch == 64
+    with pytest.raises(
+        PlanError, match=r"`smallest-site-class` should be at least 80 for 20 steps of 128"
+    ):
+        choose(plan, Budget(None, 48), {"steps", "sketch"})
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "said"),
+    [(19, {}, "`smallest-site-class` should be at least 20"), (50, {"batch": 4}, "`batch` should")],
+)
+def test_a_class_that_no_site_sends_by_default_is_refused(images, settings, said) -> None:
+    with pytest.raises(PlanError, match=said):
+        choose(plan_with(**settings), Budget(None, images), set())
+
+
+def test_masks_allow_every_class() -> None:
+    keys = {"a": "a" * 64, "b": "b" * 64}
+    masked = plan_with(
+        local={"method": "none"},
+        site_names=("a", "b"),
+        masking={"keys": keys, "threshold": 2},
+        largest_class=100,
+        wire="float32",
+    )
+    assert smallest_class_sent(masked, 100) == 1
+    chosen = choose(masked, Budget(None, 2), set())
+    assert (chosen.steps, chosen.sketch) == (masked.steps, masked.sketch)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,14 @@ def version() -> None:
 #: the commands, grouped by the people who use them, in the order of a round
 COMMANDS = {
     "Organiser": (organiser.plan, organiser.schema),
-    "Site": (masks.keys, site.check, site.contribute, masks.unmask, site.inspect),
+    "Site": (
+        masks.keys,
+        site.check,
+        site.contribute,
+        site.view,
+        site.inspect,
+        masks.unmask,
+    ),
     "Server": (server.distill,),
     "Users of a distilled set": (
         evaluation.evaluate,

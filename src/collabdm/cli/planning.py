@@ -7,7 +7,7 @@ from collabdm.data.flows.chunks import some
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
-from collabdm.planning.budget import choose, read_bytes
+from collabdm.planning.budget import Budget, choose, read_bytes
 from collabdm.planning.masking import with_masking_defaults
 from collabdm.planning.option_values import option_settings
 from collabdm.planning.overrides import plan_fields, read_overrides
@@ -43,9 +43,9 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     settings = merge_settings(defaults, with_masking_defaults(chosen))
     plan = new_plan(options["data"], options["classes"], options["image_size"], settings)
 
-    if options["budget"] is None:
-        return plan
-    return choose(plan, read_bytes(options["budget"]), keep=set(chosen))
+    limit = options["budget"]
+    budget = Budget(None if limit is None else read_bytes(limit), options["smallest_site_class"])
+    return plan if budget == Budget() else choose(plan, budget, keep=set(chosen))
 
 
 def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:

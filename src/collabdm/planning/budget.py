@@ -1,7 +1,8 @@
-"""Choose the steps, sketch and wire type so that each contribution fits a byte budget.
+"""Choose the steps, sketch and wire type so that each contribution fits a budget.
 
-The local images of a contribution take their bytes first; class means take the rest. The choices
-follow from measurements (docs/results.md, docs/log.md):
+The budget limits the bytes of a contribution, the numbers that it releases about the smallest class
+of a site (`privacy.release`), or both. The local images of a contribution take their bytes first;
+class means take the rest. The choices follow from measurements (docs/results.md, docs/log.md):
 
     wire     int8: its error is about a fifteenth of the difference between the mean of a batch of
              64 images and the mean of their class
@@ -13,12 +14,19 @@ follow from measurements (docs/results.md, docs/log.md):
 
 import math
 import re
+from dataclasses import dataclass
 
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.matching.network_size import statistics_width
-from collabdm.planning.cost import bytes_per_step, most_bytes, steps_taken
+from collabdm.planning.cost import bytes_per_step, most_bytes, most_steps, steps_taken
 from collabdm.planning.make import make_plan
+from collabdm.privacy.release import (
+    SMALLEST_CLASS,
+    is_protected,
+    numbers_allowed,
+    smallest_class_sent,
+)
 
 FEWEST_STEPS = 40
 
@@ -60,12 +68,46 @@ def read_bytes(text: str, name: str = "budget") -> int:
     return int(float(parts.group(1)) * _UNITS[unit])
 
 
-def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
-    """Choose steps, sketch, wire type and passes, so that no site sends more than `limit` bytes.
+@dataclass(frozen=True)
+class Budget:
+    """The limits of a contribution; None imposes no limit.
+
+    Attributes:
+        bytes: the most bytes of a contribution.
+        smallest_class: the expected images of the smallest class at a site; steps and sketch are
+            chosen so that the site sends this class.
+    """
+
+    bytes: int | None = None
+    smallest_class: int | None = None
+
+    def numbers(self, plan: Plan) -> float:
+        """Return the most numbers that a site may send about its smallest class."""
+        if self.smallest_class is None or is_protected(plan):
+            return math.inf
+        return float(numbers_allowed(plan, self.smallest_class))
+
+    def allows(self, plan: Plan) -> bool:
+        """Return whether every contribution to a plan is within the budget."""
+        within = self.bytes is None or most_bytes(plan) <= self.bytes
+        return within and most_steps(plan) * statistics_width(plan) <= self.numbers(plan)
+
+    def affordable_steps(self, plan: Plan) -> float:
+        """Return the most steps that a site may take part in, with the other settings unchanged."""
+        steps = self.numbers(plan) / statistics_width(plan)
+        if self.bytes is not None:
+            fixed = most_bytes(plan.model_copy(update={"steps": 0}))
+            steps = min(steps, float((self.bytes - fixed) // bytes_per_step(plan)))
+        return steps
+
+
+def choose(plan: Plan, budget: Budget, keep: set[str]) -> Plan:
+    """Choose steps, sketch, wire type and passes, so that every contribution is within a budget.
 
     Args:
         plan: a plan whose other settings are final.
-        limit: the largest allowed size of a contribution, in bytes.
+        budget: the limits. Without a limit of bytes, the wire type stays as it is, and there are no
+            more steps than in the plan.
         keep: names of the fields that the user has set; they are not changed.
 
     Returns:
@@ -76,20 +118,15 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
     """
     if plan.options is not None:
         raise PlanError(
-            "`budget` should be used with a method that sends statistics; found method "
-            f"{plan.method}, which sends none"
+            "`budget` and `smallest-site-class` should be used with a method that sends "
+            f"statistics; found method {plan.method}, which sends none"
         )
+    _check_smallest_class(plan, budget)
 
-    shapes = _shapes(plan, keep)
-    best = _best_within(shapes, limit, keep)
+    shapes = _shapes(plan, budget, keep)
+    best = _best_within(shapes, budget, keep)
     if best is None:
-        fewest = {} if "steps" in keep else {"steps": 1}
-        least = most_bytes(shapes[-1].model_copy(update=fewest))
-        raise PlanError(
-            f"`budget` should be at least {least:,} bytes for {len(plan.classes)} classes of "
-            f"{plan.image.shape} images; found {limit:,}: send fewer images (`--local-images`) or "
-            "none (`--local none`), and do not set steps, sketch and wire"
-        )
+        raise PlanError(_too_small(shapes[-1], budget, keep))
 
     if "refinement" not in keep and best.steps:
         passes = max(best.refinement.passes, math.ceil(ITERATIONS / best.steps))
@@ -100,9 +137,46 @@ def choose(plan: Plan, limit: int, keep: set[str]) -> Plan:
     return make_plan(settings.pop("classes"), settings.pop("image"), **settings)
 
 
-def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
+def _check_smallest_class(plan: Plan, budget: Budget) -> None:
+    """Check that the sites send a class of this size and in this batch. Raises PlanError."""
+    expected = budget.smallest_class
+    if expected is None or is_protected(plan):
+        return
+    if expected < SMALLEST_CLASS:
+        raise PlanError(
+            f"`smallest-site-class` should be at least {SMALLEST_CLASS}, below which sites "
+            f"withhold a class; found {expected}: use masks, or sites with more images"
+        )
+    if plan.steps and plan.batch is not None and plan.batch < SMALLEST_CLASS:
+        raise PlanError(
+            f"`batch` should be at least {SMALLEST_CLASS}, or all, so that sites send their "
+            f"classes; found {plan.batch}"
+        )
+
+
+def _too_small(smallest: Plan, budget: Budget, keep: set[str]) -> str:
+    """Describe why even the smallest plan is not within a budget."""
+    fewest = {} if "steps" in keep else {"steps": 1}
+    least = smallest.model_copy(update=fewest)
+
+    if budget.bytes is not None and most_bytes(least) > budget.bytes:
+        return (
+            f"`budget` should be at least {most_bytes(least):,} bytes for {len(least.classes)} "
+            f"classes of {least.image.shape} images; found {budget.bytes:,}: send fewer images "
+            "(`--local-images`) or none (`--local none`), and do not set steps, sketch and wire"
+        )
+    needed = smallest_class_sent(least, most_steps(least))
+    return (
+        f"`smallest-site-class` should be at least {needed} for {most_steps(least)} steps of "
+        f"{statistics_width(least)} numbers; found {budget.smallest_class}: do not set steps and "
+        "sketch, or set lower ones"
+    )
+
+
+def _shapes(plan: Plan, budget: Budget, keep: set[str]) -> list[Plan]:
     """Set the wire type, and return the plan once for each possible sketch, widest first."""
-    wire = plan.wire if "wire" in keep or plan.masking is not None else "int8"
+    fixed = "wire" in keep or budget.bytes is None or plan.masking is not None
+    wire = plan.wire if fixed else "int8"
     widths: tuple[int | None, ...] = (plan.sketch,)
     if "sketch" not in keep:
         full = statistics_width(plan.model_copy(update={"sketch": None}))
@@ -110,26 +184,26 @@ def _shapes(plan: Plan, keep: set[str]) -> list[Plan]:
     return [plan.model_copy(update={"sketch": width, "wire": wire}) for width in widths]
 
 
-def _best_within(shapes: list[Plan], limit: int, keep: set[str]) -> Plan | None:
-    """Choose the first plan in `shapes` for which the limit allows `FEWEST_STEPS` steps.
+def _best_within(shapes: list[Plan], budget: Budget, keep: set[str]) -> Plan | None:
+    """Choose the first plan in `shapes` for which the budget allows `FEWEST_STEPS` steps.
 
     If there is none, choose the last one for which it allows any step; None if it allows no step.
     If the user has set the steps, choose the first plan that fits with these.
     """
     best = None
     for shape in shapes:
-        steps = shape.steps if "steps" in keep else _steps_within(shape, limit)
+        steps = shape.steps if "steps" in keep else _steps_within(shape, budget)
         candidate = shape.model_copy(update={"steps": steps})
-        if (steps or "steps" in keep) and most_bytes(candidate) <= limit:
+        if (steps or "steps" in keep) and budget.allows(candidate):
             best = candidate
             if steps >= FEWEST_STEPS or "steps" in keep:
                 break
     return best
 
 
-def _steps_within(plan: Plan, limit: int) -> int:
-    """Find the most steps, up to `MOST_STEPS`, with which no site exceeds `limit` bytes."""
-    most = plan.model_copy(update={"steps": MOST_STEPS})
-    fixed = most_bytes(plan.model_copy(update={"steps": 0}))
-    affordable = (limit - fixed) // bytes_per_step(plan)
-    return sum(taken <= affordable for taken in steps_taken(most))
+def _steps_within(plan: Plan, budget: Budget) -> int:
+    """Find the most steps with which every contribution is within a budget."""
+    most = plan.steps if budget.bytes is None else MOST_STEPS
+    affordable = budget.affordable_steps(plan)
+    taken = steps_taken(plan.model_copy(update={"steps": most}))
+    return sum(steps <= affordable for steps in taken)

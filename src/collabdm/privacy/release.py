@@ -15,6 +15,7 @@ Reference: L. Zhu, Z. Liu, S. Han, "Deep leakage from gradients", NeurIPS 2019 (
 gradients).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,19 +102,29 @@ def numbers_per_image(plan: Plan) -> int:
     return channels * height * width
 
 
-def smallest_class_allowed(plan: Plan, limits: ReleaseLimits = ReleaseLimits()) -> int | None:
-    """Return the fewest images with which a class may be sent by a site with every step.
+def smallest_class_sent(plan: Plan, steps: int) -> int | None:
+    """Compute the fewest images with which a class is sent, under the default limits.
 
-    None: no class may be sent, because the plan's batch is below the fewest images behind a mean.
+    Args:
+        plan: the plan.
+        steps: the steps that a site takes part in.
+
+    Returns:
+        The number of images; None if no class is sent, because a batch of the plan has fewer images
+        than must be behind each mean.
     """
     if is_protected(plan):
         return 1
-    if plan.steps and plan.batch is not None and plan.batch < limits.smallest_class:
+    if steps and plan.batch is not None and plan.batch < SMALLEST_CLASS:
         return None
 
-    numbers_sent = plan.steps * statistics_width(plan)
-    least = numbers_sent / (limits.largest_ratio * numbers_per_image(plan))
-    return max(limits.smallest_class, -int(-least // 1))
+    least = steps * statistics_width(plan) / (RELEASE_LIMIT * numbers_per_image(plan))
+    return max(SMALLEST_CLASS, math.ceil(least))
+
+
+def numbers_allowed(plan: Plan, images: int) -> int:
+    """Return the most numbers that may be sent about a class of this many images by default."""
+    return math.floor(RELEASE_LIMIT * images * numbers_per_image(plan))
 
 
 def is_protected(plan: Plan) -> bool:

@@ -13,10 +13,13 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
-from collabdm.planning.cost import cost
+from collabdm.planning.cost import cost, most_steps
+from collabdm.privacy.release import count_images, is_protected, smallest_class_sent
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 
 Row = tuple[str, str]  # part, value
+
+CLASSES, TOTALS = "statistics.classes", "statistics.totals"  # tensors of a contribution
 
 DOCUMENTS = "a plan, a contribution or a distilled set"
 DTYPES = {
@@ -27,7 +30,6 @@ DTYPES = {
     "I8": "int8",
     "I64": "int64",
 }
-SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of interest to a site
 
 
 def describe_file(path: Path) -> tuple[str, list[Row]]:
@@ -60,8 +62,19 @@ def summary(plan: Plan) -> str:
         f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
         f"a site sends at most {site_cost.file_bytes + extra_bytes:,} bytes "
         f"({site_cost.statistics_bytes:,} statistics, {site_cost.image_bytes:,} images{extra}) "
-        f"and {time}"
+        f"and {time}\n{_class_sent(plan)}"
     )
+
+
+def _class_sent(plan: Plan) -> str:
+    """State how many images a site needs of a class to send it."""
+    if is_protected(plan):
+        return "a site sends every class that it has: masks or noise protect it"
+    least = smallest_class_sent(plan, most_steps(plan))
+    if least is None:
+        batch = count_images(plan.batch or 0)
+        return f"no site sends a class: a mean of {batch} is withheld by default"
+    return f"a site sends a class if it has at least {least:,} images of it"
 
 
 def _describe_plan(path: Path) -> tuple[str, list[Row]]:
@@ -79,21 +92,32 @@ def _describe_plan(path: Path) -> tuple[str, list[Row]]:
 def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
     try:
         header, tensor_rows = _read_tensors(path)
+        header_rows = _header_rows(header)
     except KeyError as error:
         raise DocumentError(
             f"{path} should be {DOCUMENTS}; found a safetensors file of another kind"
         ) from error
-    except (OSError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise DocumentError(
             f"{path} should be {DOCUMENTS}; found something else, or a part ({error})"
         ) from error
 
-    kind = str(header.pop("format", "")).removeprefix("collabdm/")
-    header.pop("plan", None)
-    rows = [(key, _value_text(value)) for key, value in header.items()] + tensor_rows
+    kind = str(header.get("format", "")).removeprefix("collabdm/")
+    rows = header_rows + tensor_rows
     if kind == "distilled":
         rows.append(("plan digest", read_distilled(path).plan.digest))
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
+
+
+def _header_rows(header: dict[str, Any]) -> list[Row]:
+    """Describe a header without its format and its plan; `sites` with the names of the classes."""
+    rows = []
+    for key, value in header.items():
+        if key == "sites":
+            rows.append((key, _counts_by_site(value, list(header["classes"]))))
+        elif key not in ("format", "plan"):
+            rows.append((key, _value_text(value)))
+    return rows
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -107,9 +131,32 @@ def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
             dtype = DTYPES.get(stored.get_dtype(), stored.get_dtype())
             rows.append((name, f"{dtype} {shape}, {tensor.nbytes:,} bytes"))
 
-            if name in SHOWN_TENSORS:
-                rows.append((f"{name}, values", ", ".join(map(str, tensor.tolist()))))
+        if {CLASSES, TOTALS} <= set(file.keys()):
+            names, totals = header["classes"], file.get_tensor(TOTALS).tolist()
+            by_number = dict(enumerate(names))
+            present = [str(by_number[y]) for y in file.get_tensor(CLASSES).tolist()]
+            rows.append(("numbers of images", _counts_text(present, totals)))
     return header, rows
+
+
+def _counts_by_site(sites: dict[str, list[int]], names: list[str]) -> str:
+    """Write the images of each class at each site; classes that a site lacks are left out."""
+    parts = []
+    for site, counts in sites.items():
+        present = [(name, n) for name, n in zip(names, counts, strict=True) if n]
+        text = _counts_text([name for name, _ in present], [n for _, n in present])
+        parts.append(f"{site} ({text or 'no images'})")
+    return "; ".join(parts)
+
+
+def _counts_text(names: list[str], counts: list[int]) -> str:
+    """Write the number of images of each class.
+
+    >>> _counts_text(["cat", "dog"], [120, 1])
+    'cat: 120 images, dog: 1 image'
+    """
+    pairs = zip(names, counts, strict=True)
+    return ", ".join(f"{name}: {count_images(count)}" for name, count in pairs)
 
 
 def _value_text(value: object) -> str:

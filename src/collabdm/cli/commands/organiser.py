@@ -48,6 +48,15 @@ Budget = Annotated[
     setting(help="Most bytes of a contribution, e.g. 1MB; selects steps, sketch and wire."),
 ]
 
+SmallestSiteClass = Annotated[
+    int | None,
+    setting(
+        min=1,
+        help="Expected images of the smallest class at a site: selects steps and sketch with which "
+        "the site sends it.",
+    ),
+]
+
 Method = Annotated[str | None, method_option(choices.PLAN_METHODS, "collabdm")]
 
 Seed = Annotated[int | None, setting(help="Seed of all networks and sketches.", show_default="0")]
@@ -140,6 +149,7 @@ def plan(
     config: Config = None,
     assignments: Set = None,
     budget: Budget = None,
+    smallest_site_class: SmallestSiteClass = None,
     method: Method = None,
     seed: Seed = None,
     ipc: Ipc = None,

@@ -1,4 +1,4 @@
-"""Commands for a site: `check`, `contribute` and `inspect`."""
+"""Commands for a site: `check`, `contribute`, `view` and `inspect`."""
 
 from functools import partial
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from collabdm.cli import choices
 from collabdm.cli.options import (
+    DATA_HELP,
     AllowRealImages,
     Data,
     Device,
@@ -21,7 +23,10 @@ from collabdm.cli.options import (
     SiteName,
     SmallestClass,
     Threads,
+    data_option,
 )
+
+DataSplit = Annotated[choices.DataSplit, data_option(help="The part of the data.")]
 
 
 def check(
@@ -117,6 +122,38 @@ def contribute(
         show_plan(prepared)
     else:
         write(prepared, output, (device, precision, threads), quiet)
+
+
+def view(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A contribution or a distilled set.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Path of the picture, a PNG.")],
+    plan: Annotated[
+        Path | None, data_option(help="The plan of a contribution; needed to compare it.")
+    ] = None,
+    data: Annotated[
+        str | None, data_option(help=f"Private data to compare with: {DATA_HELP}.")
+    ] = None,
+    resize: Resize = False,
+    rows: Rows = None,
+    split: DataSplit = "train",
+    results: Annotated[
+        Path | None, typer.Option("--json", help="Also write the table to this file.")
+    ] = None,
+) -> None:
+    """Draw the images of a document by class, each above the most similar private image."""
+    from collabdm.cli.running import check_output
+    from collabdm.cli.viewing import Request, view_document
+    from collabdm.rounds.exchange import DataSource
+
+    inputs = [path for path in (file, plan) if path is not None]
+    check_output(output, *inputs, *([results] if results else []))
+    if results is not None:
+        check_output(results, *inputs)
+
+    source = None if data is None else DataSource(data, resize, rows)
+    view_document(Request(file, output, plan, source, split, results))
 
 
 def inspect(
