@@ -138,11 +138,6 @@ def method_of(plan: Plan) -> Method:
             f"`method` should be one of {', '.join(able)} with masks, and `steps` at least 1; "
             f"found {plan.method}, {plan.steps} steps: only statistics can be masked"
         )
-    if plan.masking is not None and plan.privacy is not None:
-        raise PlanError(
-            "either `masking` or `privacy` should be in a plan; found both, which this version "
-            "cannot combine"
-        )
     return method
 
 
