@@ -77,7 +77,14 @@ def full_plan(train: ImageSet, seed: int) -> Plan:
     """The plan of the most steps, without a sketch and without rounding."""
     narrowest = min(width or FULL_WIDTH for width in WIDTHS)
     steps = max(steps_within(budget, narrowest) for budget in BUDGETS)
-    return plan_for(train, seed=seed, steps=steps, batch=64, wire="float32", local={"steps": 50})
+    return plan_for(
+        train,
+        seed=seed,
+        steps=steps,
+        batch=64,
+        wire="float32",
+        local={"start": "real", "steps": 50},
+    )
 
 
 def full_contributions(

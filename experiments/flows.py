@@ -61,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "steps": 60,
     "batch": 64,
     "network": NETWORK,
-    "local": {"steps": 30, "batch": 64},
+    "local": {"start": "real", "steps": 30, "batch": 64},
 }
 
 Rows = tuple[str, str] | None  # only the rows with this value in this column

@@ -450,7 +450,7 @@ def test_the_help_of_plan_shows_the_defaults_of_a_plan() -> None:
     defaults |= {name: getattr(plan, name) for name in ("wire", "images", "merging", "method")}
     defaults |= {
         "init": plan.local.start,
-        "local": plan.local.method,
+        "local": "none",
         "local-steps": plan.local.steps,
     }
     defaults |= {

@@ -53,7 +53,7 @@ def tiny_plan(image: ImageSpec = GREY, classes: tuple[str, ...] = CLASSES, **set
         "batch": None,
         "network": NETWORK,
         "wire": "float32",
-        "local": {"steps": 2, "batch": 4},
+        "local": {"start": "real", "steps": 2, "batch": 4},
     }
     return make_plan(classes, image, **small | settings)
 
@@ -67,7 +67,7 @@ def method_plan(method: str, **changes: Any) -> Plan:
         "steps": 3,
         "batch": 3,
         "network": NETWORK,
-        "local": {"steps": 2, "batch": 2},
+        "local": {"start": "real", "steps": 2, "batch": 2},
         "options": OPTIONS.get(method),
     }
     adapted = METHODS[method].adapt(settings | changes)
@@ -85,7 +85,7 @@ def fixed_plan(**changes: Any) -> Plan:
         "steps": 2,
         "network": NETWORK,
         "sketch": 4,
-        "local": {"images": 1},
+        "local": {"start": "real", "images": 1},
     }
     return Plan(**fields | changes)
 

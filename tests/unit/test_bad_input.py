@@ -434,12 +434,22 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "nothing": (
         lambda: None,
         "./nothing",
-        ("`./nothing` should be a folder or a file; it does not exist",),
+        ("`./nothing` should be a folder, a file or one of digits", "it does not exist"),
+    ),
+    "a path that could be a name of the hub": (
+        lambda: None,
+        "some/set",
+        ("`some/set` should be a folder", "it does not exist", "of the hub, use hub:some/set"),
     ),
     "no data set of the hub": (
         lambda: None,
-        "some/set",
-        ("`some/set` should be a folder, a file or a data set of the hub",),
+        "hub:some/set",
+        ("`hub:some/set` should be a data set of the hub", "no network here"),
+    ),
+    "no name of the hub": (
+        lambda: None,
+        "hub:set",
+        ("`hub:set` should be hub:owner/name",),
     ),
     "an empty folder": (
         lambda: Path("held").mkdir(),
@@ -664,7 +674,10 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--images", "png"), "`--images` should be uint8 or float32; found 'png'"),
         (("--init", "zeros"), "`--init` should be real or noise; found 'zeros'"),
         (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
-        (("--merging", "median"), "`--merging` should be weighted or uniform; found 'median'"),
+        (
+            ("--merging", "mean"),
+            "`--merging` should be weighted, uniform, median or trimmed; found 'mean'",
+        ),
         (
             ("--augment", "crop_blur"),
             "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur",

@@ -211,7 +211,7 @@ def test_images_that_alone_exceed_the_budget_are_named() -> None:
     with pytest.raises(
         PlanError, match=r"10 classes of \(3, 64, 64\) images.*--local-images.*--local none"
     ):
-        choose(plan_with(10, 3, 64), Budget(100_000), set())
+        choose(plan_with(10, 3, 64, local={"steps": 1}), Budget(100_000), set())
 
 
 # --- the smallest class of a site ----------------------------------------------------------------
@@ -266,6 +266,7 @@ def test_masks_allow_every_class() -> None:
         site_names=("a", "b"),
         masking={"keys": keys, "threshold": 2},
         largest_class=100,
+        wire="float32",
     )
     assert smallest_class_sent(masked, 100) == 1
     chosen = choose(masked, Budget(None, 2), set())

@@ -524,7 +524,7 @@ def test_central_makes_all_steps_at_one_site_with_all_the_data() -> None:
         "refinement": {"passes": 2},
     }
     adapted = METHODS["central"].adapt(asked | {"local": {"steps": 5}})
-    assert adapted["local"] == {"steps": 5 + 2 * 30, "images": 3}
+    assert adapted["local"] == {"start": "real", "steps": 5 + 2 * 30, "images": 3}
     expected = {"sites": 1, "steps": 0, "fraction": 1.0, "site_names": None}
     assert {name: adapted[name] for name in expected} == expected
 

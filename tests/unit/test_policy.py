@@ -92,7 +92,7 @@ def test_time_is_limited() -> None:
 @pytest.mark.parametrize(
     ("local", "requested", "text"),
     [
-        ({"steps": 2}, RealImages.START, "sends images that start from real ones"),
+        ({"start": "real", "steps": 2}, RealImages.START, "sends images that start from real ones"),
         ({"method": "random", "images": 1}, RealImages.SENT, "sends real images as they are"),
         (NOISE, RealImages.NONE, "sends no real images"),
         ({"method": "none"}, RealImages.NONE, "sends no real images"),
@@ -253,7 +253,7 @@ def test_a_preview_names_the_budget_and_the_masks_of_the_plan() -> None:
         largest_class=100,
     )
     rows = rows_of(plan, Policy())
-    assert rows["privacy budget"] == "epsilon 8, delta 1e-05 for each image"
+    assert rows["privacy budget"] == "epsilon 8 at delta 1e-05 for each image"
     assert rows["masks"] == "yes: the server reads only sums over sites, at least 2"
     assert rows["withheld"] == "no class"
 

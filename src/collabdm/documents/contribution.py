@@ -16,12 +16,15 @@ distillation", 2024, Algorithm 1, lines 17 to 24.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float32, Int64
+from pydantic import Field
 from torch import Tensor
 
 from collabdm.documents.extra_tensors import EXTRA_PREFIX, DeclaredTensors, check_extra_tensors
+from collabdm.documents.frozen_model import FrozenModel
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES, Wire
 from collabdm.errors import DocumentError, PlanError
@@ -29,6 +32,7 @@ from collabdm.images import ImageSet
 
 CONTRIBUTION_VERSION = 1
 LARGEST_TOTAL = 2**40  # images of a class at one site; keeps sums over all sites far below 2^63
+NORM_TOLERANCE = 0.01  # of the largest norm of a class mean, for rounding
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,10 @@ class Statistics:
         """The encoding of the means."""
         return next(wire for wire, dtype in WIRE_DTYPES.items() if dtype == self.codes.dtype)
 
-    def means(self) -> Float32[Tensor, "T P r"]:
-        """Decode the class means."""
-        values = self.codes.float()
-        return values if self.scales is None else values * self.scales[:, :, None]
+    def means(self, rows: slice = slice(None)) -> Float32[Tensor, "T P r"]:
+        """Decode the class means of all steps, or of some rows of `steps`."""
+        values = self.codes[rows].float()
+        return values if self.scales is None else values * self.scales[rows, :, None]
 
 
 def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
@@ -126,12 +130,32 @@ def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
         raise DocumentError(f"{name} should ascend from 0; found {int(numbers[i])} {place}")
 
 
+class AddedNoise(FrozenModel):
+    """The noise in a contribution under differential privacy.
+
+    - `epsilon`, `delta`, `clip`, `steps`: the Plan's budget, bound and number of steps.
+    - `noise_multiplier`: the standard deviation that the budget needs for a sensitivity of 1.
+    - `sigma_sums`, `sigma_counts`: the standard deviations of the noise that the site added to each
+      number of a class sum, and to each count.
+    """
+
+    mechanism: Literal["gaussian"] = "gaussian"
+    epsilon: Annotated[float, Field(gt=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    clip: Annotated[float, Field(gt=0)]
+    steps: Annotated[int, Field(ge=0)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    sigma_sums: Annotated[float, Field(gt=0)]
+    sigma_counts: Annotated[float, Field(gt=0)]
+
+
 @dataclass(frozen=True)
 class Contribution:
     """One site's answer to a Plan.
 
     It consists of `statistics`, `images` (as many per class as `Local` requests), and the
-    `extra_tensors` that the Plan's method declares.
+    `extra_tensors` that the Plan's method declares. `noise` describes the noise of the statistics,
+    if the Plan has a privacy budget.
     """
 
     site: str
@@ -140,18 +164,33 @@ class Contribution:
     images: ImageSet
     versions: dict[str, str] = field(default_factory=dict)
     extra_tensors: dict[str, Tensor] = field(default_factory=dict)
+    noise: AddedNoise | None = None
 
 
 @dataclass(frozen=True)
 class ContributionSpec:
-    """The required contents of a contribution: the Plan, and two facts that follow from it.
+    """The required contents of a contribution: the Plan, and facts that follow from it.
 
-    `width` is r, the number of values in a class mean; `extra` declares the method's tensors.
+    `width` is r, the number of values in a class mean; `extra` declares the method's tensors;
+    `largest_norm` is the largest norm that a class mean can have, None if there is no bound.
     """
 
     plan: Plan
     width: int
     extra: DeclaredTensors
+    largest_norm: float | None = None
+
+
+def stated_counts(
+    plan: Plan, counts: Int64[Tensor, " P"]
+) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"]]:
+    """Return the batch counts and totals that a contribution states for classes of given sizes.
+
+    A total is at most `Plan.largest_class`, and a batch count at most the total and `Plan.batch`.
+    """
+    totals = counts if plan.largest_class is None else counts.clamp_max(plan.largest_class)
+    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    return batches, totals
 
 
 def check_contribution(spec: ContributionSpec, contribution: Contribution) -> None:
@@ -165,6 +204,11 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
             f"found {contribution.plan_digest[:16]}…: "
             "it answers another plan; ask the site to run `collabdm contribute` with this one"
         )
+    if plan.masking is not None:
+        raise DocumentError(
+            f"{where}: it should be masked, as the plan asks; found an open one: delete it, and "
+            "ask the site to run `collabdm contribute`"
+        )
     try:
         plan.check_site(contribution.site)
     except PlanError as error:
@@ -173,6 +217,7 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
     _check_statistics(spec, contribution, where)
     _check_counts(plan, contribution.statistics, where)
     _check_images(plan, contribution, where)
+    _check_noise(plan, contribution, where)
     check_extra_tensors(spec.extra, contribution.extra_tensors, where, EXTRA_PREFIX)
 
 
@@ -206,6 +251,33 @@ def _check_statistics(spec: ContributionSpec, contribution: Contribution, where:
     if statistics.wire != plan.wire:
         raise DocumentError(f"{where}: wire type should be {plan.wire}; found {statistics.wire}")
 
+    if spec.largest_norm is not None:
+        _check_norms(statistics, spec.largest_norm, where)
+
+
+def _check_norms(statistics: Statistics, largest: float, where: str) -> None:
+    """Check that no class mean is longer than an embedding can be. Raises DocumentError.
+
+    `NORM_TOLERANCE` allows for float rounding. A code of int8 may be wrong by half its scale, and
+    with it a mean of r numbers by sqrt(r) / 2 times the scale, which is the largest value / 127.
+    """
+    limit, scales = largest * (1 + NORM_TOLERANCE), statistics.scales
+    longest = statistics.codes.double().norm(dim=2)
+
+    if scales is not None:
+        widest = scales.double()
+        longest = longest * widest - 0.5 * statistics.codes.shape[2] ** 0.5 * widest
+        longest = torch.maximum(longest, 127 * widest)
+
+    if longest.numel() and float(longest.max()) > limit:
+        t, p = divmod(int(longest.argmax()), len(statistics.classes))
+        raise DocumentError(
+            f"{where}: a class mean should have a norm of at most {largest:.4g}, which is the most "
+            f"that the network can give; found {float(longest.max()):.4g} at step "
+            f"{int(statistics.steps[t])} for class {int(statistics.classes[p])}: leave this site "
+            "out, or ask it for a new contribution"
+        )
+
 
 def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
     """Check that a class's batch has all its images, but at most `Plan.batch`.
@@ -214,12 +286,13 @@ def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
     """
     totals, counts = statistics.totals, statistics.batch_counts
 
-    if int(totals.max()) > LARGEST_TOTAL:
+    most = LARGEST_TOTAL if plan.largest_class is None else plan.largest_class
+    if int(totals.max()) > most:
         raise DocumentError(
-            f"{where}: totals should be at most {LARGEST_TOTAL:,}; found {int(totals.max()):,}"
+            f"{where}: totals should be at most {most:,}; found {int(totals.max()):,}"
         )
 
-    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    batches, _ = stated_counts(plan, totals)
     if counts.tolist() != batches.tolist():
         raise DocumentError(
             f"{where}: batch counts should be {batches.tolist()}; found {counts.tolist()}"
@@ -243,6 +316,35 @@ def _check_images(plan: Plan, contribution: Contribution, where: str) -> None:
     counts = images.counts().tolist()
     if counts != expected:
         raise DocumentError(f"{where}: images per class should be {expected}; found {counts}")
+
+
+def _check_noise(plan: Plan, contribution: Contribution, where: str) -> None:
+    """Check the stated noise, and that every class is sent, if the Plan has a privacy budget.
+
+    Raises DocumentError.
+    """
+    privacy, noise = plan.privacy, contribution.noise
+    if privacy is None:
+        if noise is not None:
+            raise DocumentError(f"{where}: noise should be absent, as in the plan; found {noise}")
+        return
+
+    expected = {
+        "epsilon": privacy.epsilon,
+        "delta": privacy.delta,
+        "clip": privacy.clip,
+        "steps": plan.steps,
+    }
+    found = None if noise is None else {name: getattr(noise, name) for name in expected}
+    if found != expected:
+        raise DocumentError(f"{where}: noise should be that of the plan, {expected}; found {found}")
+
+    classes = len(contribution.statistics.classes)
+    if classes != len(plan.classes):
+        raise DocumentError(
+            f"{where}: all {len(plan.classes)} classes should be sent, since the plan has a "
+            f"privacy budget; found {classes}"
+        )
 
 
 def check_contributions(plan: Plan, sites: list[str]) -> None:

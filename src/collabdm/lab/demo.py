@@ -29,7 +29,7 @@ DEMO = Experiment(
         "steps": 60,
         "batch": 64,
         "network": {"width": 32, "depth": 2},
-        "local": {"steps": 60, "batch": 64, "matching": {"learning_rate": 0.2}},
+        "local": {"start": "real", "steps": 60, "batch": 64, "matching": {"learning_rate": 0.2}},
         # the rate for small images: docs/log.md, entry 2
         "refinement": {"passes": 4, "matching": {"learning_rate": 1.0}},
     },
@@ -72,7 +72,7 @@ def traffic(folder: Path) -> Experiment:
             "steps": 20,
             "batch": 64,
             "network": {"width": 16, "depth": 2},
-            "local": {"steps": 20, "batch": 64},
+            "local": {"start": "real", "steps": 20, "batch": 64},
             "refinement": {"passes": 4},
         },
         trials=3,

@@ -27,6 +27,7 @@ from collabdm.documents.contribution import (
     Statistics,
     check_contribution,
     check_contributions,
+    stated_counts,
 )
 from collabdm.documents.extra_tensors import DeclaredTensors
 from collabdm.documents.frozen_model import FrozenModel, validation_message
@@ -35,6 +36,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, Pixels, as_uint8
+from collabdm.matching.embedding_bound import largest_norm
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
 from collabdm.seeds import derive
@@ -120,6 +122,9 @@ class Method:
         shows_real_images: whether the images sent for a plan are real images, or start from them.
         run_rounds: runs a method that needs several rounds; `contribute` and `distill` then raise
             PlanError.
+        distill_merged: computes the outcome of a round with masks, from the plan, the merged
+            statistics, the names of the sites, the context and `allow_missing`; None if the
+            contributions are not statistics, so that they cannot be masked.
     """
 
     name: str
@@ -132,6 +137,7 @@ class Method:
     outcome: type[Outcome] = DistilledSet
     shows_real_images: Callable[[Plan], bool] = shows_no_real_images
     run_rounds: RunRounds | None = None
+    distill_merged: Callable[..., Outcome] | None = None
 
 
 # --- settings ----------------------------------------------------------------------------------
@@ -252,12 +258,12 @@ def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor])
     """
     counts = data.counts()
     present = torch.nonzero(counts).flatten()
-    batches = counts[present] if plan.batch is None else counts[present].clamp_max(plan.batch)
+    batches, totals = stated_counts(plan, counts[present])
 
     no_steps = torch.zeros(0, dtype=torch.int64)
     codes = torch.zeros(0, len(present), statistics_width(plan), dtype=WIRE_DTYPES[plan.wire])
     scales = torch.zeros(0, len(present)) if plan.wire == "int8" else None
-    statistics = Statistics(no_steps, present, codes, scales, batches, counts[present])
+    statistics = Statistics(no_steps, present, codes, scales, batches, totals)
 
     no_pixels = torch.zeros(0, *plan.image.shape, dtype=plan.image_dtype)
     no_images = ImageSet(no_pixels, torch.zeros(0, dtype=torch.int64), plan.classes)
@@ -319,7 +325,7 @@ def checked(
         yield from (contributions[site] for site in sorted(contributions))
         return
 
-    spec = ContributionSpec(plan, statistics_width(plan), declared)
+    spec = ContributionSpec(plan, statistics_width(plan), declared, largest_norm(plan))
     sent, faults = by_site(plan, contributions), []
 
     for site in sorted(sent):

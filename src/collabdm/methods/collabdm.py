@@ -11,21 +11,24 @@ Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot 
 distillation", 2024.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from collabdm.checkpoint import Checkpoint
-from collabdm.documents.contribution import Contribution, Statistics
-from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.contribution import Contribution, Statistics, stated_counts
+from collabdm.documents.outcomes import DistilledSet, sum_over
 from collabdm.documents.plan import Plan
+from collabdm.documents.specs import ROBUST_MERGING
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.class_statistics import Merged, class_statistics, merge_in_order
 from collabdm.matching.embedding import Sampling, StepEmbedding, plan_embedding
 from collabdm.matching.loop import Problem, Target, match, start_from
 from collabdm.matching.network_size import statistics_width
+from collabdm.matching.robust_merging import ReadSites, merge_robust
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import (
     Contributions,
@@ -37,6 +40,7 @@ from collabdm.methods.base import (
     stored_pixels,
 )
 from collabdm.methods.localdm import jitter_stored, local_images, noise_images
+from collabdm.privacy.noised_statistics import added_noise, noised_statistics
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
@@ -46,6 +50,9 @@ def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
     """Compute a site's answer to the plan; the same plan, data and site give the same bytes.
+
+    This does not hold for a plan with a privacy budget: each call draws other noise, and two
+    answers reveal more than one. `rounds.exchange.contribute_file` answers such a plan once.
 
     Args:
         plan: the plan.
@@ -66,13 +73,17 @@ def contribute(
 
     images = local_images(plan, data, seed, context)
     statistics = _statistics(plan, data, site, seed, context)
-    return Contribution(site, plan.digest, statistics, images, versions())
+    noise = None if plan.privacy is None else added_noise(plan)
+    return Contribution(site, plan.digest, statistics, images, versions(), noise=noise)
 
 
 def _statistics(
     plan: Plan, data: ImageSet, site: str, seed: int, context: RunContext
 ) -> Statistics:
     """Compute the site's class means for every step in which it takes part."""
+    if plan.privacy is not None:
+        return noised_statistics(plan, data, context)
+
     steps = plan.steps_of(site)
     counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
     embedding = plan_embedding(plan, context.compute, work=len(steps) * int(counts.sum()))
@@ -81,7 +92,9 @@ def _statistics(
     def on_step(done: int) -> None:
         context.report(Progress(Stage.STATISTICS, done, len(steps)))
 
-    return class_statistics(embedding, data, steps, sampling, plan.wire, on_step)
+    statistics = class_statistics(embedding, data, steps, sampling, plan.wire, on_step)
+    batches, totals = stated_counts(plan, statistics.totals)
+    return replace(statistics, batch_counts=batches, totals=totals)
 
 
 def shows_real_images(plan: Plan) -> bool:
@@ -102,7 +115,8 @@ def distill(
     Args:
         plan: the plan.
         contributions: the contributions, in any order. A mapping from site names may read each
-            lazily: only the counts and the local images of each stay in memory.
+            lazily: only the counts and the local images of each stay in memory. Robust merging
+            reads them once for each block of steps.
         context: device, progress and checkpoints.
         allow_missing: accept a round in which a class is missing at every site.
 
@@ -122,16 +136,66 @@ def distill(
             local[contribution.site] = contribution.images
             yield contribution.statistics
 
-    merged = merge_in_order(
-        statistics(), statistics_width(plan), plan.steps, len(plan.classes), plan.merging
-    )
+    merged = _merge(plan, len(contributions), statistics)
     check_classes(plan, merged.totals, allow_missing)
 
-    pixels, labels = start_images(plan, local, counts)
-    pixels = refine(plan, pixels, labels, merged, context)
-    images = ImageSet(stored_pixels(plan, pixels), labels, plan.classes)
+    start = start_images(plan, local, counts)
     sites = {site: of_site.tolist() for site, of_site in counts.items()}
+    return _refined_set(plan, start, merged, sites, context)
+
+
+def distill_merged(
+    plan: Plan,
+    merged: Merged,
+    sites: Sequence[str],
+    context: RunContext = RunContext(),
+    allow_missing: bool = False,
+) -> DistilledSet:
+    """Distil `ipc` images of every class from merged statistics alone, as masks leave them.
+
+    The result is that of `distill` with the contributions behind the statistics.
+
+    Args:
+        plan: the plan, whose sites send no images.
+        merged: the merged statistics of all sites.
+        sites: the names of the sites.
+        context: device, progress and checkpoints.
+        allow_missing: accept a round in which a class is missing at every site.
+
+    Returns:
+        The distilled set, which lists the counts of all sites together.
+
+    Raises:
+        DocumentError: a class is missing and `allow_missing` is False.
+    """
+    check_classes(plan, merged.totals, allow_missing)
+
+    together = sum_over(sites)
+    start = start_images(plan, {}, {together: merged.totals})
+    return _refined_set(plan, start, merged, {together: merged.totals.tolist()}, context)
+
+
+def _refined_set(
+    plan: Plan,
+    start: tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]],
+    merged: Merged,
+    sites: dict[str, list[int]],
+    context: RunContext,
+) -> DistilledSet:
+    """Refine the initial images, and make the set of them."""
+    pixels, labels = start
+    refined = refine(plan, pixels, labels, merged, context)
+    images = ImageSet(stored_pixels(plan, refined), labels, plan.classes)
     return DistilledSet(images, plan, sites, plan.method, versions())
+
+
+def _merge(plan: Plan, sites: int, read: ReadSites) -> Merged:
+    """Merge the statistics of `sites` sites by the plan's rule."""
+    if plan.merging in ROBUST_MERGING:
+        return merge_robust(plan, sites, read)
+
+    width, classes = statistics_width(plan), len(plan.classes)
+    return merge_in_order(read(), width, plan.steps, classes, plan.merging)
 
 
 def start_images(
@@ -139,9 +203,11 @@ def start_images(
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
     """Choose the images that refinement starts from: `ipc` of each class, out of those sent.
 
-    Images are taken in proportion to the number of images that each site has (`weighted`), or at
-    random (`uniform`, as in the authors' program). If too few were sent, slightly moved copies are
-    added; if the plan starts from noise or no images were sent, noise is added instead.
+    Images are taken in proportion to the number of images that each site has (`weighted`), at
+    random (`uniform`, as in the authors' program), or evenly from the sites (robust merging, so
+    that no site supplies more than its part, whatever number of images it states). If too few were
+    sent, slightly moved copies are added; if the plan starts from noise or no images were sent,
+    noise is added instead.
 
     Args:
         plan: the plan.
@@ -173,8 +239,9 @@ def _picks(
     sent = plan.local.images_sent
     available = (held > 0) * sent
 
-    if plan.merging == "weighted":
-        take = apportion(held, available, plan.ipc)
+    if plan.merging != "uniform":
+        weight = held if plan.merging == "weighted" else (held > 0).long()
+        take = apportion(weight, available, plan.ipc)
         for site in torch.nonzero(take).flatten().tolist():
             yield site, torch.arange(int(take[site]))
         return
@@ -191,7 +258,8 @@ def _fill(
     lack = plan.ipc - len(images)
     if lack == 0:
         return images
-    if len(images) == 0 or plan.local.start == "noise":
+    from_noise = plan.local.method == "dm" and plan.local.start == "noise"
+    if len(images) == 0 or from_noise:
         return torch.cat([images, noise_images(plan, lack, stream)])
 
     filled = images[torch.arange(plan.ipc) % len(images)]

@@ -15,8 +15,9 @@ from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
-from collabdm.errors import PlanError
+from collabdm.errors import PlanError, printable
 from collabdm.images import ImageSet, measure_normalisation
+from collabdm.planning.private import has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
 
 SMALL_SIDE = 24  # pixels; images with a smaller side count as small
@@ -33,8 +34,10 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         image: shape and normalisation of the images.
         settings: fields of `Plan`. By default `augment` contains every operation, except flip if
             the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
-            quarter of a smaller image shows too little); `local.images` is the images per class
-            (`ipc`) divided among the sites, plus one, but at most `ipc`.
+            quarter of a smaller image shows too little). Without `local`, sites send statistics
+            alone; with it, `local.images` is the images per class (`ipc`) divided among the sites,
+            plus one, but at most `ipc`. With a `privacy` budget, the defaults are those of
+            `planning.private`, which also chooses `privacy.clip`.
 
     Returns:
         The Plan with its probe.
@@ -42,9 +45,15 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     Raises:
         PlanError: A setting is missing or invalid; the message names it.
     """
+    _check_names(classes)
+    settings = with_private_defaults(settings)
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
+    settings.setdefault("local", {"method": "none"})
     try:
+        if has_budget(settings):
+            without = Plan(classes=classes, image=image, **settings | {"privacy": None})
+            settings = with_clip(settings, without)
         plan = Plan(classes=classes, image=image, **settings)
     except ValidationError as error:
         raise PlanError(validation_message(error)) from error
@@ -55,6 +64,18 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         plan = plan.model_copy(update={"local": local})
 
     return plan.model_copy(update={"probe": probe(plan)})
+
+
+def _check_names(classes: tuple[str, ...]) -> None:
+    """Check that the class names of a new plan are printable. Raises PlanError.
+
+    Plans are read without this check, so that earlier ones remain valid.
+    """
+    if controlled := [name for name in classes if printable(name) != name]:
+        raise PlanError(
+            f"`classes` should be without control characters; found {', '.join(controlled)}: "
+            "rename them"
+        )
 
 
 def plan_for(data: ImageSet, **settings: Any) -> Plan:
@@ -77,8 +98,9 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         sample: a public table, to measure the mean and standard deviation of the pixels; None uses
             0.25 for both.
         settings: fields of `Plan`. By default `pae` is 1 and `augment` is empty, since each
-            position in an image of flows has its own meaning; `local.images` equals `ipc`, so that
-            one site with nearly all flows of a class can supply all images of that class.
+            position in an image of flows has its own meaning. If `local` is set, `local.images` is
+            `ipc` by default, so that one site with nearly all flows of a class can supply all
+            images of that class.
 
     Returns:
         The Plan with its probe.
@@ -90,7 +112,7 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
     settings = defaults | with_rates(settings, schema.side)
 
-    local = settings.get("local") or {}
+    local = settings.get("local")
     if isinstance(local, dict) and not local.get("images") and local.get("method", "dm") != "none":
         ipc = settings.get("ipc", Plan.model_fields["ipc"].default)
         settings["local"] = local | {"images": ipc}
@@ -112,6 +134,8 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
 
     filled = dict(settings)
     for part, rate in SMALL_RATES.items():
+        if part == "local" and part not in filled:  # sites send statistics alone
+            continue
         own = filled.get(part) or {}
         if not isinstance(own, dict):  # invalid: the Plan will reject it
             continue

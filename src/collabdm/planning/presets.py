@@ -18,7 +18,7 @@ PRESETS: dict[str, Settings] = {
         "batch": 512,
         "merging": "uniform",
         "images": "float32",
-        "local": {"steps": 1000},
+        "local": {"start": "real", "steps": 1000},
         "refinement": {"passes": 1, "matching": {"learning_rate": 10.0, "momentum": 0.5}},
     },
     "fedd3": {

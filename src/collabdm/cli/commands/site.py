@@ -1,4 +1,4 @@
-"""Commands for a site: `check`, `contribute`, `view` and `inspect`."""
+"""Commands for a site: `check`, `contribute`, `view`, `inspect` and `ledger`."""
 
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from collabdm.cli.options import (
     AllowRealImages,
     Data,
     Device,
+    MaskKey,
     PlanPath,
     PolicyPath,
     Precision,
@@ -44,9 +45,17 @@ def check(
         Path | None, typer.Option(help="PEM file with the certificate that signed the server's.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of this node.")] = None,
+    mask_key: MaskKey = None,
 ) -> None:
     """Check a site's data, plan and connection before a round."""
-    from collabdm.cli.checking import Report, check_connection, check_data, check_plan, check_policy
+    from collabdm.cli.checking import (
+        Report,
+        check_connection,
+        check_data,
+        check_mask_key,
+        check_plan,
+        check_policy,
+    )
     from collabdm.rounds.exchange import DataSource
     from collabdm.rounds.policy import policy_at_site
 
@@ -54,6 +63,8 @@ def check(
     check_connection(report, server, root_certificates, key)
 
     agreed = check_plan(report, plan, site)
+    if agreed is not None and agreed.masking is not None:
+        check_mask_key(report, agreed, site, mask_key)
     images = None
     if agreed is None:
         report.skip("data", needed="plan")
@@ -62,6 +73,7 @@ def check(
 
     if agreed is None or images is None:
         report.skip("policy", needed="plan and data")
+        report.skip("machine", needed="plan and data")
     else:
         read = partial(policy_at_site, policy, allow_real_images, smallest_class)
         check_policy(report, agreed, images, site, read)
@@ -76,6 +88,7 @@ def contribute(
         Path, typer.Option("-o", "--output", help="Path of the contribution to write.")
     ],
     policy: PolicyPath = None,
+    mask_key: MaskKey = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
     public_batches: PublicBatches = False,
@@ -104,7 +117,7 @@ def contribute(
     limits = policy_at_site(policy, allow_real_images, smallest_class)
     check_output(output, plan)
 
-    who = Site(site, limits, public_batches)
+    who = Site(site, limits, public_batches, mask_key)
     prepared = prepare(agreed, DataSource(data, resize, rows), who)
     if dry_run:
         show_plan(prepared)
@@ -154,3 +167,20 @@ def inspect(
     from collabdm.cli.running import print_document
 
     print_document(file)
+
+
+def ledger() -> None:
+    """Show what this site has released with noise or masks, and its privacy budget so far."""
+    from collabdm.cli.console import console, table
+    from collabdm.privacy.ledger import Ledger
+    from collabdm.rounds.ledger_rows import COLUMNS, account_lines, release_rows
+
+    own = Ledger()
+    releases = own.releases()
+    if not releases:
+        console.print(f"{own.path}: no release with noise or masks")
+        return
+
+    console.print(table(str(own.path), COLUMNS, release_rows(releases), figures=False))
+    for line in account_lines(releases):
+        console.print(line)
