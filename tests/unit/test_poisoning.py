@@ -388,6 +388,7 @@ def test_masked_sums_are_not_compared() -> None:
         largest_class=10,
         masking=masking,
         local={"method": "none"},
+        wire="float32",
     )
 
     table = compare_sites(plan, {})
