@@ -9,7 +9,7 @@ from collabdm.cli import choices
 
 DATA_HELP = (
     "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) "
-    "or of parquet files, an .npz file, or a Hugging Face id"
+    "or of parquet files, an .npz file, or hub:OWNER/NAME"
 )
 
 NETWORKS_HELP = "Networks to train, separated by commas."
@@ -181,6 +181,28 @@ Passes = Annotated[
 Network = Annotated[
     str | None,
     setting(help="Embedding network: NAME or NAME:width=64,depth=2.", show_default="ConvNet"),
+]
+
+Epsilon = Annotated[
+    float | None,
+    setting(
+        help="Differential privacy: the budget of each image; sites then add noise, and send "
+        "statistics alone.",
+        show_default="no noise",
+    ),
+]
+
+Delta = Annotated[
+    float | None,
+    setting(help="The probability with which epsilon may not hold.", show_default="1e-05"),
+]
+
+Clip = Annotated[
+    float | None,
+    setting(
+        help="Bound on the influence of an image, under --epsilon; default: from images that a "
+        "program draws, without data."
+    ),
 ]
 
 # --- training and scoring ------------------------------------------------------------------------

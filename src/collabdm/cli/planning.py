@@ -12,6 +12,7 @@ from collabdm.planning.masking import with_masking_defaults
 from collabdm.planning.option_values import option_settings
 from collabdm.planning.overrides import plan_fields, read_overrides
 from collabdm.planning.presets import preset_settings
+from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
     collect,
     merge_settings,
@@ -40,6 +41,8 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     chosen = override(merge_settings(written, options_set), overrides)
     defaults = preset_settings(options["preset"] or written_preset)
 
+    if has_budget(chosen):
+        defaults = merge_settings(defaults, PRIVATE_DEFAULTS)
     settings = merge_settings(defaults, with_masking_defaults(chosen))
     plan = new_plan(options["data"], options["classes"], options["image_size"], settings)
 

@@ -44,10 +44,15 @@ from collabdm.seeds import participants
 PLAN_VERSION = 1
 JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 
+MOST_DRAWS = 10**7  # names that are drawn to find the sites of all steps
+
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
 EXTENSIONS = ("collection", "flows", "largest_class", "masking", "options", "privacy", "trim")
+
+#: the methods whose sites add the noise of a privacy budget
+PRIVATE_METHODS = ("collabdm", "collabdm-pae", "central", "central-pae")
 
 
 class ImageSpec(FrozenModel):
@@ -55,8 +60,8 @@ class ImageSpec(FrozenModel):
 
     channels: Annotated[int, Field(ge=1, le=16)]
     side: Annotated[int, Field(ge=8, le=128)]
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
+    mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...]
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1000)], ...]
 
     @model_validator(mode="after")
     def _one_constant_per_channel(self) -> "ImageSpec":
@@ -164,14 +169,15 @@ class Privacy(FrozenModel):
     """Differential privacy of each image: the budget, and the bound of the Gaussian mechanism.
 
     - `epsilon`, `delta`: the budget for all that a site sends (adding or removing one image).
-    - `clip`: the largest norm of the sketched embedding of one image; longer ones are shortened.
+    - `clip`: the largest distance of the sketched embedding of one image from the public centre of
+      its step; images further away are moved towards the centre.
     - `count_share`: the share of the budget (of 1 / sigma^2) that is spent on the class counts.
     """
 
     epsilon: Annotated[float, Field(gt=0, le=1000)]
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     clip: Annotated[float, Field(gt=0, le=10**6)]
-    count_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    count_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
 class Plan(FrozenModel):
@@ -284,6 +290,11 @@ class Plan(FrozenModel):
                 "each end"
             )
 
+        if self.fraction < 1 and self.steps * self.sites > MOST_DRAWS:
+            raise ValueError(
+                f"`fraction` below 1 needs `steps` times `sites` of at most {MOST_DRAWS:,}; "
+                f"found {self.steps * self.sites:,}"
+            )
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"
@@ -334,6 +345,13 @@ class Plan(FrozenModel):
             )
         if self.merging != "weighted":
             raise ValueError(f"`privacy` needs `merging` weighted; found {self.merging}")
+        if self.method not in PRIVATE_METHODS:
+            raise ValueError(
+                f"`privacy` needs a `method` that adds noise: {', '.join(PRIVATE_METHODS)}; "
+                f"found {self.method}"
+            )
+        if self.steps == 0:
+            raise ValueError("`privacy` needs `steps` of at least 1; found 0")
         self._check_statistics_alone("privacy")
 
     def _check_statistics_alone(self, name: str) -> None:
@@ -369,10 +387,9 @@ class Plan(FrozenModel):
         if self.fraction == 1 or self.site_names is None:
             return list(range(self.steps))
 
+        names = sorted(self.site_names)  # once, not at every step
         return [
-            t
-            for t in range(self.steps)
-            if site in participants(self.seed, t, self.site_names, self.fraction)
+            t for t in range(self.steps) if site in participants(self.seed, t, names, self.fraction)
         ]
 
     def check_site(self, site: str) -> None:

@@ -2,7 +2,7 @@
 
 The card states only what the set's own documents establish: which plan and method produced it,
 whether its images can show real images, and the accuracies that were measured. It names a licence,
-and the number of images of each site, only if the caller asks for them.
+and the sites with their numbers of images, only if the caller asks for them.
 
 Reference: T. Gebru et al., "Datasheets for datasets", Communications of the ACM, 2021.
 """
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from collabdm.documents.outcomes import DistilledSet, contributing_sites
+from collabdm.errors import printable
 from collabdm.images import ImageSet
 from collabdm.methods.registry import all_methods
+from collabdm.privacy.wording import guarantee
 from collabdm.scoring.evaluation import Score
 
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
@@ -26,7 +28,7 @@ class Card:
 
     Attributes:
         licence: The licence of the set, as the hub's identifier, such as `cc-by-4.0`.
-        counts: Whether to list the number of images of each class at each site.
+        counts: Whether to name the sites, with the number of images of each class.
         scores: Accuracies of networks trained on the set, and on other sets for comparison.
         data: The name of the data that the networks were tested on.
     """
@@ -53,13 +55,14 @@ def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
         "![Up to ten images of each class](preview.png)",
         _pae(distilled, images),
         _real_images(distilled),
+        _privacy(distilled),
         "\n".join(_facts(distilled, card)),
         "" if card.licence else "No licence was named: ask the makers of the set before using it.",
         _counts(distilled) if card.counts else "",
-        f"## The plan\n\n```json\n{_plan_json(distilled)}\n```",
+        _plan(distilled, card.counts),
     ]
 
-    body = "\n\n".join(filter(None, sections))
+    body = printable("\n\n".join(filter(None, sections)), keep="\n")
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
@@ -135,9 +138,23 @@ def _real_images(distilled: DistilledSet) -> str:
             "**Images of this set are, or started from, real images of the sites, and can still "
             "show them.** Publish the set only if those images may be published."
         )
+    if distilled.plan.privacy:
+        return "No image of this set is a real image or started from one."
     return (
         "No image of this set is a real image or started from one. This is not a guarantee of "
         "privacy."
+    )
+
+
+def _privacy(distilled: DistilledSet) -> str:
+    """State the guarantee of a privacy budget; empty without one."""
+    privacy = distilled.plan.privacy
+    if privacy is None:
+        return ""
+    return (
+        "Each image of the sites is protected by differential privacy with "
+        f"{guarantee(privacy)}. An image that belongs to a person with several images is "
+        "protected less, and other releases of the same data add up."
     )
 
 
@@ -165,6 +182,13 @@ def _counts(distilled: DistilledSet) -> str:
     return "\n".join(["## Images at the sites\n", *head, *rows])
 
 
-def _plan_json(distilled: DistilledSet) -> str:
-    document = distilled.plan.model_dump(mode="json")
-    return json.dumps(document, indent=2, ensure_ascii=False)
+def _plan(distilled: DistilledSet, name_sites: bool) -> str:
+    """Write the plan as JSON, without the names of the sites unless they are asked for."""
+    document, note = distilled.plan.model_dump(mode="json"), ""
+    if not name_sites:
+        named = document.pop("site_names", None)
+        keys = document.get("masking", {}).pop("keys", None)
+        note = "Without the names of the sites:\n\n" if named or keys else ""
+
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return f"## The plan\n\n{note}```json\n{text}\n```"

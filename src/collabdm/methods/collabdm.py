@@ -40,6 +40,7 @@ from collabdm.methods.base import (
     stored_pixels,
 )
 from collabdm.methods.localdm import jitter_stored, local_images, noise_images
+from collabdm.privacy.noised_statistics import added_noise, noised_statistics
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
@@ -49,6 +50,9 @@ def contribute(
     plan: Plan, data: ImageSet, site: str = "site-1", context: RunContext = RunContext()
 ) -> Contribution:
     """Compute a site's answer to the plan; the same plan, data and site give the same bytes.
+
+    This does not hold for a plan with a privacy budget: each call draws other noise, and two
+    answers reveal more than one. `rounds.exchange.contribute_file` answers such a plan once.
 
     Args:
         plan: the plan.
@@ -69,13 +73,17 @@ def contribute(
 
     images = local_images(plan, data, seed, context)
     statistics = _statistics(plan, data, site, seed, context)
-    return Contribution(site, plan.digest, statistics, images, versions())
+    noise = None if plan.privacy is None else added_noise(plan)
+    return Contribution(site, plan.digest, statistics, images, versions(), noise=noise)
 
 
 def _statistics(
     plan: Plan, data: ImageSet, site: str, seed: int, context: RunContext
 ) -> Statistics:
     """Compute the site's class means for every step in which it takes part."""
+    if plan.privacy is not None:
+        return noised_statistics(plan, data, context)
+
     steps = plan.steps_of(site)
     counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
     embedding = plan_embedding(plan, context.compute, work=len(steps) * int(counts.sum()))

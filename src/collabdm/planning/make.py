@@ -15,8 +15,9 @@ from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
-from collabdm.errors import PlanError
+from collabdm.errors import PlanError, printable
 from collabdm.images import ImageSet, measure_normalisation
+from collabdm.planning.private import has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
 
 SMALL_SIDE = 24  # pixels; images with a smaller side count as small
@@ -35,7 +36,8 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
             the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
             quarter of a smaller image shows too little). Without `local`, sites send statistics
             alone; with it, `local.images` is the images per class (`ipc`) divided among the sites,
-            plus one, but at most `ipc`.
+            plus one, but at most `ipc`. With a `privacy` budget, the defaults are those of
+            `planning.private`, which also chooses `privacy.clip`.
 
     Returns:
         The Plan with its probe.
@@ -43,10 +45,15 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     Raises:
         PlanError: A setting is missing or invalid; the message names it.
     """
+    _check_names(classes)
+    settings = with_private_defaults(settings)
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
     settings.setdefault("local", {"method": "none"})
     try:
+        if has_budget(settings):
+            without = Plan(classes=classes, image=image, **settings | {"privacy": None})
+            settings = with_clip(settings, without)
         plan = Plan(classes=classes, image=image, **settings)
     except ValidationError as error:
         raise PlanError(validation_message(error)) from error
@@ -57,6 +64,18 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         plan = plan.model_copy(update={"local": local})
 
     return plan.model_copy(update={"probe": probe(plan)})
+
+
+def _check_names(classes: tuple[str, ...]) -> None:
+    """Check that the class names of a new plan are printable. Raises PlanError.
+
+    Plans are read without this check, so that earlier ones remain valid.
+    """
+    if controlled := [name for name in classes if printable(name) != name]:
+        raise PlanError(
+            f"`classes` should be without control characters; found {', '.join(controlled)}: "
+            "rename them"
+        )
 
 
 def plan_for(data: ImageSet, **settings: Any) -> Plan:

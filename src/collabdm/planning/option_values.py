@@ -94,6 +94,9 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "network": "network",
     "masked_for": masked_for,
     "threshold": "masking.threshold",
+    "epsilon": "privacy.epsilon",
+    "delta": "privacy.delta",
+    "clip": "privacy.clip",
 }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from collabdm.documents.contribution import LARGEST_TOTAL, Statistics
@@ -62,21 +62,35 @@ def site_sums(plan: Plan, statistics: Statistics) -> Float64[Tensor, "T classes 
     Raises:
         DataError: a mean is outside the range of the plan.
     """
-    masking, means = masking_of(plan), statistics.means()
-    largest = float(means.abs().max()) if means.numel() else 0.0
-    if not largest <= masking.range:
-        raise DataError(
-            f"class means should be at most {masking.range:g} in absolute value, `masking.range` "
-            f"of the plan; found {largest:.4g}: ask the organiser for a plan with a larger range"
-        )
-
+    means = statistics.means()
     weight = torch.ones(len(statistics.classes), dtype=torch.float64)
     if plan.merging == "weighted":
         weight = capped_totals(plan, statistics)[statistics.classes].double()
 
     sums = torch.zeros(len(means), len(plan.classes), means.shape[2], dtype=torch.float64)
     sums[:, statistics.classes] = means.double() * weight[:, None]
+    _check_range(plan, means, sums)
     return sums
+
+
+def _check_range(
+    plan: Plan, means: Float32[Tensor, "T P r"], sums: Float64[Tensor, "T classes r"]
+) -> None:
+    """Check that the sums fit into the fixed point. Raises DataError.
+
+    Every mean is checked. With noise, the mean of a class without images has no meaning, so its sum
+    is checked, against the largest sum of a class.
+    """
+    limit, values, name = masking_of(plan).range, means, "class means"
+    if plan.privacy is not None:
+        limit, values, name = limit * most_images(plan), sums, "class sums with noise"
+
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    if not largest <= limit:
+        raise DataError(
+            f"{name} should be at most {limit:g} in absolute value, by `masking.range` of the "
+            f"plan; found {largest:.4g}: ask the organiser for a plan with a larger range"
+        )
 
 
 def site_numbers(plan: Plan, statistics: Statistics) -> np.ndarray:

@@ -13,6 +13,7 @@ from collabdm.documents.outcomes import DistilledSet, contributing_sites
 from collabdm.images import as_uint8
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import EvaluationResults
+from collabdm.privacy.wording import guarantee
 from collabdm.report import round_plots
 from collabdm.report.figures import write_figures
 from collabdm.report.html import Plot, Table, png_uri, render
@@ -178,6 +179,7 @@ def provenance(files: RoundFiles) -> Table:
         plan = distilled.plan
         rows += [("plan", plan.digest), ("method", distilled.method)]
         rows += [("seed, steps, ipc", f"{plan.seed}, {plan.steps}, {plan.ipc}")]
+        rows += [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
 
     if results is not None:
         rows.append(("computed on", _listed(results.compute.document())))

@@ -18,7 +18,11 @@ from collabdm.data.flows.tables import Reading
 from collabdm.data.sources import fit_classes, load
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.contribution import Contribution
-from collabdm.documents.contribution_file import write_contribution
+from collabdm.documents.contribution_file import (
+    contribution_bytes,
+    decode_without_plan,
+    write_contribution,
+)
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.export.pictures import write_picture
@@ -27,12 +31,14 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.privacy.ledger import Ledger
 from collabdm.privacy.site_keys import site_key
 from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.masked import MaskedFiles, MaskedSite, masked_content
-from collabdm.rounds.policy import Policy, Release
+from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
+from collabdm.rounds.spending import Spending, excess, release_of, spending_of
 from collabdm.scoring.outcomes import kind_of
 
 if TYPE_CHECKING:
@@ -46,8 +52,8 @@ class DataSource:
     """Where a site's data is, and how it is adapted to a plan.
 
     Attributes:
-        location: a name, a folder, a file or a hub id (see `data.sources`); for a plan of flows, a
-            table.
+        location: a name, a folder, a file or hub:OWNER/NAME (see `data.sources`); for a plan of
+            flows, a table.
         resize: whether to convert images to the plan's size and channels.
         rows: COLUMN=VALUE, to use only these rows of a table of flows.
     """
@@ -148,6 +154,7 @@ class PreparedSite:
     release: Release
     public_batches: bool = False
     key: "X25519PrivateKey | None" = None  # None without masks
+    spending: Spending | None = None  # with a privacy budget
 
     @property
     def data(self) -> ImageSet:
@@ -185,8 +192,34 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     check_data(plan, data)
     release = site.policy.release(plan, data, site.name)
     key = None if plan.masking is None else site_key(plan, site.name, site.key)
+    spending = check_spending(plan, release.data, site)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, release, site.public_batches, key)
+    return PreparedSite(plan, method, site.name, release, site.public_batches, key, spending)
+
+
+def check_spending(plan: Plan, data: ImageSet, site: Site) -> Spending | None:
+    """Add up the privacy budget of a site, and check it against the site's policy.
+
+    Args:
+        plan: the plan.
+        data: the images that the site would use.
+        site: the site's name and policy.
+
+    Returns:
+        The budget before and after; None if the plan has no privacy budget.
+
+    Raises:
+        LedgerError: the site has answered the plan with other data, or the ledger is damaged.
+        PolicyError: the policy does not allow to spend as much.
+    """
+    spending = None
+    if plan.privacy is not None:
+        spending = spending_of(plan, site.name, data_digest(data), Ledger())
+
+    reason = excess(spending, site.policy.largest_epsilon)
+    if reason is not None:
+        raise PolicyError(f"the plan should be allowed by this site's policy; {reason}")
+    return spending
 
 
 def contribute_file(
@@ -207,6 +240,11 @@ def contribute_file(
             read, or the site has answered a plan with masks before, with other data.
     """
     plan, name, key = prepared.plan, prepared.name, prepared.key
+    if plan.privacy is not None and key is None:
+        content = _answer_once(prepared, context)
+        atomic_write(output, content, private=True)
+        return decode_without_plan(content, str(output))
+
     identity = prepared.identity
     if not prepared.public_batches:
         seed = secret_seed(plan.digest, name)
@@ -226,6 +264,19 @@ def contribute_file(
         contribution = compute()
         write_contribution(contribution, output)
     return contribution
+
+
+def _answer_once(prepared: PreparedSite, context: RunContext) -> bytes:
+    """Return the only contribution of a site to a plan with noise: the stored one, or a new one."""
+    plan, name, ledger = prepared.plan, prepared.name, Ledger()
+    digest = data_digest(prepared.data)
+    stored = ledger.stored(plan.digest, name, digest)
+    if stored is not None:
+        return stored
+
+    contribution = prepared.method.contribute(plan, prepared.data, name, context)
+    content = contribution_bytes(contribution)
+    return ledger.record(release_of(plan, name, digest, content), content)
 
 
 def distill_files(

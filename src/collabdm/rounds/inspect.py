@@ -1,20 +1,23 @@
 """Show a document as text, so that a site can read a document before sending it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from collabdm.documents.codec import HEADER_KEY
+from collabdm.documents.contribution import AddedNoise
 from collabdm.documents.extra_tensors import declared_bytes
+from collabdm.documents.json_text import load_json
 from collabdm.documents.outcome_files import read_distilled
-from collabdm.documents.plan import Plan
+from collabdm.documents.plan import Plan, Privacy
 from collabdm.documents.plan_file import read_plan
+from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import cost, most_steps
 from collabdm.privacy.release import count_images, is_protected, smallest_class_sent
+from collabdm.privacy.wording import guarantee
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 
 Row = tuple[str, str]  # part, value
@@ -39,6 +42,7 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
         DocumentError: the file is not a document of this package.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             first = file.read(1)
     except OSError as error:
@@ -57,12 +61,13 @@ def summary(plan: Plan) -> str:
     if seconds is not None:
         time = f"computes {rough_duration(seconds)} on two cores"
 
+    privacy = f"\nprivacy of each image: {guarantee(plan.privacy)}" if plan.privacy else ""
     return (
         f"plan {plan.digest[:16]}…, seed {plan.seed}, {plan.sites} sites, T = {plan.steps}\n"
         f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
         f"a site sends at most {site_cost.file_bytes + extra_bytes:,} bytes "
         f"({site_cost.statistics_bytes:,} statistics, {site_cost.image_bytes:,} images{extra}) "
-        f"and {time}\n{_class_sent(plan)}"
+        f"and {time}\n{_class_sent(plan)}{privacy}"
     )
 
 
@@ -86,6 +91,7 @@ def _describe_plan(path: Path) -> tuple[str, list[Row]]:
             rows += [(f"{name}.{key}", _value_text(item)) for key, item in value.items()]
         else:
             rows.append((name, _value_text(value)))
+    rows += _privacy_rows(plan)
     return f"{path}: plan, {path.stat().st_size:,} bytes", rows
 
 
@@ -104,8 +110,11 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
 
     kind = str(header.get("format", "")).removeprefix("collabdm/")
     rows = header_rows + tensor_rows
+    rows += _noise_rows(header.get("noise"))
     if kind == "distilled":
-        rows.append(("plan digest", read_distilled(path).plan.digest))
+        plan = read_distilled(path).plan
+        rows.append(("plan digest", plan.digest))
+        rows += _privacy_rows(plan)
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
 
 
@@ -120,11 +129,25 @@ def _header_rows(header: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _noise_rows(noise: object) -> list[Row]:
+    """Describe the noise in the header of a contribution; None gives no rows."""
+    if noise is None:
+        return []
+    added = AddedNoise.model_validate(noise)
+    budget = Privacy(epsilon=added.epsilon, delta=added.delta, clip=added.clip)
+    return [("privacy of each image", guarantee(budget))]
+
+
+def _privacy_rows(plan: Plan) -> list[Row]:
+    """Describe the privacy budget of a plan; a plan without one gives no rows."""
+    return [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
+
+
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """Read a safetensors document: its header, and the type, shape and bytes of each tensor."""
     rows: list[Row] = []
     with safe_open(path, framework="pt") as file:
-        header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))
+        header = dict(load_json((file.metadata() or {})[HEADER_KEY]))
         for name in sorted(file.keys()):
             stored, tensor = file.get_slice(name), file.get_tensor(name)
             shape = " x ".join(map(str, stored.get_shape())) or "scalar"

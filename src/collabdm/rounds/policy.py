@@ -5,6 +5,7 @@
     largest_bytes = "5MB"        # size of the contribution
     largest_minutes = 60         # computing time, as estimated for two cores
     methods = ["collabdm-pae"]   # the methods that a plan may name
+    largest_epsilon = 8          # privacy budget of this plan and all earlier releases together
     raw_images = false           # the images sent must neither be real nor start from real images
     smallest_class = 20          # the fewest images of a class, and behind each of its means
     largest_ratio = 0.5          # the most numbers sent for each number of a class's images
@@ -98,6 +99,7 @@ class Policy(FrozenModel):
     largest_bytes: Limit | None = None
     largest_minutes: Annotated[float, Field(gt=0)] | None = None
     methods: tuple[str, ...] | None = None
+    largest_epsilon: Annotated[float, Field(gt=0)] | None = None
     raw_images: bool = False
     smallest_class: Limit = SMALLEST_CLASS
     largest_ratio: Annotated[float, Field(gt=0)] = RELEASE_LIMIT

@@ -9,7 +9,10 @@ from collabdm.cli import choices
 from collabdm.cli.options import (
     DATA_HELP,
     Batch,
+    Clip,
     Config,
+    Delta,
+    Epsilon,
     FlowsPath,
     Ipc,
     LocalSteps,
@@ -170,6 +173,9 @@ def plan(
     threshold: Threshold = None,
     augment: Augment = None,
     network: Network = None,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    clip: Clip = None,
 ) -> None:
     """Make a plan: all settings that sites and server agree on before the round."""
     options = dict(locals())

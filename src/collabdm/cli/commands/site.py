@@ -1,4 +1,4 @@
-"""Commands for a site: `check`, `contribute`, `view` and `inspect`."""
+"""Commands for a site: `check`, `contribute`, `view`, `inspect` and `ledger`."""
 
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,7 @@ def check(
 
     if agreed is None or images is None:
         report.skip("policy", needed="plan and data")
+        report.skip("machine", needed="plan and data")
     else:
         read = partial(policy_at_site, policy, allow_real_images, smallest_class)
         check_policy(report, agreed, images, site, read)
@@ -166,3 +167,20 @@ def inspect(
     from collabdm.cli.running import print_document
 
     print_document(file)
+
+
+def ledger() -> None:
+    """Show what this site has released with noise or masks, and its privacy budget so far."""
+    from collabdm.cli.console import console, table
+    from collabdm.privacy.ledger import Ledger
+    from collabdm.rounds.ledger_rows import COLUMNS, account_lines, release_rows
+
+    own = Ledger()
+    releases = own.releases()
+    if not releases:
+        console.print(f"{own.path}: no release with noise or masks")
+        return
+
+    console.print(table(str(own.path), COLUMNS, release_rows(releases), figures=False))
+    for line in account_lines(releases):
+        console.print(line)
