@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     TRAINING = 34  #: order of images and augmentation in training
     BASELINE = 35  #: random draws of a compared method, under a seed derived for it
     DATA = 36  #: subsets of a data set
+    PUBLIC = 37  #: public images, which a program draws
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from collabdm.cli.console import console, table
 from collabdm.cli.running import load_for_plan
+from collabdm.documents.masked_contribution import masking_of
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import CollabDMError
@@ -15,10 +16,12 @@ from collabdm.images import ImageSet
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.limits import check_limits
 from collabdm.planning.probe import check_probe
-from collabdm.rounds.exchange import DataSource
+from collabdm.privacy.site_keys import site_key
+from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.preview import preview_contribution, preview_rows
+from collabdm.rounds.spending import Spending, spending_rows
 
 Result = TypeVar("Result")
 
@@ -107,6 +110,26 @@ def check_plan(report: Report, path: Path, site: str) -> Plan | None:
     return report.check("plan", read, lambda plan: f"{plan.digest[:16]}…, for this site")
 
 
+def check_mask_key(report: Report, plan: Plan, site: str, path: Path | None) -> None:
+    """Check that the site has the private key that belongs to its public one in a plan with masks.
+
+    The other sites' keys are listed for comparison: whoever makes the plan could replace them.
+
+    Args:
+        report: receives the result and the first digits of all keys.
+        plan: the plan.
+        site: name of the site.
+        path: the private key; None uses the one in the site's private folder.
+    """
+    report.check(
+        "mask key",
+        lambda: site_key(plan, site, path),
+        lambda _: "it belongs to the public key in the plan",
+    )
+    keys = "\n".join(f"{name}: {key[:16]}" for name, key in masking_of(plan).keys.items())
+    report.rows.append(("keys in the plan", f"{keys}\ncompare them with the other sites"))
+
+
 def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | None:
     """Check that the site's data fits a plan.
 
@@ -140,20 +163,27 @@ def check_policy(
         policy: reads the policy.
     """
 
-    def described(release: Release) -> str:
-        if not release.withheld:
+    def allowed() -> tuple[Release, Spending | None]:
+        limits = policy()
+        release = limits.release(plan, images, site)
+        return release, check_spending(plan, release.data, Site(site, limits))
+
+    def described(result: tuple[Release, Spending | None]) -> str:
+        withheld = result[0].withheld
+        if not withheld:
             return "the plan is allowed"
-        names = ", ".join(one.name for one in release.withheld)
-        return f"the plan is allowed; withheld: {names}"
+        return f"the plan is allowed; withheld: {', '.join(one.name for one in withheld)}"
 
     def computed() -> Plan:
         check_probe(plan)
         return plan
 
-    release = report.check("policy", lambda: policy().release(plan, images, site), described)
-    if release is None:
+    result = report.check("policy", allowed, described)
+    if result is None:
         report.skip("machine", needed="policy")
     else:
+        release, spending = result
         report.check("machine", computed, lambda _: "computes the same as the plan's author")
         rows = preview_rows(preview_contribution(plan, release, site))
+        rows += spending_rows(spending) if spending else []
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

@@ -15,6 +15,7 @@ from collabdm.rounds.exchange import (
     prepare_site,
 )
 from collabdm.rounds.preview import preview_contribution, preview_rows
+from collabdm.rounds.spending import spending_rows
 
 
 def prepare(plan: Plan, source: DataSource, site: Site) -> PreparedSite:
@@ -51,7 +52,7 @@ def write(
     with Bars(quiet) as bars:
         contribution = contribute_file(prepared, output, context_of(*computing, bars))
 
-    comparison = _compared(contribution, prepared)
+    comparison = None if contribution is None else _compared(contribution, prepared)
     _show(f"{output} contains, and {prepared.name} sends", prepared, comparison)
 
 
@@ -63,6 +64,7 @@ def show_plan(prepared: PreparedSite) -> None:
 def _show(title: str, prepared: PreparedSite, comparison: Comparison | None) -> None:
     preview = preview_contribution(prepared.plan, prepared.release, prepared.name)
     rows = preview_rows(preview, comparison)
+    rows += spending_rows(prepared.spending) if prepared.spending else []
     console.print(table(title, ("part", "value"), rows, figures=False))
 
 

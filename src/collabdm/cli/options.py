@@ -109,6 +109,14 @@ PublicBatches = Annotated[
     ),
 ]
 
+MaskKey = Annotated[
+    Path | None,
+    data_option(
+        "--mask-key",
+        help="Private key of this site for masks; default: the one that `keys` has made here.",
+    ),
+]
+
 Resize = Annotated[
     bool, data_option("--resize", help="Resize images to the plan's size and channels.")
 ]
@@ -173,6 +181,28 @@ Passes = Annotated[
 Network = Annotated[
     str | None,
     setting(help="Embedding network: NAME or NAME:width=64,depth=2.", show_default="ConvNet"),
+]
+
+Epsilon = Annotated[
+    float | None,
+    setting(
+        help="Differential privacy: the budget of each image; sites then add noise, and send "
+        "statistics alone.",
+        show_default="no noise",
+    ),
+]
+
+Delta = Annotated[
+    float | None,
+    setting(help="The probability with which epsilon may not hold.", show_default="1e-05"),
+]
+
+Clip = Annotated[
+    float | None,
+    setting(
+        help="Bound on the influence of an image, under --epsilon; default: from images that a "
+        "program draws, without data."
+    ),
 ]
 
 # --- training and scoring ------------------------------------------------------------------------

@@ -16,12 +16,15 @@ distillation", 2024, Algorithm 1, lines 17 to 24.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float32, Int64
+from pydantic import Field
 from torch import Tensor
 
 from collabdm.documents.extra_tensors import EXTRA_PREFIX, DeclaredTensors, check_extra_tensors
+from collabdm.documents.frozen_model import FrozenModel
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES, Wire
 from collabdm.errors import DocumentError, PlanError
@@ -127,12 +130,32 @@ def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
         raise DocumentError(f"{name} should ascend from 0; found {int(numbers[i])} {place}")
 
 
+class AddedNoise(FrozenModel):
+    """The noise in a contribution under differential privacy.
+
+    - `epsilon`, `delta`, `clip`, `steps`: the Plan's budget, bound and number of steps.
+    - `noise_multiplier`: the standard deviation that the budget needs for a sensitivity of 1.
+    - `sigma_sums`, `sigma_counts`: the standard deviations of the noise that the site added to each
+      number of a class sum, and to each count.
+    """
+
+    mechanism: Literal["gaussian"] = "gaussian"
+    epsilon: Annotated[float, Field(gt=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    clip: Annotated[float, Field(gt=0)]
+    steps: Annotated[int, Field(ge=0)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    sigma_sums: Annotated[float, Field(gt=0)]
+    sigma_counts: Annotated[float, Field(gt=0)]
+
+
 @dataclass(frozen=True)
 class Contribution:
     """One site's answer to a Plan.
 
     It consists of `statistics`, `images` (as many per class as `Local` requests), and the
-    `extra_tensors` that the Plan's method declares.
+    `extra_tensors` that the Plan's method declares. `noise` describes the noise of the statistics,
+    if the Plan has a privacy budget.
     """
 
     site: str
@@ -141,6 +164,7 @@ class Contribution:
     images: ImageSet
     versions: dict[str, str] = field(default_factory=dict)
     extra_tensors: dict[str, Tensor] = field(default_factory=dict)
+    noise: AddedNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +204,11 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
             f"found {contribution.plan_digest[:16]}…: "
             "it answers another plan; ask the site to run `collabdm contribute` with this one"
         )
+    if plan.masking is not None:
+        raise DocumentError(
+            f"{where}: it should be masked, as the plan asks; found an open one: delete it, and "
+            "ask the site to run `collabdm contribute`"
+        )
     try:
         plan.check_site(contribution.site)
     except PlanError as error:
@@ -188,6 +217,7 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
     _check_statistics(spec, contribution, where)
     _check_counts(plan, contribution.statistics, where)
     _check_images(plan, contribution, where)
+    _check_noise(plan, contribution, where)
     check_extra_tensors(spec.extra, contribution.extra_tensors, where, EXTRA_PREFIX)
 
 
@@ -286,6 +316,35 @@ def _check_images(plan: Plan, contribution: Contribution, where: str) -> None:
     counts = images.counts().tolist()
     if counts != expected:
         raise DocumentError(f"{where}: images per class should be {expected}; found {counts}")
+
+
+def _check_noise(plan: Plan, contribution: Contribution, where: str) -> None:
+    """Check the stated noise, and that every class is sent, if the Plan has a privacy budget.
+
+    Raises DocumentError.
+    """
+    privacy, noise = plan.privacy, contribution.noise
+    if privacy is None:
+        if noise is not None:
+            raise DocumentError(f"{where}: noise should be absent, as in the plan; found {noise}")
+        return
+
+    expected = {
+        "epsilon": privacy.epsilon,
+        "delta": privacy.delta,
+        "clip": privacy.clip,
+        "steps": plan.steps,
+    }
+    found = None if noise is None else {name: getattr(noise, name) for name in expected}
+    if found != expected:
+        raise DocumentError(f"{where}: noise should be that of the plan, {expected}; found {found}")
+
+    classes = len(contribution.statistics.classes)
+    if classes != len(plan.classes):
+        raise DocumentError(
+            f"{where}: all {len(plan.classes)} classes should be sent, since the plan has a "
+            f"privacy budget; found {classes}"
+        )
 
 
 def check_contributions(plan: Plan, sites: list[str]) -> None:

@@ -8,18 +8,20 @@
 Reference: docs/format.md, "Contribution".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_serializer
 from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import DocumentHeader, decode_document, encode_document, encoded_bytes
 from collabdm.documents.contribution import (
     CONTRIBUTION_VERSION,
+    AddedNoise,
     Contribution,
     ContributionSpec,
     Statistics,
@@ -51,6 +53,7 @@ class ContributionShape:
         steps: the number of steps in which the site takes part.
         present: the number of classes that the site has.
         versions: the versions of the libraries, as in the contribution.
+        noise: the noise that its header describes; None without.
     """
 
     site: str
@@ -58,6 +61,7 @@ class ContributionShape:
     steps: int
     present: int
     versions: dict[str, str]
+    noise: AddedNoise | None = None
 
     @property
     def plan(self) -> Plan:
@@ -86,10 +90,15 @@ class ContributionShape:
 
 
 class ContributionHeader(DocumentHeader):
-    """The header of a Contribution."""
+    """The header of a Contribution; `noise` is absent from its JSON without noise."""
 
     site: str
     plan_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    noise: AddedNoise | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_noise(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v is not None or k != "noise"}
 
 
 def write_contribution(contribution: Contribution, path: Path | str) -> None:
@@ -125,6 +134,7 @@ def _header(
         versions=contribution.versions,
         site=contribution.site,
         plan_digest=contribution.plan_digest,
+        noise=contribution.noise,
     )
 
 
@@ -179,6 +189,7 @@ def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Con
         images,
         header.versions,
         {name.removeprefix(EXTRA_PREFIX): tensors[name] for name in extra},
+        header.noise,
     )
 
 

@@ -11,10 +11,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.outcomes import DistilledSet, contributing_sites
 from collabdm.errors import printable
 from collabdm.images import ImageSet
 from collabdm.methods.registry import all_methods
+from collabdm.privacy.wording import guarantee
 from collabdm.scoring.evaluation import Score
 
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
@@ -54,6 +55,7 @@ def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
         "![Up to ten images of each class](preview.png)",
         _pae(distilled, images),
         _real_images(distilled),
+        _privacy(distilled),
         "\n".join(_facts(distilled, card)),
         "" if card.licence else "No licence was named: ask the makers of the set before using it.",
         _counts(distilled) if card.counts else "",
@@ -68,7 +70,7 @@ def _front_matter(distilled: DistilledSet, images: ImageSet, card: Card) -> dict
     tags = ["dataset-distillation"]
     if shows_real_images(distilled) is False:
         tags.append("synthetic")
-    if len(distilled.sites) > 1:
+    if len(contributing_sites(distilled.sites)) > 1:
         tags.append("federated-learning")
 
     files = [{"split": "train", "path": "data/train-*"}]
@@ -89,7 +91,7 @@ def _summary(distilled: DistilledSet, images: ImageSet) -> str:
     side, method = distilled.plan.image.side, distilled.method
     known = all_methods().get(method)
     several = known is not None and known.run_rounds is not None
-    sites = len(distilled.sites)
+    sites = len(contributing_sites(distilled.sites))
 
     rounds = "several rounds" if several else "one round"
     origin = f"by {sites} {'site' if sites == 1 else 'sites'} in {rounds}"
@@ -136,9 +138,23 @@ def _real_images(distilled: DistilledSet) -> str:
             "**Images of this set are, or started from, real images of the sites, and can still "
             "show them.** Publish the set only if those images may be published."
         )
+    if distilled.plan.privacy:
+        return "No image of this set is a real image or started from one."
     return (
         "No image of this set is a real image or started from one. This is not a guarantee of "
         "privacy."
+    )
+
+
+def _privacy(distilled: DistilledSet) -> str:
+    """State the guarantee of a privacy budget; empty without one."""
+    privacy = distilled.plan.privacy
+    if privacy is None:
+        return ""
+    return (
+        "Each image of the sites is protected by differential privacy with "
+        f"{guarantee(privacy)}. An image that belongs to a person with several images is "
+        "protected less, and other releases of the same data add up."
     )
 
 

@@ -18,6 +18,7 @@ from collabdm.methods.registry import find_method
 from collabdm.planning.option_values import without_none
 from collabdm.planning.overrides import Fields, field_types
 from collabdm.planning.presets import preset_settings
+from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
     Settings,
     flows_of,
@@ -70,10 +71,12 @@ def simulation(
 
     defaults = dict(preset_settings(str(preset or written_preset)))
     method = without_none(method=defaults.pop("method", None))
-    plan = merge_settings(merge_settings(defaults, written_plan), plan)
-
     rest = dict(overrides or {})
-    plan = override(plan, rest.pop("plan", {}))
+    chosen = override(merge_settings(written_plan, plan), rest.pop("plan", {}))
+    if has_budget(chosen):
+        defaults = merge_settings(defaults, PRIVATE_DEFAULTS)
+        settings = {"compare": ("random",)} | settings  # LocalDM would send images without noise
+    plan = merge_settings(plan_settings(defaults), chosen)
     settings = override(settings | options, rest) | {"plan": plan}
 
     if "data" not in settings:

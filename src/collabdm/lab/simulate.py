@@ -44,6 +44,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, RunRounds
 from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for, plan_for_flows, with_rates
+from collabdm.planning.private import with_private_defaults
 from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.evaluation import (
@@ -263,13 +264,19 @@ class _Scorer:
 
 
 def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
-    """Check the experiment's plan settings against the images, with a placeholder mean and std."""
+    """Check the experiment's plan settings against the images, with a placeholder mean and std.
+
+    The bound of a privacy budget, which depends on the images' size, is a placeholder too.
+    """
     channels, side, _ = train.shape
     try:
         mean, std = (0.0,) * channels, (1.0,) * channels
         image = ImageSpec(channels=channels, side=side, mean=mean, std=std)
         rest = {"classes": train.classes, "image": image, "sites": 1, "site_names": ("all",)}
-        Plan.model_validate(experiment.plan | rest)
+        settings = with_private_defaults(experiment.plan)
+        if isinstance(privacy := settings.get("privacy"), dict):
+            settings["privacy"] = {"clip": 1.0} | privacy
+        Plan.model_validate(settings | rest)
     except ValidationError as error:
         raise PlanError(f"in the plan: {validation_message(error)}") from error
 

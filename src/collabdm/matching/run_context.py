@@ -1,5 +1,6 @@
 """The context of a long computation: device, progress, checkpoints, intermediate predictors."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,8 @@ class RunContext:
     `resume` is the checkpoint to continue from. `keep` receives a checkpoint after every iteration,
     and must copy the tensors that it stores, since the next iteration changes them. `watch`
     receives the intermediate predictors of a method (an ensemble, a network after some epochs), to
-    evaluate them.
+    evaluate them. `random_bytes` is the source of the noise of differential privacy, which nobody
+    may predict; only experiments replace it.
     """
 
     compute: Compute = Compute()
@@ -40,6 +42,7 @@ class RunContext:
     keep: Callable[[Checkpoint], None] = discard
     watch: Watch = unwatched
     site_seed: int | None = None
+    random_bytes: Callable[[int], bytes] = os.urandom
 
     def at_site(self, site: str) -> "RunContext":
         """Return the same context, with the name of a site in its progress events."""
@@ -51,4 +54,6 @@ class RunContext:
 
     def alone(self) -> "RunContext":
         """Return a context without checkpoints, for a part of a larger computation."""
-        return RunContext(self.compute, self.report, site_seed=self.site_seed)
+        return RunContext(
+            self.compute, self.report, site_seed=self.site_seed, random_bytes=self.random_bytes
+        )

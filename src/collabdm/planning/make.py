@@ -17,6 +17,7 @@ from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError, printable
 from collabdm.images import ImageSet, measure_normalisation
+from collabdm.planning.private import has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
 
 SMALL_SIDE = 24  # pixels; images with a smaller side count as small
@@ -35,7 +36,8 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
             the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
             quarter of a smaller image shows too little). Without `local`, sites send statistics
             alone; with it, `local.images` is the images per class (`ipc`) divided among the sites,
-            plus one, but at most `ipc`.
+            plus one, but at most `ipc`. With a `privacy` budget, the defaults are those of
+            `planning.private`, which also chooses `privacy.clip`.
 
     Returns:
         The Plan with its probe.
@@ -44,10 +46,14 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         PlanError: A setting is missing or invalid; the message names it.
     """
     _check_names(classes)
+    settings = with_private_defaults(settings)
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
     settings.setdefault("local", {"method": "none"})
     try:
+        if has_budget(settings):
+            without = Plan(classes=classes, image=image, **settings | {"privacy": None})
+            settings = with_clip(settings, without)
         plan = Plan(classes=classes, image=image, **settings)
     except ValidationError as error:
         raise PlanError(validation_message(error)) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError
+from collabdm.planning.masking import masked_for
 from collabdm.planning.settings import Settings, collect, list_of, merge_settings, nested
 
 
@@ -91,6 +92,11 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "largest_class": "largest_class",
     "augment": augment,
     "network": "network",
+    "masked_for": masked_for,
+    "threshold": "masking.threshold",
+    "epsilon": "privacy.epsilon",
+    "delta": "privacy.delta",
+    "clip": "privacy.clip",
 }
 
 

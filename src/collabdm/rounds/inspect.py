@@ -6,23 +6,33 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from collabdm.documents.codec import HEADER_KEY
+from collabdm.documents.contribution import AddedNoise
 from collabdm.documents.extra_tensors import declared_bytes
 from collabdm.documents.json_text import load_json
 from collabdm.documents.outcome_files import read_distilled
-from collabdm.documents.plan import Plan
+from collabdm.documents.plan import Plan, Privacy
 from collabdm.documents.plan_file import read_plan
 from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import cost, most_steps
 from collabdm.privacy.release import count_images, is_protected, smallest_class_sent
+from collabdm.privacy.wording import guarantee
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 
 Row = tuple[str, str]  # part, value
 
+CLASSES, TOTALS = "statistics.classes", "statistics.totals"  # tensors of a contribution
+
 DOCUMENTS = "a plan, a contribution or a distilled set"
-DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8", "I8": "int8", "I64": "int64"}
-SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of interest to a site
+DTYPES = {
+    "I32": "int32",
+    "F16": "float16",
+    "F32": "float32",
+    "U8": "uint8",
+    "I8": "int8",
+    "I64": "int64",
+}
 
 
 def describe_file(path: Path) -> tuple[str, list[Row]]:
@@ -51,12 +61,13 @@ def summary(plan: Plan) -> str:
     if seconds is not None:
         time = f"computes {rough_duration(seconds)} on two cores"
 
+    privacy = f"\nprivacy of each image: {guarantee(plan.privacy)}" if plan.privacy else ""
     return (
         f"plan {plan.digest[:16]}…, seed {plan.seed}, {plan.sites} sites, T = {plan.steps}\n"
         f"sketch {sketch}, wire {plan.wire}, ipc {plan.ipc}, pae {plan.pae}\n"
         f"a site sends at most {site_cost.file_bytes + extra_bytes:,} bytes "
         f"({site_cost.statistics_bytes:,} statistics, {site_cost.image_bytes:,} images{extra}) "
-        f"and {time}\n{_class_sent(plan)}"
+        f"and {time}\n{_class_sent(plan)}{privacy}"
     )
 
 
@@ -80,27 +91,56 @@ def _describe_plan(path: Path) -> tuple[str, list[Row]]:
             rows += [(f"{name}.{key}", _value_text(item)) for key, item in value.items()]
         else:
             rows.append((name, _value_text(value)))
+    rows += _privacy_rows(plan)
     return f"{path}: plan, {path.stat().st_size:,} bytes", rows
 
 
 def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
     try:
         header, tensor_rows = _read_tensors(path)
+        header_rows = _header_rows(header)
     except KeyError as error:
         raise DocumentError(
             f"{path} should be {DOCUMENTS}; found a safetensors file of another kind"
         ) from error
-    except (OSError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise DocumentError(
             f"{path} should be {DOCUMENTS}; found something else, or a part ({error})"
         ) from error
 
-    kind = str(header.pop("format", "")).removeprefix("collabdm/")
-    header.pop("plan", None)
-    rows = [(key, _value_text(value)) for key, value in header.items()] + tensor_rows
+    kind = str(header.get("format", "")).removeprefix("collabdm/")
+    rows = header_rows + tensor_rows
+    rows += _noise_rows(header.get("noise"))
     if kind == "distilled":
-        rows.append(("plan digest", read_distilled(path).plan.digest))
+        plan = read_distilled(path).plan
+        rows.append(("plan digest", plan.digest))
+        rows += _privacy_rows(plan)
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
+
+
+def _header_rows(header: dict[str, Any]) -> list[Row]:
+    """Describe a header without its format and its plan; `sites` with the names of the classes."""
+    rows = []
+    for key, value in header.items():
+        if key == "sites":
+            rows.append((key, _counts_by_site(value, list(header["classes"]))))
+        elif key not in ("format", "plan"):
+            rows.append((key, _value_text(value)))
+    return rows
+
+
+def _noise_rows(noise: object) -> list[Row]:
+    """Describe the noise in the header of a contribution; None gives no rows."""
+    if noise is None:
+        return []
+    added = AddedNoise.model_validate(noise)
+    budget = Privacy(epsilon=added.epsilon, delta=added.delta, clip=added.clip)
+    return [("privacy of each image", guarantee(budget))]
+
+
+def _privacy_rows(plan: Plan) -> list[Row]:
+    """Describe the privacy budget of a plan; a plan without one gives no rows."""
+    return [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -114,9 +154,32 @@ def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
             dtype = DTYPES.get(stored.get_dtype(), stored.get_dtype())
             rows.append((name, f"{dtype} {shape}, {tensor.nbytes:,} bytes"))
 
-            if name in SHOWN_TENSORS:
-                rows.append((f"{name}, values", ", ".join(map(str, tensor.tolist()))))
+        if {CLASSES, TOTALS} <= set(file.keys()):
+            names, totals = header["classes"], file.get_tensor(TOTALS).tolist()
+            by_number = dict(enumerate(names))
+            present = [str(by_number[y]) for y in file.get_tensor(CLASSES).tolist()]
+            rows.append(("numbers of images", _counts_text(present, totals)))
     return header, rows
+
+
+def _counts_by_site(sites: dict[str, list[int]], names: list[str]) -> str:
+    """Write the images of each class at each site; classes that a site lacks are left out."""
+    parts = []
+    for site, counts in sites.items():
+        present = [(name, n) for name, n in zip(names, counts, strict=True) if n]
+        text = _counts_text([name for name, _ in present], [n for _, n in present])
+        parts.append(f"{site} ({text or 'no images'})")
+    return "; ".join(parts)
+
+
+def _counts_text(names: list[str], counts: list[int]) -> str:
+    """Write the number of images of each class.
+
+    >>> _counts_text(["cat", "dog"], [120, 1])
+    'cat: 120 images, dog: 1 image'
+    """
+    pairs = zip(names, counts, strict=True)
+    return ", ".join(f"{name}: {count_images(count)}" for name, count in pairs)
 
 
 def _value_text(value: object) -> str:

@@ -12,9 +12,12 @@ import torch
 
 from collabdm.documents.contribution import stated_counts
 from collabdm.documents.contribution_file import ContributionShape, contribution_size
+from collabdm.documents.masked_contribution import masked_size, masked_tensors
 from collabdm.documents.plan import Masking, Plan, Privacy
 from collabdm.methods.registry import contribution_spec
+from collabdm.privacy.noised_statistics import added_noise
 from collabdm.privacy.release import count_images
+from collabdm.privacy.wording import budget_text
 from collabdm.rounds.comparison import ClassComparison, Comparison
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 from collabdm.rounds.inspect import Row
@@ -79,22 +82,31 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
     data = release.data
     spec, counts = contribution_spec(plan), data.counts()
     present = torch.nonzero(counts).flatten()
-    shape = ContributionShape(site, spec, len(plan.steps_of(site)), len(present), versions())
+    noise = None if plan.privacy is None else added_noise(plan)
+    sent = len(present) if noise is None else len(plan.classes)  # with noise, every class
+    shape = ContributionShape(site, spec, len(plan.steps_of(site)), sent, versions(), noise)
 
     tensors = shape.tensors()
     codes, images = tensors["statistics.codes"], tensors["local.images"]
+    dtype, total_bytes = str(plan.wire), contribution_size(shape)
+    if plan.masking is not None:
+        codes = masked_tensors(plan, spec.width)["sums"]
+        dtype, total_bytes = (
+            f"int{8 * codes.dtype.itemsize}, masked",
+            masked_size(plan, spec.width, site),
+        )
     scales = tensors.get("statistics.scales")
     _, totals = stated_counts(plan, counts[present])
     stated = zip(present.tolist(), totals.tolist(), strict=True)
 
     return ContributionPreview(
         statistics_shape=codes.shape,
-        statistics_dtype=plan.wire,
+        statistics_dtype=dtype,
         statistics_bytes=codes.nbytes + (0 if scales is None else scales.nbytes),
         image_shape=images.shape,
         image_bytes=images.nbytes,
         extra_bytes={name: extra.nbytes for name, extra in spec.extra.items()},
-        total_bytes=contribution_size(shape),
+        total_bytes=total_bytes,
         data_bytes=data.nbytes(),
         class_counts={plan.classes[y]: count for y, count in stated},
         real_images=real_images(plan),
@@ -117,10 +129,12 @@ def preview_rows(preview: ContributionPreview, comparison: Comparison | None = N
         The rows.
     """
     counts = ", ".join(f"{name}: {count:,}" for name, count in preview.class_counts.items())
+    if preview.privacy is not None:
+        counts += "; all classes of the plan are sent, and their numbers with noise"
     rows = [
         ("class means", _means_text(preview)),
         ("images", _images_text(preview)),
-        ("numbers of images", counts),
+        ("numbers of images, masked" if preview.masking else "numbers of images", counts),
         ("labels, counts and header", f"{preview.other_bytes:,} bytes"),
         ("total", f"{preview.total_bytes:,} bytes"),
         ("private data", _data_text(preview)),
@@ -204,7 +218,7 @@ def _protection_rows(preview: ContributionPreview) -> list[Row]:
     privacy, masking = preview.privacy, preview.masking
     budget = "none: what the means reveal of one image is not bounded"
     if privacy is not None:
-        budget = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each image"
+        budget = f"{budget_text(privacy.epsilon, privacy.delta)} for each image"
 
     masks = "no: the server reads this site's numbers"
     if masking is not None:
