@@ -68,7 +68,10 @@ def test_the_methods_in_the_help_are_those_of_this_package() -> None:
             ("--preset", "papr"),
             "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'papr': did you",
         ),
-        (("--merging", "mean"), "`--merging` should be weighted or uniform; found 'mean'"),
+        (
+            ("--merging", "mean"),
+            "`--merging` should be weighted, uniform, median or trimmed; found 'mean'",
+        ),
         (("--method", "dens"), "found 'dens': did you mean dense?"),
     ],
 )

@@ -29,6 +29,8 @@ TINY = (
     NETWORK,
 )
 SPLIT = ("--sites", "2", "--beta", "0.5", "--seed", "4", "--per-class", "12")
+#: a policy that lets everything leave a site
+OPEN = ("--policy", str(Path(__file__).with_name("open.toml")))
 SCORED = ("--trials", "2", "--recipe", "short", "--epochs", "2")
 
 

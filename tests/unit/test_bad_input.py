@@ -654,7 +654,10 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--images", "png"), "`--images` should be uint8 or float32; found 'png'"),
         (("--init", "zeros"), "`--init` should be real or noise; found 'zeros'"),
         (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
-        (("--merging", "median"), "`--merging` should be weighted or uniform; found 'median'"),
+        (
+            ("--merging", "mean"),
+            "`--merging` should be weighted, uniform, median or trimmed; found 'mean'",
+        ),
         (
             ("--augment", "crop_blur"),
             "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import OPTIONS, method_plan, tiny_data, tiny_plan
+from tiny import OPEN, OPTIONS, method_plan, tiny_data, tiny_plan
 
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import contribution_bytes
@@ -108,7 +108,7 @@ def test_the_server_writes_the_outcome_of_files_and_a_picture_of_its_images(
     plan, sent = method_plan(method), []
     for k, counts in enumerate(HOLDINGS):
         sent.append(tmp_path / f"{k}.safetensors")
-        prepared = prepare_site(plan, tiny_data(counts, k), Site(f"site-{k}"))
+        prepared = prepare_site(plan, tiny_data(counts, k), Site(f"site-{k}", OPEN))
         contribute_file(prepared, sent[-1], RunContext())
 
     outputs = [tmp_path / "a" / "made.safetensors", tmp_path / "b" / "made.safetensors"]
@@ -220,26 +220,32 @@ def test_a_preset_selects_its_method_unless_another_is_given() -> None:
 # --- policies ------------------------------------------------------------------------------------
 
 
+def allowing(**settings: Any) -> Policy:
+    """A policy that allows everything apart from these settings."""
+    return OPEN.model_copy(update=settings)
+
+
 @pytest.mark.parametrize("method", OWN_TENSORS)
 def test_a_policy_counts_the_tensors_of_a_method_and_their_origin(method: str) -> None:
     plan, data = method_plan(method), tiny_data(HOLDINGS[0])
     size = len(contribution_bytes(contribution_to(plan)))
-    assert preview_contribution(plan, data, "site-0").total_bytes == size
+    release = OPEN.release(plan, data, "site-0")
+    assert preview_contribution(plan, release, "site-0").total_bytes == size
     assert cost(plan).file_bytes + declared_bytes(contribution_spec(plan).extra) >= size
 
     with pytest.raises(PolicyError, match="largest_bytes"):
-        Policy(largest_bytes=size // 2).check(plan, data)
+        allowing(largest_bytes=size // 2).release(plan, data, "site-0")
     with pytest.raises(PolicyError, match=r"the time of .* is not estimated"):
-        Policy(largest_minutes=60).check(plan, data)
+        allowing(largest_minutes=60).release(plan, data, "site-0")
 
     if method == "dense":  # its sites send no images
-        Policy(raw_images=False, largest_bytes=10**7).check(plan, data)
+        allowing(raw_images=False, largest_bytes=10**7).release(plan, data, "site-0")
         return
     message = "the plan sends images that are real, or start from real ones"
     with pytest.raises(PolicyError, match=message):
-        Policy(raw_images=False).check(plan, data)
+        allowing(raw_images=False).release(plan, data, "site-0")
 
 
 def test_steps_that_start_from_noise_show_no_real_image() -> None:
     plan = method_plan("dosfl", options=OPTIONS["dosfl"] | {"start": "noise"})
-    Policy(raw_images=False).check(plan, tiny_data(HOLDINGS[0]))
+    allowing(raw_images=False).release(plan, tiny_data(HOLDINGS[0]), "site-0")

@@ -176,6 +176,7 @@ def test_every_field_of_a_plan_moves_its_digest() -> None:
         {"flows": TRAFFIC},
         {"options": {"iterations": 1}},
         {"largest_class": 1000},
+        {"merging": "trimmed", "trim": 1, "sites": 3},
         {"privacy": {"epsilon": 1.0, "clip": 2.0}, "batch": None, "local": {"method": "none"}},
         {
             "masking": {"keys": {"a": "0" * 64, "b": "1" * 64}, "threshold": 2},
@@ -225,7 +226,7 @@ def test_an_unknown_key_is_refused_by_name(name: str, bad: dict) -> None:
         ("pae", 9), ("pae", 3), ("steps", -1), ("steps", 100_001), ("fraction", 0),
         ("fraction", 1.5), ("fraction", float("nan")), ("batch", 0), ("network.width", 4),
         ("network.name", "LeNet"), ("augment.0", "blur"), ("sketch", 0), ("wire", "float64"),
-        ("images", "uint16"), ("merging", "median"), ("local.method", "gan"),
+        ("images", "uint16"), ("merging", "mean"), ("local.method", "gan"),
         ("local.start", "zero"), ("local.images", -1), ("local.steps", -1), ("local.batch", 0),
         ("local.matching.learning_rate", 0), ("local.matching.spread", -1),
         ("refinement.passes", -1), ("refinement.batch", 0), ("refinement.matching.momentum", 1),

@@ -16,7 +16,7 @@ from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.exchange import DataSource
 from collabdm.rounds.inspect import Row
-from collabdm.rounds.policy import read_policy
+from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.preview import preview_contribution, preview_rows
 
 Result = TypeVar("Result")
@@ -125,7 +125,7 @@ def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | Non
 
 
 def check_policy(
-    report: Report, plan: Plan, images: ImageSet, site: str, path: Path | None
+    report: Report, plan: Plan, images: ImageSet, site: str, policy: Callable[[], Policy]
 ) -> None:
     """Check that the site's policy allows a plan, and report what the site would send.
 
@@ -134,16 +134,20 @@ def check_policy(
         plan: the plan.
         images: the site's data.
         site: name of the site.
-        path: the policy, a TOML file; None allows everything.
+        policy: reads the policy.
     """
 
-    def allowed() -> ImageSet:
-        policy = read_policy(path)
-        used = policy.withhold(images)
-        policy.check(plan, used)
-        return used
+    def described(release: Release) -> str:
+        if not release.withheld:
+            return "the plan is allowed"
+        names = ", ".join(one.name for one in release.withheld)
+        return f"the plan is allowed; withheld: {names}"
 
-    used = report.check("policy", allowed, lambda _: "the plan is allowed")
-    if used is not None:
-        rows = preview_rows(preview_contribution(plan, used, site))
+    release = report.check(
+        "policy",
+        lambda: policy().release(plan, images, site),
+        described,
+    )
+    if release is not None:
+        rows = preview_rows(preview_contribution(plan, release, site))
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

@@ -39,7 +39,7 @@ Init = Literal["real", "noise"]
 
 LocalMethod = Literal["dm", "random", "none"]
 
-Merging = Literal["weighted", "uniform"]
+Merging = Literal["weighted", "uniform", "median", "trimmed"]
 
 Recipe = Literal["paper", "short", "strong"]
 

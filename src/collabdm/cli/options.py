@@ -40,6 +40,11 @@ def setting(*flags: str, **settings: Any) -> Any:
     return option("Settings of the round", *flags, **settings)
 
 
+def safety(*flags: str, **settings: Any) -> Any:
+    """Define an option about what leaves a site; the arguments are those of `option`."""
+    return option("What leaves this site", *flags, **settings)
+
+
 def scoring(*flags: str, **settings: Any) -> Any:
     """Define an option about training and scoring; the arguments are those of `option`."""
     return option("Training and scoring", *flags, **settings)
@@ -73,7 +78,26 @@ Data = Annotated[str, data_option(help=f"The data: {DATA_HELP}.")]
 SiteName = Annotated[str, data_option(help="The name of this site.")]
 
 PolicyPath = Annotated[
-    Path | None, data_option(help="TOML file with the limits of this site; default: no limits.")
+    Path | None,
+    safety(help="TOML file with the limits of this site; default: the limits below alone."),
+]
+
+AllowRealImages = Annotated[
+    bool,
+    safety(
+        "--allow-real-images",
+        help="Let images leave this site that are real or start from real ones: anyone can "
+        "recognise the real ones in them.",
+    ),
+]
+
+SmallestClass = Annotated[
+    int | None,
+    safety(
+        min=1,
+        help="Withhold classes with fewer images, or with fewer images behind each mean.",
+        show_default="20, or that of the policy",
+    ),
 ]
 
 Resize = Annotated[

@@ -12,6 +12,7 @@ from collabdm.matching.compute import Compute, choose_compute
 from collabdm.matching.run_context import RunContext
 from collabdm.rounds import exchange
 from collabdm.rounds.inspect import describe_file
+from collabdm.rounds.site_table import COLUMNS, SiteTable
 
 load_for_plan = partial(exchange.load_for_plan, note=notes.print)
 
@@ -54,3 +55,12 @@ def print_document(path: Path) -> None:
     """Print the contents of a document: its parts with their shapes, bytes and digests."""
     title, rows = describe_file(path)
     console.print(table(title, ("part", "value"), rows, figures=False))
+
+
+def print_sites(sites: SiteTable) -> None:
+    """Print the comparison of the sites of a round."""
+    if sites.rows:
+        title = "The sites; distance and norm are relative to the others"
+        console.print(table(title, COLUMNS, [row.cells for row in sites.rows]))
+    for note in sites.notes:
+        console.print(note, markup=False, soft_wrap=True)

@@ -29,6 +29,7 @@ from collabdm.images import ImageSet
 
 CONTRIBUTION_VERSION = 1
 LARGEST_TOTAL = 2**40  # images of a class at one site; keeps sums over all sites far below 2^63
+NORM_TOLERANCE = 0.01  # of the largest norm of a class mean, for rounding
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ class Statistics:
         """The encoding of the means."""
         return next(wire for wire, dtype in WIRE_DTYPES.items() if dtype == self.codes.dtype)
 
-    def means(self) -> Float32[Tensor, "T P r"]:
-        """Decode the class means."""
-        values = self.codes.float()
-        return values if self.scales is None else values * self.scales[:, :, None]
+    def means(self, rows: slice = slice(None)) -> Float32[Tensor, "T P r"]:
+        """Decode the class means of all steps, or of some rows of `steps`."""
+        values = self.codes[rows].float()
+        return values if self.scales is None else values * self.scales[rows, :, None]
 
 
 def _check_ascending(name: str, numbers: Int64[Tensor, " n"]) -> None:
@@ -144,14 +145,28 @@ class Contribution:
 
 @dataclass(frozen=True)
 class ContributionSpec:
-    """The required contents of a contribution: the Plan, and two facts that follow from it.
+    """The required contents of a contribution: the Plan, and facts that follow from it.
 
-    `width` is r, the number of values in a class mean; `extra` declares the method's tensors.
+    `width` is r, the number of values in a class mean; `extra` declares the method's tensors;
+    `largest_norm` is the largest norm that a class mean can have, None if there is no bound.
     """
 
     plan: Plan
     width: int
     extra: DeclaredTensors
+    largest_norm: float | None = None
+
+
+def stated_counts(
+    plan: Plan, counts: Int64[Tensor, " P"]
+) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"]]:
+    """Return the batch counts and totals that a contribution states for classes of given sizes.
+
+    A total is at most `Plan.largest_class`, and a batch count at most the total and `Plan.batch`.
+    """
+    totals = counts if plan.largest_class is None else counts.clamp_max(plan.largest_class)
+    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    return batches, totals
 
 
 def check_contribution(spec: ContributionSpec, contribution: Contribution) -> None:
@@ -206,6 +221,33 @@ def _check_statistics(spec: ContributionSpec, contribution: Contribution, where:
     if statistics.wire != plan.wire:
         raise DocumentError(f"{where}: wire type should be {plan.wire}; found {statistics.wire}")
 
+    if spec.largest_norm is not None:
+        _check_norms(statistics, spec.largest_norm, where)
+
+
+def _check_norms(statistics: Statistics, largest: float, where: str) -> None:
+    """Check that no class mean is longer than an embedding can be. Raises DocumentError.
+
+    `NORM_TOLERANCE` allows for float rounding. A code of int8 may be wrong by half its scale, and
+    with it a mean of r numbers by sqrt(r) / 2 times the scale, which is the largest value / 127.
+    """
+    limit, scales = largest * (1 + NORM_TOLERANCE), statistics.scales
+    longest = statistics.codes.double().norm(dim=2)
+
+    if scales is not None:
+        widest = scales.double()
+        longest = longest * widest - 0.5 * statistics.codes.shape[2] ** 0.5 * widest
+        longest = torch.maximum(longest, 127 * widest)
+
+    if longest.numel() and float(longest.max()) > limit:
+        t, p = divmod(int(longest.argmax()), len(statistics.classes))
+        raise DocumentError(
+            f"{where}: a class mean should have a norm of at most {largest:.4g}, which is the most "
+            f"that the network can give; found {float(longest.max()):.4g} at step "
+            f"{int(statistics.steps[t])} for class {int(statistics.classes[p])}: leave this site "
+            "out, or ask it for a new contribution"
+        )
+
 
 def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
     """Check that a class's batch has all its images, but at most `Plan.batch`.
@@ -214,12 +256,13 @@ def _check_counts(plan: Plan, statistics: Statistics, where: str) -> None:
     """
     totals, counts = statistics.totals, statistics.batch_counts
 
-    if int(totals.max()) > LARGEST_TOTAL:
+    most = LARGEST_TOTAL if plan.largest_class is None else plan.largest_class
+    if int(totals.max()) > most:
         raise DocumentError(
-            f"{where}: totals should be at most {LARGEST_TOTAL:,}; found {int(totals.max()):,}"
+            f"{where}: totals should be at most {most:,}; found {int(totals.max()):,}"
         )
 
-    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    batches, _ = stated_counts(plan, totals)
     if counts.tolist() != batches.tolist():
         raise DocumentError(
             f"{where}: batch counts should be {batches.tolist()}; found {counts.tolist()}"

@@ -85,16 +85,27 @@ def decode_contribution(
         DocumentError: The bytes are not a contribution, or the contribution does not answer the
             Plan.
     """
+    contribution = decode_without_plan(content, where)
+    try:
+        check_contribution(spec, contribution)
+    except DocumentError as error:
+        raise DocumentError(f"{where}: {error}") from error
+
+    return contribution
+
+
+def decode_without_plan(content: bytes, where: str) -> Contribution:
+    """Decode a Contribution, unchecked against a Plan: to show it, not to use it.
+
+    Raises DocumentError if the bytes are not a contribution; the message names `where`.
+    """
     header, tensors = decode_document(
         content, where, ContributionHeader, CONTRIBUTION_FORMAT, CONTRIBUTION_VERSION
     )
     try:
-        contribution = _contribution(header, tensors)
-        check_contribution(spec, contribution)
+        return _contribution(header, tensors)
     except (DocumentError, DataError) as error:
         raise DocumentError(f"{where}: {error}") from error
-
-    return contribution
 
 
 def _contribution(header: ContributionHeader, tensors: dict[str, Tensor]) -> Contribution:

@@ -28,7 +28,14 @@ from collabdm.documents.frozen_model import (
     Positive,
     SiteName,
 )
-from collabdm.documents.specs import OPERATIONS, Merging, NetworkSpec, Operation, Wire
+from collabdm.documents.specs import (
+    OPERATIONS,
+    ROBUST_MERGING,
+    Merging,
+    NetworkSpec,
+    Operation,
+    Wire,
+)
 from collabdm.errors import PlanError
 from collabdm.images import Normalisation
 from collabdm.seeds import participants
@@ -39,7 +46,7 @@ JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
-EXTENSIONS = ("collection", "flows", "largest_class", "masking", "options", "privacy")
+EXTENSIONS = ("collection", "flows", "largest_class", "masking", "options", "privacy", "trim")
 
 
 class ImageSpec(FrozenModel):
@@ -192,6 +199,7 @@ class Plan(FrozenModel):
     flows: FlowSchema | None = None
     options: dict[str, JsonValue] | None = None
     largest_class: Annotated[int, Field(ge=1, le=2**40)] | None = None
+    trim: Positive | None = None
     masking: Masking | None = None
     privacy: Privacy | None = None
 
@@ -266,6 +274,14 @@ class Plan(FrozenModel):
                 "`network.norm` should not be batch: an embedding should not depend on other images"
             )
 
+        if self.trim is not None and self.merging != "trimmed":
+            raise ValueError(f"`trim` needs `merging` trimmed; found {self.merging}")
+        if self.trim is not None and 2 * self.trim >= self.sites:
+            raise ValueError(
+                f"`trim` should leave at least one of `sites`, {self.sites}; found {self.trim} at "
+                "each end"
+            )
+
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"
@@ -284,6 +300,11 @@ class Plan(FrozenModel):
             )
         if self.largest_class is None:
             raise ValueError("`masking` needs `largest_class`, which bounds the sums")
+        if self.merging in ROBUST_MERGING:
+            raise ValueError(
+                "`masking` needs `merging` weighted or uniform, because the server learns only "
+                f"sums; found {self.merging}"
+            )
         self._check_statistics_alone("masking")
 
     def _check_privacy(self) -> None:

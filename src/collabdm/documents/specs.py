@@ -11,7 +11,10 @@ from pydantic import ConfigDict, Field, model_validator
 from collabdm.documents.frozen_model import FrozenModel
 
 Wire = Literal["float16", "int8", "float32"]  # the encoding of class means
-Merging = Literal["weighted", "uniform"]  # weight sites by their number of images, or equally
+#: weight sites by their number of images, or equally; or bound the effect of a single site
+Merging = Literal["weighted", "uniform", "median", "trimmed"]
+
+ROBUST_MERGING: tuple[Merging, ...] = ("median", "trimmed")
 
 WIRE_BYTES: dict[Wire, int] = {"float16": 2, "int8": 1, "float32": 4}
 

@@ -11,6 +11,9 @@ Settings of a run (`flwr run … --run-config '…'`):
     allow-missing=false        accept a round in which a class is missing at every site
     device="auto"  precision="auto"  threads=0
 
+The log contains a comparison of the sites (`rounds.site_table`). To leave a flagged site out, run
+`collabdm distill --exclude SITE` with the files of the folder.
+
 A round fails if too few sites contribute; the contributions that arrived remain in the folder.
 """
 
@@ -32,6 +35,7 @@ from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.exchange import distill_files
+from collabdm.rounds.site_table import compare_sites
 from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
 logger = logging.getLogger("flwr.collabdm")
@@ -75,10 +79,13 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
         )
     logger.info("%s", collected)
 
+    paths = [contribution_path(folder, site) for site in collected.came]
+    files = ContributionFiles(plan, paths)
+    for line in compare_sites(plan, files).lines():
+        logger.info("%s", line)
+
     if settings.distill and not _has_outcome(plan, folder, collected):
-        paths = [contribution_path(folder, site) for site in collected.came]
         output = outcome_path(plan, folder)
-        files = ContributionFiles(plan, paths)
         distill_files(plan, files, output, context, settings.allow_missing)
         logger.info("%s is written", output)
     return collected

@@ -123,7 +123,7 @@ class NodeSettings(ComputeSettings):
     Attributes:
         site: the site's name.
         data: the location of its data, as for `collabdm contribute --data`.
-        policy: the file of its policy; without one, every plan is allowed.
+        policy: the file of its policy; without one, the defaults apply, which allow no real images.
         folder: where contributions are stored; a repeated plan is answered from there.
         rows: COLUMN=VALUE; use only these rows of a table of flows.
         resize: whether to convert images to the plan's size and channels.

@@ -4,14 +4,15 @@ A site is configured only by its own node (`--node-config`), never by a message:
 
     site="north"              its name
     data="/data/north"        its data, as for `collabdm contribute --data`
-    policy="/etc/site.toml"   its policy; without one, every plan is allowed
+    policy="/etc/site.toml"   its policy; without one, the defaults of `rounds.policy` apply
     folder="/var/collabdm"    where contributions are stored; a repeated plan is answered from there
     rows="Cell=1"             use only these rows of a table of flows
     resize=true  device="cpu"  precision="float32"  threads=2
 
 Unknown keys and values of the wrong type are rejected (`settings`). Nodes of Flower's simulation
 engine have only a number; the environment variable COLLABDM_SITES then locates their data, with
-{site} replaced by site-1, site-2, …
+{site} replaced by site-1, site-2, … Only the policy file can allow images that are real or start
+from real ones; the classes that the policy withholds are named in the site's own log.
 
 Every message is answered. A refusal is one of a few fixed sentences, since the message of an error
 may name files or data; the error itself is written to the site's own log.
@@ -98,6 +99,8 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
     site = Site(settings.name, read_policy(settings.policy))
     prepared = prepare_site(plan, load_for_plan(plan, source), site)
     digest = data_digest(prepared.data)
+    for withheld in prepared.release.withheld:
+        logger.warning("withheld: %s", withheld)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = settings.folder or Path(temporary)

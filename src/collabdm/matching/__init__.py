@@ -8,7 +8,9 @@ Bottom up:
     compute             device, precision and compilation
     augment             Siamese augmentation, partition-and-expand, CutMix
     embedding           v = P_t psi_t(augment_t(x)), the embedding of a step
+    embedding_bound     the largest norm that an embedding can have
     class_statistics    a site's class means: computing, encoding and merging them
+    robust_merging      merging that limits the effect of one site, and how sites differ
     loop                the matching loss, and the loop that minimises it
     run_context         device, progress and checkpoints of a computation
     weights             copying, loading and declaring the weights of a trained network

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from collabdm.documents.specs import Operation
@@ -116,10 +116,15 @@ def expand(images: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "m c 
     if factor == 1:
         return images
 
+    _, _, h, w = images.shape
+    return F.interpolate(cut(images, factor), size=(h, w), mode="bilinear", align_corners=False)
+
+
+def cut(images: Shaped[Tensor, "n c h w"], factor: int) -> Shaped[Tensor, "m c u v"]:
+    """Cut every image into factor x factor tiles, row by row."""
     n, c, h, w = images.shape
     tiles = images.reshape(n, c, factor, h // factor, factor, w // factor)
-    tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(n * factor**2, c, h // factor, w // factor)
-    return F.interpolate(tiles, size=(h, w), mode="bilinear", align_corners=False)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(n * factor**2, c, h // factor, w // factor)
 
 
 def mosaic(images: Float[Tensor, "m c h w"], factor: int) -> Float[Tensor, "n c h w"]:

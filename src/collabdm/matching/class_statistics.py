@@ -9,7 +9,7 @@ over a batch of B images of the class, or all of them. P_t is a sketch: a seeded
 signs / sqrt(r), so that E |P_t v|^2 = |v|^2; there is no sketch if r = D. Each mean comes with the
 number of images in its batch; each class also comes with n_y, the number of its images at the site.
 A mean times a count is a sum, so the means of the sites can be merged into those of the pooled
-data. There are two rules:
+data. Two rules are computed here, and the robust rules in `robust_merging`:
 
     weighted   sum_k n_k^y L_{t,k}^y / sum_k n_k^y                       (default)
     uniform    the mean of the sites' means                              (Algorithm 1, line 12)
@@ -30,8 +30,8 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from collabdm.documents.contribution import Statistics
-from collabdm.documents.specs import WIRE_DTYPES, Merging, Wire
-from collabdm.errors import DataError, DocumentError
+from collabdm.documents.specs import ROBUST_MERGING, WIRE_DTYPES, Merging, Wire
+from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.embedding import Embedding, Sampling
 
@@ -153,7 +153,11 @@ def merge_in_order(
 
     Raises:
         DocumentError: a site's means have a different width.
+        PlanError: the rule is a robust one, which needs all sites at once.
     """
+    if rule in ROBUST_MERGING:
+        raise PlanError(f"`merging` should be weighted or uniform here; found {rule}")
+
     sums = torch.zeros(steps, classes, width, dtype=torch.float64)
     weights = torch.zeros(steps, classes, dtype=torch.float64)
     totals = torch.zeros(classes, dtype=torch.int64)

@@ -27,6 +27,7 @@ from collabdm.documents.contribution import (
     Statistics,
     check_contribution,
     check_contributions,
+    stated_counts,
 )
 from collabdm.documents.extra_tensors import DeclaredTensors
 from collabdm.documents.frozen_model import FrozenModel, validation_message
@@ -35,6 +36,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, Pixels, as_uint8
+from collabdm.matching.embedding_bound import largest_norm
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
 from collabdm.version import versions
@@ -235,12 +237,12 @@ def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor])
     """
     counts = data.counts()
     present = torch.nonzero(counts).flatten()
-    batches = counts[present] if plan.batch is None else counts[present].clamp_max(plan.batch)
+    batches, totals = stated_counts(plan, counts[present])
 
     no_steps = torch.zeros(0, dtype=torch.int64)
     codes = torch.zeros(0, len(present), statistics_width(plan), dtype=WIRE_DTYPES[plan.wire])
     scales = torch.zeros(0, len(present)) if plan.wire == "int8" else None
-    statistics = Statistics(no_steps, present, codes, scales, batches, counts[present])
+    statistics = Statistics(no_steps, present, codes, scales, batches, totals)
 
     no_pixels = torch.zeros(0, *plan.image.shape, dtype=plan.image_dtype)
     no_images = ImageSet(no_pixels, torch.zeros(0, dtype=torch.int64), plan.classes)
@@ -302,7 +304,7 @@ def checked(
         yield from (contributions[site] for site in sorted(contributions))
         return
 
-    spec = ContributionSpec(plan, statistics_width(plan), declared)
+    spec = ContributionSpec(plan, statistics_width(plan), declared, largest_norm(plan))
     sent, faults = by_site(plan, contributions), []
 
     for site in sorted(sent):

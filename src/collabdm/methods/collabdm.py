@@ -12,20 +12,23 @@ distillation", 2024.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from collabdm.checkpoint import Checkpoint
-from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.contribution import Contribution, Statistics, stated_counts
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
+from collabdm.documents.specs import ROBUST_MERGING
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.class_statistics import Merged, class_statistics, merge_in_order
 from collabdm.matching.embedding import Sampling, StepEmbedding, plan_embedding
 from collabdm.matching.loop import Problem, Target, match, start_from
 from collabdm.matching.network_size import statistics_width
+from collabdm.matching.robust_merging import ReadSites, merge_robust
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import (
     Contributions,
@@ -80,7 +83,9 @@ def _statistics(
     def on_step(done: int) -> None:
         context.report(Progress(Stage.STATISTICS, done, len(steps)))
 
-    return class_statistics(embedding, data, steps, sampling, plan.wire, on_step)
+    statistics = class_statistics(embedding, data, steps, sampling, plan.wire, on_step)
+    batches, totals = stated_counts(plan, statistics.totals)
+    return replace(statistics, batch_counts=batches, totals=totals)
 
 
 def shows_real_images(plan: Plan) -> bool:
@@ -101,7 +106,8 @@ def distill(
     Args:
         plan: the plan.
         contributions: the contributions, in any order. A mapping from site names may read each
-            lazily: only the counts and the local images of each stay in memory.
+            lazily: only the counts and the local images of each stay in memory. Robust merging
+            reads them once for each block of steps.
         context: device, progress and checkpoints.
         allow_missing: accept a round in which a class is missing at every site.
 
@@ -121,9 +127,7 @@ def distill(
             local[contribution.site] = contribution.images
             yield contribution.statistics
 
-    merged = merge_in_order(
-        statistics(), statistics_width(plan), plan.steps, len(plan.classes), plan.merging
-    )
+    merged = _merge(plan, len(contributions), statistics)
     check_classes(plan, merged.totals, allow_missing)
 
     pixels, labels = start_images(plan, local, counts)
@@ -133,14 +137,25 @@ def distill(
     return DistilledSet(images, plan, sites, plan.method, versions())
 
 
+def _merge(plan: Plan, sites: int, read: ReadSites) -> Merged:
+    """Merge the statistics of `sites` sites by the plan's rule."""
+    if plan.merging in ROBUST_MERGING:
+        return merge_robust(plan, sites, read)
+
+    width, classes = statistics_width(plan), len(plan.classes)
+    return merge_in_order(read(), width, plan.steps, classes, plan.merging)
+
+
 def start_images(
     plan: Plan, local: Mapping[str, ImageSet], counts: Mapping[str, Int64[Tensor, " classes"]]
 ) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
     """Choose the images that refinement starts from: `ipc` of each class, out of those sent.
 
-    Images are taken in proportion to the number of images that each site has (`weighted`), or at
-    random (`uniform`, as in the authors' program). If too few were sent, slightly moved copies are
-    added; if the plan starts from noise or no images were sent, noise is added instead.
+    Images are taken in proportion to the number of images that each site has (`weighted`), at
+    random (`uniform`, as in the authors' program), or evenly from the sites (robust merging, so
+    that no site supplies more than its part, whatever number of images it states). If too few were
+    sent, slightly moved copies are added; if the plan starts from noise or no images were sent,
+    noise is added instead.
 
     Args:
         plan: the plan.
@@ -172,8 +187,9 @@ def _picks(
     sent = plan.local.images_sent
     available = (held > 0) * sent
 
-    if plan.merging == "weighted":
-        take = apportion(held, available, plan.ipc)
+    if plan.merging != "uniform":
+        weight = held if plan.merging == "weighted" else (held > 0).long()
+        take = apportion(weight, available, plan.ipc)
         for site in torch.nonzero(take).flatten().tolist():
             yield site, torch.arange(int(take[site]))
         return

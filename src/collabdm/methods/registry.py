@@ -20,6 +20,7 @@ from collabdm.documents.outcomes import DistilledModel, DistilledSet, DistilledS
 from collabdm.documents.plan import METHOD_NAME, Plan
 from collabdm.errors import PlanError, did_you_mean
 from collabdm.images import ImageSet
+from collabdm.matching.embedding_bound import largest_norm
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
 from collabdm.methods import (
@@ -133,7 +134,7 @@ def contribution_spec(plan: Plan) -> ContributionSpec:
     A plan with an unknown method has no extra tensors: contributions can be read, but not used.
     """
     declared = method_of(plan).declare(plan) if plan.method in all_methods() else {}
-    return ContributionSpec(plan, statistics_width(plan), declared)
+    return ContributionSpec(plan, statistics_width(plan), declared, largest_norm(plan))
 
 
 # --- methods by name -----------------------------------------------------------------------------

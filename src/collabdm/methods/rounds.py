@@ -28,6 +28,7 @@ from collabdm.documents.extra_tensors import TensorSpec
 from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.specs import ROBUST_MERGING
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.embedding import Sampling, StepEmbedding, plan_embedding
@@ -87,6 +88,11 @@ class RoundSites:
             raise PlanError(
                 f"`steps` should be 0 and `fraction` 1 for method {plan.method}; "
                 f"found {plan.steps} and {plan.fraction}"
+            )
+        if plan.merging in ROBUST_MERGING:
+            raise PlanError(
+                f"`merging` should be weighted or uniform for method {plan.method}; "
+                f"found {plan.merging}"
             )
         return cls(plan, data, torch.stack([images.counts() for images in data.values()]))
 

@@ -88,6 +88,7 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "local_images": "local.images",
     "passes": "refinement.passes",
     "merging": "merging",
+    "largest_class": "largest_class",
     "augment": augment,
     "network": "network",
 }

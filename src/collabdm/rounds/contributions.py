@@ -3,6 +3,7 @@
 A file that is larger than its plan allows is rejected before it is read.
 """
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -106,6 +107,27 @@ class ContributionFiles(CheckedContributions):
         if hashlib.sha256(content).hexdigest() != self._digests[site]:
             raise DocumentError(f"{path} should not change while it is used; it did: start again")
         return parse_contribution(content, self.plan, str(path))
+
+    def without(self, sites: Iterable[str]) -> "ContributionFiles":
+        """Return the contributions of the other sites.
+
+        Raises:
+            DocumentError: a site has no contribution here, or no site is left.
+        """
+        excluded = set(sites)
+        if unknown := sorted(excluded - set(self._paths)):
+            raise DocumentError(
+                f"sites to leave out should be among {', '.join(self._paths)}; "
+                f"found {', '.join(unknown)}"
+            )
+        left = [site for site in self._paths if site not in excluded]
+        check_contributions(self.plan, left)
+
+        others = copy.copy(self)
+        others._kept = {site: kept for site, kept in self._kept.items() if site in left}
+        others._paths = {site: self._paths[site] for site in left}
+        others._digests = {site: self._digests[site] for site in left}
+        return others
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)

@@ -16,6 +16,7 @@ from typing import Literal
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
 from collabdm.data.sources import fit_classes, load
+from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import write_contribution
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError
@@ -26,7 +27,7 @@ from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.policy import Policy
+from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.scoring.outcomes import kind_of
 
@@ -126,7 +127,12 @@ class PreparedSite:
     plan: Plan
     method: Method
     name: str
-    data: ImageSet
+    release: Release
+
+    @property
+    def data(self) -> ImageSet:
+        """The images of the classes that are sent."""
+        return self.release.data
 
     @property
     def identity(self) -> str:
@@ -143,7 +149,7 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         site: the site's name and policy.
 
     Returns:
-        The site, with the data that its policy releases.
+        The site, with the release of its data that the policy allows.
 
     Raises:
         CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
@@ -151,19 +157,21 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
-    released = site.policy.withhold(data)
-    site.policy.check(plan, released)
+    release = site.policy.release(plan, data, site.name)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, released)
+    return PreparedSite(plan, method, site.name, release)
 
 
-def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> None:
+def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> Contribution:
     """Compute a site's contribution and write it.
 
     Args:
         prepared: the checked site.
         output: the file to write.
         context: device and progress.
+
+    Returns:
+        The contribution, as written.
 
     Raises:
         CollabDMError: the contribution cannot be computed or written.
@@ -172,6 +180,7 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
     with ResumableRun(output, prepared.identity, context) as run:
         contribution = prepared.method.contribute(plan, prepared.data, name, run)
         write_contribution(contribution, output)
+    return contribution
 
 
 def distill_files(

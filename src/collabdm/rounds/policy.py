@@ -4,14 +4,17 @@
     largest_ipc = 50             # images per class of the distilled set
     largest_bytes = "5MB"        # size of the contribution
     largest_minutes = 60         # computing time, as estimated for two cores
-    raw_images = false           # the images sent must neither be real nor start from real images
-    smallest_class = 20          # classes with fewer images are withheld
     methods = ["collabdm-pae"]   # the methods that a plan may name
+    raw_images = false           # the images sent must neither be real nor start from real images
+    smallest_class = 20          # the fewest images of a class, and behind each of its means
+    largest_ratio = 0.5          # the most numbers sent for each number of a class's images
 
-Omitted settings impose no limit. Plans are checked before anything is computed, and classes that
-are withheld are removed from the data before anything else reads it.
+The last three have these values unless the site sets others (`privacy.release` gives the reasons);
+other settings impose no limit if they are omitted. Plans are checked before anything is computed,
+and classes that are withheld are removed from the data before anything else reads it.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +25,22 @@ from pydantic import Field, ValidationError, field_validator
 from collabdm.documents.extra_tensors import declared_bytes
 from collabdm.documents.frozen_model import FrozenModel, validation_message
 from collabdm.documents.plan import Plan
-from collabdm.errors import DataError, PlanError
+from collabdm.errors import PlanError
 from collabdm.images import ImageSet
 from collabdm.methods.registry import contribution_spec, method_of
 from collabdm.planning.budget import read_bytes
 from collabdm.planning.cost import cost
 from collabdm.planning.settings import read_toml
+from collabdm.privacy.release import (
+    RELEASE_LIMIT,
+    SMALLEST_CLASS,
+    ClassRelease,
+    ReleaseLimits,
+    Withheld,
+    class_releases,
+    nothing_left,
+    withheld_classes,
+)
 from collabdm.rounds.estimate import estimated_seconds
 
 Limit = Annotated[int, Field(ge=1)]
@@ -55,6 +68,23 @@ def real_images(plan: Plan) -> RealImages:
     return RealImages.SENT if plan.local.method == "random" else RealImages.START
 
 
+@dataclass(frozen=True)
+class Release:
+    """The part of a site's data that its policy releases.
+
+    Attributes:
+        data: the images of the classes that are sent.
+        classes: what the contribution releases about each of these classes.
+        withheld: the classes that are not sent, with the reasons.
+        limits: the limits that decided this.
+    """
+
+    data: ImageSet
+    classes: tuple[ClassRelease, ...]
+    withheld: tuple[Withheld, ...]
+    limits: ReleaseLimits
+
+
 class Policy(FrozenModel):
     """The limits that a site sets; None imposes no limit."""
 
@@ -62,55 +92,63 @@ class Policy(FrozenModel):
     largest_ipc: Limit | None = None
     largest_bytes: Limit | None = None
     largest_minutes: Annotated[float, Field(gt=0)] | None = None
-    raw_images: bool = True
-    smallest_class: Limit = 1
     methods: tuple[str, ...] | None = None
+    raw_images: bool = False
+    smallest_class: Limit = SMALLEST_CLASS
+    largest_ratio: Annotated[float, Field(gt=0)] = RELEASE_LIMIT
 
     @field_validator("largest_bytes", mode="before")
     @classmethod
     def _bytes_from_text(cls, value: object) -> object:
         return read_bytes(value, "largest_bytes") if isinstance(value, str) else value
 
-    def withhold(self, data: ImageSet) -> ImageSet:
-        """Remove the classes with fewer than `smallest_class` images.
-
-        Raises:
-            DataError: no class is left.
-        """
-        counts = data.counts()
-        large = counts[data.labels] >= self.smallest_class
-        released = data.subset(torch.nonzero(large).flatten())
-
-        if len(data) and not len(released):
-            raise DataError(
-                f"some class should have {self.smallest_class} images, `smallest_class` of the "
-                f"policy; the largest has {int(counts.max())}: nothing can be sent"
-            )
-        return released
-
-    def check(self, plan: Plan, data: ImageSet) -> None:
-        """Check that the policy allows a plan.
+    def release(self, plan: Plan, data: ImageSet, site: str) -> Release:
+        """Check that the policy allows a plan, and withhold the classes that it does not release.
 
         Args:
             plan: the plan.
-            data: the images that the site would use, after `withhold`.
+            data: the site's images, at least one.
+            site: the site's name.
+
+        Returns:
+            The data that may be used, and what a contribution releases about it.
 
         Raises:
-            PolicyError: the policy does not allow the plan; the message names every reason.
+            PolicyError: the policy does not allow the plan, or withholds every class; the message
+                names every reason.
         """
-        reasons = self._exceeded(plan, int(data.counts().max()))
+        limits = ReleaseLimits(self.smallest_class, self.largest_ratio)
+        releases = class_releases(plan, data.counts(), site)
+        withheld = withheld_classes(plan, releases, limits)
 
-        requested = real_images(plan)
-        if not self.raw_images and requested is not RealImages.NONE:
-            reasons.append(f"`raw_images` is false; the plan {requested}")
-        if self.methods is not None and plan.method not in self.methods:
-            allowed = ", ".join(self.methods) or "none"
-            reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
+        names = {one.name for one in withheld}
+        sent = tuple(release for release in releases if release.name not in names)
+        positions = torch.tensor([release.number for release in sent], dtype=torch.int64)
+        released = data.subset(torch.nonzero(torch.isin(data.labels, positions)).flatten())
 
+        reasons = self._reasons(plan, max(one.images for one in sent or releases))
+        if not sent:
+            reasons.append(nothing_left(withheld))
         if reasons:
             raise PolicyError(
                 f"the plan should be allowed by this site's policy; {'; '.join(reasons)}"
             )
+        return Release(released, sent, tuple(withheld), limits)
+
+    def _reasons(self, plan: Plan, images_per_class: int) -> list[str]:
+        """List the reasons for which the policy does not allow a plan, as sentences."""
+        reasons = self._exceeded(plan, images_per_class)
+
+        requested = real_images(plan)
+        if not self.raw_images and requested is not RealImages.NONE:
+            reasons.append(
+                f"`raw_images` is false; the plan {requested} (`--allow-real-images` allows this; "
+                "at a Flower node, only `raw_images = true` in its policy file does)"
+            )
+        if self.methods is not None and plan.method not in self.methods:
+            allowed = ", ".join(self.methods) or "none"
+            reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
+        return reasons
 
     def _exceeded(self, plan: Plan, images_per_class: int) -> list[str]:
         """List the limits that a plan exceeds, as sentences."""
@@ -142,7 +180,7 @@ class Policy(FrozenModel):
 
 
 def read_policy(path: Path | None) -> Policy:
-    """Read the policy from a TOML file; without a file, everything is allowed.
+    """Read the policy from a TOML file; without a file, the defaults of `Policy` apply.
 
     Raises:
         PlanError: the file cannot be read, or a setting does not fit.
@@ -151,3 +189,25 @@ def read_policy(path: Path | None) -> Policy:
         return Policy.model_validate(read_toml(path))
     except ValidationError as error:
         raise PlanError(f"{path}: {validation_message(error)}") from error
+
+
+def policy_at_site(
+    path: Path | None, allow_real_images: bool = False, smallest_class: int | None = None
+) -> Policy:
+    """Read the policy, and apply the decisions that the site's operator made on the command line.
+
+    Args:
+        path: the policy, a TOML file; None uses the defaults.
+        allow_real_images: allow images that are real, or start from real ones.
+        smallest_class: the fewest images of a class; None keeps that of the policy.
+
+    Returns:
+        The policy.
+
+    Raises:
+        PlanError: the file cannot be read, or a setting does not fit.
+    """
+    changes: dict[str, object] = {"raw_images": True} if allow_real_images else {}
+    if smallest_class is not None:
+        changes["smallest_class"] = smallest_class
+    return read_policy(path).model_copy(update=changes)

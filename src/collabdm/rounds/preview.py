@@ -1,22 +1,27 @@
-"""Preview a contribution: its exact size and its content, before it is computed.
+"""Preview a contribution: its content and its exact size, before it is computed.
 
-The size is measured on a contribution of zeros with the same shapes. The time is an upper estimate.
+The preview states in plain words, for the operator of a site, everything that leaves it: how much
+is sent of how much data, the smallest class, the classes withheld, whether images start from real
+ones, and how near they lie to private ones. The size is measured on a contribution of zeros with
+the same shapes. The time is an upper estimate.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from collabdm.documents.contribution import Contribution, Statistics
+from collabdm.documents.contribution import Contribution, Statistics, stated_counts
 from collabdm.documents.contribution_file import contribution_bytes
-from collabdm.documents.plan import Plan
+from collabdm.documents.plan import Masking, Plan, Privacy
 from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import encode
 from collabdm.matching.network_size import statistics_width
 from collabdm.methods.registry import contribution_spec
+from collabdm.privacy.release import count_images
+from collabdm.rounds.comparison import ClassComparison, Comparison
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
 from collabdm.rounds.inspect import Row
-from collabdm.rounds.policy import RealImages, real_images
+from collabdm.rounds.policy import RealImages, Release, real_images
 from collabdm.version import versions
 
 
@@ -32,9 +37,13 @@ class ContributionPreview:
         image_bytes: the bytes of the images' pixels.
         extra_bytes: the bytes of each extra tensor, by name.
         total_bytes: the bytes of the file.
+        data_bytes: the bytes of the private images of the classes that are sent.
         class_counts: the site's number of images of each class, by name; these numbers are sent.
         real_images: how the contribution uses real images.
         seconds: the longest computing time on two cores; None if it cannot be estimated.
+        release: what is released about each class, and the classes that are withheld.
+        masking: the plan's secure aggregation; None without.
+        privacy: the plan's budget of differential privacy; None without.
     """
 
     statistics_shape: tuple[int, ...]
@@ -44,9 +53,13 @@ class ContributionPreview:
     image_bytes: int
     extra_bytes: dict[str, int]
     total_bytes: int
+    data_bytes: int
     class_counts: dict[str, int]
     real_images: RealImages
     seconds: float | None
+    release: Release
+    masking: Masking | None
+    privacy: Privacy | None
 
     @property
     def other_bytes(self) -> int:
@@ -55,17 +68,18 @@ class ContributionPreview:
         return self.total_bytes - tensors
 
 
-def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionPreview:
+def preview_contribution(plan: Plan, release: Release, site: str) -> ContributionPreview:
     """Preview a site's contribution.
 
     Args:
         plan: the plan.
-        data: the images that the site would use.
+        release: the data that the site's policy releases, and the classes that it withholds.
         site: the site's name.
 
     Returns:
         The preview.
     """
+    data = release.data
     blank = _blank_contribution(plan, data, site)
     statistics, images = blank.statistics, blank.images
     scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
@@ -79,50 +93,128 @@ def preview_contribution(plan: Plan, data: ImageSet, site: str) -> ContributionP
         image_bytes=images.nbytes(),
         extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
         total_bytes=len(contribution_bytes(blank)),
+        data_bytes=data.nbytes(),
         class_counts={plan.classes[y]: count for y, count in counts},
         real_images=real_images(plan),
         seconds=estimated_seconds(plan, int(data.counts().max())),
+        release=release,
+        masking=plan.masking,
+        privacy=plan.privacy,
     )
 
 
-def preview_rows(preview: ContributionPreview) -> list[Row]:
-    """Format the preview as rows of (part, value) for people to read."""
-    means = " x ".join(map(str, preview.statistics_shape))
-    number, *shape = preview.image_shape
-    images = f"{number} of {' x '.join(map(str, shape))}"
-    extra = preview.extra_bytes
+def preview_rows(preview: ContributionPreview, comparison: Comparison | None = None) -> list[Row]:
+    """Format the preview as rows of (part, value) for people to read.
 
+    Args:
+        preview: the preview.
+        comparison: of the images of the finished contribution with the private ones; None before
+            it is computed, or if it has no images.
+
+    Returns:
+        The rows.
+    """
+    counts = ", ".join(f"{name}: {count:,}" for name, count in preview.class_counts.items())
     rows = [
-        (
-            "class means",
-            f"{preview.statistics_bytes:,} bytes, {means} numbers in {preview.statistics_dtype}",
-        ),
-        ("images", f"{preview.image_bytes:,} bytes, {images}"),
+        ("class means", _means_text(preview)),
+        ("images", _images_text(preview)),
+        ("numbers of images", counts),
+        ("labels, counts and header", f"{preview.other_bytes:,} bytes"),
+        ("total", f"{preview.total_bytes:,} bytes"),
+        ("private data", _data_text(preview)),
+        *_release_rows(preview.release, bool(preview.statistics_bytes)),
+        ("real images", preview.real_images),
     ]
-    if extra:
-        rows.append(("extra tensors", f"{sum(extra.values()):,} bytes: {', '.join(extra)}"))
+    if preview.extra_bytes:
+        extra = preview.extra_bytes
+        rows.insert(2, ("extra tensors", f"{sum(extra.values()):,} bytes: {', '.join(extra)}"))
+    if comparison is not None and comparison.classes:
+        rows.append(("nearest private image", _nearest_text(comparison.closest)))
 
     time = "not estimated"
     if preview.seconds is not None:
         time = f"{rough_duration(preview.seconds)} on two cores, at most"
-    counts = ", ".join(f"{name}: {count}" for name, count in preview.class_counts.items())
+    return [*rows, *_protection_rows(preview), ("time", time)]
 
-    return [
-        *rows,
-        ("labels, counts and header", f"{preview.other_bytes:,} bytes"),
-        ("total", f"{preview.total_bytes:,} bytes"),
-        ("classes", counts),
-        ("real images", preview.real_images),
-        ("time", time),
-    ]
+
+def _means_text(preview: ContributionPreview) -> str:
+    steps, classes, width = preview.statistics_shape
+    if not preview.statistics_bytes:
+        return "none"
+    return (
+        f"{preview.statistics_bytes:,} bytes: means of {classes} classes under {steps} networks, "
+        f"each of {width} numbers in {preview.statistics_dtype}"
+    )
+
+
+def _images_text(preview: ContributionPreview) -> str:
+    number, *shape = preview.image_shape
+    if not number:
+        return "no images" if "images" not in preview.extra_bytes else "in the extra tensors"
+    origin = {
+        RealImages.NONE: "that start from no real one",
+        RealImages.START: "that start from real ones",
+        RealImages.SENT: "that are real",
+        RealImages.START_OR_SENT: "that are real, or start from real ones",
+    }[preview.real_images]
+    text = f"{number} of {' x '.join(map(str, shape))} {origin}"
+    return f"{preview.image_bytes:,} bytes: {text}"
+
+
+def _data_text(preview: ContributionPreview) -> str:
+    text = f"{preview.data_bytes:,} bytes of images of these classes"
+    if preview.total_bytes > preview.data_bytes:
+        text += "; MORE IS SENT THAN THE SITE HAS"
+    return text
+
+
+def _release_rows(release: Release, has_means: bool) -> list[Row]:
+    """Describe the smallest class, the largest ratio, and the classes that are withheld."""
+    smallest = min(release.classes, key=lambda one: one.images)
+    text = f"{smallest.name}, {count_images(smallest.images)}"
+    rows = [("smallest class", text)]
+
+    if has_means:
+        behind = min(one.behind for one in release.classes)
+        largest = max(release.classes, key=lambda one: one.ratio)
+        limit = f"the limit is {release.limits.largest_ratio:g}"
+        rows += [
+            ("behind each mean", f"at least {count_images(behind)}"),
+            ("numbers sent", f"{largest.ratio:.2g} for each of {largest.name}'s numbers; {limit}"),
+        ]
+    if not release.withheld:
+        return [*rows, ("withheld", "no class")]
+    return rows + [(f"withheld: {one.name}", one.reason) for one in release.withheld]
+
+
+def _nearest_text(closest: ClassComparison) -> str:
+    text = f"{closest.nearest:.1f} grey levels away, of {closest.name}"
+    if closest.spacing is None:
+        return text
+    return (
+        f"{text}; its private images are {closest.spacing.median:.1f} from their nearest other "
+        f"one (median; at least {closest.spacing.minimum:.1f})"
+    )
+
+
+def _protection_rows(preview: ContributionPreview) -> list[Row]:
+    """Describe the privacy budget and the masks."""
+    privacy, masking = preview.privacy, preview.masking
+    budget = "none: what the means reveal of one image is not bounded"
+    if privacy is not None:
+        budget = f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each image"
+
+    masks = "no: the server reads this site's numbers"
+    if masking is not None:
+        masks = f"yes: the server reads only sums over sites, at least {masking.threshold}"
+    return [("privacy budget", budget), ("masks", masks)]
 
 
 def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
     """Build a contribution of zeros that has exactly the size of the site's contribution."""
     steps, counts = plan.steps_of(site), data.counts()
     present = torch.nonzero(counts).flatten()
-    totals = counts[present]
-    batches = totals if plan.batch is None else totals.clamp_max(plan.batch)
+    batches, totals = stated_counts(plan, counts[present])
 
     means = torch.zeros(len(steps), len(present), statistics_width(plan))
     codes, scales = encode(means, plan.wire)

@@ -90,7 +90,15 @@ LocalImages = Annotated[
 
 Merging = Annotated[
     choices.Merging | None,
-    setting(help="Weight sites by their images, or equally.", show_default="weighted"),
+    setting(
+        help="Weight sites by their images, or equally; or limit the effect of one site.",
+        show_default="weighted",
+    ),
+]
+
+LargestClass = Annotated[
+    int | None,
+    setting(min=1, help="Most images of a class that count for one site.", show_default="no limit"),
 ]
 
 Augment = Annotated[
@@ -126,6 +134,7 @@ def plan(
     local_images: LocalImages = None,
     passes: Passes = None,
     merging: Merging = None,
+    largest_class: LargestClass = None,
     augment: Augment = None,
     network: Network = None,
 ) -> None:

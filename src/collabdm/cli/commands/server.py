@@ -22,6 +22,10 @@ def distill(
             "--allow-missing", help="Omit the classes that no site has, without an error."
         ),
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE", help="Leave out the contribution of a site; repeatable."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -29,18 +33,20 @@ def distill(
 ) -> None:
     """Refine the sites' contributions into the distilled set, or the method's other outcome."""
     from collabdm.cli.console import Bars
-    from collabdm.cli.running import check_output, context_of, print_document
+    from collabdm.cli.running import check_output, context_of, print_document, print_sites
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.rounds.contributions import ContributionFiles
     from collabdm.rounds.exchange import distill_files, picture_path
+    from collabdm.rounds.site_table import compare_sites
 
     agreed = read_plan(plan)
     one_round_method(agreed)
     picture = picture_path(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
-    answers = ContributionFiles(agreed, contributions)
+    answers = ContributionFiles(agreed, contributions).without(exclude or ())
+    print_sites(compare_sites(agreed, answers))
 
     with Bars(quiet) as bars:
         context = context_of(device, precision, threads, bars)

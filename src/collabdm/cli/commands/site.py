@@ -1,11 +1,13 @@
 """Commands for a site: `check`, `contribute` and `inspect`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from collabdm.cli.options import (
+    AllowRealImages,
     Data,
     Device,
     PlanPath,
@@ -15,6 +17,7 @@ from collabdm.cli.options import (
     Resize,
     Rows,
     SiteName,
+    SmallestClass,
     Threads,
 )
 
@@ -24,6 +27,8 @@ def check(
     data: Data,
     site: SiteName,
     policy: PolicyPath = None,
+    allow_real_images: AllowRealImages = False,
+    smallest_class: SmallestClass = None,
     resize: Resize = False,
     rows: Rows = None,
     server: Annotated[
@@ -37,6 +42,7 @@ def check(
     """Check a site's data, plan and connection before a round."""
     from collabdm.cli.checking import Report, check_connection, check_data, check_plan, check_policy
     from collabdm.rounds.exchange import DataSource
+    from collabdm.rounds.policy import policy_at_site
 
     report = Report()
     check_connection(report, server, root_certificates, key)
@@ -51,7 +57,8 @@ def check(
     if agreed is None or images is None:
         report.skip("policy", needed="plan and data")
     else:
-        check_policy(report, agreed, images, site, policy)
+        read = partial(policy_at_site, policy, allow_real_images, smallest_class)
+        check_policy(report, agreed, images, site, read)
     report.show()
 
 
@@ -63,11 +70,13 @@ def contribute(
         Path, typer.Option("-o", "--output", help="Path of the contribution to write.")
     ],
     policy: PolicyPath = None,
+    allow_real_images: AllowRealImages = False,
+    smallest_class: SmallestClass = None,
     resize: Resize = False,
     rows: Rows = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the contribution's size and time; write nothing."),
+        typer.Option("--dry-run", help="Show everything that would be sent; write nothing."),
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -75,30 +84,24 @@ def contribute(
     quiet: Quiet = False,
 ) -> None:
     """Make this site's contribution to a plan: the one file that it sends."""
-    from collabdm.cli.console import Bars, console, table
-    from collabdm.cli.running import check_output, context_of, load_for_plan, print_document
+    from collabdm.cli.contributing import prepare, show_plan, write
+    from collabdm.cli.running import check_output
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
-    from collabdm.rounds.exchange import DataSource, Site, contribute_file, prepare_site
-    from collabdm.rounds.policy import read_policy
-    from collabdm.rounds.preview import preview_contribution, preview_rows
+    from collabdm.rounds.exchange import DataSource, Site
+    from collabdm.rounds.policy import policy_at_site
 
     agreed = read_plan(plan)
     one_round_method(agreed)
     agreed.check_site(site)
-    who = Site(site, read_policy(policy))
+    who = Site(site, policy_at_site(policy, allow_real_images, smallest_class))
     check_output(output, plan)
-    images = load_for_plan(agreed, DataSource(data, resize, rows))
-    prepared = prepare_site(agreed, images, who)
 
+    prepared = prepare(agreed, DataSource(data, resize, rows), who)
     if dry_run:
-        preview = preview_rows(preview_contribution(agreed, prepared.data, site))
-        console.print(table(f"{site} would send", ("part", "value"), preview, figures=False))
-        return
-
-    with Bars(quiet) as bars:
-        contribute_file(prepared, output, context_of(device, precision, threads, bars))
-    print_document(output)
+        show_plan(prepared)
+    else:
+        write(prepared, output, (device, precision, threads), quiet)
 
 
 def inspect(

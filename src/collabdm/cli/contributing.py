@@ -1,0 +1,72 @@
+"""Make a contribution, and show the site's operator everything that leaves the site."""
+
+from pathlib import Path
+
+from collabdm.cli.console import Bars, console, notes, table
+from collabdm.cli.running import context_of, load_for_plan
+from collabdm.documents.contribution import Contribution
+from collabdm.documents.plan import Plan
+from collabdm.rounds.comparison import Comparison, compare, sent_images
+from collabdm.rounds.exchange import (
+    DataSource,
+    PreparedSite,
+    Site,
+    contribute_file,
+    prepare_site,
+)
+from collabdm.rounds.preview import preview_contribution, preview_rows
+
+
+def prepare(plan: Plan, source: DataSource, site: Site) -> PreparedSite:
+    """Load a site's data, check everything, and name the classes that are withheld.
+
+    Args:
+        plan: the plan.
+        source: the site's data.
+        site: the site.
+
+    Returns:
+        The prepared site.
+
+    Raises:
+        CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
+    """
+    prepared = prepare_site(plan, load_for_plan(plan, source), site)
+    for withheld in prepared.release.withheld:
+        notes.print(f"withheld: {withheld}")
+    return prepared
+
+
+def write(
+    prepared: PreparedSite, output: Path, computing: tuple[str, str, int], quiet: bool
+) -> None:
+    """Compute and write the contribution, then show what it contains.
+
+    Args:
+        prepared: the checked site.
+        output: the file to write.
+        computing: the options `--device`, `--precision` and `--threads`.
+        quiet: whether to hide the progress bars.
+    """
+    with Bars(quiet) as bars:
+        contribution = contribute_file(prepared, output, context_of(*computing, bars))
+
+    comparison = _compared(contribution, prepared)
+    _show(f"{output} contains, and {prepared.name} sends", prepared, comparison)
+
+
+def show_plan(prepared: PreparedSite) -> None:
+    """Show what the contribution would contain."""
+    _show(f"{prepared.name} would send", prepared, None)
+
+
+def _show(title: str, prepared: PreparedSite, comparison: Comparison | None) -> None:
+    preview = preview_contribution(prepared.plan, prepared.release, prepared.name)
+    rows = preview_rows(preview, comparison)
+    console.print(table(title, ("part", "value"), rows, figures=False))
+
+
+def _compared(contribution: Contribution, prepared: PreparedSite) -> Comparison | None:
+    """Compare the images of a contribution with the site's own; None if it has no images."""
+    images = sent_images(contribution)
+    return compare(images, prepared.data, prepared.plan.pae) if len(images) else None

@@ -1,0 +1,181 @@
+"""How many numbers a contribution releases about each class, and which classes are withheld.
+
+A site that takes part in T_k steps sends T_k means of r numbers for class y. They are computed from
+n_y images of d = channels x side^2 numbers:
+
+    ratio_y  = T_k r / (n_y d)         numbers sent for each number of the class's images
+    behind_y = min(n_y, batch)         images behind each mean
+
+The networks are known to everyone, so each number sent is an equation for the pixels of the images.
+With as many equations as pixels, an optimiser recovers images from nothing but the means; and a
+mean of few images is close to each of them, however few numbers are sent. Sums over several sites
+(`plan.masking`) and noise (`plan.privacy`) protect a class whatever its size.
+
+Reference: L. Zhu, Z. Liu, S. Han, "Deep leakage from gradients", NeurIPS 2019 (the same attack, on
+gradients).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from collabdm.documents.plan import Plan
+from collabdm.matching.network_size import statistics_width
+
+#: the largest ratio sent by default: an attack then has two unknown pixels for each equation
+RELEASE_LIMIT = 0.5
+
+#: the fewest images of a class, and behind each of its means, by default
+SMALLEST_CLASS = 20
+
+CLASSES_NAMED = 20  # in an error message
+
+
+@dataclass(frozen=True)
+class ReleaseLimits:
+    """The limits of a release: images of a class and behind each mean, and numbers for each one."""
+
+    smallest_class: int = SMALLEST_CLASS
+    largest_ratio: float = RELEASE_LIMIT
+
+
+@dataclass(frozen=True)
+class ClassRelease:
+    """What a contribution releases about one class.
+
+    Attributes:
+        number: the class's position in the plan's classes.
+        name: the class's name.
+        images: n_y, the images of the class at the site.
+        behind: the images behind each mean; equal to `images` if no means are sent.
+        ratio: the numbers sent for each number of the class's images.
+    """
+
+    number: int
+    name: str
+    images: int
+    behind: int
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """A class that is not sent, and the reason in plain words."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def class_releases(plan: Plan, counts: Int64[Tensor, " classes"], site: str) -> list[ClassRelease]:
+    """Compute what a contribution releases about each class that the site has.
+
+    Args:
+        plan: the plan.
+        counts: the site's number of images of each class.
+        site: the site's name, which determines its steps.
+
+    Returns:
+        One release for each class with images, in the order of the classes.
+    """
+    steps = len(plan.steps_of(site))
+    numbers_sent = steps * statistics_width(plan)
+    batch = plan.batch if steps else None
+    releases = []
+
+    for number, images in enumerate(counts.tolist()):
+        if images:
+            behind = images if batch is None else min(images, batch)
+            ratio = numbers_sent / (images * numbers_per_image(plan))
+            releases.append(ClassRelease(number, plan.classes[number], images, behind, ratio))
+    return releases
+
+
+def numbers_per_image(plan: Plan) -> int:
+    """Return d, the number of values in an image of the plan."""
+    channels, height, width = plan.image.shape
+    return channels * height * width
+
+
+def smallest_class_allowed(plan: Plan, limits: ReleaseLimits = ReleaseLimits()) -> int | None:
+    """Return the fewest images with which a class may be sent by a site with every step.
+
+    None: no class may be sent, because the plan's batch is below the fewest images behind a mean.
+    """
+    if is_protected(plan):
+        return 1
+    if plan.steps and plan.batch is not None and plan.batch < limits.smallest_class:
+        return None
+
+    numbers_sent = plan.steps * statistics_width(plan)
+    least = numbers_sent / (limits.largest_ratio * numbers_per_image(plan))
+    return max(limits.smallest_class, -int(-least // 1))
+
+
+def is_protected(plan: Plan) -> bool:
+    """Return whether sums over sites or noise protect every class, so that none is withheld."""
+    return plan.masking is not None or plan.privacy is not None
+
+
+def withheld_classes(
+    plan: Plan, releases: Sequence[ClassRelease], limits: ReleaseLimits
+) -> list[Withheld]:
+    """Find the classes that a site should withhold.
+
+    Args:
+        plan: the plan.
+        releases: what a contribution would release about each class.
+        limits: the site's limits.
+
+    Returns:
+        The classes to withhold with their reasons; none if the plan protects every class.
+    """
+    if is_protected(plan):
+        return []
+    found = [Withheld(release.name, _reason(release, limits)) for release in releases]
+    return [withheld for withheld in found if withheld.reason]
+
+
+def _reason(release: ClassRelease, limits: ReleaseLimits) -> str:
+    """Return the reasons to withhold a class as a text; empty if there are none."""
+    reasons, least = [], limits.smallest_class
+
+    if release.images < least:
+        reasons.append(f"it has {count_images(release.images)}; at least {least} are needed")
+    elif release.behind < least:
+        reasons.append(
+            f"each mean would be of {count_images(release.behind)}, the plan's `batch`; at least "
+            f"{least} are needed"
+        )
+    if release.ratio > limits.largest_ratio:
+        reasons.append(
+            f"{release.ratio:.3g} numbers would be sent for each number of its images; at most "
+            f"{limits.largest_ratio:g} may be"
+        )
+    return ", and ".join(reasons)
+
+
+def nothing_left(withheld: Sequence[Withheld]) -> str:
+    """Describe, for an error message, why every class is withheld and what can be done."""
+    named = [f"{one.name} ({one.reason})" for one in withheld[:CLASSES_NAMED]]
+    if len(withheld) > CLASSES_NAMED:
+        named.append(f"and {len(withheld) - CLASSES_NAMED} more")
+    return (
+        f"every class would be withheld: {', '.join(named)}. The organiser can make a plan with "
+        "fewer steps, a narrower sketch, a larger batch, or masks; a site that accepts the risk "
+        "can lower `--smallest-class`, or set `smallest_class` and `largest_ratio` in its policy "
+        "file"
+    )
+
+
+def count_images(number: int) -> str:
+    """Write a number of images as text.
+
+    >>> count_images(1), count_images(1200)
+    ('1 image', '1,200 images')
+    """
+    return "1 image" if number == 1 else f"{number:,} images"
