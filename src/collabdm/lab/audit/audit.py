@@ -11,49 +11,27 @@ folder contains are used as they are.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-import torch
-from jaxtyping import Float32
-from torch import Tensor
-
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.contribution import Contribution
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
 from collabdm.errors import DocumentError, PlanError
 from collabdm.images import ImageSet
-from collabdm.lab.audit.canaries import Canaries, draw_canaries, exposures, with_canaries
-from collabdm.lab.audit.candidates import Candidates, draw_candidates
-from collabdm.lab.audit.losses import LOSS, OFFLINE, loss_scores
-from collabdm.lab.audit.means import CALIBRATED, PLAIN, WHITENED, calibrated, mean_scores
-from collabdm.lab.audit.nearest import NEAREST, nearest_scores
-from collabdm.lab.audit.rates import audit_stream, measure
-from collabdm.lab.audit.record import (
-    PICTURE_NAME,
-    AttackRecord,
-    AuditRecord,
-    CanaryRecord,
-    write_record,
-)
-from collabdm.lab.audit.settings import AuditSettings
-from collabdm.lab.audit.shown import nearest_shown, reconstructed
+from collabdm.lab.audit.attacks import attack_canaries, attack_membership
+from collabdm.lab.audit.candidates import draw_candidates
 from collabdm.lab.audit.picture import write_strips
+from collabdm.lab.audit.record import PICTURE_NAME, AuditRecord, write_record
+from collabdm.lab.audit.rounds import Rounds
+from collabdm.lab.audit.settings import AuditSettings
+from collabdm.lab.audit.shown import nearest_shown, reconstruct_small
 from collabdm.lab.results import ComputeRecord, read_json
-from collabdm.lab.simulate import MethodRound
 from collabdm.matching.run_context import RunContext
+from collabdm.methods.base import check_data
 from collabdm.methods.registry import one_round_method
-from collabdm.progress import Progress
-from collabdm.rounds.contributions import read_contribution
 from collabdm.rounds.exchange import data_digest
 from collabdm.version import versions
-
-CONTRIBUTION, SET = "contribution", "set"
-
-Scores = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,23 +72,18 @@ def audit(
         CollabDMError: the plan, the data or the folder do not suit an audit.
     """
     check_plan(subject.plan)
+    check_data(subject.plan, subject.data)
     candidates = draw_candidates(subject.data, settings)
     _claim(subject, settings, folder)
 
     rounds = Rounds(subject.plan, settings, folder, context)
-    attacks = _attack_rounds(rounds, candidates)
-    canaries = _attack_canaries(rounds, candidates) if settings.canaries else []
-    first = rounds.run("rounds/0", candidates.members(0))
-    pairs, strips = nearest_shown(subject.plan, first, candidates)
+    attacks = attack_membership(rounds, candidates)
+    canaries = attack_canaries(rounds, candidates) if settings.canaries else []
 
+    pairs, strips = nearest_shown(rounds, rounds.run("rounds/0", candidates.members(0)), candidates)
     small = None
     if settings.small_class and subject.plan.steps:
-        members = candidates.members(0)
-        members = members.subset(members.of_class(0)[: settings.small_class])
-        contribution = rounds.contribution("small", members)
-        small, strip = reconstructed(
-            subject.plan, contribution, members, candidates, settings, context
-        )
+        small, strip = reconstruct_small(rounds, candidates)
         strips = [*strips, strip]
 
     record = AuditRecord(
@@ -127,24 +100,22 @@ def audit(
         compute=ComputeRecord.of(context.compute),
         versions=versions(),
     )
-    if strips:
-        write_strips(strips, folder / PICTURE_NAME)
+    write_strips(strips, folder / PICTURE_NAME)
     write_record(record, folder)
     return record
 
 
 def check_plan(plan: Plan) -> None:
     """Check that rounds of the plan can be audited. Raises PlanError."""
-    method = one_round_method(plan)
-    if method.outcome is not DistilledSet:
+    if one_round_method(plan).outcome is not DistilledSet:
         raise PlanError(
             f"`method` should be one that returns a distilled set; found {plan.method}: "
             "audit another plan"
         )
     if plan.masking is not None:
         raise PlanError(
-            "`masking` should be absent: a masked contribution shows nothing by itself; audit the "
-            "plan without it, with the images of all sites as the data"
+            "`masking` should be absent, because a masked contribution reveals only its sum with "
+            "the others: audit the plan without it, on the data of all sites"
         )
 
 

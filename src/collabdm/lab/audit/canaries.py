@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from collabdm.images import ImageSet, as_uint8, pool
+from collabdm.images import ImageSet, as_uint8
 from collabdm.lab.audit.record import CanaryRecord
 from collabdm.lab.audit.settings import AuditSettings
 from collabdm.seeds import Purpose, Stream, derive
@@ -73,11 +73,6 @@ def _moved(images: Tensor, stream: Stream) -> Tensor:
     """Mirror images, and add a little noise."""
     noise = 16 * stream.uniforms(*images.shape) - 8
     return (images.flip(3).float() + noise).clamp(0, 255).to(images.dtype)
-
-
-def with_canaries(members: ImageSet, canaries: Canaries) -> ImageSet:
-    """Return the images of a round with canaries."""
-    return pool([members, canaries.used()])
 
 
 def exposures(

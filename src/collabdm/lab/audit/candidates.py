@@ -57,9 +57,7 @@ def draw_candidates(data: ImageSet, settings: AuditSettings) -> Candidates:
     return Candidates(data.subset(pool), data.subset(own), used)
 
 
-def _draw_rounds(
-    classes: int, settings: AuditSettings, stream: Stream
-) -> Bool[Tensor, "rounds m"]:
+def _draw_rounds(classes: int, settings: AuditSettings, stream: Stream) -> Bool[Tensor, "rounds m"]:
     """Draw half of the candidates of each class for every even round; odd rounds use the rest."""
     rounds: list[Tensor] = []
     for number in range(settings.shadows + 1):

@@ -73,8 +73,6 @@ def loss_scores(
     return LossScores(torch.stack(log_probabilities).mean(0), torch.stack(log_odds).mean(0))
 
 
-def own_class(
-    values: Float32[Tensor, "m classes"], images: ImageSet
-) -> Float32[Tensor, " m"]:
+def own_class(values: Float32[Tensor, "m classes"], images: ImageSet) -> Float32[Tensor, " m"]:
     """Return each image's value for its own class."""
     return values.gather(1, images.labels[:, None])[:, 0]

@@ -5,21 +5,19 @@ The score of a candidate is its distance to the nearest released image of its cl
     s(x) = - min_i |x - z_i|,    |.| the root mean square over pixels, in grey levels of 0 .. 255
 
 With pae, released images are cut into their small images, and candidates are reduced to the same
-size by averaging.
+size by averaging (`privacy.nearest`).
 """
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from collabdm.images import ImageSet, Pixels, as_float
+from collabdm.images import ImageSet, as_float
+from collabdm.privacy.nearest import GREY_LEVELS, nearest_images, reduced, small_images
 
 NEAREST = "nearest image"
-GREY_LEVELS = 255.0
-FARTHEST = -GREY_LEVELS  # the score where no image of the class is released
 
 
 @dataclass(frozen=True)
@@ -37,28 +35,6 @@ class Pair:
     other_distance: float
 
 
-def small_images(images: ImageSet, pae: int) -> ImageSet:
-    """Cut each stored image into its pae x pae small images, without enlarging them."""
-    n, c, h, w = images.images.shape
-    tiles = as_float(images.images).reshape(n, c, pae, h // pae, pae, w // pae)
-    tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(n * pae**2, c, h // pae, w // pae)
-    return ImageSet(tiles.contiguous(), images.labels.repeat_interleave(pae**2), images.classes)
-
-
-def reduced(images: Pixels, pae: int) -> Float32[Tensor, "n c h w"]:
-    """Convert images to float32, reduced pae times by averaging."""
-    return F.avg_pool2d(as_float(images), pae) if pae > 1 else as_float(images)
-
-
-def distances(
-    a: Float32[Tensor, "n c h w"], b: Float32[Tensor, "m c h w"]
-) -> Float32[Tensor, "n m"]:
-    """Compute the distances of all pairs, in grey levels."""
-    exact = "donot_use_mm_for_euclid_dist"
-    d = a[0].numel() if len(a) else 1
-    return torch.cdist(a.flatten(1), b.flatten(1), compute_mode=exact) * (GREY_LEVELS / d**0.5)
-
-
 def nearest_scores(candidates: ImageSet, released: ImageSet, pae: int) -> Float32[Tensor, " m"]:
     """Score candidates by their distance to the nearest released image of their class.
 
@@ -68,19 +44,16 @@ def nearest_scores(candidates: ImageSet, released: ImageSet, pae: int) -> Float3
         pae: the factor of partition and expand.
 
     Returns:
-        The scores.
+        The scores; the lowest possible where no image of the class is released.
     """
-    small, scores = small_images(released, pae), torch.full((len(candidates),), FARTHEST)
-    for y in range(len(candidates.classes)):
-        index, images = candidates.of_class(y), small.images[small.of_class(y)]
-        if len(index) and len(images):
-            x = reduced(candidates.images[index], pae)
-            scores[index] = -distances(x, images).amin(1)
-    return scores
+    small = small_images(released, pae)
+    small = ImageSet(as_float(small.images), small.labels, small.classes)
+    images = ImageSet(reduced(candidates.images, pae), candidates.labels, candidates.classes)
+    return -nearest_images(images, small).distances.clamp_max(GREY_LEVELS)
 
 
 def nearest_pairs(
-    candidates: ImageSet, released: ImageSet, used: Tensor, pae: int, most: int
+    candidates: ImageSet, released: ImageSet, used: Bool[Tensor, " m"], pae: int, most: int
 ) -> list[Pair]:
     """Find the released images that are nearest to an image that the round uses.
 
@@ -94,23 +67,28 @@ def nearest_pairs(
     Returns:
         The pairs, the nearest first.
     """
-    small, pairs = small_images(released, pae), []
-    for y in range(len(candidates.classes)):
-        places = small.of_class(y)
-        inside, outside = (_of_class(candidates, y, chosen) for chosen in (used, ~used))
-        if not (len(places) and len(inside) and len(outside)):
-            continue
+    small = small_images(released, pae)
+    inside, outside = (torch.nonzero(chosen).flatten() for chosen in (used, ~used))
+    own = nearest_images(small, candidates.subset(inside), pae)
+    other = nearest_images(small, candidates.subset(outside), pae)
 
-        images = small.images[places]
-        own = distances(images, reduced(candidates.images[inside], pae)).min(1)
-        other = distances(images, reduced(candidates.images[outside], pae)).min(1)
-        for i, place in enumerate(places.tolist()):
-            at, rest = int(inside[own.indices[i]]), int(outside[other.indices[i]])
-            pairs.append(Pair(place, at, rest, float(own.values[i]), float(other.values[i])))
+    order = own.distances.argsort()[:most].tolist()
+    return [
+        Pair(
+            place,
+            int(inside[own.positions[place]]),
+            int(outside[other.positions[place]]),
+            float(own.distances[place]),
+            float(other.distances[place]),
+        )
+        for place in order
+    ]
 
-    return sorted(pairs, key=lambda pair: pair.distance)[:most]
 
-
-def _of_class(images: ImageSet, y: int, chosen: Tensor) -> Int64[Tensor, " n"]:
-    """Return the positions of the chosen images of a class."""
-    return torch.nonzero((images.labels == y) & chosen).flatten()
+def distances(
+    a: Float32[Tensor, "n c h w"], b: Float32[Tensor, "m c h w"]
+) -> Float32[Tensor, "n m"]:
+    """Compute the distances of all pairs, in grey levels."""
+    exact = "donot_use_mm_for_euclid_dist"
+    d = b[0].numel()
+    return torch.cdist(a.flatten(1), b.flatten(1), compute_mode=exact) * (GREY_LEVELS / d**0.5)

@@ -22,7 +22,7 @@ from torch import Tensor
 from collabdm.lab.audit.record import AttackRecord, Estimate
 from collabdm.seeds import Purpose, Stream
 
-RESAMPLES = 500
+RESAMPLES, AT_ONCE = 500, 50
 TAIL = 0.025  # of a 95 % interval, on each side
 
 
@@ -45,24 +45,19 @@ def measure(
     Returns:
         The AUC, and the true-positive rates at 0.1 % and 1 % false positives.
     """
-    ranks = Ranking(scores, used)
-    m = scores.shape[1]
-    draws = [
-        torch.bincount((stream.uniforms(m) * m).long(), minlength=m) for _ in range(RESAMPLES)
-    ]
-    resampled = torch.tensor([ranks.auc(weights.double()) for weights in draws])
-    low, high = resampled.quantile(torch.tensor([TAIL, 1 - TAIL])).tolist()
-
+    ranking = Ranking(scores, used)
+    auc, resampled = ranking.auc(), ranking.resampled_aucs(stream)
+    low, high = resampled.quantile(torch.tensor([TAIL, 1 - TAIL], dtype=torch.float64)).tolist()
     members, others = int(used.sum()), int((~used).sum())
-    auc = ranks.auc(torch.ones(m, dtype=torch.float64))
+
     return AttackRecord(
         released=released,
         attack=attack,
         members=members,
         non_members=others,
         auc=Estimate(value=auc, low=min(low, auc), high=max(high, auc)),
-        tpr_at_01_percent=share_interval(ranks.hits(0.001), members),
-        tpr_at_1_percent=share_interval(ranks.hits(0.01), members),
+        tpr_at_01_percent=share_interval(ranking.hits(0.001), members),
+        tpr_at_1_percent=share_interval(ranking.hits(0.01), members),
     )
 
 
@@ -75,35 +70,53 @@ class Ranking:
         self._number = len(distinct)
         self._used = used.double()
 
-    def _counts(
-        self, weights: Float64[Tensor, " m"]
-    ) -> tuple[Float64[Tensor, " scores"], Float64[Tensor, " scores"]]:
-        """Count members and others at each distinct score; `weights` repeats candidates."""
-        zero = torch.zeros(self._number, dtype=torch.float64)
-        members = zero.scatter_add(0, self._place, (self._used * weights).flatten())
-        others = zero.scatter_add(0, self._place, ((1 - self._used) * weights).flatten())
-        return members, others
-
-    def auc(self, weights: Float64[Tensor, " m"]) -> float:
+    def auc(self) -> float:
         """Return the AUC; 0.5 if there are no members, or no others."""
+        return float(self.weighted_aucs(torch.ones(1, self._used.shape[1]))[0])
+
+    def resampled_aucs(self, stream: Stream) -> Float64[Tensor, " resamples"]:
+        """Return the AUC of each of `RESAMPLES` samples of the candidates, with replacement."""
+        m = self._used.shape[1]
+        parts = []
+        for _ in range(0, RESAMPLES, AT_ONCE):
+            index = (stream.uniforms(AT_ONCE, m) * m).long()
+            weights = torch.zeros(AT_ONCE, m).scatter_add(1, index, torch.ones(AT_ONCE, m))
+            parts.append(self.weighted_aucs(weights))
+        return torch.cat(parts)
+
+    def weighted_aucs(self, weights: Float32[Tensor, "b m"]) -> Float64[Tensor, " b"]:
+        """Return one AUC for each row of weights, which repeat the candidates."""
         members, others = self._counts(weights)
-        pairs = float(members.sum() * others.sum())
-        above = members.cumsum(0) - members / 2
-        return float((above * others).sum()) / pairs if pairs else 0.5
+        pairs = members.sum(1) * others.sum(1)
+        above = members.cumsum(1) - members / 2
+        return torch.where(pairs > 0, (above * others).sum(1) / pairs.clamp_min(1), 0.5)
 
     def hits(self, rate: float) -> int:
         """Return the members above the threshold that at most a share `rate` of others passes."""
-        members, others = self._counts(torch.ones(self._used.shape[1], dtype=torch.float64))
+        members, others = (counts[0] for counts in self._counts(torch.ones(1, self._used.shape[1])))
         allowed = others.cumsum(0) <= rate * others.sum()
         return int((members.cumsum(0) * allowed).max())
+
+    def _counts(
+        self, weights: Float32[Tensor, "b m"]
+    ) -> tuple[Float64[Tensor, "b scores"], Float64[Tensor, "b scores"]]:
+        """Count members and others at each distinct score."""
+        rows = len(weights)
+        place = self._place.flatten().expand(rows, -1)
+        zero = torch.zeros(rows, self._number, dtype=torch.float64)
+        counts = [
+            zero.scatter_add(1, place, (chosen * weights[:, None].double()).flatten(1))
+            for chosen in (self._used, 1 - self._used)
+        ]
+        return counts[0], counts[1]
 
 
 def share_interval(hits: int, n: int) -> Estimate:
     """Return hits / n with the interval of Clopper and Pearson."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    low = float(beta.ppf(TAIL, hits, n - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - TAIL, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(betaincinv(hits, n - hits + 1, TAIL)) if hits else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - TAIL)) if hits < n else 1.0
     return Estimate(value=hits / n, low=low, high=high)
 
 

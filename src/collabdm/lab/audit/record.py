@@ -1,6 +1,6 @@
 """The results of an audit, audit.json: a pydantic model, written by `audit` and read by `report`.
 
-    plan, data, settings, members, shadows, attacks, canaries, reconstruction, pairs, compute, ...
+plan, data, settings, members, shadows, attacks, canaries, reconstruction, pairs, compute, ...
 """
 
 import json
