@@ -64,7 +64,9 @@ def with_means(sent: Contribution, means: torch.Tensor) -> Contribution:
 
 def with_counts(sent: Contribution, totals: torch.Tensor) -> Contribution:
     """State other numbers of images."""
-    counts = replace(sent.statistics, totals=totals, batch_counts=totals.clamp_max(SETTINGS["batch"]))
+    counts = replace(
+        sent.statistics, totals=totals, batch_counts=totals.clamp_max(SETTINGS["batch"])
+    )
     return replace(sent, statistics=counts)
 
 
