@@ -288,14 +288,15 @@ def test_inspect_shows_what_a_site_would_send(a_round) -> None:
     assert rows["plan_digest"] == read_plan(a_round[0] / "plan.json").digest
     assert rows["local.images"] == "uint8 4 x 3 x 8 x 8, 768 bytes"
     assert rows["statistics.codes"] == "float16 3 x 2 x 128, 1,536 bytes"
-    assert rows["statistics.classes, values"] == "0, 1"
-    assert rows["statistics.totals, values"] == "6, 3"
+    assert rows["numbers of images"] == "cat: 6 images, dog: 3 images"
     assert f"contribution, {path.stat().st_size:,} bytes" in done("inspect", path).out
 
 
 def test_inspect_shows_what_a_set_is_made_of(a_round) -> None:
     rows = rows_of(a_round[0] / "set.safetensors")
-    assert rows["sites"] == "north: 6, 3, 0; south: 0, 5, 4"
+    assert rows["sites"] == (
+        "north (cat: 6 images, dog: 3 images); south (dog: 5 images, owl: 4 images)"
+    )
     assert rows["method"] == "collabdm"
     assert rows["images"] == "uint8 6 x 3 x 8 x 8, 1,152 bytes"
     assert rows["plan digest"] == read_plan(a_round[0] / "plan.json").digest

@@ -21,6 +21,7 @@ from collabdm.lab.reproduce.grid_files import SCALES
 from collabdm.matching import compute
 from collabdm.methods.registry import METHODS, register
 from collabdm.planning.presets import PRESETS
+from collabdm.rounds import exchange
 from collabdm.scoring.training import RECIPES
 from collabdm.version import __version__
 
@@ -46,6 +47,7 @@ PLAN = ("plan", "--classes", "cat,dog", "--image-size", "3x16", "--network", NET
         (choices.Grouping, get_args(FlowSchema.model_fields["grouping"].annotation)),
         (choices.Split, get_args(FlowSchema.model_fields["split"].annotation)),
         (choices.Scale, SCALES),
+        (choices.DataSplit, get_args(exchange.Split)),
     ],
 )
 def test_choices_are_those_of_the_models(choice, names) -> None:

@@ -266,6 +266,7 @@ def test_masks_allow_every_class() -> None:
         site_names=("a", "b"),
         masking={"keys": keys, "threshold": 2},
         largest_class=100,
+        wire="float32",
     )
     assert smallest_class_sent(masked, 100) == 1
     chosen = choose(masked, Budget(None, 2), set())

@@ -1,7 +1,7 @@
 """The command line of collabdm. `main` collects the commands, which belong to these users:
 
     organiser    plan, schema
-    site         check, contribute, inspect
+    site         check, contribute, view, inspect
     server       distill
     users        evaluate, train, predict, classify, export
     research     simulate, demo, reproduce, report, synthetic-flows

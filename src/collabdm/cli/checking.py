@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from collabdm.cli.console import console, table
 from collabdm.cli.running import load_for_plan
+from collabdm.documents.masked_contribution import masking_of
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import CollabDMError
@@ -14,6 +15,7 @@ from collabdm.flower.connection import check_flower, check_key, check_server
 from collabdm.images import ImageSet
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
+from collabdm.privacy.site_keys import site_key
 from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import Policy, Release
@@ -105,6 +107,26 @@ def check_plan(report: Report, path: Path, site: str) -> Plan | None:
         return plan
 
     return report.check("plan", read, lambda _: "this machine computes the same as its author's")
+
+
+def check_mask_key(report: Report, plan: Plan, site: str, path: Path | None) -> None:
+    """Check that the site has the private key that belongs to its public one in a plan with masks.
+
+    The other sites' keys are listed for comparison: whoever makes the plan could replace them.
+
+    Args:
+        report: receives the result and the first digits of all keys.
+        plan: the plan.
+        site: name of the site.
+        path: the private key; None uses the one in the site's private folder.
+    """
+    report.check(
+        "mask key",
+        lambda: site_key(plan, site, path),
+        lambda _: "it belongs to the public key in the plan",
+    )
+    keys = "\n".join(f"{name}: {key[:16]}" for name, key in masking_of(plan).keys.items())
+    report.rows.append(("keys in the plan", f"{keys}\ncompare them with the other sites"))
 
 
 def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | None:

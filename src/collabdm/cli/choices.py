@@ -53,6 +53,8 @@ Grouping = Literal["class", "stream"]
 
 Split = Literal["time", "random", "none"]
 
+DataSplit = Literal["train", "test"]
+
 Scale = Literal["paper", "cpu"]
 
 

@@ -52,7 +52,7 @@ def write(
     with Bars(quiet) as bars:
         contribution = contribute_file(prepared, output, context_of(*computing, bars))
 
-    comparison = _compared(contribution, prepared)
+    comparison = None if contribution is None else _compared(contribution, prepared)
     _show(f"{output} contains, and {prepared.name} sends", prepared, comparison)
 
 

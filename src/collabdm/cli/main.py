@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from collabdm.cli.choices import choice_message
-from collabdm.cli.commands import evaluation, organiser, research, results, server, site, use
+from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
 from collabdm.errors import CollabDMError
 from collabdm.version import __version__
 
@@ -63,7 +63,15 @@ def version() -> None:
 #: the commands, grouped by the people who use them, in the order of a round
 COMMANDS = {
     "Organiser": (organiser.plan, organiser.schema),
-    "Site": (site.check, site.contribute, site.inspect, site.ledger),
+    "Site": (
+        masks.keys,
+        site.check,
+        site.contribute,
+        site.view,
+        site.inspect,
+        site.ledger,
+        masks.unmask,
+    ),
     "Server": (server.distill,),
     "Users of a distilled set": (
         evaluation.evaluate,

@@ -109,6 +109,14 @@ PublicBatches = Annotated[
     ),
 ]
 
+MaskKey = Annotated[
+    Path | None,
+    data_option(
+        "--mask-key",
+        help="Private key of this site for masks; default: the one that `keys` has made here.",
+    ),
+]
+
 Resize = Annotated[
     bool, data_option("--resize", help="Resize images to the plan's size and channels.")
 ]

@@ -6,7 +6,9 @@ from typing import Any
 from collabdm.data.flows.chunks import some
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.plan import Plan
+from collabdm.errors import PlanError
 from collabdm.planning.budget import Budget, choose, read_bytes
+from collabdm.planning.masking import with_masking_defaults
 from collabdm.planning.option_values import option_settings
 from collabdm.planning.overrides import plan_fields, read_overrides
 from collabdm.planning.presets import preset_settings
@@ -29,13 +31,19 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
         lambda: option_settings(options),
         lambda: read_overrides(options["assignments"] or (), plan_fields()),
     )
+    if options["masked_for"] and options["sites"] is not None:
+        raise PlanError(
+            "either `--sites` or `--masked-for` should be given; found both: the keys name the "
+            "sites"
+        )
+
     written_preset, written = read_plan_config(options["config"])
     chosen = override(merge_settings(written, options_set), overrides)
     defaults = preset_settings(options["preset"] or written_preset)
 
     if has_budget(chosen):
         defaults = merge_settings(defaults, PRIVATE_DEFAULTS)
-    settings = merge_settings(defaults, chosen)
+    settings = merge_settings(defaults, with_masking_defaults(chosen))
     plan = new_plan(options["data"], options["classes"], options["image_size"], settings)
 
     limit = options["budget"]

@@ -49,6 +49,37 @@ def atomic_write(path: Path, content: bytes, *, private: bool = False) -> None:
     atomic_write_with(path, lambda file: file.write(content), private=private)
 
 
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a private file that never replaces another one: readers find all of it, or none.
+
+    Args:
+        path: The file to create. Missing folders are created.
+        content: The whole content of the file.
+
+    Returns:
+        Whether the file was created; False if it exists already, and is left unchanged.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with _output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _create_beside(path, PRIVATE_MODE)
+
+        try:
+            with file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+
+            os.link(file.name, path)  # fails if the path exists, unlike a rename
+        except FileExistsError:
+            return False
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+    return True
+
+
 def atomic_write_with(
     path: Path, fill: Callable[[io.BufferedWriter], object], *, private: bool = False
 ) -> None:

@@ -204,6 +204,11 @@ def check_contribution(spec: ContributionSpec, contribution: Contribution) -> No
             f"found {contribution.plan_digest[:16]}…: "
             "it answers another plan; ask the site to run `collabdm contribute` with this one"
         )
+    if plan.masking is not None:
+        raise DocumentError(
+            f"{where}: it should be masked, as the plan asks; found an open one: delete it, and "
+            "ask the site to run `collabdm contribute`"
+        )
     try:
         plan.check_site(contribution.site)
     except PlanError as error:

@@ -4,6 +4,7 @@ Each outcome contains its Plan, so that it can be used without any other file, a
 number of images of each class.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaxtyping import Float32
@@ -17,6 +18,9 @@ from collabdm.images import ImageSet
 DISTILLED_VERSION = 1
 STEPS_VERSION = 1
 DISTILLED_MODEL_VERSION = 1
+
+#: precedes the names of the sites whose numbers are known only as a sum, as masks leave them
+SUM_OVER = "sum over "
 
 Weights = dict[str, Tensor]
 
@@ -77,6 +81,24 @@ class DistilledModel:
 
     def __post_init__(self) -> None:
         check_site_counts(self.plan, self.sites)
+
+
+def sum_over(sites: Iterable[str]) -> str:
+    """Return the key of `sites` in an outcome that knows only the sum over several sites.
+
+    >>> sum_over(["north", "east"])
+    'sum over east, north'
+    """
+    return SUM_OVER + ", ".join(sorted(sites))
+
+
+def contributing_sites(sites: Iterable[str]) -> list[str]:
+    """List the sites that contributed to an outcome, from the keys of its `sites`.
+
+    >>> contributing_sites(["sum over east, north"]), contributing_sites(["west"])
+    (['east', 'north'], ['west'])
+    """
+    return [name for key in sites for name in key.removeprefix(SUM_OVER).split(", ")]
 
 
 def check_site_counts(plan: Plan, sites: dict[str, list[int]]) -> None:

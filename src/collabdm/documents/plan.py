@@ -19,6 +19,7 @@ import torch
 from pydantic import Field, JsonValue, field_validator, model_serializer, model_validator
 
 from collabdm.documents.canonical_json import canonical_json
+from collabdm.documents.fixed_point import binary_places
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import (
     SITE_NAME,
@@ -153,7 +154,7 @@ class Masking(FrozenModel):
     - `keys`: the public X25519 key of each site, in hexadecimal.
     - `bits`: the size of a masked whole number; sums are computed modulo 2^bits.
     - `range`: the largest absolute value of a class mean; a site refuses to send a larger one.
-    - `threshold`: the fewest sites whose sum may be opened.
+    - `threshold`: the fewest sites whose sum may be opened; the sites enforce it.
     """
 
     keys: dict[SiteName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
@@ -298,6 +299,8 @@ class Plan(FrozenModel):
             return
         if set(self.site_names or ()) != set(masking.keys):
             raise ValueError("`masking.keys` should have one key for each of `site_names`")
+        if len(set(masking.keys.values())) != len(masking.keys):
+            raise ValueError("`masking.keys` should be distinct; found one key for several sites")
         if masking.threshold > self.sites:
             raise ValueError(
                 f"`masking.threshold` should be at most `sites`, {self.sites}; "
@@ -310,7 +313,20 @@ class Plan(FrozenModel):
                 "`masking` needs `merging` weighted or uniform, because the server learns only "
                 f"sums; found {self.merging}"
             )
+        if self.wire != "float32":
+            raise ValueError(f"`masking` needs `wire` float32; found {self.wire}")
         self._check_statistics_alone("masking")
+        self._check_sums_fit(masking, self.largest_class)
+
+    def _check_sums_fit(self, masking: Masking, largest_class: int) -> None:
+        """Check that sums of counts and means fit into `bits`. Raises ValueError."""
+        bits, largest = masking.bits, max(masking.range, 1.0)
+        if binary_places(self.sites, largest_class, largest, bits) is None:
+            raise ValueError(
+                f"`masking.bits` {bits} should suffice for the sums of {self.sites} sites with "
+                f"`largest_class` {largest_class} and `masking.range` {masking.range:g}; they do "
+                "not: use 64 bits, or lower the bounds"
+            )
 
     def _check_privacy(self) -> None:
         if self.privacy is None:
@@ -333,7 +349,7 @@ class Plan(FrozenModel):
 
     def _check_statistics_alone(self, name: str) -> None:
         """Check that sites send nothing but statistics of every step. Raises ValueError."""
-        if self.local.images_sent or self.options is not None or self.fraction < 1:
+        if self.local.method != "none" or self.options is not None or self.fraction < 1:
             raise ValueError(
                 f"`{name}` needs a round in which all sites send statistics of every step and "
                 "nothing else: `local.method` none, `fraction` 1, no `options`"
@@ -348,6 +364,16 @@ class Plan(FrozenModel):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return _digest(self.model_dump_json())
+
+    @property
+    def binary_places(self) -> int:
+        """The binary places of a masked sum of means; 0 without masks."""
+        if self.masking is None:
+            return 0
+
+        weight = (self.largest_class or 1) if self.merging == "weighted" else 1
+        places = binary_places(self.sites, weight, self.masking.range, self.masking.bits)
+        return places or 0
 
     def steps_of(self, site: str) -> list[int]:
         """Return the steps in which a site takes part (A_k in the paper)."""

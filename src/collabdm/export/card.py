@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.outcomes import DistilledSet, contributing_sites
 from collabdm.images import ImageSet
 from collabdm.methods.registry import all_methods
 from collabdm.privacy.wording import guarantee
@@ -69,7 +69,7 @@ def _front_matter(distilled: DistilledSet, images: ImageSet, card: Card) -> dict
     tags = ["dataset-distillation"]
     if shows_real_images(distilled) is False:
         tags.append("synthetic")
-    if len(distilled.sites) > 1:
+    if len(contributing_sites(distilled.sites)) > 1:
         tags.append("federated-learning")
 
     files = [{"split": "train", "path": "data/train-*"}]
@@ -90,7 +90,7 @@ def _summary(distilled: DistilledSet, images: ImageSet) -> str:
     side, method = distilled.plan.image.side, distilled.method
     known = all_methods().get(method)
     several = known is not None and known.run_rounds is not None
-    sites = len(distilled.sites)
+    sites = len(contributing_sites(distilled.sites))
 
     rounds = "several rounds" if several else "one round"
     origin = f"by {sites} {'site' if sites == 1 else 'sites'} in {rounds}"

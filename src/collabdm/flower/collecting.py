@@ -11,7 +11,8 @@ The deadline is `collection.deadline` seconds after the start.
 The folder contains the whole state: plan.json, contributions/SITE.safetensors, and the result,
 collection.json. A server that was stopped and is started again asks only the missing sites. If a
 site answers twice, its first contribution counts. An answer is dropped if its site is not in the
-plan, or is bound to a different node. Contributions that have been written are not kept in memory.
+plan, is bound to a different node, or was declared missing in a round with masks (`unmasking`).
+Documents that have been written are not kept in memory.
 """
 
 import json
@@ -19,22 +20,21 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.codec import read_limited
 from collabdm.documents.plan import Collection, Plan
 from collabdm.documents.plan_file import plan_bytes, read_plan, write_plan
 from collabdm.errors import CollabDMError, DocumentError
 from collabdm.flower.wire import QUESTION, Answer, plan_content, read_answer
-from collabdm.rounds.contributions import (
-    contribution_limit,
-    parse_contribution,
-    read_contribution,
-)
+from collabdm.rounds.contributions import contribution_limit
+from collabdm.rounds.masked import answering_site
 
 logger = logging.getLogger("flwr.collabdm")
 
@@ -91,12 +91,37 @@ class Collected:
         return "\n".join([*lines, *self.notes])
 
 
+@dataclass(frozen=True)
+class Request:
+    """What the nodes are asked for.
+
+    Attributes:
+        question: the type of the message.
+        content: writes the message, given the sites that have answered.
+        expected: how many sites should answer.
+        excluded: the sites that must not answer.
+        limit: the largest number of bytes of an answer.
+        site_of: checks a document, and returns the name of its site; raises DocumentError.
+        path: where the document of a site is stored.
+        verb: what a site does that answers, for notes.
+    """
+
+    question: str
+    content: Callable[[list[str]], RecordDict]
+    expected: int
+    excluded: frozenset[str]
+    limit: int
+    site_of: Callable[[bytes], str]
+    path: Callable[[str], Path]
+    verb: str
+
+
 @dataclass
-class _Round:
+class Round:
     """The state of a running collection."""
 
     plan: Plan
-    folder: Path
+    request: Request
     bound: Mapping[str, int]
     came: set[str] = field(default_factory=set)
     nodes: dict[str, int] = field(default_factory=dict)
@@ -115,26 +140,34 @@ class _Round:
         """State why a node cannot answer for a site; empty if it can."""
         if self.plan.site_names is not None and site not in self.plan.site_names:
             return "which is not a site of the plan"
+        if site in self.request.excluded:
+            return "which was declared missing"
         if site in self.bound and self.bound[site] != node:
             return f"whose node is {self.bound[site]}"
         return ""
 
     def note(self, text: str) -> None:
+        """Log an event, and keep it for the result."""
         logger.warning(text)
         self.notes.append(text)
 
     @property
     def settled(self) -> bool:
-        """Whether all sites have contributed, or no further answer can be expected."""
-        if len(self.came) >= self.plan.sites:
+        """Whether all sites have answered, or no further answer can be expected."""
+        if len(self.came) >= self.request.expected:
             return True
         given_up = sum(count >= ATTEMPTS for count in self.failures.values())
         answers = len(self.came) + len(self.refused) + given_up
-        return not self.waiting and answers >= self.plan.sites
+        return not self.waiting and answers >= self.request.expected
 
 
 def collect(
-    plan: Plan, folder: Path, grid: Grid, clock: Clock, bound: Mapping[str, int] | None = None
+    plan: Plan,
+    folder: Path,
+    grid: Grid,
+    clock: Clock,
+    bound: Mapping[str, int] | None = None,
+    excluded: frozenset[str] = frozenset(),
 ) -> Collected:
     """Collect the contributions to a plan into a folder, or continue a collection.
 
@@ -144,6 +177,7 @@ def collect(
         grid: Flower's connection to the nodes.
         clock: the clock that measures the deadline.
         bound: by site, the only node that may answer for it; other sites may answer from any node.
+        excluded: the sites that were declared missing.
 
     Returns:
         The result, which is also written to collection.json.
@@ -152,8 +186,28 @@ def collect(
         DocumentError: the folder belongs to a different plan.
     """
     _claim(plan, folder)
-    round_ = _Round(plan, folder, bound or {}, came=set(stored_contributions(plan, folder)))
-    end = clock.now() + (plan.collection or Collection()).deadline
+    request = Request(
+        question=QUESTION,
+        content=partial(plan_content, plan_bytes(plan)),
+        expected=plan.sites - len(excluded),
+        excluded=excluded,
+        limit=contribution_limit(plan),
+        site_of=lambda content: answering_site(content, plan),
+        path=partial(contribution_path, folder),
+        verb="contribute",
+    )
+    stored = set(stored_contributions(plan, folder)) - excluded
+    round_ = Round(plan, request, bound or {}, came=stored)
+    gather(round_, grid, clock)
+
+    collected = _result(round_)
+    write_result(collected, folder)
+    return collected
+
+
+def gather(round_: Round, grid: Grid, clock: Clock) -> None:
+    """Ask all nodes and store their answers, until the plan's deadline or all have answered."""
+    end = clock.now() + (round_.plan.collection or Collection()).deadline
 
     while not round_.settled and (left := end - clock.now()) > 0:
         _ask(round_, grid, left)
@@ -163,10 +217,11 @@ def collect(
         if not round_.settled:
             clock.sleep(min(PAUSE, left))
 
-    collected = _result(round_)
+
+def write_result(collected: Collected, folder: Path) -> None:
+    """Write the result of a collection to collection.json."""
     content = json.dumps(asdict(collected), indent=2) + "\n"
     atomic_write(folder / "collection.json", content.encode())
-    return collected
 
 
 def stored_contributions(plan: Plan, folder: Path) -> dict[str, Path]:
@@ -174,7 +229,8 @@ def stored_contributions(plan: Plan, folder: Path) -> dict[str, Path]:
     paths = {}
     for path in sorted((folder / "contributions").glob("*.safetensors")):
         try:
-            site = read_contribution(path, plan).site
+            content = read_limited(path, contribution_limit(plan))
+            site = answering_site(content, plan, str(path))
         except DocumentError as error:
             logger.warning("%s; the site is asked again", error)
             continue
@@ -199,20 +255,21 @@ def _claim(plan: Plan, folder: Path) -> None:
     write_plan(plan, path)
 
 
-def _ask(round_: _Round, grid: Grid, left: float) -> None:
+def _ask(round_: Round, grid: Grid, left: float) -> None:
     """Send the plan to every node that has not been asked; `left` seconds remain."""
     new = sorted(set(grid.get_node_ids()) - round_.asked)
-    content = plan_content(plan_bytes(round_.plan), sorted(round_.came))
+    question = round_.request.question
+    content = round_.request.content(sorted(round_.came))
 
     for nodes in _pieces(new, ASKED_AT_ONCE):
-        messages = [Message(content, node, QUESTION, ttl=left + GRACE) for node in nodes]
+        messages = [Message(content, node, question, ttl=left + GRACE) for node in nodes]
         for node, identity in zip(nodes, grid.push_messages(messages), strict=True):
             if identity:  # empty: Flower did not accept the message; it is sent again
                 round_.waiting[identity] = node
                 round_.asked.add(node)
 
 
-def _receive(round_: _Round, reply: Message) -> None:
+def _receive(round_: Round, reply: Message) -> None:
     """Process one message from a node."""
     node = round_.waiting.pop(reply.metadata.reply_to_message_id, None)
     if node is None:
@@ -230,20 +287,20 @@ def _receive(round_: _Round, reply: Message) -> None:
     round_.note(failure)
 
 
-def _store(round_: _Round, reply: Message, node: int) -> None:
-    """Write the contribution that a node's answer contains, or note why there is none."""
+def _store(round_: Round, reply: Message, node: int) -> None:
+    """Write the document that a node's answer contains, or note why there is none."""
     site = f"node {node}"
     try:
-        answer = read_answer(reply, contribution_limit(round_.plan))
+        answer = read_answer(reply, round_.request.limit)
         site = answer.site[:LONGEST_NAME]
         if site and (objection := round_.objection(site, node)):
             round_.note(
                 f"{round_.label(node)} answers as {site!r}, {objection}: its answer is dropped"
             )
             return
-        content = _checked_content(round_.plan, answer)
+        content = _checked_content(round_.request, answer)
     except DocumentError as error:
-        round_.note(f"{site or 'a site without a name'} did not contribute: {error}")
+        round_.note(f"{site or 'a site without a name'} did not {round_.request.verb}: {error}")
         if site not in round_.came:
             round_.refused[site] = str(error)
         return
@@ -254,49 +311,51 @@ def _store(round_: _Round, reply: Message, node: int) -> None:
         _note_second_answer(round_, site, node, content)
         return
 
-    atomic_write(contribution_path(round_.folder, site), content, private=True)
+    atomic_write(round_.request.path(site), content, private=True)
     round_.came.add(site)
     round_.nodes[site] = node
     round_.refused.pop(site, None)
-    count = f"{len(round_.came)} of {round_.plan.sites}"
-    logger.info("%s contributed %s bytes; %s sites", site, f"{len(content):,}", count)
+    count = f"{len(round_.came)} of {round_.request.expected}"
+    logger.info("%s sent %s bytes; %s sites", site, f"{len(content):,}", count)
 
 
-def _checked_content(plan: Plan, answer: Answer) -> bytes | None:
-    """Check an answer, and return its contribution; None if the site has contributed before.
+def _checked_content(request: Request, answer: Answer) -> bytes | None:
+    """Check an answer, and return its document; None if the site has answered before.
 
     Raises:
-        DocumentError: the site refuses, or its contribution is not valid.
+        DocumentError: the site refuses, or its document is not valid.
     """
     if answer.content is None:
         if answer.refusal:
             raise DocumentError(answer.refusal[:LONGEST_REFUSAL])
         return None
 
-    site = parse_contribution(answer.content, plan).site
+    site = request.site_of(answer.content)
     if site != answer.site:
         raise DocumentError(
-            f"the contribution should be of {answer.site[:LONGEST_NAME]!r}; found one of {site!r}"
+            f"the document should be of {answer.site[:LONGEST_NAME]!r}; found one of {site!r}"
         )
     return answer.content
 
 
-def _note_second_answer(round_: _Round, site: str, node: int, content: bytes) -> None:
+def _note_second_answer(round_: Round, site: str, node: int, content: bytes) -> None:
     """Record that a site has answered again, perhaps from another node."""
     first = round_.nodes.get(site, node)
     who = f"{site} answered twice"
     if first != node:
         who = f"two nodes answer as {site!r}, {first} and then {node}"
 
-    same = contribution_path(round_.folder, site).read_bytes() == content
+    same = round_.request.path(site).read_bytes() == content
     difference = "with the same contribution" if same else "with different contributions"
     round_.note(f"{who}, {difference}: the first counts")
 
 
-def _result(round_: _Round) -> Collected:
+def _result(round_: Round) -> Collected:
     """Summarise a collection from its final state."""
     plan, count = round_.plan, len(round_.came)
     quorum = (plan.collection or Collection()).quorum
+    if plan.masking is not None:
+        quorum = max(quorum, plan.masking.threshold)
     state: CollectionState = "enough" if count >= quorum else "too few"
     if count >= plan.sites:
         state = "complete"

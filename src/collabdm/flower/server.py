@@ -14,6 +14,10 @@ Settings of a run (`flwr run … --run-config '…'`):
 The log contains a comparison of the sites (`rounds.site_table`). To leave a flagged site out, run
 `collabdm distill --exclude SITE` with the files of the folder.
 
+If sites are missing from a round with masks, they are declared missing, and the remaining sites are
+asked to unmask their sum (`unmasking`). If their operators answer by file, the round goes on when
+it is run again.
+
 A round fails if too few sites contribute; the contributions that arrived remain in the folder.
 """
 
@@ -26,15 +30,16 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from collabdm.documents.outcomes import contributing_sites
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
 from collabdm.flower.settings import RunSettings, parse_settings
+from collabdm.flower.unmasking import PlanFolder, declared_missing, unmask
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import method_of, one_round_method
 from collabdm.planning.probe import check_probe
-from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.exchange import distill_files
+from collabdm.rounds.exchange import distill_files, round_files
 from collabdm.rounds.site_table import compare_sites
 from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
 
@@ -71,7 +76,8 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
     check_probe(plan)
     context = RunContext(settings.choose())
 
-    collected = collect(plan, folder, grid, clock, settings.nodes)
+    declared = frozenset(declared_missing(plan, folder))
+    collected = collect(plan, folder, grid, clock, settings.nodes, declared)
     if collected.state == "too few":
         raise CollectionError(
             f"{collected}\nthe contributions that arrived are in {folder}: "
@@ -80,7 +86,10 @@ def serve(grid: Grid, config: Mapping[str, Any], clock: Clock) -> Collected:
     logger.info("%s", collected)
 
     paths = [contribution_path(folder, site) for site in collected.came]
-    files = ContributionFiles(plan, paths)
+    if plan.masking is not None and collected.missing:
+        paths += unmask(collected, PlanFolder(plan, folder), grid, clock, settings.nodes)
+
+    files = round_files(plan, paths)
     for line in compare_sites(plan, files).lines():
         logger.info("%s", line)
 
@@ -99,4 +108,4 @@ def outcome_path(plan: Plan, folder: Path) -> Path:
 def _has_outcome(plan: Plan, folder: Path, collected: Collected) -> bool:
     """Return whether the folder contains the outcome of exactly the sites that contributed."""
     outcome = find_outcome(method_of(plan), plan, folder)
-    return outcome is not None and set(outcome.sites) == set(collected.came)
+    return outcome is not None and set(contributing_sites(outcome.sites)) == set(collected.came)

@@ -127,6 +127,8 @@ class NodeSettings(ComputeSettings):
         folder: where contributions are stored; a repeated plan is answered from there.
         rows: COLUMN=VALUE; use only these rows of a table of flows.
         resize: whether to convert images to the plan's size and channels.
+        key: the file of its private key for masks; default: the one in its private folder.
+        unmask: whether the node answers that sites are missing; if not, the operator does, by file.
         partition_id: the number of the node, from 0; set by Flower's simulation engine.
         num_partitions: the number of nodes; set by Flower's simulation engine.
     """
@@ -137,6 +139,8 @@ class NodeSettings(ComputeSettings):
     folder: AnyPath | None = None
     rows: Text | None = None
     resize: Flag = False
+    key: AnyPath | None = None
+    unmask: Flag = False
     partition_id: WholeNumber | None = None
     num_partitions: WholeNumber | None = None
 

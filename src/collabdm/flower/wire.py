@@ -3,6 +3,11 @@
     server -> node     the bytes of the plan, and the names of the sites that have contributed
     node -> server     the site's name, and the bytes of its contribution or a reason for refusing
 
+If sites drop out of a round with masks, a second question asks the others for their unmaskings:
+
+    server -> node     the bytes of the plan, and the names of the missing sites
+    node -> server     the site's name, and the bytes of its unmasking or a reason for refusing
+
 A document is a single opaque array of bytes, which Flower transports in pieces, so that no process
 keeps more copies than necessary. A message with a different structure is rejected.
 """
@@ -15,17 +20,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from collabdm.errors import DocumentError
 
 QUESTION = "query.contribute"
+UNMASK_QUESTION = "query.unmask"
 DOCUMENT, HEADER = "document", "said"  # the names of the records
 BYTES = "bytes"  # the name of the only array of a document
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A node's answer: a contribution, a refusal, or neither if the site has contributed before.
+    """A node's answer: a document, a refusal, or neither if the site has answered before.
 
     Attributes:
         site: the site's name; empty if the node's configuration has no valid name.
-        content: the bytes of a contribution file.
+        content: the bytes of a contribution, or of an unmasking.
         refusal: the reason for refusing.
     """
 
@@ -45,9 +51,21 @@ def read_question(message: Message) -> tuple[bytes, list[str]]:
     Raises:
         DocumentError: the message does not contain a plan.
     """
-    answered = _header(message.content).get("answered", [])
-    sites = [str(name) for name in answered] if isinstance(answered, list) else []
-    return _document(message.content), sites
+    return _document(message.content), _names(message.content, "answered")
+
+
+def missing_content(content: bytes, missing: list[str]) -> RecordDict:
+    """Write the server's second question: the bytes of a plan, and the missing sites."""
+    return RecordDict({DOCUMENT: _record(content), HEADER: ConfigRecord({"missing": missing})})
+
+
+def read_missing_question(message: Message) -> tuple[bytes, list[str]]:
+    """Read the server's second question: the bytes of the plan, and the missing sites.
+
+    Raises:
+        DocumentError: the message does not contain a plan.
+    """
+    return _document(message.content), _names(message.content, "missing")
 
 
 def answer_content(answer: Answer) -> RecordDict:
@@ -64,10 +82,10 @@ def read_answer(message: Message, limit: int) -> Answer:
 
     Args:
         message: the node's message.
-        limit: the largest number of bytes that the contribution may have.
+        limit: the largest number of bytes that the document may have.
 
     Returns:
-        The answer; its contribution has not been checked.
+        The answer; its document has not been checked.
 
     Raises:
         DocumentError: the message is not an answer, or its document is too large.
@@ -98,6 +116,11 @@ def _document(content: RecordDict) -> bytes:
     if not isinstance(record, ArrayRecord) or list(record) != [BYTES]:
         raise DocumentError(f"a message should contain one document, `{DOCUMENT}`; found none")
     return record[BYTES].data
+
+
+def _names(content: RecordDict, key: str) -> list[str]:
+    names = _header(content).get(key, [])
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _header(content: RecordDict) -> dict[str, Any]:

@@ -122,6 +122,9 @@ class Method:
         shows_real_images: whether the images sent for a plan are real images, or start from them.
         run_rounds: runs a method that needs several rounds; `contribute` and `distill` then raise
             PlanError.
+        distill_merged: computes the outcome of a round with masks, from the plan, the merged
+            statistics, the names of the sites, the context and `allow_missing`; None if the
+            contributions are not statistics, so that they cannot be masked.
     """
 
     name: str
@@ -134,6 +137,7 @@ class Method:
     outcome: type[Outcome] = DistilledSet
     shows_real_images: Callable[[Plan], bool] = shows_no_real_images
     run_rounds: RunRounds | None = None
+    distill_merged: Callable[..., Outcome] | None = None
 
 
 # --- settings ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ Reference: R. Holland, C. Thapa, S. A. Siddiqui, W. Shao, S. Camtepe, "One-shot 
 distillation", 2024.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution, Statistics, stated_counts
-from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.outcomes import DistilledSet, sum_over
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import ROBUST_MERGING
 from collabdm.images import ImageSet, as_float
@@ -139,10 +139,53 @@ def distill(
     merged = _merge(plan, len(contributions), statistics)
     check_classes(plan, merged.totals, allow_missing)
 
-    pixels, labels = start_images(plan, local, counts)
-    pixels = refine(plan, pixels, labels, merged, context)
-    images = ImageSet(stored_pixels(plan, pixels), labels, plan.classes)
+    start = start_images(plan, local, counts)
     sites = {site: of_site.tolist() for site, of_site in counts.items()}
+    return _refined_set(plan, start, merged, sites, context)
+
+
+def distill_merged(
+    plan: Plan,
+    merged: Merged,
+    sites: Sequence[str],
+    context: RunContext = RunContext(),
+    allow_missing: bool = False,
+) -> DistilledSet:
+    """Distil `ipc` images of every class from merged statistics alone, as masks leave them.
+
+    The result is that of `distill` with the contributions behind the statistics.
+
+    Args:
+        plan: the plan, whose sites send no images.
+        merged: the merged statistics of all sites.
+        sites: the names of the sites.
+        context: device, progress and checkpoints.
+        allow_missing: accept a round in which a class is missing at every site.
+
+    Returns:
+        The distilled set, which lists the counts of all sites together.
+
+    Raises:
+        DocumentError: a class is missing and `allow_missing` is False.
+    """
+    check_classes(plan, merged.totals, allow_missing)
+
+    together = sum_over(sites)
+    start = start_images(plan, {}, {together: merged.totals})
+    return _refined_set(plan, start, merged, {together: merged.totals.tolist()}, context)
+
+
+def _refined_set(
+    plan: Plan,
+    start: tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]],
+    merged: Merged,
+    sites: dict[str, list[int]],
+    context: RunContext,
+) -> DistilledSet:
+    """Refine the initial images, and make the set of them."""
+    pixels, labels = start
+    refined = refine(plan, pixels, labels, merged, context)
+    images = ImageSet(stored_pixels(plan, refined), labels, plan.classes)
     return DistilledSet(images, plan, sites, plan.method, versions())
 
 

@@ -67,9 +67,16 @@ def contribute(
 
     Raises:
         DataError: the data does not fit the plan.
-        PlanError: the name is not in the plan, or the method is unknown or needs several rounds.
+        PlanError: the name is not in the plan, the method is unknown or needs several rounds, or
+            the plan asks for masks.
     """
-    return one_round_method(plan).contribute(plan, data, site, context)
+    method = one_round_method(plan)
+    if plan.masking is not None:
+        raise PlanError(
+            "a plan with `masking` needs the site's key, and one answer only; found a call without "
+            "them: use `collabdm contribute`, or `collabdm.rounds.exchange.contribute_file`"
+        )
+    return method.contribute(plan, data, site, context)
 
 
 def distill(
@@ -114,7 +121,8 @@ def method_of(plan: Plan) -> Method:
     """Find the method of a plan, and check the plan's options.
 
     Raises:
-        PlanError: this installation does not know the method, or the options do not fit it.
+        PlanError: this installation does not know the method, the options do not fit it, or its
+            contributions cannot be masked as the plan requires.
     """
     method = find_method(plan.method)
     if method.options is not None:
@@ -123,6 +131,12 @@ def method_of(plan: Plan) -> Method:
         raise PlanError(
             f"`options` should be left out for method {plan.method}, which has none; "
             f"found {plan.options}"
+        )
+    if plan.masking is not None and (method.distill_merged is None or plan.steps == 0):
+        able = [name for name, known in all_methods().items() if known.distill_merged is not None]
+        raise PlanError(
+            f"`method` should be one of {', '.join(able)} with masks, and `steps` at least 1; "
+            f"found {plan.method}, {plan.steps} steps: only statistics can be masked"
         )
     return method
 
@@ -245,8 +259,8 @@ def _with_pae(adapt: Adapt) -> Adapt:
     return lambda settings: adapt({"pae": 2} | settings)
 
 
-def _matching(name: str, adapt: Adapt, pooled: bool = False) -> Method:
-    """Define a variant of distribution matching."""
+def _matching(name: str, adapt: Adapt, pooled: bool = False, masks: bool = False) -> Method:
+    """Define a variant of distribution matching; `masks` if its statistics may be masked."""
     return Method(
         name,
         adapt,
@@ -254,6 +268,7 @@ def _matching(name: str, adapt: Adapt, pooled: bool = False) -> Method:
         collabdm.distill,
         pooled,
         shows_real_images=collabdm.shows_real_images,
+        distill_merged=collabdm.distill_merged if masks else None,
     )
 
 
@@ -300,8 +315,8 @@ _FEDAVG = Method(
 )
 
 _OWN_METHODS = (
-    _matching("collabdm", _plain(_collaborative)),
-    _matching("collabdm-pae", _with_pae(_collaborative)),
+    _matching("collabdm", _plain(_collaborative), masks=True),
+    _matching("collabdm-pae", _with_pae(_collaborative), masks=True),
     _matching("localdm", _plain(_local)),
     _matching("localdm-pae", _with_pae(_local)),
     _matching("central", _plain(_central), pooled=True),

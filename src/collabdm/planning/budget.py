@@ -175,7 +175,8 @@ def _too_small(smallest: Plan, budget: Budget, keep: set[str]) -> str:
 
 def _shapes(plan: Plan, budget: Budget, keep: set[str]) -> list[Plan]:
     """Set the wire type, and return the plan once for each possible sketch, widest first."""
-    wire = plan.wire if "wire" in keep or budget.bytes is None else "int8"
+    fixed = "wire" in keep or budget.bytes is None or plan.masking is not None
+    wire = plan.wire if fixed else "int8"
     widths: tuple[int | None, ...] = (plan.sketch,)
     if "sketch" not in keep:
         full = statistics_width(plan.model_copy(update={"sketch": None}))

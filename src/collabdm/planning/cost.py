@@ -5,7 +5,12 @@ A contribution with P classes, whose means have r values of c bytes each, has
     steps (P (r c + 4 [int8]) + 8)  +  images (channels side^2 (1 uint8 | 4 float32) + 8)
         +  24 P  +  header
 
-bytes, where `images` is P times the local images of a class. The computation is measured as the
+bytes, where `images` is P times the local images of a class. A masked contribution has whole
+numbers of b bytes, a check of 8 numbers, and one count per class (two with uniform merging):
+
+    b (steps P r  +  8  +  P | 2 P)  +  header
+
+The computation is measured as the
 number of images that pass through the network; a backward pass counts as two forward passes.
 """
 
@@ -14,6 +19,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from collabdm.documents.masked_contribution import CHECK_NUMBERS
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_BYTES
 from collabdm.matching.network_size import multiplications, statistics_width
@@ -71,9 +77,12 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
         passed += classes * local.steps * (min(local.batch, images_per_class) + synthetic)
 
     images = classes * local.images_sent
-    statistics_bytes = steps * (bytes_per_step(plan) - STEP_BYTES)
+    statistics_bytes = steps * _mean_bytes(plan)
     image_bytes = images * _bytes_per_image(plan)
     other_bytes = STEP_BYTES * steps + LABEL_BYTES * images + CLASS_BYTES * classes
+    if plan.masking is not None:
+        counts = classes if plan.merging == "weighted" else 2 * classes
+        other_bytes = plan.masking.bits // 8 * (CHECK_NUMBERS + counts)
 
     return Cost(
         statistics_bytes=statistics_bytes,
@@ -86,9 +95,15 @@ def cost(plan: Plan, images_per_class: int = 1000) -> Cost:
 
 def bytes_per_step(plan: Plan) -> int:
     """Count the bytes of one step: the mean of every class, and the number of the step."""
+    return _mean_bytes(plan) + (0 if plan.masking else STEP_BYTES)
+
+
+def _mean_bytes(plan: Plan) -> int:
+    """Count the bytes of the means of every class in one step."""
+    if plan.masking is not None:
+        return len(plan.classes) * statistics_width(plan) * (plan.masking.bits // 8)
     scale = 4 if plan.wire == "int8" else 0
-    mean = statistics_width(plan) * WIRE_BYTES[plan.wire] + scale
-    return len(plan.classes) * mean + STEP_BYTES
+    return len(plan.classes) * (statistics_width(plan) * WIRE_BYTES[plan.wire] + scale)
 
 
 def most_steps(plan: Plan) -> int:

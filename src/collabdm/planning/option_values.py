@@ -7,6 +7,7 @@ from typing import Any
 
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError
+from collabdm.planning.masking import masked_for
 from collabdm.planning.settings import Settings, collect, list_of, merge_settings, nested
 
 
@@ -94,6 +95,8 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "epsilon": "privacy.epsilon",
     "delta": "privacy.delta",
     "clip": "privacy.clip",
+    "masked_for": masked_for,
+    "threshold": "masking.threshold",
 }
 
 

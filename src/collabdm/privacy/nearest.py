@@ -53,7 +53,7 @@ def small_images(images: ImageSet, pae: int) -> ImageSet:
     return ImageSet(cut(images.images, pae), labels, images.classes)
 
 
-def reduced(images: Pixels, pae: int) -> Float32[Tensor, "n c h w"]:
+def reduced(images: Pixels, pae: int) -> Float32[Tensor, "n c u v"]:
     """Convert images to float32 in 0 .. 1, reduced pae times by averaging over areas."""
     return F.avg_pool2d(as_float(images), pae) if pae > 1 else as_float(images)
 

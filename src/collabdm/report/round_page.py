@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.outcomes import DistilledSet, contributing_sites
 from collabdm.images import as_uint8
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import EvaluationResults
@@ -83,7 +83,7 @@ def _figures(files: RoundFiles) -> dict[str, Any]:
 def round_title(files: RoundFiles) -> str:
     """Write the title of a round: its name, method, data and number of sites."""
     data = f"on {files.data}" if files.data not in ("", files.name) else ""
-    sites = len(files.distilled.sites) if files.distilled else 0
+    sites = len(contributing_sites(files.distilled.sites)) if files.distilled else 0
 
     parts = (f"{files.name}: {files.method}", data, f"{sites} sites" if sites else "")
     return ", ".join(filter(None, parts))

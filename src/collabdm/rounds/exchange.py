@@ -8,10 +8,10 @@ Interrupted work continues from its last checkpoint.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
@@ -23,8 +23,9 @@ from collabdm.documents.contribution_file import (
     decode_without_plan,
     write_contribution,
 )
+from collabdm.documents.masked_contribution import masked_bytes
 from collabdm.documents.plan import Plan
-from collabdm.errors import DataError
+from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
@@ -32,12 +33,19 @@ from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.ledger import Ledger
+from collabdm.privacy.masked_noise import noised_and_masked
+from collabdm.privacy.site_keys import site_key
 from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
+from collabdm.rounds.masked import MaskedFiles, MaskedSite, masked_content
+from collabdm.rounds.noised import noised_content
 from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
-from collabdm.rounds.spending import Spending, excess, release_of, spending_of
+from collabdm.rounds.spending import Spending, excess, spending_of
 from collabdm.scoring.outcomes import kind_of
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 Split = Literal["train", "test"]
 
@@ -129,11 +137,14 @@ class Site:
         policy: the policy of its operator.
         public_batches: whether to draw batches from the plan, so that anyone can repeat the draws;
             otherwise they are drawn from the site's secret (`privacy.site_secret`).
+        key: the file of its private key for masks; None uses the key of this name in the site's
+            private folder.
     """
 
     name: str
     policy: Policy = Policy()
     public_batches: bool = False
+    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ class PreparedSite:
     name: str
     release: Release
     public_batches: bool = False
-    spending: Spending | None = None  # with a privacy budget
+    key: "X25519PrivateKey | None" = None  # None without masks
+    spending: Spending | None = None  # None without a privacy budget
 
     @property
     def data(self) -> ImageSet:
@@ -170,15 +182,17 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
         The site, with the release of its data that the policy allows.
 
     Raises:
-        CollabDMError: the plan, the name, the data, the policy or the machine does not fit.
+        CollabDMError: the plan, the name, the data, the policy, the key or the machine does not
+            fit.
     """
     method = one_round_method(plan)
     plan.check_site(site.name)
     check_data(plan, data)
     release = site.policy.release(plan, data, site.name)
     spending = check_spending(plan, release.data, site)
+    key = None if plan.masking is None else site_key(plan, site.name, site.key)
     check_probe(plan)
-    return PreparedSite(plan, method, site.name, release, site.public_batches, spending)
+    return PreparedSite(plan, method, site.name, release, site.public_batches, key, spending)
 
 
 def check_spending(plan: Plan, data: ImageSet, site: Site) -> Spending | None:
@@ -206,8 +220,10 @@ def check_spending(plan: Plan, data: ImageSet, site: Site) -> Spending | None:
     return spending
 
 
-def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -> Contribution:
-    """Compute a site's contribution and write it.
+def contribute_file(
+    prepared: PreparedSite, output: Path, context: RunContext
+) -> Contribution | None:
+    """Compute a site's contribution and write it, masked if the plan asks for masks.
 
     Args:
         prepared: the checked site.
@@ -215,17 +231,18 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         context: device and progress.
 
     Returns:
-        The contribution, as written.
+        The contribution, as written; None if it was masked.
 
     Raises:
-        CollabDMError: the contribution cannot be computed or written, or the site's secret cannot
-            be read.
+        CollabDMError: the contribution cannot be computed or written, the site's secret cannot be
+            read, or the site has answered a plan with masks before, with other data.
     """
-    plan, name = prepared.plan, prepared.name
+    plan, name, key = prepared.plan, prepared.name, prepared.key
     if plan.privacy is not None:
-        content = _answer_once(prepared, context)
+        digest = data_digest(prepared.data)
+        content = noised_content(plan, name, digest, lambda: _noised_bytes(prepared, context))
         atomic_write(output, content, private=True)
-        return decode_without_plan(content, str(output))
+        return decode_without_plan(content, str(output)) if key is None else None
 
     identity = prepared.identity
     if not prepared.public_batches:
@@ -234,27 +251,31 @@ def contribute_file(prepared: PreparedSite, output: Path, context: RunContext) -
         identity += hashlib.sha256(str(seed).encode()).hexdigest()
 
     with ResumableRun(output, identity, context) as run:
-        contribution = prepared.method.contribute(plan, prepared.data, name, run)
+
+        def compute() -> Contribution:
+            return prepared.method.contribute(plan, prepared.data, name, run)
+
+        if key is not None:
+            site, digest = MaskedSite(plan, name, key), data_digest(prepared.data)
+            atomic_write(output, masked_content(site, digest, compute), private=True)
+            return None
+
+        contribution = compute()
         write_contribution(contribution, output)
     return contribution
 
 
-def _answer_once(prepared: PreparedSite, context: RunContext) -> bytes:
-    """Return the only contribution of a site to a plan with noise: the stored one, or a new one."""
-    plan, name, ledger = prepared.plan, prepared.name, Ledger()
-    digest = data_digest(prepared.data)
-    stored = ledger.stored(plan.digest, name, digest)
-    if stored is not None:
-        return stored
-
-    contribution = prepared.method.contribute(plan, prepared.data, name, context)
-    content = contribution_bytes(contribution)
-    return ledger.record(release_of(plan, name, digest, content), content)
+def _noised_bytes(prepared: PreparedSite, context: RunContext) -> bytes:
+    """Compute a contribution with noise, masked if the plan asks for masks."""
+    plan, name, data, key = prepared.plan, prepared.name, prepared.data, prepared.key
+    if key is None:
+        return contribution_bytes(prepared.method.contribute(plan, data, name, context))
+    return masked_bytes(noised_and_masked(plan, data, name, key, context), plan.classes)
 
 
 def distill_files(
     plan: Plan,
-    contributions: ContributionFiles,
+    contributions: ContributionFiles | MaskedFiles,
     output: Path,
     context: RunContext,
     allow_missing: bool = False,
@@ -278,7 +299,10 @@ def distill_files(
     check_probe(plan)
 
     with ResumableRun(output, plan.digest + contributions.identity, context) as run:
-        outcome = method.distill(plan, contributions, run, allow_missing)
+        if isinstance(contributions, MaskedFiles):
+            outcome = contributions.distill(method, run, allow_missing)
+        else:
+            outcome = method.distill(plan, contributions, run, allow_missing)
         kind = kind_of(outcome)
         kind.write(outcome, output)
 
@@ -286,6 +310,33 @@ def distill_files(
     if images is not None:
         write_picture(images, picture_path(output))
     return outcome
+
+
+def round_files(
+    plan: Plan, paths: Sequence[Path], exclude: Sequence[str] = ()
+) -> ContributionFiles | MaskedFiles:
+    """Read and check the files of all sites: contributions, or masked ones with their unmaskings.
+
+    Args:
+        plan: the plan.
+        paths: the files, in any order.
+        exclude: the names of sites to leave out.
+
+    Returns:
+        The files.
+
+    Raises:
+        DocumentError: files do not fit, or excluded sites are among masked ones; the message names
+            every one.
+    """
+    if plan.masking is None:
+        return ContributionFiles(plan, paths).without(exclude)
+    if exclude:
+        raise DocumentError(
+            f"`exclude` should name sites with open contributions; found {', '.join(exclude)}: a "
+            "sum with masks contains all sites that have contributed"
+        )
+    return MaskedFiles(plan, paths)
 
 
 def picture_path(output: Path) -> Path:

@@ -21,9 +21,17 @@ from collabdm.rounds.estimate import estimated_seconds, rough_duration
 
 Row = tuple[str, str]  # part, value
 
+CLASSES, TOTALS = "statistics.classes", "statistics.totals"  # tensors of a contribution
+
 DOCUMENTS = "a plan, a contribution or a distilled set"
-DTYPES = {"F16": "float16", "F32": "float32", "U8": "uint8", "I8": "int8", "I64": "int64"}
-SHOWN_TENSORS = ("statistics.classes", "statistics.totals")  # short, and of interest to a site
+DTYPES = {
+    "I32": "int32",
+    "F16": "float16",
+    "F32": "float32",
+    "U8": "uint8",
+    "I8": "int8",
+    "I64": "int64",
+}
 
 
 def describe_file(path: Path) -> tuple[str, list[Row]]:
@@ -88,19 +96,18 @@ def _describe_plan(path: Path) -> tuple[str, list[Row]]:
 def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
     try:
         header, tensor_rows = _read_tensors(path)
+        header_rows = _header_rows(header)
     except KeyError as error:
         raise DocumentError(
             f"{path} should be {DOCUMENTS}; found a safetensors file of another kind"
         ) from error
-    except (OSError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, AttributeError, TypeError, ValueError, SafetensorError) as error:
         raise DocumentError(
             f"{path} should be {DOCUMENTS}; found something else, or a part ({error})"
         ) from error
 
-    kind = str(header.pop("format", "")).removeprefix("collabdm/")
-    header.pop("plan", None)
-    rows = [(key, _value_text(value)) for key, value in header.items()] + tensor_rows
-    rows += _noise_rows(header.get("noise"))
+    kind = str(header.get("format", "")).removeprefix("collabdm/")
+    rows = header_rows + tensor_rows + _noise_rows(header.get("noise"))
     if kind == "distilled":
         plan = read_distilled(path).plan
         rows.append(("plan digest", plan.digest))
@@ -122,6 +129,17 @@ def _privacy_rows(plan: Plan) -> list[Row]:
     return [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
 
 
+def _header_rows(header: dict[str, Any]) -> list[Row]:
+    """Describe a header without its format and its plan; `sites` with the names of the classes."""
+    rows = []
+    for key, value in header.items():
+        if key == "sites":
+            rows.append((key, _counts_by_site(value, list(header["classes"]))))
+        elif key not in ("format", "plan"):
+            rows.append((key, _value_text(value)))
+    return rows
+
+
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """Read a safetensors document: its header, and the type, shape and bytes of each tensor."""
     rows: list[Row] = []
@@ -133,9 +151,32 @@ def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
             dtype = DTYPES.get(stored.get_dtype(), stored.get_dtype())
             rows.append((name, f"{dtype} {shape}, {tensor.nbytes:,} bytes"))
 
-            if name in SHOWN_TENSORS:
-                rows.append((f"{name}, values", ", ".join(map(str, tensor.tolist()))))
+        if {CLASSES, TOTALS} <= set(file.keys()):
+            names, totals = header["classes"], file.get_tensor(TOTALS).tolist()
+            by_number = dict(enumerate(names))
+            present = [str(by_number[y]) for y in file.get_tensor(CLASSES).tolist()]
+            rows.append(("numbers of images", _counts_text(present, totals)))
     return header, rows
+
+
+def _counts_by_site(sites: dict[str, list[int]], names: list[str]) -> str:
+    """Write the images of each class at each site; classes that a site lacks are left out."""
+    parts = []
+    for site, counts in sites.items():
+        present = [(name, n) for name, n in zip(names, counts, strict=True) if n]
+        text = _counts_text([name for name, _ in present], [n for _, n in present])
+        parts.append(f"{site} ({text or 'no images'})")
+    return "; ".join(parts)
+
+
+def _counts_text(names: list[str], counts: list[int]) -> str:
+    """Write the number of images of each class.
+
+    >>> _counts_text(["cat", "dog"], [120, 1])
+    'cat: 120 images, dog: 1 image'
+    """
+    pairs = zip(names, counts, strict=True)
+    return ", ".join(f"{name}: {count_images(count)}" for name, count in pairs)
 
 
 def _value_text(value: object) -> str:

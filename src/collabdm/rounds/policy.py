@@ -9,10 +9,15 @@
     raw_images = false           # the images sent must neither be real nor start from real images
     smallest_class = 20          # the fewest images of a class, and behind each of its means
     largest_ratio = 0.5          # the most numbers sent for each number of a class's images
+    masked_only = true           # plans must use masks, so that the server learns only sums
 
-The last three have these values unless the site sets others (`privacy.release` gives the reasons);
-other settings impose no limit if they are omitted. Plans are checked before anything is computed,
-and classes that are withheld are removed from the data before anything else reads it.
+    [site_keys]                  # the sites with which this one shares masks, and their public keys
+    north = "64 hexadecimal digits"
+
+`raw_images`, `smallest_class` and `largest_ratio` have these values unless the site sets others
+(`privacy.release` gives the reasons); other settings impose no limit if they are omitted. Plans are
+checked before anything is computed, and classes that are withheld are removed from the data before
+anything else reads it.
 """
 
 from dataclasses import dataclass
@@ -98,6 +103,8 @@ class Policy(FrozenModel):
     raw_images: bool = False
     smallest_class: Limit = SMALLEST_CLASS
     largest_ratio: Annotated[float, Field(gt=0)] = RELEASE_LIMIT
+    masked_only: bool = False
+    site_keys: dict[str, str] | None = None
 
     @field_validator("largest_bytes", mode="before")
     @classmethod
@@ -150,6 +157,9 @@ class Policy(FrozenModel):
         if self.methods is not None and plan.method not in self.methods:
             allowed = ", ".join(self.methods) or "none"
             reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
+        if self.masked_only and plan.masking is None:
+            reasons.append("`masked_only` is true; the plan asks for open contributions")
+        reasons += self._unknown_keys(plan)
         return reasons
 
     def _exceeded(self, plan: Plan, images_per_class: int) -> list[str]:
@@ -170,6 +180,14 @@ class Policy(FrozenModel):
         if self.largest_minutes is not None:
             reasons += self._too_long(estimated_seconds(plan, images_per_class), plan.method)
         return reasons
+
+    def _unknown_keys(self, plan: Plan) -> list[str]:
+        """List the sites whose keys in a plan with masks are not those that this site knows."""
+        if self.site_keys is None or plan.masking is None:
+            return []
+        listed = sorted(plan.masking.keys.items())
+        unknown = [site for site, key in listed if self.site_keys.get(site) != key]
+        return [f"`site_keys` has no such key of {site}" for site in unknown]
 
     def _too_long(self, seconds: float | None, method: str) -> list[str]:
         limit = self.largest_minutes or 0.0

@@ -12,6 +12,11 @@ import torch
 
 from collabdm.documents.contribution import Contribution, Statistics, stated_counts
 from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.masked_contribution import (
+    MaskedContribution,
+    masked_bytes,
+    masked_tensors,
+)
 from collabdm.documents.plan import Masking, Plan, Privacy
 from collabdm.images import ImageSet
 from collabdm.matching.class_statistics import encode
@@ -85,16 +90,19 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
     blank = _blank_contribution(plan, data, site)
     statistics, images = blank.statistics, blank.images
     scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
+    masked = None if plan.masking is None else _blank_masked(plan, site)
     counts = enumerate(data.counts().tolist())
 
+    codes = statistics.codes if masked is None else masked.numbers["sums"]
+    content = contribution_bytes(blank) if masked is None else masked_bytes(masked, plan.classes)
     return ContributionPreview(
-        statistics_shape=tuple(statistics.codes.shape),
-        statistics_dtype=plan.wire,
-        statistics_bytes=statistics.codes.nbytes + scale_bytes,
+        statistics_shape=tuple(codes.shape),
+        statistics_dtype=plan.wire if masked is None else f"int{8 * codes.itemsize}, masked",
+        statistics_bytes=codes.nbytes + scale_bytes,
         image_shape=tuple(images.images.shape),
         image_bytes=images.nbytes(),
         extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
-        total_bytes=len(contribution_bytes(blank)),
+        total_bytes=len(content),
         data_bytes=data.nbytes(),
         class_counts={plan.classes[y]: count for y, count in counts if count},
         real_images=real_images(plan),
@@ -122,7 +130,7 @@ def preview_rows(preview: ContributionPreview, comparison: Comparison | None = N
     rows = [
         ("class means", _means_text(preview)),
         ("images", _images_text(preview)),
-        ("numbers of images", counts),
+        ("numbers of images, masked" if preview.masking else "numbers of images", counts),
         ("labels, counts and header", f"{preview.other_bytes:,} bytes"),
         ("total", f"{preview.total_bytes:,} bytes"),
         ("private data", _data_text(preview)),
@@ -235,3 +243,10 @@ def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
     extra = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
     noise = None if plan.privacy is None else added_noise(plan)
     return Contribution(site, plan.digest, statistics, images, versions(), extra, noise)
+
+
+def _blank_masked(plan: Plan, site: str) -> MaskedContribution:
+    """Build a masked contribution of zeros, which has the size of that of every site."""
+    declared = masked_tensors(plan, statistics_width(plan))
+    zeros = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
+    return MaskedContribution(site, plan.digest, zeros, versions())

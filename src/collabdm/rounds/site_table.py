@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from collabdm.documents.contribution import Contribution, Statistics
 from collabdm.documents.plan import Plan
 from collabdm.matching.robust_merging import FEWEST_COMPARED, Deviation, deviations
+from collabdm.rounds.masked import MaskedFiles
 
 LARGEST_DISTANCE = 3.0  # beyond which a site is flagged
 
@@ -68,24 +69,21 @@ class SiteTable:
         return [*rows, *self.notes]
 
 
-def compare_sites(plan: Plan, contributions: Mapping[str, Contribution]) -> SiteTable:
+def compare_sites(plan: Plan, contributions: Mapping[str, Contribution] | MaskedFiles) -> SiteTable:
     """Compare the sites of a round.
 
     Args:
         plan: the plan.
-        contributions: the checked contributions, read once for each block of steps.
+        contributions: the checked contributions, read once for each block of steps; masked ones
+            are not read.
 
     Returns:
         The table; it has no rows if sums are masked, because the server cannot see one site,
         or if there is only one site.
     """
-    if plan.masking is not None:
+    if isinstance(contributions, MaskedFiles):
         return SiteTable(
-            (),
-            (
-                "sites cannot be compared: their means are masked, and only their sum is opened; "
-                f"a site can move it by at most {plan.masking.range:g} times its images per number",
-            ),
+            (), ("sites cannot be compared: their means are masked, and only their sum is opened",)
         )
 
     names = sorted(contributions)

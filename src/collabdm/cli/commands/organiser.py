@@ -111,7 +111,27 @@ Merging = Annotated[
 
 LargestClass = Annotated[
     int | None,
-    setting(min=1, help="Most images of a class that count for one site.", show_default="no limit"),
+    setting(
+        min=1,
+        help="Most images of a class that count for one site.",
+        show_default="no limit; 100000 with masks",
+    ),
+]
+
+MaskedFor = Annotated[
+    list[Path] | None,
+    data_option(
+        help="Public key of a site that masks its contribution, as `keys` writes it; repeatable, "
+        "one for each site, instead of --sites."
+    ),
+]
+
+Threshold = Annotated[
+    int | None,
+    setting(
+        help="Fewest sites whose masked sum may be opened.",
+        show_default="two thirds of the sites",
+    ),
 ]
 
 Augment = Annotated[
@@ -127,6 +147,7 @@ def plan(
     image_size: ImageSize = None,
     flows: FlowsPath = None,
     sites: Sites = None,
+    masked_for: MaskedFor = None,
     preset: Preset = None,
     config: Config = None,
     assignments: Set = None,
@@ -149,6 +170,7 @@ def plan(
     passes: Passes = None,
     merging: Merging = None,
     largest_class: LargestClass = None,
+    threshold: Threshold = None,
     augment: Augment = None,
     network: Network = None,
     epsilon: Epsilon = None,
@@ -162,12 +184,15 @@ def plan(
     from collabdm.cli.planning import plan_of
     from collabdm.cli.running import check_output
     from collabdm.documents.plan_file import write_plan
+    from collabdm.planning.masking import masking_summary
     from collabdm.rounds.inspect import summary
 
     result = plan_of(options)
     check_output(output)
     write_plan(result, output)
     console.print(f"{output}: {summary(result)}")
+    if result.masking is not None:
+        console.print(masking_summary(result), soft_wrap=True)
 
 
 Sample = Annotated[

@@ -11,7 +11,11 @@ from collabdm.cli.options import Device, PlanPath, Precision, Quiet, Threads
 def distill(
     plan: PlanPath,
     contributions: Annotated[
-        list[Path], typer.Argument(metavar="SITE...", help="The contributions of the sites.")
+        list[Path],
+        typer.Argument(
+            metavar="SITE...",
+            help="The contributions of the sites; with masks also their unmaskings.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Path of the distilled set to write.")
@@ -36,8 +40,7 @@ def distill(
     from collabdm.cli.running import check_output, context_of, print_document, print_sites
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
-    from collabdm.rounds.contributions import ContributionFiles
-    from collabdm.rounds.exchange import distill_files, picture_path
+    from collabdm.rounds.exchange import distill_files, picture_path, round_files
     from collabdm.rounds.site_table import compare_sites
 
     agreed = read_plan(plan)
@@ -45,7 +48,7 @@ def distill(
     picture = picture_path(output)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
-    answers = ContributionFiles(agreed, contributions).without(exclude or ())
+    answers = round_files(agreed, contributions, exclude or ())
     print_sites(compare_sites(agreed, answers))
 
     with Bars(quiet) as bars:

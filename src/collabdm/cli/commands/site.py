@@ -1,4 +1,4 @@
-"""Commands for a site: `check`, `contribute`, `inspect` and `ledger`."""
+"""Commands for a site: `check`, `contribute`, `view`, `inspect` and `ledger`."""
 
 from functools import partial
 from pathlib import Path
@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from collabdm.cli import choices
 from collabdm.cli.options import (
+    DATA_HELP,
     AllowRealImages,
     Data,
     Device,
+    MaskKey,
     PlanPath,
     PolicyPath,
     Precision,
@@ -20,7 +23,10 @@ from collabdm.cli.options import (
     SiteName,
     SmallestClass,
     Threads,
+    data_option,
 )
+
+DataSplit = Annotated[choices.DataSplit, data_option(help="The part of the data.")]
 
 
 def check(
@@ -39,9 +45,17 @@ def check(
         Path | None, typer.Option(help="PEM file with the certificate that signed the server's.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of this node.")] = None,
+    mask_key: MaskKey = None,
 ) -> None:
     """Check a site's data, plan and connection before a round."""
-    from collabdm.cli.checking import Report, check_connection, check_data, check_plan, check_policy
+    from collabdm.cli.checking import (
+        Report,
+        check_connection,
+        check_data,
+        check_mask_key,
+        check_plan,
+        check_policy,
+    )
     from collabdm.rounds.exchange import DataSource
     from collabdm.rounds.policy import policy_at_site
 
@@ -49,6 +63,8 @@ def check(
     check_connection(report, server, root_certificates, key)
 
     agreed = check_plan(report, plan, site)
+    if agreed is not None and agreed.masking is not None:
+        check_mask_key(report, agreed, site, mask_key)
     images = None
     if agreed is None:
         report.skip("data", needed="plan")
@@ -71,6 +87,7 @@ def contribute(
         Path, typer.Option("-o", "--output", help="Path of the contribution to write.")
     ],
     policy: PolicyPath = None,
+    mask_key: MaskKey = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
     public_batches: PublicBatches = False,
@@ -99,12 +116,44 @@ def contribute(
     limits = policy_at_site(policy, allow_real_images, smallest_class)
     check_output(output, plan)
 
-    who = Site(site, limits, public_batches)
+    who = Site(site, limits, public_batches, mask_key)
     prepared = prepare(agreed, DataSource(data, resize, rows), who)
     if dry_run:
         show_plan(prepared)
     else:
         write(prepared, output, (device, precision, threads), quiet)
+
+
+def view(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A contribution or a distilled set.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Path of the picture, a PNG.")],
+    plan: Annotated[
+        Path | None, data_option(help="The plan of a contribution; needed to compare it.")
+    ] = None,
+    data: Annotated[
+        str | None, data_option(help=f"Private data to compare with: {DATA_HELP}.")
+    ] = None,
+    resize: Resize = False,
+    rows: Rows = None,
+    split: DataSplit = "train",
+    results: Annotated[
+        Path | None, typer.Option("--json", help="Also write the table to this file.")
+    ] = None,
+) -> None:
+    """Draw the images of a document by class, each above the most similar private image."""
+    from collabdm.cli.running import check_output
+    from collabdm.cli.viewing import Request, view_document
+    from collabdm.rounds.exchange import DataSource
+
+    inputs = [path for path in (file, plan) if path is not None]
+    check_output(output, *inputs, *([results] if results else []))
+    if results is not None:
+        check_output(results, *inputs)
+
+    source = None if data is None else DataSource(data, resize, rows)
+    view_document(Request(file, output, plan, source, split, results))
 
 
 def inspect(
