@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from collabdm.documents.codec import HEADER_KEY
@@ -116,11 +117,12 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
 
 
 def _noise_rows(noise: object) -> list[Row]:
-    """Describe the noise in the header of a contribution; None gives no rows."""
-    if noise is None:
+    """Describe the noise in the header of a contribution; no rows without a valid one."""
+    try:
+        added = AddedNoise.model_validate(noise)
+        budget = Privacy(epsilon=added.epsilon, delta=added.delta, clip=added.clip)
+    except ValidationError:
         return []
-    added = AddedNoise.model_validate(noise)
-    budget = Privacy(epsilon=added.epsilon, delta=added.delta, clip=added.clip)
     return [("privacy of each image", guarantee(budget))]
 
 
