@@ -25,7 +25,7 @@ from collabdm.documents.contribution_file import (
 )
 from collabdm.documents.masked_contribution import masked_bytes
 from collabdm.documents.plan import Plan
-from collabdm.errors import DataError, DocumentError, PlanError
+from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
