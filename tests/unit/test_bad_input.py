@@ -525,7 +525,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "a table that is none": (
         lambda: Path("held.parquet").write_text("?"),
         "held.parquet",
-        ("should be parquet files",),
+        ("should be a parquet file; it cannot be read",),
     ),
     "a text file": (
         lambda: Path("held.txt").write_text("?"),
@@ -572,7 +572,7 @@ def test_pictures_of_two_sizes_are_mended_by_resize_too(here) -> None:
             {"cat": 1, "cow": 1},
             ("among the plan's ['cat', 'dog', 'owl']", "of which the plan lacks ['cow']"),
         ),
-        ({}, ("should be a folder or a file; it does not exist",)),
+        ({}, ("it does not exist",)),
     ],
 )
 def test_an_evaluation_on_data_of_other_classes_is_refused(counts, said, here) -> None:
@@ -884,7 +884,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
             "`nothing.json` should be a saved partition; [Errno 2] No such file",
         ),
         (("--config", "nothing.toml"), "nothing.toml should be a readable TOML file"),
-        (("--data", "./nothing"), "`./nothing` should be a folder or a file"),
+        (("--data", "./nothing"), "`./nothing` should be a folder, a file or one of digits"),
     ],
 )
 def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, monkeypatch) -> None:

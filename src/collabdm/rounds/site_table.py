@@ -19,6 +19,11 @@ LARGEST_DISTANCE = 3.0  # beyond which a site is flagged
 
 LARGEST_COUNT_RATIO = 10  # a site's number of images over that of all others together
 
+MASKED = (
+    "sites cannot be compared: their means are masked, and only their sum is opened; the plan's "
+    "`masking.range` and `largest_class` bound what one site can add to it"
+)
+
 COLUMNS = ("site", "images", "distance", "norm", "remark")
 
 
@@ -81,10 +86,8 @@ def compare_sites(plan: Plan, contributions: Mapping[str, Contribution] | Masked
         The table; it has no rows if sums are masked, because the server cannot see one site,
         or if there is only one site.
     """
-    if isinstance(contributions, MaskedFiles):
-        return SiteTable(
-            (), ("sites cannot be compared: their means are masked, and only their sum is opened",)
-        )
+    if plan.masking is not None or isinstance(contributions, MaskedFiles):
+        return SiteTable((), (MASKED,))
 
     names = sorted(contributions)
     if len(names) < 2:

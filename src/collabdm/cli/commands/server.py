@@ -40,6 +40,7 @@ def distill(
     from collabdm.cli.running import check_output, context_of, print_document, print_sites
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
+    from collabdm.planning.probe import check_probe
     from collabdm.rounds.exchange import distill_files, picture_path, round_files
     from collabdm.rounds.site_table import compare_sites
 
@@ -49,9 +50,10 @@ def distill(
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
     answers = round_files(agreed, contributions, exclude or ())
-    print_sites(compare_sites(agreed, answers))
 
     with Bars(quiet) as bars:
         context = context_of(device, precision, threads, bars)
+        check_probe(agreed)
+        print_sites(compare_sites(agreed, answers))
         distill_files(agreed, answers, output, context, allow_missing)
     print_document(output)
