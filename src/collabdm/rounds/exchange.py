@@ -24,7 +24,7 @@ from collabdm.documents.contribution_file import (
     write_contribution,
 )
 from collabdm.documents.plan import Plan
-from collabdm.errors import DataError, DocumentError, PlanError
+from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
@@ -183,11 +183,6 @@ def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
             fit.
     """
     method = one_round_method(plan)
-    if plan.masking is not None and plan.privacy is not None:
-        raise PlanError(
-            "either `masking` or `privacy` should be in a plan; found both, which this version "
-            "cannot combine"
-        )
     plan.check_site(site.name)
     check_data(plan, data)
     release = site.policy.release(plan, data, site.name)
