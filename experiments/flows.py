@@ -238,7 +238,7 @@ class Rounds:
     def plan(self, method: str, ipc: int) -> Plan:
         """The plan of one set."""
         own = {"seed": self.seed, "sites": len(self.images.sites), "ipc": ipc}
-        settings = merge_settings(preset_settings("best"), self.case.settings | own)
+        settings = merge_settings(preset_settings("real"), self.case.settings | own)
         return plan_for_flows(self.case.schema, **METHODS[method].adapt(settings))
 
     def distilled(self, method: str, ipc: int) -> Training:

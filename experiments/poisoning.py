@@ -37,7 +37,7 @@ from collabdm.scoring.training import RECIPES
 from collabdm.seeds import Purpose, Stream
 from collabdm.version import versions
 
-SITES, SIDE, SEEDS, TRIALS, EPOCHS = 5, 16, (0, 1, 2), 2, 100
+SITES, SIDE, SEEDS, TRIALS, EPOCHS = 5, 16, (0, 1, 2), 2, 150
 RULES = ("weighted", "median", "trimmed")
 LARGEST_CLASS = 2000  # images; a site of the even split has about 1,200
 TEST_PER_CLASS = 300
@@ -48,7 +48,9 @@ SETTINGS: dict[str, Any] = {
     "steps": 30,
     "network": NETWORK,
     "largest_class": LARGEST_CLASS,
-    "local": {"steps": 20},
+    "pae": 1,
+    "batch": 128,
+    "local": {"method": "dm", "start": "real", "steps": 10, "batch": 64},
     "refinement": {"passes": 4},
 }
 CONTEXT = RunContext(Compute(compiled=False))
@@ -62,7 +64,9 @@ def with_means(sent: Contribution, means: torch.Tensor) -> Contribution:
 
 def with_counts(sent: Contribution, totals: torch.Tensor) -> Contribution:
     """State other numbers of images."""
-    counts = replace(sent.statistics, totals=totals, batch_counts=totals.clamp_max(256))
+    counts = replace(
+        sent.statistics, totals=totals, batch_counts=totals.clamp_max(SETTINGS["batch"])
+    )
     return replace(sent, statistics=counts)
 
 

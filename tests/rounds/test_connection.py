@@ -1,5 +1,6 @@
 """The checks of a site before a round: server, key, plan, data and policy."""
 
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tiny import tiny_data, tiny_plan
 from collabdm.documents.plan_file import write_plan
 from collabdm.flower import connection
 from collabdm.flower.connection import DeploymentError, check_flower, check_key, check_server
+from collabdm.flower.telemetry import TELEMETRY, switch_off_telemetry
 
 
 class Silent(BaseRequestHandler):
@@ -136,6 +138,19 @@ def test_telemetry_that_is_on_is_reported(value, monkeypatch) -> None:
         monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", value)
     advice = "export FLWR_TELEMETRY_ENABLED=0 before starting a node"
     assert check_flower() == f"flwr 1.42.0, telemetry is on here: {advice}"
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(None, "0"), ("0", "0"), ("1", "1")])
+def test_apps_switch_telemetry_off_unless_it_is_asked_for(stated, expected, monkeypatch) -> None:
+    from flwr.supercore import telemetry
+
+    monkeypatch.setattr(telemetry, TELEMETRY, "1")
+    monkeypatch.delenv(TELEMETRY, raising=False)
+    if stated is not None:
+        monkeypatch.setenv(TELEMETRY, stated)
+    switch_off_telemetry()
+    assert os.environ[TELEMETRY] == telemetry.FLWR_TELEMETRY_ENABLED == expected
+    os.environ.pop(TELEMETRY)
 
 
 def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> None:

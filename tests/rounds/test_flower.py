@@ -147,6 +147,15 @@ def test_what_came_by_flower_is_what_came_by_file_to_the_byte(data, by_file, tmp
     assert grid.hours.seconds == 0
 
 
+def test_the_log_of_the_server_compares_the_sites_printably(data, tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO, "flwr.collabdm")
+    grid = InProcess(honest(data) | {999: saying("\x1b[31mevil", b"nothing")})
+    serve(grid, settings(tmp_path, distill=False), grid.hours.clock)
+    for site in SITES:
+        assert f"{site}: {sum(held_by(site).counts().tolist())} images, distance" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
 def test_files_may_be_left_for_later(data, tmp_path) -> None:
     grid = InProcess(honest(data))
     serve(grid, settings(tmp_path, distill=False), grid.hours.clock)

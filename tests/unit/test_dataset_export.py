@@ -143,7 +143,7 @@ UNKNOWN = "Ask the makers of the set whether its images are, or started from, re
 @pytest.mark.parametrize(
     ("method", "local", "claim", "origin"),
     [
-        ("collabdm", {"images": 1}, REAL, "made by 2 sites in one round with"),
+        ("collabdm", {"images": 1, "start": "real"}, REAL, "made by 2 sites in one round with"),
         (
             "collabdm",
             {"images": 1, "start": "noise"},
@@ -152,7 +152,7 @@ UNKNOWN = "Ask the makers of the set whether its images are, or started from, re
         ),
         ("collabdm", {"images": 1, "method": "random"}, REAL, "made by 2 sites in one round with"),
         ("coreset", {}, REAL, "made by 2 sites in one round with"),
-        ("central", {"images": 1}, REAL, "made from pooled data with"),
+        ("central", {"images": 1, "start": "real"}, REAL, "made from pooled data with"),
         ("rounds-means", {}, UNKNOWN, "made by 2 sites in several rounds with"),
         ("someone-elses", {}, UNKNOWN, "made by 2 sites in one round with"),
     ],

@@ -167,11 +167,7 @@ def test_two_stations_of_one_table_make_a_set_and_a_model_that_separates_the_cla
     schema.write_text(
         tiny_schema(split="time", block=7, held_out=4, layout="rows").model_dump_json()
     )
-    (tmp_path / "slow.toml").write_text(
-        "[refinement.matching]\nlearning_rate = 0.1\n[local.matching]\nlearning_rate = 0.1"
-    )
-    network = ("--network", "ConvNet:width=8,depth=1", "--config", tmp_path / "slow.toml")
-    small = ("--ipc", "2", "--steps", "4", "--local-steps", "4", "--passes", "2", *network)
+    small = ("--ipc", "2", "--steps", "20", "--network", "ConvNet:width=8,depth=1")
     done("plan", "--flows", schema, "--sites", "a,b", *small, "-o", tmp_path / "plan.json")
     for site, station in (("a", 0), ("b", 1)):
         sent = (

@@ -21,6 +21,7 @@ from pictures import draw, pixels
 from PIL import Image
 from tiny import (
     GREY,
+    OPEN,
     fixed_contribution,
     fixed_distilled,
     fixed_plan,
@@ -54,7 +55,6 @@ from collabdm.planning.make import make_plan
 from collabdm.planning.settings import read_toml
 from collabdm.rounds.contributions import parse_contribution
 from collabdm.rounds.inspect import describe_file
-from collabdm.rounds.policy import Policy
 from collabdm.rounds.preview import preview_contribution
 
 RED = "\x1b[31m"
@@ -415,8 +415,7 @@ def test_sites_are_drawn_for_a_limited_number_of_steps() -> None:
 @pytest.mark.timeout(60)
 def test_the_preview_of_a_large_contribution_allocates_nothing() -> None:
     plan = tiny_plan(steps=100_000, wire="float16")
-    policy = Policy(raw_images=True, smallest_class=1, largest_ratio=1e9)
-    released = policy.release(plan, tiny_data((5, 2, 3)), "north")
+    released = OPEN.release(plan, tiny_data((5, 2, 3)), "north")
     preview = preview_contribution(plan, released, "north")
     assert preview.statistics_bytes == 100_000 * 3 * 128 * 2
     assert preview.total_bytes > preview.statistics_bytes

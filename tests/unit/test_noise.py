@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from masked import masked_plan, site_keys
 from scipy.stats import kstest
 from tiny import CLASSES, GREY, tiny_data, tiny_plan
 
@@ -27,18 +28,10 @@ from collabdm.privacy.gaussian import NoisedSums, add_noise, mechanism_of, norma
 from collabdm.privacy.noised_statistics import noised_statistics, private_sums
 from collabdm.privacy.public_images import public_images
 
-KEYS = {f"site-{k}": f"{k:064x}" for k in range(1, 6)}
-
 
 def private_plan(**changes: Any) -> Plan:
     privacy = {"epsilon": 1.0, "clip": 2.0, "count_share": 0.1}
     return tiny_plan(**{"privacy": privacy, "pae": 1} | changes)
-
-
-def masked_plan(threshold: int, **changes: Any) -> Plan:
-    masking = {"keys": KEYS, "threshold": threshold, "range": 1e6, "bits": 64}
-    names = {"sites": 5, "site_names": tuple(KEYS), "largest_class": 1000}
-    return private_plan(masking=masking, **names, **changes)
 
 
 def seeded(seed: int) -> Any:
@@ -185,14 +178,16 @@ def test_every_contribution_draws_other_noise_from_the_operating_system() -> Non
 
 
 def test_masked_sites_have_together_at_least_the_noise_of_the_budget() -> None:
+    keys = site_keys()
+    privacy = {"epsilon": 1.0, "clip": 2.0, "count_share": 0.1}
     alone = mechanism_of(private_plan())
     for threshold in (2, 4, 5):
-        share = mechanism_of(masked_plan(threshold))
+        share = mechanism_of(masked_plan(keys, threshold, privacy=privacy))
         assert share.multiplier == alone.multiplier
         assert threshold * share.sums**2 == pytest.approx(alone.sums**2)
         assert 5 * share.sums**2 >= alone.sums**2 * (1 - 1e-9)
 
-    plan, data = masked_plan(5, steps=20), tiny_data((4, 4, 4))
+    plan, data = masked_plan(keys, 5, 64, privacy=privacy, steps=20), tiny_data((4, 4, 4))
     drawn = [noised_sums(plan, data, seeded(s)).sums for s in range(5)]
     noise = torch.stack(drawn).sum(0) - 5 * clean_sums(plan, data)
     assert (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from command import cells, done, run
-from tiny import CLASSES, COLOUR, GREY, answers, fixed_plan, method_plan, tiny_data, tiny_plan
+from tiny import CLASSES, COLOUR, GREY, OPEN, answers, fixed_plan, method_plan, tiny_data, tiny_plan
 
 from collabdm.documents.contribution import Contribution, Statistics
 from collabdm.documents.contribution_file import contribution_bytes, write_contribution
@@ -26,12 +26,10 @@ from collabdm.methods.base import by_site
 from collabdm.methods.collabdm import contribute, distill, start_images
 from collabdm.methods.registry import METHODS
 from collabdm.rounds.contributions import ContributionFiles, parse_contribution
-from collabdm.rounds.policy import Policy
 from collabdm.rounds.preview import preview_contribution
 from collabdm.rounds.site_table import compare_sites
 from collabdm.seeds import Purpose, Stream
 
-OPEN = Policy(raw_images=True, smallest_class=1, largest_ratio=1e9)
 HOLDINGS = ((4, 2, 0), (3, 5, 2), (2, 4, 6), (5, 3, 1), (1, 6, 3))
 NAMES = tuple(f"site-{k + 1}" for k in range(5))
 NETWORKS = (
@@ -388,6 +386,7 @@ def test_masked_sums_are_not_compared() -> None:
         largest_class=10,
         masking=masking,
         local={"method": "none"},
+        wire="float32",
     )
 
     table = compare_sites(plan, {})

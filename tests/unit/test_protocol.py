@@ -183,6 +183,7 @@ def test_every_field_of_a_plan_moves_its_digest() -> None:
             "site_names": ("a", "b"),
             "largest_class": 1000,
             "local": {"method": "none"},
+            "wire": "float32",
         },
     ]
     assert {name for change in changes for name in change} == set(Plan.model_fields)

@@ -180,5 +180,22 @@ def test_a_round_with_a_budget_on_the_command_line(tmp_path: Path) -> None:
     assert "not a guarantee of privacy" not in text
 
 
+def test_a_simulated_round_has_a_budget_too(tmp_path: Path) -> None:
+    small = ("--network", NETWORK, "--steps", "2", "--ipc", "1", "--passes", "1")
+    done(
+        *("simulate", "--data", "digits", "--sites", "2", "--per-class", "12", "--epsilon", "5"),
+        *("--trials", "1", "--recipe", "short", "--epochs", "1", *small, "-o", tmp_path / "round"),
+        "-q",
+    )
+    plan = read_plan(tmp_path / "round" / "plan.json")
+    assert plan.privacy is not None
+    assert (plan.privacy.epsilon, plan.batch) == (5.0, None)
+    assert plan.refinement.matching.learning_rate == 1.0  # for small images
+    for site in ("site-1", "site-2"):
+        sent = read_contribution(tmp_path / "round" / "contributions" / f"{site}.safetensors", plan)
+        assert sent.noise is not None
+    assert not Ledger().releases()  # a simulation releases nothing
+
+
 def test_an_empty_ledger_says_so() -> None:
     assert "no release with noise or masks" in done("ledger").out.replace("\n", " ")

@@ -271,10 +271,9 @@ def test_the_demonstration_writes_synthetic_traffic_that_differs_between_station
 
 
 def test_rates_of_small_images_are_filled_in_only_if_none_are_given() -> None:
-    assert with_rates({}, 32) == {}
-    assert with_rates({"ipc": 2}, 16) == {
-        "ipc": 2,
-        "local": {"matching": {"learning_rate": 0.2}},
+    assert with_rates({"local": {"steps": 3}}, 32) == {"local": {"steps": 3}}
+    assert with_rates({"local": {"steps": 3}}, 16) == {
+        "local": {"steps": 3, "matching": {"learning_rate": 0.2}},
         "refinement": {"matching": {"learning_rate": 1.0}},
     }
     said = {
@@ -285,13 +284,29 @@ def test_rates_of_small_images_are_filled_in_only_if_none_are_given() -> None:
         "local": said["local"],
         "refinement": {"matching": {"momentum": 0.1, "learning_rate": 1.0}},
     }
-    assert with_rates({"refinement": {"matching": {"optimiser": "adam"}}}, 8)["refinement"] == {
-        "matching": {"optimiser": "adam"}
-    }
+    adam = {"matching": {"optimiser": "adam"}}
+    assert with_rates({"refinement": adam}, 8)["refinement"] == {"passes": 16} | adam
+
+
+@pytest.mark.parametrize(("side", "rate"), [(8, 3.0), (23, 3.0), (24, 30.0), (32, 30.0)])
+def test_a_rate_that_falls_begins_higher(side, rate) -> None:
+    falls = {"refinement": {"matching": {"schedule": "cosine"}}}
+    matching = with_rates(falls, side)["refinement"]["matching"]
+    assert matching == {"schedule": "cosine", "learning_rate": rate}
+    assert with_rates({}, side)["refinement"] == {"passes": 16, "matching": matching}
+
+
+def test_a_plan_without_local_images_refines_noise_for_longer() -> None:
+    network = {"network": {"width": 8, "depth": 1}, "steps": 1}
+    plan = new_plan(None, "a,b", "1x8", network)
+    assert plan.local.images_sent == 0
+    assert (plan.refinement.passes, plan.refinement.matching.schedule) == (16, "cosine")
+    own = new_plan(None, "a,b", "1x8", network | {"refinement": {"passes": 2}})
+    assert (own.refinement.passes, own.refinement.matching.schedule) == (2, "cosine")
 
 
 def test_a_plan_gets_the_rates_of_its_images() -> None:
-    network = {"network": {"width": 8, "depth": 1}, "steps": 1}
+    network = {"network": {"width": 8, "depth": 1}, "steps": 1, "local": {"steps": 2}}
     rates = {
         size: [new_plan(None, "a,b", f"1x{size}", dict(network)).refinement.matching.learning_rate,
                new_plan(None, "a,b", f"1x{size}", dict(network)).local.matching.learning_rate]
@@ -301,7 +316,7 @@ def test_a_plan_gets_the_rates_of_its_images() -> None:
 
 
 def test_a_simulation_gets_them_too(two_files) -> None:
-    asked = simulation(None, None, {"data": two_files, "flows": "5gnidd"}, {}).model_copy(
+    asked = simulation(None, "real", {"data": two_files, "flows": "5gnidd"}, {}).model_copy(
         update={"flows": SCHEMA}
     )
     plan = plan_of(asked, METHODS["collabdm"], load_round_data(asked))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from collabdm.errors import did_you_mean
 
-Preset = Literal["best", "paper", "fedd3", "dosfl", "dense", "none"]
+Preset = Literal["best", "real", "paper", "fedd3", "dosfl", "dense", "none"]
 
 #: the methods of this package; other packages can add methods, so `--method` accepts any text
 METHODS = (

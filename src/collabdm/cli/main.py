@@ -85,6 +85,7 @@ COMMANDS = {
     ),
     "Research": (
         research.simulate,
+        research.audit,
         research.demo,
         results.reproduce,
         results.report,

@@ -28,7 +28,8 @@ from collabdm.documents.codec import (
     encoded_bytes,
 )
 from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec, check_extra_tensors
-from collabdm.documents.plan import Masking, Plan
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Masking
 from collabdm.errors import DocumentError, PlanError
 from collabdm.version import versions
 

@@ -164,7 +164,7 @@ class MethodRound:
         if self.method.run_rounds is not None:
             return self._run_rounds(self.method.run_rounds, context)
 
-        contributions = [self._contribution(site, context) for site in self.sites]
+        contributions = [self.contribution(site, context) for site in self.sites]
         kind = OUTCOME_KINDS[self.method.outcome]
         path = self.folder / kind.file
         with ResumableRun(path, self.plan.digest, context) as run:
@@ -183,7 +183,7 @@ class MethodRound:
             kind.write(outcome, path)
         return outcome
 
-    def _contribution(self, site: str, context: RunContext) -> Contribution:
+    def contribution(self, site: str, context: RunContext) -> Contribution:
         """Read one site's contribution from its file, after computing it if necessary."""
         path = self.folder / "contributions" / f"{site}.safetensors"
         try:

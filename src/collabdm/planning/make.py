@@ -25,6 +25,14 @@ SMALL_SIDE = 24  # pixels; images with a smaller side count as small
 #: learning rates for small images, measured: docs/log.md, entries 2 and 8
 SMALL_RATES = {"local": 0.2, "refinement": 1.0}
 
+RATE = 10.0  # of the refinement of larger images
+
+#: a rate that falls to 0 begins higher than a constant one: docs/log.md, entry 15
+COSINE_FACTOR = 3.0
+
+#: the refinement of a round whose sites send statistics alone
+FROM_NOISE: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
+
 
 def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
     """Make a Plan for given classes and images.
@@ -35,7 +43,8 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         settings: fields of `Plan`. By default `augment` contains every operation, except flip if
             the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
             quarter of a smaller image shows too little). Without `local`, sites send statistics
-            alone; with it, `local.images` is the images per class (`ipc`) divided among the sites,
+            alone, and `refinement` is by default that of a start from noise. With `local`,
+            `local.images` is the images per class (`ipc`) divided among the sites,
             plus one, but at most `ipc`. With a `privacy` budget, the defaults are those of
             `planning.private`, which also chooses `privacy.clip`.
 
@@ -49,7 +58,8 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     settings = with_private_defaults(settings)
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
-    settings.setdefault("local", {"method": "none"})
+    if "local" not in settings:
+        settings = with_rates(settings, image.side) | {"local": {"method": "none"}}
     try:
         if has_budget(settings):
             without = Plan(classes=classes, image=image, **settings | {"privacy": None})
@@ -124,25 +134,37 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
 
 
 def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
-    """Add the learning rates for small images, unless a rate or an optimiser is set.
+    """Add the learning rates that suit the images and the schedule, unless the user sets them.
 
     The default rates of a Plan suit images of 32 x 32 pixels; for small images they are unsuitable:
-    pixels leave their range.
-    """
-    if side >= SMALL_SIDE:
-        return settings
+    pixels leave their range. A rate is not added where an optimiser is set.
 
+    Without `local`, sites send statistics alone and refinement starts from noise, which takes more
+    passes; those are added as well.
+    """
     filled = dict(settings)
-    for part, rate in SMALL_RATES.items():
-        if part == "local" and part not in filled:  # sites send statistics alone
+    if "local" not in settings and isinstance(settings.get("refinement", {}), dict):
+        filled["refinement"] = FROM_NOISE | settings.get("refinement", {})
+    for part in SMALL_RATES:
+        own = filled.get(part, {} if part == "refinement" else None)
+        if own is None or not isinstance(own, dict):  # no local images, or an invalid setting
             continue
-        own = filled.get(part) or {}
-        if not isinstance(own, dict):  # invalid: the Plan will reject it
-            continue
+
         matching = own.get("matching") or {}
-        if isinstance(matching, dict) and not {"learning_rate", "optimiser"} & set(matching):
+        if not isinstance(matching, dict) or {"learning_rate", "optimiser"} & set(matching):
+            continue
+        rate = _rate(part, side, matching.get("schedule") == "cosine")
+        if rate is not None:
             filled[part] = own | {"matching": matching | {"learning_rate": rate}}
     return filled
+
+
+def _rate(part: str, side: int, falls: bool) -> float | None:
+    """Choose the learning rate of a part of the plan; None keeps the plan's default."""
+    small = SMALL_RATES[part] if side < SMALL_SIDE else None
+    if part == "refinement" and falls:
+        return COSINE_FACTOR * (small or RATE)
+    return small
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Presets: named collections of settings, which apply unless the user sets a field.
 
-`best` has the best settings that were measured (docs/log.md), and `paper` those of the paper
+`best` has the best settings that were measured for sites that send statistics alone, so that the
+server starts from noise (docs/log.md). `real` lets local images start from real ones, for data that
+may be shown: the server then needs fewer passes. `paper` has the settings of the paper
 (docs/fidelity.md lists the differences). `fedd3`, `dosfl` and `dense` each select a method for
 comparison, with the settings that its authors published (docs/methods.md). `none` sets nothing: the
 defaults of a Plan apply.
@@ -11,7 +13,12 @@ from collabdm.planning.settings import Settings
 
 PRESETS: dict[str, Settings] = {
     "best": {
-        "refinement": {"passes": 4},  # `make.with_rates` sets learning rates by image size
+        # `make.with_rates` sets learning rates by image size and schedule
+        "refinement": {"passes": 16, "matching": {"schedule": "cosine"}},
+    },
+    "real": {
+        "local": {"start": "real"},
+        "refinement": {"passes": 4},
     },
     "paper": {
         "steps": 200,

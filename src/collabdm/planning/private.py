@@ -25,7 +25,7 @@ PRIVATE_DEFAULTS: Settings = {
     "wire": "float32",
     "merging": "weighted",
     "local": {"method": "none"},
-    "refinement": {"passes": 40, "matching": {"learning_rate": 10.0, "schedule": "cosine"}},
+    "refinement": {"passes": 40, "matching": {"schedule": "cosine"}},
 }
 
 MEASURED_STEPS = 3  # of which the distances are measured

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from collabdm.documents.contribution import LARGEST_TOTAL, Statistics
@@ -62,35 +62,21 @@ def site_sums(plan: Plan, statistics: Statistics) -> Float64[Tensor, "T classes 
     Raises:
         DataError: a mean is outside the range of the plan.
     """
-    means = statistics.means()
+    masking, means = masking_of(plan), statistics.means()
+    largest = float(means.abs().max()) if means.numel() else 0.0
+    if not largest <= masking.range:
+        raise DataError(
+            f"class means should be at most {masking.range:g} in absolute value, `masking.range` "
+            f"of the plan; found {largest:.4g}: ask the organiser for a plan with a larger range"
+        )
+
     weight = torch.ones(len(statistics.classes), dtype=torch.float64)
     if plan.merging == "weighted":
         weight = capped_totals(plan, statistics)[statistics.classes].double()
 
     sums = torch.zeros(len(means), len(plan.classes), means.shape[2], dtype=torch.float64)
     sums[:, statistics.classes] = means.double() * weight[:, None]
-    _check_range(plan, means, sums)
     return sums
-
-
-def _check_range(
-    plan: Plan, means: Float32[Tensor, "T P r"], sums: Float64[Tensor, "T classes r"]
-) -> None:
-    """Check that the sums fit into the fixed point. Raises DataError.
-
-    Every mean is checked. With noise, the mean of a class without images has no meaning, so its sum
-    is checked, against the largest sum of a class.
-    """
-    limit, values, name = masking_of(plan).range, means, "class means"
-    if plan.privacy is not None:
-        limit, values, name = limit * most_images(plan), sums, "class sums with noise"
-
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    if not largest <= limit:
-        raise DataError(
-            f"{name} should be at most {limit:g} in absolute value, by `masking.range` of the "
-            f"plan; found {largest:.4g}: ask the organiser for a plan with a larger range"
-        )
 
 
 def site_numbers(plan: Plan, statistics: Statistics) -> np.ndarray:
@@ -99,8 +85,23 @@ def site_numbers(plan: Plan, statistics: Statistics) -> np.ndarray:
     Raises:
         DataError: a mean is outside the range of the plan.
     """
-    totals = capped_totals(plan, statistics)
-    sums = (site_sums(plan, statistics) * 2.0**plan.binary_places).round().long()
+    return fixed_point(plan, capped_totals(plan, statistics), site_sums(plan, statistics))
+
+
+def fixed_point(
+    plan: Plan, totals: Int64[Tensor, " classes"], values: Float64[Tensor, "T classes r"]
+) -> np.ndarray:
+    """Write counts and sums in fixed point, in the order of the tensors.
+
+    Args:
+        plan: the plan.
+        totals: the counts of all classes.
+        values: the sums of all steps and classes, within the range of the plan.
+
+    Returns:
+        The numbers modulo 2^bits.
+    """
+    sums = (values * 2.0**plan.binary_places).round().long()
     tensors = {
         "check": torch.zeros(CHECK_NUMBERS, dtype=torch.int64),
         "totals": totals,
@@ -129,8 +130,39 @@ def mask_statistics(
         DataError: a mean is outside the range of the plan.
         PlanError: the key of another site in the plan is not valid.
     """
-    words = site_numbers(plan, statistics)
-    words += mask(plan, site, private, len(words))
+    return _masked(plan, site, site_numbers(plan, statistics), private)
+
+
+def mask_values(
+    plan: Plan,
+    site: str,
+    totals: Int64[Tensor, " classes"],
+    values: Float64[Tensor, "T classes r"],
+    private: "X25519PrivateKey",
+) -> MaskedContribution:
+    """Mask counts and sums, as they are.
+
+    Args:
+        plan: a plan with masks.
+        site: the site's name.
+        totals: the counts of all classes; with noise, they may be negative.
+        values: the sums of all steps and classes, within the range of the plan.
+        private: the site's private key.
+
+    Returns:
+        The masked contribution.
+
+    Raises:
+        PlanError: the key of another site in the plan is not valid.
+    """
+    return _masked(plan, site, fixed_point(plan, totals, values), private)
+
+
+def _masked(
+    plan: Plan, site: str, words: np.ndarray, private: "X25519PrivateKey"
+) -> MaskedContribution:
+    """Add the mask of a site to its numbers."""
+    words = words + mask(plan, site, private, len(words))
     return MaskedContribution(site, plan.digest, as_tensors(plan, words), versions())
 
 
@@ -182,6 +214,8 @@ def open_sum(plan: Plan, words: np.ndarray) -> Merged:
         )
 
     totals, most = tensors["totals"], plan.sites * most_images(plan)
+    if plan.privacy is not None:  # noise can make a count negative, and of a full class too large
+        totals = tensors["totals"] = totals.clamp(1, most)
     if bool(((totals < 0) | (totals > most)).any()):
         raise DocumentError(
             f"the totals of all sites should be 0 .. {most:,}, `sites` times `largest_class`; "

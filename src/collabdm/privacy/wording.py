@@ -2,7 +2,10 @@
 
 import math
 
-from collabdm.documents.plan import Plan, Privacy
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Privacy
+
+LARGEST_EXPONENT = 700.0  # of a float
 
 
 def budget_text(epsilon: float, delta: float) -> str:
@@ -12,7 +15,7 @@ def budget_text(epsilon: float, delta: float) -> str:
 
 def guarantee(privacy: Privacy) -> str:
     """Write in one sentence what a budget guarantees about each image."""
-    factor = math.exp(privacy.epsilon)
+    factor = math.exp(min(privacy.epsilon, LARGEST_EXPONENT))
     return (
         f"{budget_text(privacy.epsilon, privacy.delta)}: leaving any one image out would change "
         f"the probability of every result by a factor of at most {factor:.3g}, except with "

@@ -11,12 +11,14 @@ import tomli_w
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.outcomes import DistilledSet, contributing_sites
 from collabdm.images import as_uint8
+from collabdm.lab.audit.record import AuditRecord
+from collabdm.lab.audit.summary import ATTACK_COLUMNS, attack_rows, notes_of
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import EvaluationResults
 from collabdm.privacy.wording import guarantee
 from collabdm.report import round_plots
 from collabdm.report.figures import write_figures
-from collabdm.report.html import Plot, Table, png_uri, render
+from collabdm.report.html import Plot, Table, data_uri, png_uri, render
 from collabdm.report.rounds import RoundFiles, read_round
 from collabdm.scoring.evaluation import Score
 
@@ -170,9 +172,20 @@ def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
     }
 
 
+def audit_table(record: AuditRecord) -> Table:
+    """Make the table of the attacks of an audit."""
+    caption = (
+        "The attacks rank images by how likely they were used; AUC .5, and a rate of true "
+        "positives equal to that of false ones, are guesses. 95 % intervals; members + others are "
+        f"trials over {record.settings.shadows + 1} rounds of {record.settings.members} images per "
+        "class."
+    )
+    return Table(ATTACK_COLUMNS, attack_rows(record), caption)
+
+
 def provenance(files: RoundFiles) -> Table:
     """Make the table of the plan, the device and the versions behind the results."""
-    distilled, results = files.distilled, files.results
+    distilled, results, audit = files.distilled, files.results, files.audit
     rows = []
 
     if distilled is not None:
@@ -184,7 +197,12 @@ def provenance(files: RoundFiles) -> Table:
     if results is not None:
         rows.append(("computed on", _listed(results.compute.document())))
 
-    versions = results.versions if results else distilled.versions if distilled else {}
+    if audit is not None:
+        rows += [("plan audited", audit.plan), ("audit", audit.command)]
+        rows.append(("audited on", _listed(audit.compute.document())))
+
+    sources = [source.versions for source in (results, distilled, audit) if source is not None]
+    versions = sources[0] if sources else {}
     return Table(("what", "value"), [*rows, ("versions", _listed(versions))])
 
 
@@ -222,6 +240,9 @@ def _without_none(value: Any) -> Any:
 
 
 _TEMPLATE_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "audit_table": audit_table,
+    "data_uri": data_uri,
+    "notes_of": notes_of,
     "images_by_class": images_by_class,
     "plan_json": plan_json,
     "provenance": provenance,

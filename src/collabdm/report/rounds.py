@@ -1,7 +1,8 @@
 """Read rounds from their folders, for a report.
 
 A folder contains a simulation (`collabdm simulate -o`), or those files of a real round that exist:
-a distilled set, contributions, and results of `collabdm evaluate --json`.
+a distilled set, contributions, and results of `collabdm evaluate --json`. It may also contain an
+audit (`collabdm audit -o`), or nothing else.
 """
 
 import json
@@ -14,6 +15,7 @@ from collabdm.documents.codec import HEADER_KEY, format_of
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError, DocumentError
+from collabdm.lab.audit.record import PICTURE_NAME, AuditRecord, read_record
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import Results, SimulationResults, read_json, read_results
 from collabdm.scoring.evaluation import Score
@@ -32,12 +34,17 @@ PartSizes = dict[str, int]  # bytes by part
 
 @dataclass(frozen=True)
 class RoundFiles:
-    """The files of a round: set, results, and the bytes of contributions by site and part."""
+    """The files of a round: set, results, audit, and the bytes of contributions by site and part.
+
+    `audit_picture` contains the bytes of audit.png.
+    """
 
     name: str
     distilled: DistilledSet | None = None
     results: Results | None = None
     contributions: dict[str, PartSizes] = field(default_factory=dict)
+    audit: AuditRecord | None = None
+    audit_picture: bytes | None = None
 
     @property
     def scores(self) -> list[Score]:
@@ -57,15 +64,18 @@ class RoundFiles:
 
     @property
     def data(self) -> str:
-        """The data that the networks were tested on; empty without results."""
-        return self.results.data if self.results else ""
+        """The data that the networks were tested on, or of the audit; empty without both."""
+        if self.results is not None:
+            return self.results.data
+        return self.audit.data if self.audit else ""
 
     @property
     def method(self) -> str:
-        """The method of the set or, without a set, of the first score; empty if neither exists."""
+        """The method of the set, or else of the first score, or of the audit; empty without all."""
         if self.distilled is not None:
             return self.distilled.method
-        return next((score.what for score in self.scores), "")
+        audited = f"audit of {self.audit.method}" if self.audit else ""
+        return next((score.what for score in self.scores), audited)
 
     def largest_upload(self, method: str) -> int | None:
         """Return the most bytes that one site sent for a method; None if unknown."""
@@ -82,21 +92,23 @@ def read_round(folder: Path) -> RoundFiles:
     """Read the round in a folder.
 
     Raises:
-        DocumentError: The folder contains neither a set nor results.
+        DocumentError: The folder contains no set, results or audit.
         DataError: The results are damaged, or their classes differ from those of the set.
     """
     if not folder.is_dir():
         raise DocumentError(f"{folder} should be a folder of a round; found none there")
 
-    results, distilled = _results(folder), _distilled(folder)
-    if distilled is None and results is None:
+    results, distilled, audit = _results(folder), _distilled(folder), read_record(folder)
+    if distilled is None and results is None and audit is None:
         raise DocumentError(
-            f"{folder} should contain a distilled set, or results of `simulate` or of "
-            "`evaluate --json`; found neither"
+            f"{folder} should contain a distilled set, or results of `simulate`, of "
+            "`evaluate --json` or of `audit`; found none"
         )
 
     name, contributions = folder.resolve().name, _contributions(folder, distilled)
-    files = RoundFiles(name, distilled, results, contributions)
+    path = folder / PICTURE_NAME
+    picture = path.read_bytes() if audit is not None and path.exists() else None
+    files = RoundFiles(name, distilled, results, contributions, audit, picture)
     _check_classes(files, folder)
     return files
 

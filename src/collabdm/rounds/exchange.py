@@ -23,6 +23,7 @@ from collabdm.documents.contribution_file import (
     decode_without_plan,
     write_contribution,
 )
+from collabdm.documents.masked_contribution import masked_bytes
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
@@ -32,13 +33,15 @@ from collabdm.methods.base import Method, Outcome, check_data
 from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.ledger import Ledger
+from collabdm.privacy.masked_noise import noised_and_masked
 from collabdm.privacy.site_keys import site_key
 from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.masked import MaskedFiles, MaskedSite, masked_content
+from collabdm.rounds.noised import noised_content
 from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
-from collabdm.rounds.spending import Spending, excess, release_of, spending_of
+from collabdm.rounds.spending import Spending, excess, spending_of
 from collabdm.scoring.outcomes import kind_of
 
 if TYPE_CHECKING:
@@ -154,7 +157,7 @@ class PreparedSite:
     release: Release
     public_batches: bool = False
     key: "X25519PrivateKey | None" = None  # None without masks
-    spending: Spending | None = None  # with a privacy budget
+    spending: Spending | None = None  # None without a privacy budget
 
     @property
     def data(self) -> ImageSet:
@@ -235,10 +238,11 @@ def contribute_file(
             read, or the site has answered a plan with masks before, with other data.
     """
     plan, name, key = prepared.plan, prepared.name, prepared.key
-    if plan.privacy is not None and key is None:
-        content = _answer_once(prepared, context)
+    if plan.privacy is not None:
+        digest = data_digest(prepared.data)
+        content = noised_content(plan, name, digest, lambda: _noised_bytes(prepared, context))
         atomic_write(output, content, private=True)
-        return decode_without_plan(content, str(output))
+        return decode_without_plan(content, str(output)) if key is None else None
 
     identity = prepared.identity
     if not prepared.public_batches:
@@ -261,17 +265,12 @@ def contribute_file(
     return contribution
 
 
-def _answer_once(prepared: PreparedSite, context: RunContext) -> bytes:
-    """Return the only contribution of a site to a plan with noise: the stored one, or a new one."""
-    plan, name, ledger = prepared.plan, prepared.name, Ledger()
-    digest = data_digest(prepared.data)
-    stored = ledger.stored(plan.digest, name, digest)
-    if stored is not None:
-        return stored
-
-    contribution = prepared.method.contribute(plan, prepared.data, name, context)
-    content = contribution_bytes(contribution)
-    return ledger.record(release_of(plan, name, digest, content), content)
+def _noised_bytes(prepared: PreparedSite, context: RunContext) -> bytes:
+    """Compute a contribution with noise, masked if the plan asks for masks."""
+    plan, name, data, key = prepared.plan, prepared.name, prepared.data, prepared.key
+    if key is None:
+        return contribution_bytes(prepared.method.contribute(plan, data, name, context))
+    return masked_bytes(noised_and_masked(plan, data, name, key, context), plan.classes)
 
 
 def distill_files(

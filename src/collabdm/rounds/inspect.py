@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from collabdm.documents.codec import HEADER_KEY
@@ -10,8 +11,9 @@ from collabdm.documents.contribution import AddedNoise
 from collabdm.documents.extra_tensors import declared_bytes
 from collabdm.documents.json_text import load_json
 from collabdm.documents.outcome_files import read_distilled
-from collabdm.documents.plan import Plan, Privacy
+from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
+from collabdm.documents.protection import Privacy
 from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
@@ -109,13 +111,27 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
         ) from error
 
     kind = str(header.get("format", "")).removeprefix("collabdm/")
-    rows = header_rows + tensor_rows
-    rows += _noise_rows(header.get("noise"))
+    rows = header_rows + tensor_rows + _noise_rows(header.get("noise"))
     if kind == "distilled":
         plan = read_distilled(path).plan
         rows.append(("plan digest", plan.digest))
         rows += _privacy_rows(plan)
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
+
+
+def _noise_rows(noise: object) -> list[Row]:
+    """Describe the noise in the header of a contribution; no rows without a valid one."""
+    try:
+        added = AddedNoise.model_validate(noise)
+        budget = Privacy(epsilon=added.epsilon, delta=added.delta, clip=added.clip)
+    except ValidationError:
+        return []
+    return [("privacy of each image", guarantee(budget))]
+
+
+def _privacy_rows(plan: Plan) -> list[Row]:
+    """Describe the privacy budget of a plan; a plan without one gives no rows."""
+    return [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
 
 
 def _header_rows(header: dict[str, Any]) -> list[Row]:
@@ -127,20 +143,6 @@ def _header_rows(header: dict[str, Any]) -> list[Row]:
         elif key not in ("format", "plan"):
             rows.append((key, _value_text(value)))
     return rows
-
-
-def _noise_rows(noise: object) -> list[Row]:
-    """Describe the noise in the header of a contribution; None gives no rows."""
-    if noise is None:
-        return []
-    added = AddedNoise.model_validate(noise)
-    budget = Privacy(epsilon=added.epsilon, delta=added.delta, clip=added.clip)
-    return [("privacy of each image", guarantee(budget))]
-
-
-def _privacy_rows(plan: Plan) -> list[Row]:
-    """Describe the privacy budget of a plan; a plan without one gives no rows."""
-    return [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:

@@ -41,7 +41,6 @@ from collabdm.privacy.masked_sums import add_numbers, mask_statistics, open_sum
 from collabdm.privacy.unmasking import mask_of_missing, unmask
 from collabdm.privacy.unmasking_record import record_unmasking, stored_unmasking
 from collabdm.rounds.contributions import contribution_limit, parse_contribution
-from collabdm.rounds.spending import release_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -84,20 +83,14 @@ def masked_content(
 
     masked = mask_statistics(plan, site.name, compute().statistics, site.key)
     content = masked_bytes(masked, plan.classes)
-    return ledger.record(_release(site, data_digest, content), content)
-
-
-def _release(site: MaskedSite, data_digest: str, content: bytes) -> Release:
-    """Make the ledger's entry for a masked contribution, which may contain noise as well."""
-    if site.plan.privacy is not None:
-        return release_of(site.plan, site.name, data_digest, content)
-    return Release(
-        plan=site.plan.digest,
+    release = Release(
+        plan=plan.digest,
         site=site.name,
         data=data_digest,
         kind="masked",
         file=hashlib.sha256(content).hexdigest(),
     )
+    return ledger.record(release, content)
 
 
 def unmasking_content(site: MaskedSite, missing: Sequence[str]) -> bytes:

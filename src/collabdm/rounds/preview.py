@@ -13,7 +13,8 @@ import torch
 from collabdm.documents.contribution import stated_counts
 from collabdm.documents.contribution_file import ContributionShape, contribution_size
 from collabdm.documents.masked_contribution import masked_size, masked_tensors
-from collabdm.documents.plan import Masking, Plan, Privacy
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Masking, Privacy
 from collabdm.methods.registry import contribution_spec
 from collabdm.privacy.noised_statistics import added_noise
 from collabdm.privacy.release import count_images

@@ -1,7 +1,7 @@
-"""Commands for research: `simulate`, `demo` and `synthetic-flows`."""
+"""Commands for research: `simulate`, `audit`, `demo` and `synthetic-flows`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from collabdm.cli.options import (
     TRIALS_HELP,
     Batch,
     Config,
+    Data,
     Delta,
     Device,
     Epochs,
@@ -21,9 +22,12 @@ from collabdm.cli.options import (
     LocalSteps,
     Network,
     Passes,
+    PlanPath,
     Precision,
     Preset,
     Quiet,
+    Resize,
+    Rows,
     Set,
     Sketch,
     Steps,
@@ -31,6 +35,7 @@ from collabdm.cli.options import (
     Wire,
     data_option,
     method_option,
+    option,
     scoring,
     setting,
 )
@@ -102,6 +107,41 @@ Compare = Annotated[
 ]
 
 
+AuditFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder of the audit.")]
+
+
+def attack(*flags: str, **settings: Any) -> Any:
+    """Define an option about the attacks of an audit; the arguments are those of `option`."""
+    return option("Attacks", *flags, **settings)
+
+
+Members = Annotated[
+    int,
+    data_option(
+        min=2,
+        help="Images of each class that a round uses; the data needs three times as many.",
+    ),
+]
+
+Shadows = Annotated[int, attack(min=0, help="Shadow rounds, which calibrate the attacks.")]
+
+AuditNetworks = Annotated[int, attack(min=1, help="Networks trained on the set of each round.")]
+
+AuditEpochs = Annotated[int, attack(min=1, help="Epochs of their training.")]
+
+CanariesOfAKind = Annotated[int, attack(min=0, help="Canaries of each kind; 0: none.")]
+
+SmallClass = Annotated[
+    int, attack(min=0, help="Images of the class that is reconstructed from its means; 0: none.")
+]
+
+Iterations = Annotated[int, attack(min=1, help="Iterations of the reconstruction.")]
+
+Restarts = Annotated[int, attack(min=1, help="How often the reconstruction starts anew.")]
+
+AuditSeed = Annotated[int, attack(min=0, help="Seed of the images, rounds and networks.")]
+
+
 def simulate(
     output: RoundFolder,
     data: DataToSplit = None,
@@ -149,6 +189,41 @@ def simulate(
 
     experiment = experiment_from(options)
     run_simulation(experiment, output, compute_of(device, precision, threads), quiet)
+
+
+def audit(
+    plan: PlanPath,
+    data: Data,
+    output: AuditFolder,
+    resize: Resize = False,
+    rows: Rows = None,
+    members: Members = 100,
+    shadows: Shadows = 7,
+    networks: AuditNetworks = 1,
+    epochs: AuditEpochs = 50,
+    canaries: CanariesOfAKind = 5,
+    small_class: SmallClass = 5,
+    iterations: Iterations = 500,
+    restarts: Restarts = 2,
+    seed: AuditSeed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Attack rounds of a plan on data of your own, to see what they reveal; resumes if stopped.
+
+    Rounds use a random half of the images; the attacks recognise them by the contribution and by
+    the set. `collabdm report` shows the folder.
+    """
+    options = dict(locals())
+
+    from collabdm.cli.auditing import run_audit
+    from collabdm.cli.running import compute_of
+    from collabdm.rounds.exchange import DataSource
+
+    source = DataSource(data, resize, rows)
+    run_audit(plan, source, options, output, compute_of(device, precision, threads))
 
 
 def demo(
