@@ -1,6 +1,6 @@
 """Start the command line, for `python -m collabdm`."""
 
-from collabdm.cli.main import main
+from collabdm.cli.start import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -163,9 +163,10 @@ def test_the_command_says_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> No
 def test_what_cannot_be_checked_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_plan(tiny_plan(), "plan.json")
+    later, both = ("policy", "machine"), "the plan and data"
     for words, rows in (
-        (("other.json", "--data", "none"), {"data": "the plan", "policy": "the plan and data"}),
-        (("plan.json", "--data", "./none"), {"policy": "the plan and data"}),
+        (("other.json", "--data", "none"), {"data": "the plan", **dict.fromkeys(later, both)}),
+        (("plan.json", "--data", "./none"), dict.fromkeys(later, both)),
     ):
         result = run("check", *words, "--site", "north")
         assert result.code == 2

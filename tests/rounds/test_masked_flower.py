@@ -189,16 +189,16 @@ def test_a_masked_round_between_processes_survives_a_drop_out(
         local={"method": "none"},
         largest_class=1000,
         masking={"keys": keys, "threshold": 3},
-        collection={"quorum": 3, "deadline": 150},  # the lost site is waited for
+        collection={"quorum": 3, "deadline": 400},
     )
     config = {"plan": str(write_given(plan, tmp_path)), "folder": str(tmp_path / "round")}
     there = [site for site in HELD if site != LOST]
     with deployment(tmp_path) as deployed:
         deployed.start_server()
-        deployed.register(*there)  # the lost site never appears
-        for site in there:
-            own = {"data": tmp_path / f"{site}.npz", "unmask": "true"}
-            deployed.start_node(site, **own, **COMPUTE)
+        deployed.register(*HELD)
+        for site in HELD:  # the lost site cannot read its data
+            where = tmp_path / "unmounted" if site == LOST else tmp_path / f"{site}.npz"
+            deployed.start_node(site, data=where, unmask="true", **COMPUTE)
         deployed.run(**config, **COMPUTE)
         wait_for(outcome_path(plan, tmp_path / "round").exists, 420)
     assert difference(plan, tmp_path, tmp_path, there) <= 1

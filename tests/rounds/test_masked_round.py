@@ -372,3 +372,23 @@ def test_dry_run_and_check_state_the_bytes_and_the_key(folder) -> None:
     assert "compare them with the other sites" in checked.out
     wrong = run("check", folder.plan, *words, "--mask-key", folder.root / "west.mask.key")
     assert wrong.code == 2
+
+
+# --- masks and noise -----------------------------------------------------------------------------
+
+
+def test_a_masked_round_with_noise_is_answered_once_and_counted(folder) -> None:
+    plan = folder.plan_for("--epsilon", "5", "--clip", "2")
+    assert plan.privacy is not None
+    assert plan.masking is not None
+    files = answered(folder)
+    assert {format_of(file) for file in files} == {MASKED_FORMAT}
+
+    first = files[0].read_bytes()
+    assert folder.contribute(SITES[0]).code == 0
+    assert files[0].read_bytes() == first
+
+    assert folder.distill(*files).code == 0
+    ledger = json.loads((folder.root / "private" / "ledger.json").read_text())
+    assert [release["kind"] for release in ledger["releases"]] == ["noised and masked"] * len(SITES)
+    assert {release["spent"]["epsilon"] for release in ledger["releases"]} == {5.0}

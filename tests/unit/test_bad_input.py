@@ -434,12 +434,22 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "nothing": (
         lambda: None,
         "./nothing",
-        ("`./nothing` should be a folder or a file; it does not exist",),
+        ("`./nothing` should be a folder, a file or one of digits", "it does not exist"),
+    ),
+    "a path that could be a name of the hub": (
+        lambda: None,
+        "some/set",
+        ("`some/set` should be a folder", "it does not exist", "of the hub, use hub:some/set"),
     ),
     "no data set of the hub": (
         lambda: None,
-        "some/set",
-        ("`some/set` should be a folder, a file or a data set of the hub",),
+        "hub:some/set",
+        ("`hub:some/set` should be a data set of the hub", "no network here"),
+    ),
+    "no name of the hub": (
+        lambda: None,
+        "hub:set",
+        ("`hub:set` should be hub:owner/name",),
     ),
     "an empty folder": (
         lambda: Path("held").mkdir(),

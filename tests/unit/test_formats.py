@@ -73,7 +73,9 @@ def test_a_column_gives_its_values_and_a_missing_one_lists_those_there(tmp_path)
 
 def test_a_parquet_file_that_is_none_or_has_no_images_is_refused(tmp_path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match="should be parquet files"):
+    with pytest.raises(
+        DataError, match=r"bad\.parquet should be a parquet file; it cannot be read"
+    ):
         load(tmp_path / "bad.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "flows.parquet")
     with pytest.raises(DataError, match=r"a column of images .*; found x"):

@@ -253,7 +253,7 @@ def test_a_preview_names_the_budget_and_the_masks_of_the_plan() -> None:
         largest_class=100,
     )
     rows = rows_of(plan, Policy())
-    assert rows["privacy budget"] == "epsilon 8, delta 1e-05 for each image"
+    assert rows["privacy budget"] == "epsilon 8 at delta 1e-05 for each image"
     assert rows["masks"] == "yes: the server reads only sums over sites, at least 2"
     assert rows["withheld"] == "no class"
 

@@ -65,12 +65,21 @@ def test_a_known_name_is_the_folder_of_that_name(tmp_path, monkeypatch) -> None:
 
 def test_an_unreachable_hub_is_reported_with_the_remedy(monkeypatch) -> None:
     monkeypatch.delenv("COLLABDM_DATA", raising=False)
-    for name in ("cifar10", "someone/something"):
+    for name in ("cifar10", "hub:someone/something"):
         with pytest.raises(
             DataError,
             match=rf"`{name}` should be a .*no network here.*: set COLLABDM_DATA, or pass a path",
         ):
             load(name)
+
+
+def test_a_path_that_does_not_exist_is_never_asked_of_the_hub(monkeypatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names))
+    for location in ("hospital-north/ct_scans", Path("hospital-north/ct_scans")):
+        with pytest.raises(DataError, match="does not exist.*use hub:hospital-north/ct_scans"):
+            load(location)
+    assert asked == []
 
 
 def test_a_hub_id_is_loaded_with_its_configuration(tmp_path, monkeypatch) -> None:
@@ -86,10 +95,10 @@ def test_a_hub_id_is_loaded_with_its_configuration(tmp_path, monkeypatch) -> Non
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     monkeypatch.delenv("COLLABDM_DATA", raising=False)
-    data = load("someone/something")
+    data = load("hub:someone/something")
     assert data.labels.tolist() == [1, 0, 1]
     assert torch.equal(data.images[2], planes(pixels(2)))
-    assert column_values("someone/something", "site") == ("x", "y", "x")
+    assert column_values("hub:someone/something", "site") == ("x", "y", "x")
     with pytest.raises(DataError, match="`test`; found train"):
         load("svhn", "test")
     assert asked[0] == ("someone/something", None)

@@ -14,6 +14,7 @@ from collabdm.errors import CollabDMError
 from collabdm.flower.connection import check_flower, check_key, check_server
 from collabdm.images import ImageSet
 from collabdm.methods.registry import one_round_method
+from collabdm.planning.limits import check_limits
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.site_keys import site_key
 from collabdm.rounds.exchange import DataSource, Site, check_spending
@@ -88,7 +89,7 @@ def check_connection(
 
 
 def check_plan(report: Report, path: Path, site: str) -> Plan | None:
-    """Check that a plan accepts this site and that this machine reproduces the plan's probe.
+    """Check that a plan accepts this site, and that it asks for no more than any machine can do.
 
     Args:
         report: receives the result.
@@ -103,10 +104,10 @@ def check_plan(report: Report, path: Path, site: str) -> Plan | None:
         plan = read_plan(path)
         one_round_method(plan)
         plan.check_site(site)
-        check_probe(plan)
+        check_limits(plan)
         return plan
 
-    return report.check("plan", read, lambda _: "this machine computes the same as its author's")
+    return report.check("plan", read, lambda plan: f"{plan.digest[:16]}…, for this site")
 
 
 def check_mask_key(report: Report, plan: Plan, site: str, path: Path | None) -> None:
@@ -150,7 +151,9 @@ def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | Non
 def check_policy(
     report: Report, plan: Plan, images: ImageSet, site: str, policy: Callable[[], Policy]
 ) -> None:
-    """Check that the site's policy allows a plan, and report what the site would send.
+    """Check the site's policy, then this machine, and report what the site would send.
+
+    The machine should reproduce the plan's probe, which is computed only if the policy allows it.
 
     Args:
         report: receives the result and the rows that describe the contribution.
@@ -171,9 +174,16 @@ def check_policy(
             return "the plan is allowed"
         return f"the plan is allowed; withheld: {', '.join(one.name for one in withheld)}"
 
+    def computed() -> Plan:
+        check_probe(plan)
+        return plan
+
     result = report.check("policy", allowed, described)
-    if result is not None:
+    if result is None:
+        report.skip("machine", needed="policy")
+    else:
         release, spending = result
+        report.check("machine", computed, lambda _: "computes the same as the plan's author")
         rows = preview_rows(preview_contribution(plan, release, site))
         rows += spending_rows(spending) if spending else []
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

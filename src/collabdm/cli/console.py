@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import rich.progress
 from rich.console import Console, Group
@@ -17,13 +17,26 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from collabdm.errors import printable
 from collabdm.progress import Progress
 
 FINISHED_SHOWN = 8  # finished bars that stay visible; with many sites, all would fill the screen
 
-console = Console()
 
-notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+class PlainConsole(Console):
+    """A console that prints text as it is: without markup, emoji codes or control characters."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Convert text; rich calls this function for all text that is printed."""
+        return super().render_str(printable(text, keep="\n"), **settings)
+
+
+console = PlainConsole()
+
+notes = PlainConsole(stderr=True, soft_wrap=True, highlight=False)
 
 
 class Bars:
@@ -31,7 +44,7 @@ class Bars:
 
     def __init__(self, quiet: bool) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -39,7 +52,7 @@ class Bars:
             TimeRemainingColumn(),
         )
         self._progress = rich.progress.Progress(
-            *columns, console=Console(stderr=True), disable=quiet, transient=False
+            *columns, console=PlainConsole(stderr=True), disable=quiet, transient=False
         )
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
@@ -58,7 +71,7 @@ class Bars:
 
     def __call__(self, event: Progress) -> None:
         """Show a progress event on the bar of its label."""
-        label, done, total = event.label, event.done, event.total
+        label, done, total = printable(event.label), event.done, event.total
         self._progress.start()  # not earlier: an early error would follow an empty line
 
         if label not in self._tasks:
@@ -90,7 +103,7 @@ def table(
     result = Table()
     for number, column in enumerate(columns):
         justify: Literal["right", "left"] = "right" if figures and number else "left"
-        result.add_column(column, justify=justify, overflow="fold")
+        result.add_column(Text(printable(column)), justify=justify, overflow="fold")
     for row in rows:
-        result.add_row(*map(Text, row))
-    return Group(Text(title, style="italic"), result)
+        result.add_row(*(Text(printable(cell, keep="\n")) for cell in row))
+    return Group(Text(printable(title), style="italic"), result)

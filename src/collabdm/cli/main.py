@@ -2,10 +2,13 @@
 
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
-Exit codes: 0 for success; 2 if the input must be changed (a single message says what is wrong);
-130 if stopped by Ctrl-C. Stopping leaves no unfinished files; rerun the command to resume.
+Exit codes: 0 for success; 1 if the machine fails (a full disk, too little memory); 2 if the input
+must be changed (a single message says what is wrong); 130 if stopped by Ctrl-C. Stopping leaves no
+unfinished files; rerun the command to resume.
 """
 
+import io
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -13,10 +16,10 @@ import typer
 
 from collabdm.cli.choices import choice_message
 from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
-from collabdm.errors import CollabDMError
+from collabdm.errors import CollabDMError, printable
 from collabdm.version import __version__
 
-WRONG_INPUT, STOPPED = 2, 130  # exit codes
+MACHINE_FAILED, WRONG_INPUT, STOPPED = 1, 2, 130  # exit codes
 
 #: click's base class for usage errors, found through typer: recent versions of typer bundle click
 UsageError: Any = typer.BadParameter.__mro__[2]
@@ -97,6 +100,7 @@ for panel, commands in COMMANDS.items():
 
 def main() -> None:
     """Run the command line. Errors that the user can correct are shown without a traceback."""
+    write_any_text(sys.stdout, sys.stderr)
     try:
         # without standalone mode, recent versions of typer report Ctrl-C as exit code 130
         code = int(app(prog_name="collabdm", standalone_mode=False) or 0)
@@ -106,12 +110,31 @@ def main() -> None:
     except CollabDMError as error:
         code = WRONG_INPUT
         show_error(str(error))
+    except (OSError, MemoryError) as error:
+        code = MACHINE_FAILED
+        show_error(machine_error(error))
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
 
     if code == STOPPED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C while Python ends
         typer.echo("stopped; the same command resumes the work", err=True)
     sys.exit(code)
+
+
+def write_any_text(*streams: object) -> None:
+    """Make streams write characters outside their encoding, such as ASCII, as escapes."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def machine_error(error: OSError | MemoryError) -> str:
+    """Write the message about a failure of the machine that no command expects."""
+    if isinstance(error, MemoryError):
+        return "there should be enough memory for this command; found too little: close programs"
+    place = f"{error.filename} " if error.filename else ""
+    return f"{place}could not be used: {error.strerror or error}".strip()
 
 
 def show_usage_error(error: Any) -> None:
@@ -128,4 +151,4 @@ def show_usage_error(error: Any) -> None:
 def show_error(message: str) -> None:
     """Print an error message on standard error."""
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(message, err=True)
+    typer.echo(printable(message, keep="\n"), err=True)

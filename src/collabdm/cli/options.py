@@ -9,7 +9,7 @@ from collabdm.cli import choices
 
 DATA_HELP = (
     "a name (digits, mnist, fashion_mnist, cifar10, svhn), a folder of images (class = subfolder) "
-    "or of parquet files, an .npz file, or a Hugging Face id"
+    "or of parquet files, an .npz file, or hub:OWNER/NAME"
 )
 
 NETWORKS_HELP = "Networks to train, separated by commas."

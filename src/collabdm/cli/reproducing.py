@@ -12,7 +12,7 @@ from collabdm.errors import PlanError
 from collabdm.lab.reproduce.cell_runner import CellRunner
 from collabdm.lab.reproduce.grid_files import read_grid
 from collabdm.lab.reproduce.grids import Cell, Grid, ordered_cells, picture_path, pictured_cells
-from collabdm.lab.reproduce.records import read_records
+from collabdm.lab.reproduce.records import only_writer, read_records
 from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
 from collabdm.lab.reproduce.timing import TimeEstimates
 from collabdm.matching.compute import Compute
@@ -117,7 +117,8 @@ def run(
         for cell in pictured_cells(grid).values()
     }
 
-    with tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
+    writer = only_writer(reproduction.lines)
+    with writer, tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
         runner = CellRunner(Path(folder), compute, bars, pictures)
         limit = float("inf") if minutes is None else minutes
         for done in run_cells(cells, reproduction.lines, runner, limit):
@@ -143,7 +144,6 @@ def print_cell(done: FinishedCell) -> None:
     left = time_estimate(*done.time_left, done.cells_left)
     console.print(
         f"{done.cell.name}: {result} ({seconds:.0f} s); {done.cells_left} left, {left}",
-        markup=False,
         highlight=False,
         soft_wrap=True,
     )

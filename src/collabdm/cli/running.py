@@ -63,4 +63,4 @@ def print_sites(sites: SiteTable) -> None:
         title = "The sites; distance and norm are relative to the others"
         console.print(table(title, COLUMNS, [row.cells for row in sites.rows]))
     for note in sites.notes:
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)

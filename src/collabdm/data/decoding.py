@@ -1,5 +1,6 @@
 """Decode the images of a source, one by one, into an ImageSet."""
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from collabdm.errors import DataError
 from collabdm.images import ImageSet
+
+LARGEST_SIDE, MOST_BYTES = 1024, 2**36  # of decoded images
 
 MOST_SHOWN = 8  # the most shapes or labels in an error
 
@@ -60,7 +63,7 @@ def decode(source: Undecoded, side: int | None = None, channels: int | None = No
     for image, label in source.pairs():
         planes = read_image(image, f"image {len(labels)} of {source.where}", side, channels)
         if stack is None:
-            stack = np.empty((source.size, *planes.shape), dtype=np.uint8)
+            stack = _stack(source, planes.shape)
         if planes.shape == stack.shape[1:]:
             stack[len(labels)] = planes
 
@@ -73,6 +76,18 @@ def decode(source: Undecoded, side: int | None = None, channels: int | None = No
 
     numbers, classes = number_labels(labels, source.names, source.where)
     return ImageSet(torch.from_numpy(stack), numbers, classes)
+
+
+def _stack(source: Undecoded, shape: tuple[int, ...]) -> np.ndarray:
+    """Allocate the images of a source, all of one shape. Raises DataError if they are too large."""
+    channels, height, width = shape
+    if max(height, width) > LARGEST_SIDE or source.size * math.prod(shape) > MOST_BYTES:
+        raise DataError(
+            f"images should have at most {LARGEST_SIDE} pixels a side and {MOST_BYTES:,} bytes in "
+            f"all; found in {source.where} {source.size:,} of {width} x {height} with {channels} "
+            "channel(s): resize them (`side`; on the command line `--resize`)"
+        )
+    return np.empty((source.size, *shape), dtype=np.uint8)
 
 
 def _check_shapes(shapes: Counter[tuple[int, ...]], where: str) -> None:

@@ -9,13 +9,11 @@ Reference: Q. Lhoest et al., "Datasets: a community library for natural language
 
 import json
 import re
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from collabdm.data.archives import npz_arrays, npz_names, open_parquet, parquet_batches
 from collabdm.data.decoding import Undecoded
 from collabdm.errors import DataError
 
@@ -27,12 +25,6 @@ IMAGE_SUFFIXES = frozenset(
 )
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 NPZ_KEYS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
-
-#: the errors raised by damaged files, and by files that are not archives of plain arrays
-_NPZ_ERRORS = (
-    *(OSError, ValueError, EOFError, AttributeError, TypeError),
-    zipfile.BadZipFile,
-)
 
 
 def need_split(split: str, splits: Iterable[str], where: str) -> None:
@@ -99,19 +91,20 @@ def _parquet(files: list[Path], names: tuple[str, ...] | None) -> Undecoded:
     schema = tables[0].schema_arrow
     image, label = pick_columns(schema.names, where)
 
+    def values(*columns: str) -> Iterator[tuple[object, ...]]:
+        for path, table in zip(files, tables, strict=True):
+            for batch in parquet_batches(path, table, columns):
+                yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+
     def pairs() -> Iterator[tuple[object, object]]:
-        for table in tables:
-            rows = table.read([image, label])
-            yield from zip(
-                rows.column(image).to_pylist(), rows.column(label).to_pylist(), strict=True
-            )
+        return ((row[0], row[1]) for row in values(image, label))
 
     def column(name: str) -> list[object]:
         if any(name not in table.schema_arrow.names for table in tables):
             raise DataError(
                 f"{where} should have a column `{name}`; found {', '.join(schema.names)}"
             )
-        return [value for table in tables for value in table.read([name]).column(0).to_pylist()]
+        return [value for (value,) in values(name)]
 
     size = sum(table.metadata.num_rows for table in tables)
     names = _class_names(schema.metadata or {}, label) or names
@@ -120,9 +113,6 @@ def _parquet(files: list[Path], names: tuple[str, ...] | None) -> Undecoded:
 
 def _open_parquet(files: list[Path]) -> list[Any]:
     """Open the files of one split. Raises DataError if one is missing or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     count = re.search(r"-of-(\d+)", files[0].stem)
     if count and len(files) != int(count.group(1)):
         raise DataError(
@@ -130,13 +120,7 @@ def _open_parquet(files: list[Path]) -> list[Any]:
             f"found {len(files)}"
         )
 
-    try:
-        return [pq.ParquetFile(file) for file in files]
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"all files of the split of {files[0]} should be parquet files; "
-            f"one cannot be read ({error})"
-        ) from error
+    return [open_parquet(file) for file in files]
 
 
 def pick_columns(present: Iterable[str], where: str) -> tuple[str, str]:
@@ -218,8 +202,8 @@ def open_file(path: Path, split: str) -> Undecoded:
 
 def _npz(path: Path, split: str) -> Undecoded:
     """Read one split of an .npz archive. It is not cached, because arrays need no decoding."""
-    arrays = _arrays(path)
-    images, labels = (arrays[key] for key in _npz_keys(path, split, arrays))
+    present = npz_names(path)
+    images, labels = npz_arrays(path, _npz_keys(path, split, present))
 
     if labels.ndim == 0 or labels.size != len(labels) or images.shape[:1] != labels.shape[:1]:
         raise DataError(
@@ -229,28 +213,20 @@ def _npz(path: Path, split: str) -> Undecoded:
     values = labels.reshape(-1).tolist()
 
     def column(name: str) -> list[object]:
-        if name not in arrays:
-            raise DataError(f"`{path}` should contain `{name}`; found {', '.join(arrays)}")
-        return arrays[name].tolist()
+        if name not in present:
+            raise DataError(f"`{path}` should contain `{name}`; found {', '.join(present)}")
+        return npz_arrays(path, [name])[0].tolist()
 
     def pairs() -> Iterable[tuple[object, object]]:
         return zip(images, values, strict=True)
 
-    names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+    names = None
+    if "classes" in present:
+        names = tuple(str(name) for name in npz_arrays(path, ["classes"])[0].reshape(-1))
     return Undecoded(f"`{path}`", len(images), pairs, names, (), column)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except _NPZ_ERRORS as error:
-        raise DataError(
-            f"`{path}` should be an .npz of plain arrays; it cannot be read ({error})"
-        ) from error
-
-
-def _npz_keys(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
+def _npz_keys(path: Path, split: str, arrays: Sequence[str]) -> tuple[str, str]:
     """Find the keys of the images and labels of a split in an archive. Raises DataError."""
     keys = {
         name: (images.format(name), labels.format(name))

@@ -13,11 +13,16 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from collabdm.documents.regular_file import read_regular
 from collabdm.errors import DataError
 
 GREY_MODES = ("L", "LA", "1")
 DEEP_MODES = ("I", "F")  # modes of 16 or 32 bits per level, which Pillow would clip silently
 CHANNELS = (1, 3)
+
+#: Pillow can open others, of which some are handed to other programs (PostScript)
+PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MOST_PIXELS = 50_000_000  # of one picture, before it is resized
 
 
 def read_image(
@@ -66,14 +71,23 @@ def _open(image: object, where: str) -> Image.Image:
 
     try:
         if isinstance(image, (Path, str)):
-            image = Path(image).read_bytes()
-        picture = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
+            image = read_regular(Path(image))
+        picture = image if isinstance(image, Image.Image) else _opened(image)
         picture.load()
         return ImageOps.exif_transpose(picture)
     except Exception as error:  # damaged bytes make decoders raise errors of any kind
         raise DataError(
             f"{where} should be a whole image file; it cannot be read ({error})"
         ) from error
+
+
+def _opened(content: bytes | bytearray) -> Image.Image:
+    """Open encoded bytes of a known format, and check the size before anything is decoded."""
+    picture = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width:,} x {height:,} pixels, more than {MOST_PIXELS:,}")
+    return picture
 
 
 def _convert(picture: Image.Image, where: str, channels: int | None) -> Image.Image:

@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.regular_file import read_regular
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.seeds import Purpose, Stream
@@ -134,7 +135,7 @@ class Partition:
         Raises DocumentError if it is not a partition, or assigns an image to two sites.
         """
         try:
-            document = _Document.model_validate_json(path.read_bytes())
+            document = _Document.model_validate_json(read_regular(path))
             index = tuple(torch.tensor(site.index, dtype=torch.int64) for site in document.sites)
             return cls(tuple(site.name for site in document.sites), index, document.size)
         except ValidationError as error:

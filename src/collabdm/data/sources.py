@@ -2,13 +2,15 @@
 
     digits                            scikit-learn's 8 x 8 digits; test: last fifth of each class
     mnist fashion_mnist cifar10 svhn  the folder of that name in COLLABDM_DATA, or the hub's copy
-    owner/name, owner/name:config     any data set of the Hugging Face hub
+    hub:owner/name[:config]           any data set of the Hugging Face hub
     folder of parquet files           the hub's layout: train-*.parquet, test-*.parquet
     folder of images                  one subfolder per class, below train/ and test/ for splits
     file.npz                          images, labels[, classes]; or train_images, train_labels, ...
     Python objects                    datasets.Dataset, DatasetDict, torch Dataset, ImageSet
 
-Files are decoded once and cached (`collabdm.data.cache`).
+Only `hub:` asks the public hub for a data set: a path that is misspelt or not mounted must not,
+since anyone could have published a data set under its name. Files are decoded once and cached
+(`collabdm.data.cache`).
 
 References: Q. Lhoest et al., "Datasets: a community library for natural language processing", EMNLP
 2021 (the layout); E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI, 1998.
@@ -37,6 +39,9 @@ HUB_IDS = {
     "cifar10": "uoft-cs/cifar10",
     "svhn": "ufldl-stanford/svhn:cropped_digits",
 }
+
+HUB = "hub:"  # begins the location of a data set of the hub
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
 
 DIGIT_NAMES = tuple("0123456789")
 
@@ -177,19 +182,20 @@ def find(source: Any, split: str) -> Undecoded:
         local = folder.is_dir()
         return open_folder(folder, split, PUBLISHED_CLASSES[name]) if local else _hub(name, split)
 
+    if isinstance(source, str) and name.startswith(HUB):
+        return _hub(name, split)
+
     path = Path(name).expanduser()
     if path.is_dir():
         return open_folder(path, split)
     if path.is_file():
         return open_file(path, split)
 
-    is_hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?", name)
-    if isinstance(source, os.PathLike) or not is_hub_name:
-        raise DataError(
-            f"`{name}` should be a folder or a file; it does not exist, and it is neither one of "
-            f"{', '.join(['digits', *HUB_IDS])} nor a hub's owner/name"
-        )
-    return _hub(name, split)
+    advice = f": for a data set of the hub, use {HUB}{name}" if HUB_NAME.fullmatch(name) else ""
+    raise DataError(
+        f"`{name}` should be a folder, a file or one of {', '.join(['digits', *HUB_IDS])}; it does "
+        f"not exist{advice}"
+    )
 
 
 def _digits(split: str) -> Undecoded:
@@ -212,16 +218,23 @@ def _digits(split: str) -> Undecoded:
 
 
 def _hub(name: str, split: str) -> Undecoded:
+    """Locate one split of a data set of the hub, `hub:owner/name[:config]` or a name of `HUB_IDS`.
+
+    Raises DataError if the name is not valid, or the hub does not return the data set.
+    """
+    published = HUB_IDS.get(name, name.removeprefix(HUB))
+    if not HUB_NAME.fullmatch(published):
+        raise DataError(f"`{name}` should be {HUB}owner/name or {HUB}owner/name:config")
+
     import datasets  # takes a second to import
 
-    identity, _, config = HUB_IDS.get(name, name).partition(":")
+    identity, _, config = published.partition(":")
     try:
         splits = datasets.load_dataset(identity, config or None)
     except Exception as error:  # the library passes on every error of its network stack
         raise DataError(
-            f"`{name}` should be a folder, a file or a data set of the hub; "
-            f"the hub did not return it ({type(error).__name__}: {error}): "
-            "set COLLABDM_DATA, or pass a path"
+            f"`{name}` should be a data set of the hub; the hub did not return it "
+            f"({type(error).__name__}: {error}): set COLLABDM_DATA, or pass a path"
         ) from error
 
     need_split(split, splits, f"`{name}`")

@@ -6,6 +6,8 @@ A reader never finds an incomplete file, and a failed write leaves the old file 
 2. Write a new temporary file in the target's folder and flush it to the disk.
 3. Rename it to the target.
 
+A process that is killed leaves its temporary file; the next write to the same target removes it.
+
 The process's umask determines the mode of the file, as usual. A private file, which may reveal a
 site's data, is readable only by its owner.
 
@@ -13,6 +15,7 @@ Reference: IEEE Std 1003.1, `rename`: a rename within one file system is atomic.
 """
 
 import errno
+import glob
 import io
 import os
 import stat
@@ -20,18 +23,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from collabdm.documents.regular_file import SPECIAL_KINDS
 from collabdm.errors import OutputError
 
 FILE_MODE = 0o666  # the umask removes permissions from it
 PRIVATE_MODE = 0o600
 
-_SPECIAL_FILES = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISBLK, "a block device"),
-    (stat.S_ISCHR, "a character device"),
-)
+STALE_SECONDS = 60.0  # a temporary file that is being written changes more often
+
+_NOT_FILES = ((stat.S_ISDIR, "a folder"), *SPECIAL_KINDS)
 
 
 def atomic_write(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -97,6 +97,7 @@ def atomic_write_with(
         target = _target_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         file = _create_beside(target, PRIVATE_MODE if private else FILE_MODE)
+        _remove_stale(target, Path(file.name))
 
         try:
             with file:
@@ -140,7 +141,7 @@ def _target_of(path: Path) -> Path:
     except FileNotFoundError:
         return target
 
-    kinds = [kind for is_kind, kind in _SPECIAL_FILES if is_kind(mode)]
+    kinds = [kind for is_kind, kind in _NOT_FILES if is_kind(mode)]
     if kinds:
         raise OutputError(_message(path, f"it is {kinds[0]}, not a regular file"))
 
@@ -155,11 +156,42 @@ def _create_beside(target: Path, mode: int) -> io.BufferedWriter:
 
     number = 0
     while True:
-        temporary = target.with_name(f".{target.name[:32]}.{os.getpid()}.{number}.part")
+        temporary = target.with_name(f"{_part_prefix(target)}{os.getpid()}.{number}.part")
         try:
             return open(temporary, "xb", opener=create)  # the caller closes it
         except FileExistsError:
             number += 1
+
+
+def _part_prefix(target: Path) -> str:
+    return f".{target.name[:32]}."
+
+
+def _remove_stale(target: Path, own: Path) -> None:
+    """Remove temporary files of this target that killed processes have left.
+
+    A file is stale if no process has its number here, and if it has not changed for
+    `STALE_SECONDS` before `own` was created: a process of another machine may write it.
+    """
+    created = own.stat().st_mtime
+    for part in target.parent.glob(f"{glob.escape(_part_prefix(target))}*.part"):
+        number = part.name.removeprefix(_part_prefix(target)).partition(".")[0]
+        with suppress(OSError):
+            if part.stat().st_mtime < created - STALE_SECONDS and not _runs(number):
+                part.unlink()
+
+
+def _runs(process: str) -> bool:
+    """Whether a process with this number exists here."""
+    if os.name != "posix" or not process.isdecimal():
+        return True  # not known: on other systems, or in another program's file
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

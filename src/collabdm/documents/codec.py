@@ -18,10 +18,28 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from collabdm.documents.extra_tensors import DeclaredTensors
 from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.json_text import load_json
+from collabdm.documents.regular_file import check_regular, read_regular
 from collabdm.errors import DocumentError
 
 HEADER_KEY = "collabdm"  # the only metadata key, because safetensors does not order several
+
+#: names of dtypes in safetensors, in the order in which it sorts them
+_NAMES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+_RANK = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 #: the errors that reading a damaged file can raise
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError)
@@ -46,6 +64,22 @@ def encode_document(tensors: dict[str, Tensor], header: DocumentHeader) -> bytes
     return safetensors.torch.save(contiguous(tensors), {HEADER_KEY: header.model_dump_json()})
 
 
+def encoded_bytes(tensors: DeclaredTensors, header: DocumentHeader) -> int:
+    """Return the size of a document from the dtypes and shapes of its tensors alone.
+
+    The tensors are written in the order of safetensors: larger numbers first, then by name.
+    """
+    entries: dict[str, Any] = {"__metadata__": {HEADER_KEY: header.model_dump_json()}}
+    end = 0
+    for name, spec in sorted(tensors.items(), key=lambda item: (-_RANK[item[1].dtype], item[0])):
+        start, end = end, end + spec.nbytes
+        shape = list(spec.shape)
+        entries[name] = {"dtype": _NAMES[spec.dtype], "shape": shape, "data_offsets": [start, end]}
+
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + -(-len(text) // 8) * 8 + end
+
+
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors as safetensors requires them: contiguous, each in memory of its own.
 
@@ -63,9 +97,9 @@ def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
-    """Read the metadata of safetensors bytes, unchecked. Raises KeyError or ValueError."""
+    """Read the metadata of safetensors bytes. Raises KeyError, TypeError or ValueError."""
     length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])["__metadata__"]
+    return load_json(content[8 : 8 + length])["__metadata__"]
 
 
 def decode_document(
@@ -89,7 +123,7 @@ def decode_document(
     """
     try:
         tensors = safetensors.torch.load(content)
-        fields = json.loads(read_metadata(content)[HEADER_KEY], object_pairs_hook=distinct_keys)
+        fields = load_json(read_metadata(content)[HEADER_KEY])
     except _DAMAGED as error:
         raise DocumentError(
             f"{where} should be a whole safetensors file with a `{HEADER_KEY}` header; found one "
@@ -106,8 +140,9 @@ def decode_document(
 def format_of(path: Path) -> str:
     """Read the `format` in the header of a safetensors file; empty if there is no such field."""
     try:
+        check_regular(path)
         with safetensors.safe_open(path, "pt") as file:
-            return str(json.loads((file.metadata() or {})[HEADER_KEY])["format"])
+            return str(load_json((file.metadata() or {})[HEADER_KEY])["format"])
     except (OSError, *_DAMAGED):
         return ""
 
@@ -139,19 +174,10 @@ def check_format(where: str, fields: Any, kind: str, version: int) -> None:
 def read_limited(path: Path, limit: int) -> bytes:
     """Read a file of at most `limit` bytes. Raises DocumentError before reading a larger one."""
     try:
-        size = path.stat().st_size
+        size = check_regular(path)
         if size > limit:
             raise DocumentError(f"{path} should have at most {limit:,} bytes; found {size:,}")
 
-        return path.read_bytes()
+        return read_regular(path, limit)
     except OSError as error:
         raise DocumentError(f"{path} should be a readable file; {error.strerror}") from error
-
-
-def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object for `json.loads`. Raises ValueError if a key occurs twice."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a key occurs twice")
-
-    return fields

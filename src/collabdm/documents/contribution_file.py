@@ -9,6 +9,7 @@ Reference: docs/format.md, "Contribution".
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from pydantic import Field, model_serializer
 from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.codec import DocumentHeader, decode_document, encode_document
+from collabdm.documents.codec import DocumentHeader, decode_document, encode_document, encoded_bytes
 from collabdm.documents.contribution import (
     CONTRIBUTION_VERSION,
     AddedNoise,
@@ -26,7 +27,9 @@ from collabdm.documents.contribution import (
     Statistics,
     check_contribution,
 )
-from collabdm.documents.extra_tensors import EXTRA_PREFIX, check_names
+from collabdm.documents.extra_tensors import EXTRA_PREFIX, DeclaredTensors, TensorSpec, check_names
+from collabdm.documents.plan import Plan
+from collabdm.documents.specs import WIRE_DTYPES
 from collabdm.errors import DataError, DocumentError
 from collabdm.images import ImageSet
 
@@ -38,6 +41,52 @@ _REQUIRED = {_STATISTICS + name for name in (*_INTEGERS, "codes")} | {
     "local.images",
     "local.labels",
 }
+
+
+@dataclass(frozen=True)
+class ContributionShape:
+    """The shape of a contribution before it is computed.
+
+    Attributes:
+        site: the name of the site.
+        spec: the plan, the width of a class mean, and the extra tensors.
+        steps: the number of steps in which the site takes part.
+        present: the number of classes that the site has.
+        versions: the versions of the libraries, as in the contribution.
+        noise: the noise that its header describes; None without.
+    """
+
+    site: str
+    spec: ContributionSpec
+    steps: int
+    present: int
+    versions: dict[str, str]
+    noise: AddedNoise | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.spec.plan
+
+    @property
+    def plan_digest(self) -> str:
+        """The digest of the plan."""
+        return self.plan.digest
+
+    def tensors(self) -> DeclaredTensors:
+        """Return the dtypes and shapes of all tensors in the file."""
+        plan, means = self.plan, (self.steps, self.present)
+        images = self.present * plan.local.images_sent
+        lengths = {"steps": self.steps} | dict.fromkeys(_INTEGERS[1:], self.present)
+
+        specs = {_STATISTICS + name: TensorSpec(torch.int64, (n,)) for name, n in lengths.items()}
+        codes = TensorSpec(WIRE_DTYPES[plan.wire], (*means, self.spec.width))
+        specs[_STATISTICS + "codes"] = codes
+        if plan.wire == "int8":
+            specs[_STATISTICS + "scales"] = TensorSpec(torch.float32, means)
+        specs["local.images"] = TensorSpec(plan.image_dtype, (images, *plan.image.shape))
+        specs["local.labels"] = TensorSpec(torch.int64, (images,))
+        return specs | {EXTRA_PREFIX + name: extra for name, extra in self.spec.extra.items()}
 
 
 class ContributionHeader(DocumentHeader):
@@ -67,16 +116,26 @@ def contribution_bytes(contribution: Contribution) -> bytes:
     tensors |= {"local.images": images.images, "local.labels": images.labels}
     tensors |= {EXTRA_PREFIX + name: extra for name, extra in contribution.extra_tensors.items()}
 
-    header = ContributionHeader(
+    return encode_document(tensors, _header(contribution, images.classes))
+
+
+def contribution_size(shape: ContributionShape) -> int:
+    """Return the bytes of a contribution of a given shape, without computing or allocating it."""
+    return encoded_bytes(shape.tensors(), _header(shape, shape.plan.classes))
+
+
+def _header(
+    contribution: Contribution | ContributionShape, classes: tuple[str, ...]
+) -> ContributionHeader:
+    return ContributionHeader(
         format=CONTRIBUTION_FORMAT,
         version=CONTRIBUTION_VERSION,
-        classes=images.classes,
+        classes=classes,
         versions=contribution.versions,
         site=contribution.site,
         plan_digest=contribution.plan_digest,
         noise=contribution.noise,
     )
-    return encode_document(tensors, header)
 
 
 def decode_contribution(

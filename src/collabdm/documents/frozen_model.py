@@ -8,6 +8,8 @@ from pydantic_core import ErrorDetails
 Positive = Annotated[int, Field(ge=1, le=10**6)]
 LearningRate = Annotated[float, Field(gt=0, le=10**4)]
 
+MOST_FAULTS = 20  # in one message
+
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 SITE_NAME_RULE = "should be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
 SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME}$")]
@@ -22,9 +24,14 @@ class FrozenModel(BaseModel):
 def validation_message(error: ValidationError) -> str:
     """Format a validation error like all other messages, one line per field.
 
-    Each line names the field, the expected value and the value found.
+    Each line names the field, the expected value and the value found. After `MOST_FAULTS` lines,
+    the number of further faults follows.
     """
-    return "\n".join(_line(item) for item in error.errors())
+    faults = error.errors(include_url=False, include_context=True)
+    lines = [_line(item) for item in faults[:MOST_FAULTS]]
+    if len(faults) > MOST_FAULTS:
+        lines.append(f"… and {len(faults) - MOST_FAULTS:,} more faults")
+    return "\n".join(lines)
 
 
 def _line(item: ErrorDetails) -> str:

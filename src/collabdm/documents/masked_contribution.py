@@ -21,10 +21,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from collabdm.documents.codec import DocumentHeader, decode_document, encode_document
+from collabdm.documents.codec import (
+    DocumentHeader,
+    decode_document,
+    encode_document,
+    encoded_bytes,
+)
 from collabdm.documents.extra_tensors import DeclaredTensors, TensorSpec, check_extra_tensors
-from collabdm.documents.plan import Masking, Plan
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Masking
 from collabdm.errors import DocumentError, PlanError
+from collabdm.version import versions
 
 MASKED_FORMAT = "collabdm/masked"
 MASKED_VERSION = 1
@@ -83,16 +90,36 @@ def content_digest(tensors: Mapping[str, Tensor]) -> str:
 
 def masked_bytes(masked: MaskedContribution, classes: tuple[str, ...]) -> bytes:
     """Encode a masked contribution to a plan with these classes as bytes."""
-    header = MaskedHeader(
+    header = _header(masked, classes, content_digest(masked.numbers))
+    return encode_document(masked.numbers, header)
+
+
+def masked_size(plan: Plan, width: int, site: str) -> int:
+    """Return the bytes of a site's masked contribution, without computing or allocating it.
+
+    Args:
+        plan: a plan with masks.
+        width: r, the number of values in a class mean.
+        site: the site's name.
+
+    Returns:
+        The number of bytes.
+    """
+    blank = MaskedContribution(site, plan.digest, {}, versions())
+    header = _header(blank, plan.classes, content="0" * 64)
+    return encoded_bytes(masked_tensors(plan, width), header)
+
+
+def _header(masked: MaskedContribution, classes: tuple[str, ...], content: str) -> MaskedHeader:
+    return MaskedHeader(
         format=MASKED_FORMAT,
         version=MASKED_VERSION,
         classes=classes,
         versions=masked.versions,
         site=masked.site,
         plan_digest=masked.plan_digest,
-        content=content_digest(masked.numbers),
+        content=content,
     )
-    return encode_document(masked.numbers, header)
 
 
 def decode_masked(

@@ -44,6 +44,8 @@ from collabdm.seeds import participants
 PLAN_VERSION = 1
 JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 
+MOST_DRAWS = 10**7  # names that are drawn to find the sites of all steps
+
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
@@ -58,8 +60,8 @@ class ImageSpec(FrozenModel):
 
     channels: Annotated[int, Field(ge=1, le=16)]
     side: Annotated[int, Field(ge=8, le=128)]
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
+    mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...]
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1000)], ...]
 
     @model_validator(mode="after")
     def _one_constant_per_channel(self) -> "ImageSpec":
@@ -146,36 +148,6 @@ class Collection(FrozenModel):
 
     quorum: Positive = 1
     deadline: Annotated[float, Field(gt=0, le=10**8)] = 3600.0
-
-
-class Masking(FrozenModel):
-    """Secure aggregation: the server learns the sums over all sites, and nothing of one site.
-
-    - `keys`: the public X25519 key of each site, in hexadecimal.
-    - `bits`: the size of a masked whole number; sums are computed modulo 2^bits.
-    - `range`: the largest absolute value of a class mean; a site refuses to send a larger one.
-    - `threshold`: the fewest sites whose sum may be opened; the sites enforce it.
-    """
-
-    keys: dict[SiteName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
-    bits: Literal[32, 64] = 32
-    range: Annotated[float, Field(gt=0, le=10**6)] = 32.0
-    threshold: Annotated[int, Field(ge=2)]
-
-
-class Privacy(FrozenModel):
-    """Differential privacy of each image: the budget, and the bound of the Gaussian mechanism.
-
-    - `epsilon`, `delta`: the budget for all that a site sends (adding or removing one image).
-    - `clip`: the largest distance of the sketched embedding of one image from the public centre of
-      its step; images further away are moved towards the centre.
-    - `count_share`: the share of the budget (of 1 / sigma^2) that is spent on the class counts.
-    """
-
-    epsilon: Annotated[float, Field(gt=0, le=1000)]
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    clip: Annotated[float, Field(gt=0, le=10**6)]
-    count_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
 class Plan(FrozenModel):
@@ -288,6 +260,11 @@ class Plan(FrozenModel):
                 "each end"
             )
 
+        if self.fraction < 1 and self.steps * self.sites > MOST_DRAWS:
+            raise ValueError(
+                f"`fraction` below 1 needs `steps` times `sites` of at most {MOST_DRAWS:,}; "
+                f"found {self.steps * self.sites:,}"
+            )
         if self.fraction < 1 and self.site_names is None:
             raise ValueError(
                 "`fraction` below 1 needs `site_names`: the steps of a site are drawn by its name"
@@ -380,10 +357,9 @@ class Plan(FrozenModel):
         if self.fraction == 1 or self.site_names is None:
             return list(range(self.steps))
 
+        names = sorted(self.site_names)  # once, not at every step
         return [
-            t
-            for t in range(self.steps)
-            if site in participants(self.seed, t, self.site_names, self.fraction)
+            t for t in range(self.steps) if site in participants(self.seed, t, names, self.fraction)
         ]
 
     def check_site(self, site: str) -> None:

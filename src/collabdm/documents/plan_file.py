@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.codec import check_format, distinct_keys, read_limited
+from collabdm.documents.codec import check_format, read_limited
 from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.json_text import load_json
 from collabdm.documents.plan import PLAN_VERSION, Plan
 from collabdm.errors import DocumentError
 
@@ -39,8 +40,8 @@ def read_plan(path: Path | str) -> Plan:
 def parse_plan(content: bytes, where: str = "plan") -> Plan:
     """Parse the bytes of a Plan. Raises DocumentError, which names the file `where`."""
     try:
-        fields = json.loads(content.decode(), object_pairs_hook=distinct_keys)
-    except (ValueError, RecursionError) as error:
+        fields = load_json(content.decode())
+    except ValueError as error:
         raise DocumentError(
             f"{where} should be a plan, JSON; found text that is not ({error})"
         ) from error

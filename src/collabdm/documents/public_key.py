@@ -11,8 +11,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from collabdm.documents.codec import check_format, distinct_keys, read_limited
+from collabdm.documents.codec import check_format, read_limited
 from collabdm.documents.frozen_model import FrozenModel, SiteName, validation_message
+from collabdm.documents.json_text import load_json
 from collabdm.errors import DocumentError
 
 PUBLIC_KEY_FORMAT = "collabdm/public-key"
@@ -37,8 +38,8 @@ def read_public_key(path: Path) -> PublicKey:
     """Read a public key. Raises DocumentError if the file is not one."""
     content = read_limited(path, PUBLIC_KEY_LIMIT)
     try:
-        fields = json.loads(content.decode(), object_pairs_hook=distinct_keys)
-    except (ValueError, RecursionError) as error:
+        fields = load_json(content)
+    except ValueError as error:
         raise DocumentError(
             f"{path} should be a public key, as `collabdm keys` writes it; found text that is not "
             "JSON"

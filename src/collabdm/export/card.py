@@ -2,7 +2,7 @@
 
 The card states only what the set's own documents establish: which plan and method produced it,
 whether its images can show real images, and the accuracies that were measured. It names a licence,
-and the number of images of each site, only if the caller asks for them.
+and the sites with their numbers of images, only if the caller asks for them.
 
 Reference: T. Gebru et al., "Datasheets for datasets", Communications of the ACM, 2021.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collabdm.documents.outcomes import DistilledSet, contributing_sites
+from collabdm.errors import printable
 from collabdm.images import ImageSet
 from collabdm.methods.registry import all_methods
 from collabdm.privacy.wording import guarantee
@@ -27,7 +28,7 @@ class Card:
 
     Attributes:
         licence: The licence of the set, as the hub's identifier, such as `cc-by-4.0`.
-        counts: Whether to list the number of images of each class at each site.
+        counts: Whether to name the sites, with the number of images of each class.
         scores: Accuracies of networks trained on the set, and on other sets for comparison.
         data: The name of the data that the networks were tested on.
     """
@@ -58,10 +59,10 @@ def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
         "\n".join(_facts(distilled, card)),
         "" if card.licence else "No licence was named: ask the makers of the set before using it.",
         _counts(distilled) if card.counts else "",
-        f"## The plan\n\n```json\n{_plan_json(distilled)}\n```",
+        _plan(distilled, card.counts),
     ]
 
-    body = "\n\n".join(filter(None, sections))
+    body = printable("\n\n".join(filter(None, sections)), keep="\n")
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
@@ -181,6 +182,13 @@ def _counts(distilled: DistilledSet) -> str:
     return "\n".join(["## Images at the sites\n", *head, *rows])
 
 
-def _plan_json(distilled: DistilledSet) -> str:
-    document = distilled.plan.model_dump(mode="json")
-    return json.dumps(document, indent=2, ensure_ascii=False)
+def _plan(distilled: DistilledSet, name_sites: bool) -> str:
+    """Write the plan as JSON, without the names of the sites unless they are asked for."""
+    document, note = distilled.plan.model_dump(mode="json"), ""
+    if not name_sites:
+        named = document.pop("site_names", None)
+        keys = document.get("masking", {}).pop("keys", None)
+        note = "Without the names of the sites:\n\n" if named or keys else ""
+
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return f"## The plan\n\n{note}```json\n{text}\n```"

@@ -22,7 +22,7 @@ from PIL import Image
 
 from collabdm.documents.atomic_write import atomic_write, atomic_write_with
 from collabdm.documents.outcomes import DistilledSet
-from collabdm.errors import DataError, OutputError, PlanError
+from collabdm.errors import DataError, OutputError, PlanError, printable
 from collabdm.export.card import Card, card_text
 from collabdm.export.pictures import write_picture
 from collabdm.images import ImageSet, as_uint8
@@ -116,7 +116,7 @@ def _write_folder(distilled: DistilledSet, images: ImageSet, output: Path, card:
 
 
 def _folder_name(class_name: str) -> str:
-    return class_name.replace("/", "-").replace("\\", "-").strip(". ") or "-"
+    return printable(class_name).replace("/", "-").replace("\\", "-").strip(". ") or "-"
 
 
 def _write_npz(distilled: DistilledSet, images: ImageSet, output: Path, card: Card) -> None:

@@ -31,7 +31,7 @@ from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import read_limited
 from collabdm.documents.plan import Collection, Plan
 from collabdm.documents.plan_file import plan_bytes, read_plan, write_plan
-from collabdm.errors import CollabDMError, DocumentError
+from collabdm.errors import CollabDMError, DocumentError, printable
 from collabdm.flower.wire import QUESTION, Answer, plan_content, read_answer
 from collabdm.rounds.contributions import contribution_limit
 from collabdm.rounds.masked import answering_site
@@ -148,7 +148,8 @@ class Round:
 
     def note(self, text: str) -> None:
         """Log an event, and keep it for the result."""
-        logger.warning(text)
+        text = printable(text)
+        logger.warning("%s", text)
         self.notes.append(text)
 
     @property

@@ -12,11 +12,12 @@ import ssl
 import stat
 from pathlib import Path
 
+from collabdm.documents.regular_file import SMALL, read_regular
 from collabdm.errors import CollabDMError
+from collabdm.flower.telemetry import TELEMETRY
 
 TIMEOUT = 10.0  # seconds
 FLOWER_VERSIONS = ((1, 40), (1, 43))  # at least the first, below the second
-TELEMETRY = "FLWR_TELEMETRY_ENABLED"  # Flower's programs read it when they start
 
 
 class DeploymentError(CollabDMError):
@@ -101,7 +102,7 @@ def check_key(path: Path) -> str:
         DeploymentError: the file is not such a key, or others can read it.
     """
     try:
-        text, mode = path.read_text(encoding="ascii"), path.stat().st_mode
+        text, mode = read_regular(path, SMALL).decode("ascii"), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise DeploymentError(f"{path} should be a readable private key; {error}") from error
 

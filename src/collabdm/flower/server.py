@@ -35,6 +35,7 @@ from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.flower.collecting import Clock, Collected, CollectionError, collect, contribution_path
 from collabdm.flower.settings import RunSettings, parse_settings
+from collabdm.flower.telemetry import switch_off_telemetry
 from collabdm.flower.unmasking import PlanFolder, declared_missing, unmask
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.registry import method_of, one_round_method
@@ -42,6 +43,8 @@ from collabdm.planning.probe import check_probe
 from collabdm.rounds.exchange import distill_files, round_files
 from collabdm.rounds.site_table import compare_sites
 from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome
+
+switch_off_telemetry()
 
 logger = logging.getLogger("flwr.collabdm")
 app = ServerApp()

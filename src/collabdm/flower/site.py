@@ -41,6 +41,7 @@ from collabdm.errors import (
     ProbeError,
 )
 from collabdm.flower.settings import NodeSettings, SettingsError, claimed_name, parse_settings
+from collabdm.flower.telemetry import switch_off_telemetry
 from collabdm.flower.wire import Answer, answer_content, read_missing_question, read_question
 from collabdm.matching.run_context import RunContext
 from collabdm.privacy.ledger import LedgerError
@@ -57,6 +58,8 @@ from collabdm.rounds.exchange import (
 )
 from collabdm.rounds.masked import MaskedSite, unmasking_content
 from collabdm.rounds.policy import PolicyError, read_policy
+
+switch_off_telemetry()
 
 logger = logging.getLogger("flwr.collabdm")
 app = ClientApp()

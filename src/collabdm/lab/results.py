@@ -26,6 +26,8 @@ from pydantic import (
 )
 
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.json_text import load_json
+from collabdm.documents.regular_file import read_regular
 from collabdm.errors import DataError
 from collabdm.lab.experiment import Experiment
 from collabdm.matching.compute import Compute
@@ -235,7 +237,7 @@ def read_results(path: Path) -> Results:
         DataError: The file cannot be read, or a field is missing or of a wrong type.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise DataError(f"{path} should be a readable file of results; {error}") from error
 
@@ -281,7 +283,7 @@ def _first_problem(error: ValidationError) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file; empty if the file is missing or contains no object."""
     try:
-        content = json.loads(path.read_bytes())
+        content = load_json(read_regular(path))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

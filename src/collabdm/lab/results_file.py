@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.regular_file import read_regular
 from collabdm.lab.curves import Curve
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import (
@@ -42,7 +43,7 @@ class ResultsFile:
         self.scores: dict[str, list[ScoreRecord]] = {}
         self.curve: list[CurvePoint] = []
         if read_json(path):
-            previous = parse_record(SimulationResults, path.read_bytes(), str(path))
+            previous = parse_record(SimulationResults, read_regular(path), str(path))
             self.curve += previous.curve
             for score in previous.scores:
                 self.scores.setdefault(score.what, []).append(score)

@@ -5,6 +5,7 @@ Bottom up:
     networks            ConvNet, AlexNet, VGG11 and ResNet18, with weights from a seed
     compiled_layers     the same layers, as expressions that compile well
     network_size        the width and the cost of a network, without allocating weights
+    compiled_code       the private folder of compiled code
     compute             device, precision and compilation
     augment             Siamese augmentation, partition-and-expand, CutMix
     embedding           v = P_t psi_t(augment_t(x)), the embedding of a step

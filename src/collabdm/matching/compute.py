@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from collabdm.errors import PlanError
+from collabdm.matching.compiled_code import use_private_folder
 from collabdm.matching.networks import Network
 
 Precision = Literal["float32", "bfloat16"]
@@ -163,6 +164,7 @@ LOGITS: dict[Precision, Forward] = {"float32": _logits, "bfloat16": _logits_bflo
 @cache
 def _compiled(function: Forward) -> Forward:
     """Compile a function once per process; networks are arguments, so they share the result."""
+    use_private_folder()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from the compiler's imports
         from torch._dynamo import config  # imported here because it takes seconds

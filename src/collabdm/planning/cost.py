@@ -111,20 +111,22 @@ def most_steps(plan: Plan) -> int:
     return steps_taken(plan)[-1] if plan.steps else 0
 
 
-def steps_taken(plan: Plan) -> list[int]:
+@lru_cache(maxsize=8)
+def steps_taken(plan: Plan) -> tuple[int, ...]:
     """Return, for each step, how many steps the busiest site has taken part in so far.
 
     Every site takes part in all steps unless the plan's `fraction` is below 1.
     """
     if plan.fraction == 1 or plan.site_names is None:
-        return list(range(1, plan.steps + 1))
+        return tuple(range(1, plan.steps + 1))
 
     taken: Counter[str] = Counter()
     most = []
+    names = sorted(plan.site_names)  # once, not at every step
     for t in range(plan.steps):
-        taken.update(participants(plan.seed, t, plan.site_names, plan.fraction))
+        taken.update(participants(plan.seed, t, names, plan.fraction))
         most.append(max(taken.values()))
-    return most
+    return tuple(most)
 
 
 def _bytes_per_image(plan: Plan) -> int:

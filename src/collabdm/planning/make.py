@@ -15,7 +15,7 @@ from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
-from collabdm.errors import PlanError
+from collabdm.errors import PlanError, printable
 from collabdm.images import ImageSet, measure_normalisation
 from collabdm.planning.private import has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
@@ -45,6 +45,7 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     Raises:
         PlanError: A setting is missing or invalid; the message names it.
     """
+    _check_names(classes)
     settings = with_private_defaults(settings)
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
@@ -63,6 +64,18 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         plan = plan.model_copy(update={"local": local})
 
     return plan.model_copy(update={"probe": probe(plan)})
+
+
+def _check_names(classes: tuple[str, ...]) -> None:
+    """Check that the class names of a new plan are printable. Raises PlanError.
+
+    Plans are read without this check, so that earlier ones remain valid.
+    """
+    if controlled := [name for name in classes if printable(name) != name]:
+        raise PlanError(
+            f"`classes` should be without control characters; found {', '.join(controlled)}: "
+            "rename them"
+        )
 
 
 def plan_for(data: ImageSet, **settings: Any) -> Plan:

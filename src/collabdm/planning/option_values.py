@@ -92,11 +92,11 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "largest_class": "largest_class",
     "augment": augment,
     "network": "network",
+    "masked_for": masked_for,
+    "threshold": "masking.threshold",
     "epsilon": "privacy.epsilon",
     "delta": "privacy.delta",
     "clip": "privacy.clip",
-    "masked_for": masked_for,
-    "threshold": "masking.threshold",
 }
 
 

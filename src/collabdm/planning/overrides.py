@@ -126,12 +126,12 @@ def _readings(text: str) -> Iterator[Any]:
     if text == "none":
         yield None
 
-    with suppress(tomllib.TOMLDecodeError):
+    with suppress(ValueError, RecursionError):
         document = tomllib.loads(f"value = {text}")
         if set(document) == {"value"}:
             yield document["value"]
 
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         yield json.loads(text)
 
     if text.startswith("[") and text.endswith("]"):

@@ -16,10 +16,11 @@ import hashlib
 import torch
 
 from collabdm.documents.plan import Plan, Probe
-from collabdm.errors import ProbeError
+from collabdm.errors import PlanError, ProbeError
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_embedding, probe_values
 from collabdm.matching.networks import Network
+from collabdm.planning.limits import check_limits
 from collabdm.seeds import Purpose, Stream
 
 PROBE_VALUES = 16
@@ -28,10 +29,20 @@ PROBE_TOLERANCE = 1e-3  # relative to the largest value
 
 
 def probe(plan: Plan) -> Probe:
-    """Compute the probe of a plan on this machine, in float32 on the CPU."""
+    """Compute the probe of a plan on this machine, in float32 on the CPU.
+
+    Raises PlanError if the plan exceeds the limits of memory and work, or gives no finite values.
+    """
+    check_limits(plan)
     family = plan_embedding(plan, Compute(compiled=False))
     pixels = Stream.of(plan.seed, Purpose.PROBE).uniforms(1, *plan.image.shape)
     values = probe_values(pixels, family.at(0))
+
+    if not bool(torch.isfinite(values).all()):
+        raise PlanError(
+            "the embedding of the probe image should be finite; found NaN or infinity: choose a "
+            "network with a norm, and another mean and standard deviation of the images"
+        )
 
     chosen = values[:: max(1, len(values) // PROBE_VALUES)][:PROBE_VALUES]
     return Probe(
@@ -43,7 +54,7 @@ def probe(plan: Plan) -> Probe:
 def check_probe(plan: Plan) -> None:
     """Check that this machine computes the same values as the author of the plan.
 
-    Raises ProbeError if it does not, or if the plan has no probe.
+    Raises ProbeError if it does not, or if the plan has no probe; PlanError as for `probe`.
     """
     if plan.probe is None:
         raise ProbeError(

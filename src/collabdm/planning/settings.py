@@ -18,7 +18,9 @@ from collabdm.data.flows.schemas import schema_of, with_changes
 from collabdm.data.sources import load
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.json_text import check_nesting
 from collabdm.documents.plan import ImageSpec, Plan
+from collabdm.documents.regular_file import SMALL, read_regular
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
 from collabdm.methods.registry import find_method
@@ -85,8 +87,10 @@ def read_toml(path: Path | None) -> Settings:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        settings = tomllib.loads(read_regular(path, SMALL).decode())
+        check_nesting(settings)
+        return settings
+    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits: ValueError
         raise PlanError(f"{path} should be a readable TOML file; {error}") from error
 
 

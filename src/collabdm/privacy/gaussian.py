@@ -33,7 +33,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from collabdm.documents.plan import Plan, Privacy
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Privacy
 from collabdm.errors import PlanError
 from collabdm.privacy.accounting import noise_multiplier
 

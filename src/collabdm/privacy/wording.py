@@ -2,7 +2,8 @@
 
 import math
 
-from collabdm.documents.plan import Plan, Privacy
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Privacy
 
 LARGEST_EXPONENT = 700.0  # of a float
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from collabdm.documents.regular_file import read_regular
 from collabdm.errors import DocumentError
 from collabdm.lab.reproduce.grid_results import GridResults
 from collabdm.lab.reproduce.grids import Grid
@@ -35,8 +36,8 @@ def read_grids(folder: Path) -> list[GridResults]:
 
     for path in _grid_files(folder):
         try:
-            grid = Grid.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+            grid = Grid.model_validate_json(read_regular(path))
+        except (OSError, ValidationError) as error:
             raise DocumentError(
                 f"{path} should be a grid: run `collabdm reproduce` again; {error}"
             ) from error

@@ -55,8 +55,8 @@ class DataSource:
     """Where a site's data is, and how it is adapted to a plan.
 
     Attributes:
-        location: a name, a folder, a file or a hub id (see `data.sources`); for a plan of flows, a
-            table.
+        location: a name, a folder, a file or hub:OWNER/NAME (see `data.sources`); for a plan of
+            flows, a table.
         resize: whether to convert images to the plan's size and channels.
         rows: COLUMN=VALUE, to use only these rows of a table of flows.
     """

@@ -1,6 +1,5 @@
 """Show a document as text, so that a site can read a document before sending it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,12 @@ from safetensors import SafetensorError, safe_open
 from collabdm.documents.codec import HEADER_KEY
 from collabdm.documents.contribution import AddedNoise
 from collabdm.documents.extra_tensors import declared_bytes
+from collabdm.documents.json_text import load_json
 from collabdm.documents.outcome_files import read_distilled
-from collabdm.documents.plan import Plan, Privacy
+from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
+from collabdm.documents.protection import Privacy
+from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DocumentError
 from collabdm.methods.registry import contribution_spec
 from collabdm.planning.cost import cost, most_steps
@@ -42,6 +44,7 @@ def describe_file(path: Path) -> tuple[str, list[Row]]:
         DocumentError: the file is not a document of this package.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             first = file.read(1)
     except OSError as error:
@@ -108,12 +111,24 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
         ) from error
 
     kind = str(header.get("format", "")).removeprefix("collabdm/")
-    rows = header_rows + tensor_rows + _noise_rows(header.get("noise"))
+    rows = header_rows + tensor_rows
+    rows += _noise_rows(header.get("noise"))
     if kind == "distilled":
         plan = read_distilled(path).plan
         rows.append(("plan digest", plan.digest))
         rows += _privacy_rows(plan)
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
+
+
+def _header_rows(header: dict[str, Any]) -> list[Row]:
+    """Describe a header without its format and its plan; `sites` with the names of the classes."""
+    rows = []
+    for key, value in header.items():
+        if key == "sites":
+            rows.append((key, _counts_by_site(value, list(header["classes"]))))
+        elif key not in ("format", "plan"):
+            rows.append((key, _value_text(value)))
+    return rows
 
 
 def _noise_rows(noise: object) -> list[Row]:
@@ -131,22 +146,11 @@ def _privacy_rows(plan: Plan) -> list[Row]:
     return [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
 
 
-def _header_rows(header: dict[str, Any]) -> list[Row]:
-    """Describe a header without its format and its plan; `sites` with the names of the classes."""
-    rows = []
-    for key, value in header.items():
-        if key == "sites":
-            rows.append((key, _counts_by_site(value, list(header["classes"]))))
-        elif key not in ("format", "plan"):
-            rows.append((key, _value_text(value)))
-    return rows
-
-
 def _read_tensors(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """Read a safetensors document: its header, and the type, shape and bytes of each tensor."""
     rows: list[Row] = []
     with safe_open(path, framework="pt") as file:
-        header = dict(json.loads((file.metadata() or {})[HEADER_KEY]))
+        header = dict(load_json((file.metadata() or {})[HEADER_KEY]))
         for name in sorted(file.keys()):
             stored, tensor = file.get_slice(name), file.get_tensor(name)
             shape = " x ".join(map(str, stored.get_shape())) or "scalar"

@@ -2,25 +2,19 @@
 
 The preview states in plain words, for the operator of a site, everything that leaves it: how much
 is sent of how much data, the smallest class, the classes withheld, whether images start from real
-ones, and how near they lie to private ones. The size is measured on a contribution of zeros with
-the same shapes. The time is an upper estimate.
+ones, and how near they lie to private ones. The size follows from the shapes of the tensors, which
+are not allocated. The time is an upper estimate.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from collabdm.documents.contribution import Contribution, Statistics, stated_counts
-from collabdm.documents.contribution_file import contribution_bytes
-from collabdm.documents.masked_contribution import (
-    MaskedContribution,
-    masked_bytes,
-    masked_tensors,
-)
-from collabdm.documents.plan import Masking, Plan, Privacy
-from collabdm.images import ImageSet
-from collabdm.matching.class_statistics import encode
-from collabdm.matching.network_size import statistics_width
+from collabdm.documents.contribution import stated_counts
+from collabdm.documents.contribution_file import ContributionShape, contribution_size
+from collabdm.documents.masked_contribution import masked_size, masked_tensors
+from collabdm.documents.plan import Plan
+from collabdm.documents.protection import Masking, Privacy
 from collabdm.methods.registry import contribution_spec
 from collabdm.privacy.noised_statistics import added_noise
 from collabdm.privacy.release import count_images
@@ -87,26 +81,37 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
         The preview.
     """
     data = release.data
-    blank = _blank_contribution(plan, data, site)
-    statistics, images = blank.statistics, blank.images
-    scale_bytes = 0 if statistics.scales is None else statistics.scales.nbytes
-    masked = None if plan.masking is None else _blank_masked(plan, site)
-    counts = enumerate(data.counts().tolist())
+    spec, counts = contribution_spec(plan), data.counts()
+    present = torch.nonzero(counts).flatten()
+    noise = None if plan.privacy is None else added_noise(plan)
+    sent = len(present) if noise is None else len(plan.classes)  # with noise, every class
+    shape = ContributionShape(site, spec, len(plan.steps_of(site)), sent, versions(), noise)
 
-    codes = statistics.codes if masked is None else masked.numbers["sums"]
-    content = contribution_bytes(blank) if masked is None else masked_bytes(masked, plan.classes)
+    tensors = shape.tensors()
+    codes, images = tensors["statistics.codes"], tensors["local.images"]
+    dtype, total_bytes = str(plan.wire), contribution_size(shape)
+    if plan.masking is not None:
+        codes = masked_tensors(plan, spec.width)["sums"]
+        dtype, total_bytes = (
+            f"int{8 * codes.dtype.itemsize}, masked",
+            masked_size(plan, spec.width, site),
+        )
+    scales = tensors.get("statistics.scales")
+    _, totals = stated_counts(plan, counts[present])
+    stated = zip(present.tolist(), totals.tolist(), strict=True)
+
     return ContributionPreview(
-        statistics_shape=tuple(codes.shape),
-        statistics_dtype=plan.wire if masked is None else f"int{8 * codes.itemsize}, masked",
-        statistics_bytes=codes.nbytes + scale_bytes,
-        image_shape=tuple(images.images.shape),
-        image_bytes=images.nbytes(),
-        extra_bytes={name: tensor.nbytes for name, tensor in blank.extra_tensors.items()},
-        total_bytes=len(content),
+        statistics_shape=codes.shape,
+        statistics_dtype=dtype,
+        statistics_bytes=codes.nbytes + (0 if scales is None else scales.nbytes),
+        image_shape=images.shape,
+        image_bytes=images.nbytes,
+        extra_bytes={name: extra.nbytes for name, extra in spec.extra.items()},
+        total_bytes=total_bytes,
         data_bytes=data.nbytes(),
-        class_counts={plan.classes[y]: count for y, count in counts if count},
+        class_counts={plan.classes[y]: count for y, count in stated},
         real_images=real_images(plan),
-        seconds=estimated_seconds(plan, int(data.counts().max())),
+        seconds=estimated_seconds(plan, int(counts.max())),
         release=release,
         masking=plan.masking,
         privacy=plan.privacy,
@@ -220,33 +225,3 @@ def _protection_rows(preview: ContributionPreview) -> list[Row]:
     if masking is not None:
         masks = f"yes: the server reads only sums over sites, at least {masking.threshold}"
     return [("privacy budget", budget), ("masks", masks)]
-
-
-def _blank_contribution(plan: Plan, data: ImageSet, site: str) -> Contribution:
-    """Build a contribution of zeros that has exactly the size of the site's contribution."""
-    steps, counts = plan.steps_of(site), data.counts()
-    if plan.privacy is not None:  # every class is sent, with noise
-        counts = counts.clamp_min(1)
-    present = torch.nonzero(counts).flatten()
-    batches, totals = stated_counts(plan, counts[present])
-
-    means = torch.zeros(len(steps), len(present), statistics_width(plan))
-    codes, scales = encode(means, plan.wire)
-    numbers = torch.tensor(steps, dtype=torch.int64)
-    statistics = Statistics(numbers, present, codes, scales, batches, totals)
-
-    labels = present.repeat_interleave(plan.local.images_sent)
-    pixels = torch.zeros(len(labels), *plan.image.shape, dtype=plan.image_dtype)
-    images = ImageSet(pixels, labels, plan.classes)
-
-    declared = contribution_spec(plan).extra
-    extra = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
-    noise = None if plan.privacy is None else added_noise(plan)
-    return Contribution(site, plan.digest, statistics, images, versions(), extra, noise)
-
-
-def _blank_masked(plan: Plan, site: str) -> MaskedContribution:
-    """Build a masked contribution of zeros, which has the size of that of every site."""
-    declared = masked_tensors(plan, statistics_width(plan))
-    zeros = {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
-    return MaskedContribution(site, plan.digest, zeros, versions())

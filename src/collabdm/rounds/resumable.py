@@ -15,10 +15,12 @@ import torch
 from collabdm.checkpoint import Checkpoint
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.codec import HEADER_KEY, contiguous, read_metadata
+from collabdm.documents.regular_file import read_regular
 from collabdm.matching.run_context import RunContext
 
 STATE_VERSION = 2
 STATE_EVERY_SECONDS = 20.0
+LARGEST_STATE = 2**35  # bytes
 
 
 class ResumableRun:
@@ -72,7 +74,7 @@ def write_checkpoint(checkpoint: Checkpoint, identity: str, path: Path) -> None:
 def read_checkpoint(path: Path, identity: str) -> Checkpoint | None:
     """Read the stored checkpoint; None if there is none, or it belongs to different work."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST_STATE)
         header = json.loads(read_metadata(content)[HEADER_KEY])
         tensors: dict[str, torch.Tensor] = safetensors.torch.load(content)
         known = (header["version"], header["identity"]) == (STATE_VERSION, identity)

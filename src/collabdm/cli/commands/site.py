@@ -73,6 +73,7 @@ def check(
 
     if agreed is None or images is None:
         report.skip("policy", needed="plan and data")
+        report.skip("machine", needed="plan and data")
     else:
         read = partial(policy_at_site, policy, allow_real_images, smallest_class)
         check_policy(report, agreed, images, site, read)

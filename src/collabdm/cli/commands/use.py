@@ -166,7 +166,7 @@ Licence = Annotated[
 ]
 
 WithCounts = Annotated[
-    bool, typer.Option("--counts", help="List each site's class counts on the card.")
+    bool, typer.Option("--counts", help="Name the sites on the card, with their class counts.")
 ]
 
 Results = Annotated[Path | None, typer.Option(help="Results of `evaluate --json`, for the card.")]

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from collabdm.data.archives import open_parquet, parquet_batches
 from collabdm.data.flows.issues import Issue, IssueKind
+from collabdm.documents.regular_file import check_regular
 from collabdm.errors import DataError
 from collabdm.progress import Progress, Report, Stage
 
 CHUNK_BYTES = 8 * 2**20  # of CSV
-CHUNK_ROWS = 2**16  # of parquet
 HEADER_BYTES = 2**20
 
 GZIP = b"\x1f\x8b"
@@ -28,9 +29,10 @@ MOST_SHOWN = 5  # the most names in an error
 def header(path: Path) -> list[str]:
     """Read the names of a table's columns. Raises DataError if they cannot be read."""
     if path.suffix == ".parquet":
-        return list(_open_parquet(path).schema_arrow.names)
+        return list(open_parquet(path).schema_arrow.names)
 
     try:
+        check_regular(path)
         with path.open("rb") as file:
             first = file.read(2)
         if first in UTF_16:
@@ -113,22 +115,12 @@ def chunks(
 
 
 def _parquet_chunks(path: Path, columns: list[str], report: Report) -> Iterator[Any]:
-    file = _open_parquet(path)
+    file = open_parquet(path)
     done = 0
-    for chunk in file.iter_batches(CHUNK_ROWS, columns=columns):
+    for chunk in parquet_batches(path, file, columns):
         yield chunk
         done += chunk.num_rows
         report(Progress(Stage.READING, done, file.metadata.num_rows))
-
-
-def _open_parquet(path: Path) -> Any:
-    import pyarrow as pa  # here and below, so that the command line starts fast
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} should be a parquet file; it cannot be read ({error})") from error
 
 
 def _csv_chunks(

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from collabdm.data.flows.built_in import SCHEMAS
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
+from collabdm.documents.json_text import load_json
 from collabdm.documents.plan_file import PLAN_FORMAT
+from collabdm.documents.regular_file import SMALL, read_regular
 from collabdm.errors import PlanError
 
 
@@ -19,7 +21,7 @@ def schema_of(text: str) -> FlowSchema:
         return SCHEMAS[text]
 
     try:
-        document = json.loads(Path(text).read_bytes())
+        document = load_json(read_regular(Path(text), SMALL))
     except (OSError, ValueError) as error:
         raise PlanError(
             f"`flows` should be one of {', '.join(SCHEMAS)}, or a schema's JSON file; "

@@ -12,12 +12,15 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from pydantic import Field, model_validator
 
-from collabdm.errors import DataError
+from collabdm.documents.regular_file import read_regular
+from collabdm.errors import DataError, OutputError
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import (
     Accuracies,
@@ -112,6 +115,26 @@ def read_records(folder: Path) -> dict[str, CellRecord]:
     return records
 
 
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Lock a file of records, so that two runs cannot compute the same cells at the same time.
+
+    Raises OutputError if another process has locked it. The lock ends with the process.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{path} should be written by one `collabdm reproduce` at a time; found another: "
+                "wait for it, or share the cells out with `--part`"
+            ) from error
+        yield
+
+
 def append(path: Path, record: CellRecord) -> None:
     """Append a record to a file, first removing an incomplete last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +152,7 @@ def append(path: Path, record: CellRecord) -> None:
 
 def _whole_lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} should be readable JSON lines; {error}") from error
 
