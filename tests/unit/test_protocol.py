@@ -264,7 +264,10 @@ def test_a_bad_value_is_refused_by_name(name: str, bad: Any) -> None:
             "`mean` and `std` should have 3 values, one per channel",
             {"image": {**COLOUR.model_dump(), "mean": (0.5,)}},
         ),
-        ("`image.std.0` .* greater than or equal to 0.000001", {"image": {**GREY.model_dump(), "std": (0.0,)}}),
+        (
+            "`image.std.0` .* greater than or equal to 0.000001",
+            {"image": {**GREY.model_dump(), "std": (0.0,)}},
+        ),
         ("`image.mean.0` .* finite", {"image": {**GREY.model_dump(), "mean": (float("nan"),)}}),
         ("`image.side` .* greater than or equal to 8", {"image": {**GREY.model_dump(), "side": 7}}),
         (

@@ -26,7 +26,7 @@ from collabdm.documents.masked_contribution import (
     masking_of,
 )
 from collabdm.documents.plan import Plan
-from collabdm.errors import DataError, DocumentError
+from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.matching.class_statistics import Merged
 from collabdm.matching.network_size import statistics_width
 from collabdm.privacy.masks import mask, word_type
@@ -128,8 +128,14 @@ def mask_statistics(
 
     Raises:
         DataError: a mean is outside the range of the plan.
-        PlanError: the key of another site in the plan is not valid.
+        PlanError: the key of another site in the plan is not valid, or the plan has a privacy
+            budget: then `masked_noise` masks the noised sums, before they are turned into means.
     """
+    if plan.privacy is not None:
+        raise PlanError(
+            "`privacy` with masks needs `noised_and_masked`, which masks sums before they become "
+            "means; found statistics"
+        )
     return _masked(plan, site, site_numbers(plan, statistics), private)
 
 
