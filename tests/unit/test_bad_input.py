@@ -684,7 +684,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         ),
         (
             ("--preset", "worst"),
-            "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'",
+            "`--preset` should be best, real, paper, fedd3, dosfl, dense or none; found 'worst'",
         ),
         (
             ("--network", "LeNet"),
@@ -741,11 +741,11 @@ def test_an_odd_side_is_not_partitioned(tmp_path, monkeypatch) -> None:
         ("image = 5", "plan.toml should not set image; found them there"),
         (
             'preset = "worst"',
-            "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found 'worst'",
+            "`preset` should be one of best, real, paper, fedd3, dosfl, dense, none; found 'worst'",
         ),
         (
             "preset = 5",
-            "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'",
+            "`preset` should be one of best, real, paper, fedd3, dosfl, dense, none; found '5'",
         ),
         ("steps", "plan.toml should be a readable TOML file"),
     ],
@@ -863,7 +863,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
         (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
         (
             ("--preset", "worst"),
-            "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'worst'",
+            "`--preset` should be best, real, paper, fedd3, dosfl, dense or none; found 'worst'",
         ),
         (
             ("--networks", "LeNet"),
@@ -917,7 +917,7 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
         ('data = "digits"\ntrials = "many"', "`trials` should be a valid integer"),
         (
             'data = "digits"\npreset = 5',
-            "`preset` should be one of best, paper, fedd3, dosfl, dense, none; found '5'",
+            "`preset` should be one of best, real, paper, fedd3, dosfl, dense, none; found '5'",
         ),
         (
             'data = "digits"\nsite_column = "x"\nper_class = 5',

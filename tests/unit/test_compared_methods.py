@@ -132,7 +132,8 @@ def test_a_site_refuses_a_plan_that_needs_several_rounds(method: str) -> None:
 
 
 def test_a_plan_with_options_is_hashed_by_its_digest() -> None:
-    plans = [tiny_plan(method="dense", options={"epochs": n}) for n in (1, 1.0, True, 2)]
+    plan = tiny_plan(method="dense", options={"epochs": 1})
+    plans = [plan.model_copy(update={"options": {"epochs": n}}) for n in (1, 1.0, True, 2)]
     assert plans[0].digest == plans[1].digest
     assert len({plan.digest for plan in plans}) == 3
     assert hash(plans[0]) == hash(plans[1]) == hash(plans[0].model_copy())
@@ -177,7 +178,11 @@ def test_options_that_do_not_fit_are_refused(method: str, options: dict[str, Any
 def test_plans_that_need_too_much_memory_are_refused(
     method: str, options: dict[str, Any], message: str
 ) -> None:
-    plan = method_plan(method, options=options)
+    with pytest.raises(PlanError, match=message):
+        method_plan(method, options=options)
+
+    small = method_plan(method)
+    plan = small.model_copy(update={"options": (small.options or {}) | options})
     with pytest.raises(PlanError, match=message):
         contribute(plan, tiny_data([1, 1, 1]), "site-0")
 

@@ -148,7 +148,7 @@ VARIANTS = [
     {
         "fraction": 0.4,
         "site_names": ("site-1", "site-2", "site-3"),
-        "classes": ("ä\u2028", '"', "😀"),
+        "classes": ("ä ö", '"', "😀"),
     },
 ]
 
