@@ -22,9 +22,9 @@ def attack_rows(record: AuditRecord) -> list[tuple[str, ...]]:
         (
             attack.released,
             attack.attack,
-            interval(attack.auc, 1, 3),
-            interval(attack.tpr_at_01_percent, 100, 2),
-            interval(attack.tpr_at_1_percent, 100, 1),
+            interval(attack.auc, 1.0, 3),
+            interval(attack.tpr_at_01_percent, 100.0, 2),
+            interval(attack.tpr_at_1_percent, 100.0, 1),
             f"{attack.members:,} + {attack.non_members:,}",
         )
         for attack in record.attacks
@@ -34,7 +34,7 @@ def attack_rows(record: AuditRecord) -> list[tuple[str, ...]]:
 def interval(estimate: Estimate, factor: float, digits: int) -> str:
     """Write an estimate with its interval.
 
-    >>> interval(Estimate(value=0.5, low=0.25, high=0.75), 100, 1)
+    >>> interval(Estimate(value=0.5, low=0.25, high=0.75), 100.0, 1)
     '50.0 (25.0 to 75.0)'
     """
     value, low, high = (
