@@ -105,6 +105,7 @@ def test_plans_without_a_set_or_with_masks_are_refused(tmp_path) -> None:
 
     masks = {"keys": {"a": "0" * 64, "b": "1" * 64}, "threshold": 2}
     names = {"site_names": ("a", "b"), "largest_class": 20, "local": {"method": "none"}}
+    names["wire"] = "float32"
     with pytest.raises(PlanError, match="`masking` should be absent"):
         audit(Subject(fixed_plan(masking=masks, **names), DATA, "tiny"), SMALL, tmp_path)
 
