@@ -24,6 +24,7 @@ from collabdm.documents.contribution_file import ContributionHeader, contributio
 from collabdm.documents.outcome_files import DISTILLED_LIMIT, DistilledHeader
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import PLAN_LIMIT, read_plan, write_plan
+from collabdm.documents.protection import Privacy
 from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
 from collabdm.lab.settings import experiment_of
@@ -405,6 +406,11 @@ MODULE_NAMES = sorted(
         for name in re.findall(
             rf"`((?:{PACKAGES})\.[a-z_]+(?:\.\w+)*)`", page.read_text(encoding="utf-8")
         )
+    }
+    - {
+        (str(page.relative_to(ROOT)), f"privacy.{field}")  # settings of a plan, not modules
+        for page in PAGES
+        for field in Privacy.model_fields
     }
 )
 

@@ -68,7 +68,7 @@ def test_the_methods_in_the_help_are_those_of_this_package() -> None:
         ),
         (
             ("--preset", "papr"),
-            "`--preset` should be best, paper, fedd3, dosfl, dense or none; found 'papr': did you",
+            "`--preset` should be best, real, paper, fedd3, dosfl, dense or none; found 'papr': did you",
         ),
         (
             ("--merging", "mean"),
@@ -263,7 +263,7 @@ def test_any_field_of_an_experiment_and_of_its_plan_can_be_set(monkeypatch) -> N
     )
     experiment = experiment_of(monkeypatch, *(word for text in words for word in ("--set", text)))
     assert (experiment.trials, experiment.beta, experiment.data) == (3, None, "mnist")
-    assert experiment.plan["refinement"] == {"matching": {"schedule": "cosine"}, "passes": 4}
+    assert experiment.plan["refinement"] == {"matching": {"schedule": "cosine"}, "passes": 16}
     assert experiment.plan["batch"] is None
 
 

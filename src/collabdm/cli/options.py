@@ -175,7 +175,7 @@ LocalSteps = Annotated[
 ]
 
 Passes = Annotated[
-    int | None, setting(help="Passes of the server over the T steps.", show_default="4")
+    int | None, setting(help="Passes of the server over the T steps.", show_default="16")
 ]
 
 Network = Annotated[
