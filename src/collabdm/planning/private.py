@@ -4,7 +4,8 @@ Noise grows with sqrt(T) C, so such plans have few steps, and send nothing but s
 images of a class. The server starts from noise and goes through the few steps many times.
 
 C is the median distance of public images, which a program draws from the plan's seed, from their
-centre. Real images lie at nearly the same distance (docs/log.md), and no data is needed.
+centre, so no data is needed. Real images lie a little further away (median of CIFAR-10 10 %,
+Fashion-MNIST 8 %, MNIST 22 %), so most of them are shortened by about as much.
 """
 
 from typing import Any
