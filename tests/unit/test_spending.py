@@ -190,7 +190,7 @@ def test_a_simulated_round_has_a_budget_too(tmp_path: Path) -> None:
     plan = read_plan(tmp_path / "round" / "plan.json")
     assert plan.privacy is not None
     assert (plan.privacy.epsilon, plan.batch) == (5.0, None)
-    assert plan.refinement.matching.learning_rate == 1.0  # for small images
+    assert plan.refinement.matching.learning_rate == 3.0  # for small images
     for site in ("site-1", "site-2"):
         sent = read_contribution(tmp_path / "round" / "contributions" / f"{site}.safetensors", plan)
         assert sent.noise is not None
