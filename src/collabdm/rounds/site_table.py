@@ -1,10 +1,11 @@
 """Compare the sites of a round at the server, so that a broken or malicious one can be noticed.
 
 For each site, the table contains the number of images that it states, and the distance and the norm
-of its class means relative to the other sites (`matching.robust_merging.deviations`). Sites with
-similar data have distances of about 0.8 to 1.4; a site with swapped labels had 7, one whose means
-are all zero 11. A site with other data or far fewer images also differs: the table flags sites, and
-the operator of the server decides.
+of its class means relative to the other sites (`matching.robust_merging.deviations`). Measured on
+Fashion-MNIST with five sites, honest sites have distances of 0.97 to 1.03 if the split is even, and
+of 0.9 to 3.8 if it is very uneven (Dirichlet, beta 0.1). A site with swapped labels has 13, and one
+whose means are zero 20. A site with other data or far fewer images also differs: the table flags
+sites, and the operator of the server decides.
 """
 
 from collections.abc import Iterator, Mapping
