@@ -6,7 +6,7 @@ Every line is one simulated round. The starts are compared on the same splits, s
 networks; only the images that refinement starts from, and its schedule, differ:
 
     real     the paper's: local images that start from real ones, 4 passes at a constant rate
-    noise    statistics alone: the server starts from noise, 16 passes, the rate falls to 0
+    noise    statistics alone, the default: the server starts from noise
 
 Rounds that the output contains are not repeated.
 """
@@ -38,13 +38,7 @@ STARTS: dict[str, dict[str, Any]] = {
         "local": {"method": "dm", "start": "real", "steps": 50, "batch": 64},
         "refinement": {"passes": 4},
     },
-    "noise": {
-        "local": {"method": "none"},
-        "refinement": {
-            "passes": 16,
-            "matching": {"learning_rate": 30.0, "schedule": "cosine"},
-        },
-    },
+    "noise": {},
 }
 
 

@@ -54,8 +54,8 @@ def test_a_method_without_statistics_has_ratio_0_and_no_batch() -> None:
         ),
         (
             ClassRelease(0, "cat", 1, 1, 33.333),
-            "it has 1 image; at least 20 are needed, and 33.3 numbers would be sent for each number "
-            "of its images; at most 0.5 may be",
+            "it has 1 image; at least 67 are needed, because the plan sends 33.3 numbers for each of "
+            "theirs (at most 0.5)",
         ),
     ],
 )

@@ -271,8 +271,8 @@ def test_the_demonstration_writes_synthetic_traffic_that_differs_between_station
 
 
 def test_rates_of_small_images_are_filled_in_only_if_none_are_given() -> None:
-    assert with_rates({"local": {"steps": 3}}, 32) == {"local": {"steps": 3}}
-    assert with_rates({"local": {"steps": 3}}, 16) == {
+    assert with_rates({"local": {"steps": 3}}, (1, 32, 32)) == {"local": {"steps": 3}}
+    assert with_rates({"local": {"steps": 3}}, (1, 16, 16)) == {
         "local": {"steps": 3, "matching": {"learning_rate": 0.2}},
         "refinement": {"matching": {"learning_rate": 1.0}},
     }
@@ -280,20 +280,22 @@ def test_rates_of_small_images_are_filled_in_only_if_none_are_given() -> None:
         "local": {"steps": 3, "matching": {"learning_rate": 5.0}},
         "refinement": {"matching": {"momentum": 0.1}},
     }
-    assert with_rates(said, 8) == {
+    assert with_rates(said, (1, 8, 8)) == {
         "local": said["local"],
         "refinement": {"matching": {"momentum": 0.1, "learning_rate": 1.0}},
     }
     adam = {"matching": {"optimiser": "adam"}}
-    assert with_rates({"refinement": adam}, 8)["refinement"] == {"passes": 16} | adam
+    assert with_rates({"refinement": adam}, (1, 8, 8))["refinement"] == {"passes": 16} | adam
 
 
-@pytest.mark.parametrize(("side", "rate"), [(8, 3.0), (23, 3.0), (24, 30.0), (32, 30.0)])
-def test_a_rate_that_falls_begins_higher(side, rate) -> None:
-    falls = {"refinement": {"matching": {"schedule": "cosine"}}}
-    matching = with_rates(falls, side)["refinement"]["matching"]
+@pytest.mark.parametrize(
+    ("channels", "side", "rate"), [(1, 8, 3.0), (3, 23, 3.0), (1, 28, 10.0), (3, 24, 30.0)]
+)
+def test_a_rate_that_falls_suits_the_size_and_the_colours(channels, side, rate) -> None:
+    shape, falls = (channels, side, side), {"refinement": {"matching": {"schedule": "cosine"}}}
+    matching = with_rates(falls, shape)["refinement"]["matching"]
     assert matching == {"schedule": "cosine", "learning_rate": rate}
-    assert with_rates({}, side)["refinement"] == {"passes": 16, "matching": matching}
+    assert with_rates({}, shape)["refinement"] == {"passes": 16, "matching": matching}
 
 
 def test_a_plan_without_local_images_refines_noise_for_longer() -> None:

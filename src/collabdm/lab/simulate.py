@@ -130,7 +130,7 @@ def plan_of(experiment: Experiment, method: Method, data: RoundData) -> Plan:
 
     if experiment.flows is not None:
         return plan_for_flows(experiment.flows, **settings)
-    return plan_for(data.train, **with_rates(settings, data.train.shape[-1]))
+    return plan_for(data.train, **with_rates(settings, data.train.shape))
 
 
 # --- one method --------------------------------------------------------------------------------

@@ -25,10 +25,9 @@ SMALL_SIDE = 24  # pixels; images with a smaller side count as small
 #: learning rates for small images, measured: docs/log.md, entries 2 and 8
 SMALL_RATES = {"local": 0.2, "refinement": 1.0}
 
-RATE = 10.0  # of the refinement of larger images
-
-#: a rate that falls to 0 begins higher than a constant one: docs/log.md, entry 15
-COSINE_FACTOR = 3.0
+#: a rate that falls to 0 may begin higher than a constant one, but not on larger grey images:
+#: docs/log.md, entry 15
+FALLING_RATES = {"small": 3.0, "grey": 10.0, "colour": 30.0}
 
 #: the refinement of a round whose sites send statistics alone
 FROM_NOISE: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
@@ -59,7 +58,7 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
     if "local" not in settings:
-        settings = with_rates(settings, image.side) | {"local": {"method": "none"}}
+        settings = with_rates(settings, image.shape) | {"local": {"method": "none"}}
     try:
         if has_budget(settings):
             without = Plan(classes=classes, image=image, **settings | {"privacy": None})
@@ -120,7 +119,7 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         DataError: If the sample does not fit the schema.
     """
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
-    settings = defaults | with_rates(settings, schema.side)
+    settings = defaults | with_rates(settings, (1, schema.side, schema.side))
 
     local = settings.get("local")
     if isinstance(local, dict) and not local.get("images") and local.get("method", "dm") != "none":
@@ -133,8 +132,10 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     return make_plan(schema.classes, image, **settings)
 
 
-def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
+def with_rates(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Add the learning rates that suit the images and the schedule, unless the user sets them.
+
+    `shape` is that of the images: channels, height, width.
 
     The default rates of a Plan suit images of 32 x 32 pixels; for small images they are unsuitable:
     pixels leave their range. A rate is not added where an optimiser is set.
@@ -153,18 +154,18 @@ def with_rates(settings: dict[str, Any], side: int) -> dict[str, Any]:
         matching = own.get("matching") or {}
         if not isinstance(matching, dict) or {"learning_rate", "optimiser"} & set(matching):
             continue
-        rate = _rate(part, side, matching.get("schedule") == "cosine")
+        rate = _rate(part, shape, matching.get("schedule") == "cosine")
         if rate is not None:
             filled[part] = own | {"matching": matching | {"learning_rate": rate}}
     return filled
 
 
-def _rate(part: str, side: int, falls: bool) -> float | None:
+def _rate(part: str, shape: tuple[int, ...], falls: bool) -> float | None:
     """Choose the learning rate of a part of the plan; None keeps the plan's default."""
-    small = SMALL_RATES[part] if side < SMALL_SIDE else None
+    small = shape[-1] < SMALL_SIDE
     if part == "refinement" and falls:
-        return COSINE_FACTOR * (small or RATE)
-    return small
+        return FALLING_RATES["small" if small else "grey" if shape[0] == 1 else "colour"]
+    return SMALL_RATES[part] if small else None
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:

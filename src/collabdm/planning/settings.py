@@ -150,12 +150,12 @@ def new_plan(
                 "either `--data`, or `--classes` with `--image-size`, should be given; found both"
             )
         sample = load(data)
-        return plan_for(sample, **with_rates(settings, sample.shape[-1]))
+        return plan_for(sample, **with_rates(settings, sample.shape))
 
     if classes is None or image_size is None:
         raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
     image = _image_of(image_size)
-    return make_plan(list_of(classes), image, **with_rates(settings, image.side))
+    return make_plan(list_of(classes), image, **with_rates(settings, image.shape))
 
 
 def _image_of(text: str) -> ImageSpec:

@@ -154,18 +154,25 @@ def withheld_classes(
 def _reason(release: ClassRelease, limits: ReleaseLimits) -> str:
     """Return the reasons to withhold a class as a text; empty if there are none."""
     reasons, least = [], limits.smallest_class
+    because = ""
 
+    if release.ratio > limits.largest_ratio:
+        enough = math.ceil(release.images * release.ratio / limits.largest_ratio)
+        enough = max(enough, release.images + 1)
+        if enough > least:
+            least = enough
+            because = (
+                f", because the plan sends {release.ratio:.3g} numbers for each of theirs (at most "
+                f"{limits.largest_ratio:g})"
+            )
     if release.images < least:
-        reasons.append(f"it has {count_images(release.images)}; at least {least} are needed")
-    elif release.behind < least:
+        reasons.append(
+            f"it has {count_images(release.images)}; at least {least:,} are needed{because}"
+        )
+    if release.behind < min(limits.smallest_class, release.images):
         reasons.append(
             f"each mean would be of {count_images(release.behind)}, the plan's `batch`; at least "
-            f"{least} are needed"
-        )
-    if release.ratio > limits.largest_ratio:
-        reasons.append(
-            f"{release.ratio:.3g} numbers would be sent for each number of its images; at most "
-            f"{limits.largest_ratio:g} may be"
+            f"{limits.smallest_class} are needed"
         )
     return ", and ".join(reasons)
 

@@ -62,7 +62,7 @@ def take_over(source: Path, other: Experiment, place: Path, experiment: Experime
 
 def _with_server_settings(plan: Plan, experiment: Experiment) -> Plan:
     defaults = {name: Plan.model_fields[name].default for name in SERVER_SETTINGS}
-    settings = with_rates(experiment.plan, plan.image.side)
+    settings = with_rates(experiment.plan, plan.image.shape)
     chosen = {name: settings[name] for name in SERVER_SETTINGS if name in settings}
 
     try:
