@@ -66,14 +66,14 @@ def run(name: str, location: str, start: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         results = simulate(settings, Path(folder), context)
     scores = {score.what: list(score.accuracies) for score in results.scores}
-    sets = {what: record.bytes for what, record in results.sets.items()}
+    sent = results.sets[settings.method].bytes_per_site
 
     return {
         "data": name,
         "start": start,
         "seed": seed,
         "accuracies": scores[settings.method],
-        "bytes": sets[settings.method],
+        "largest_contribution": max(sent.values()),
         "seconds": round(time.monotonic() - began),
         "settings": settings.model_dump(mode="json") | {"data": name},
         "device": context.compute.device,
