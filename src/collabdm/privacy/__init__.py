@@ -4,5 +4,5 @@
     masks, ...     secure aggregation: the server learns sums over all sites (Bonawitz et al., 2017)
     gaussian, ...  differential privacy of each image (Dwork et al., 2006)
 
-`audit` attacks a round in the laboratory, and measures what each of these leaves.
+`lab.audit` attacks a round in the laboratory, and measures what each of these protects.
 """
