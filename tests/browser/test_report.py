@@ -316,7 +316,8 @@ def test_results_of_other_classes_than_the_set_are_refused(folder, tmp_path) -> 
 def test_a_folder_without_a_round_is_refused(tmp_path) -> None:
     (tmp_path / "other.json").write_text('{"steps": 3}')
     with pytest.raises(
-        DocumentError, match="should contain a distilled set, or results of `simulate` or of"
+        DocumentError,
+        match="distilled set, or results of `simulate`, of `evaluate --json` or of `audit`; found none",
     ):
         write_report([tmp_path], tmp_path / "report.html")
     assert run("report", tmp_path / "nowhere").code == 2
