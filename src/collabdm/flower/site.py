@@ -52,7 +52,6 @@ from collabdm.rounds.exchange import (
     DataSource,
     Site,
     contribute_file,
-    data_digest,
     load_for_plan,
     prepare_site,
 )
@@ -166,7 +165,7 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
     plan.check_site(settings.name)
     site = Site(settings.name, read_policy(settings.policy), key=settings.key)
     prepared = prepare_site(plan, load_for_plan(plan, source), site)
-    digest = data_digest(prepared.data)
+    digest = prepared.data_digest
     for withheld in prepared.release.withheld:
         logger.warning("withheld: %s", withheld)
 

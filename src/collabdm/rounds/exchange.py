@@ -10,6 +10,7 @@ Interrupted work continues from its last checkpoint.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,11 +35,12 @@ from collabdm.methods.registry import one_round_method
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.ledger import Ledger
 from collabdm.privacy.masked_noise import noised_and_masked
+from collabdm.privacy.masked_sums import mask_statistics
 from collabdm.privacy.site_keys import site_key
 from collabdm.privacy.site_secret import secret_seed
+from collabdm.rounds.answered import answer_once
 from collabdm.rounds.contributions import ContributionFiles
-from collabdm.rounds.masked import MaskedFiles, MaskedSite, masked_content
-from collabdm.rounds.noised import noised_content
+from collabdm.rounds.masked import MaskedFiles
 from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
 from collabdm.rounds.spending import Spending, excess, spending_of
@@ -164,10 +166,15 @@ class PreparedSite:
         """The images of the classes that are sent."""
         return self.release.data
 
+    @cached_property
+    def data_digest(self) -> str:
+        """The digest of these images."""
+        return data_digest(self.data)
+
     @property
     def identity(self) -> str:
         """A text that is different for every contribution."""
-        return self.plan.digest + self.name + data_digest(self.data)
+        return self.plan.digest + self.name + self.data_digest
 
 
 def prepare_site(plan: Plan, data: ImageSet, site: Site) -> PreparedSite:
@@ -239,8 +246,8 @@ def contribute_file(
     """
     plan, name, key = prepared.plan, prepared.name, prepared.key
     if plan.privacy is not None:
-        digest = data_digest(prepared.data)
-        content = noised_content(plan, name, digest, lambda: _noised_bytes(prepared, context))
+        digest = prepared.data_digest
+        content = answer_once(plan, name, digest, lambda: _noised_bytes(prepared, context))
         atomic_write(output, content, private=True)
         return decode_without_plan(content, str(output)) if key is None else None
 
@@ -256,13 +263,21 @@ def contribute_file(
             return prepared.method.contribute(plan, prepared.data, name, run)
 
         if key is not None:
-            site, digest = MaskedSite(plan, name, key), data_digest(prepared.data)
-            atomic_write(output, masked_content(site, digest, compute), private=True)
+            content = answer_once(
+                plan, name, prepared.data_digest, lambda: _masked_bytes(plan, key, compute())
+            )
+            atomic_write(output, content, private=True)
             return None
 
         contribution = compute()
         write_contribution(contribution, output)
     return contribution
+
+
+def _masked_bytes(plan: Plan, key: "X25519PrivateKey", contribution: Contribution) -> bytes:
+    """Mask the statistics of a contribution."""
+    masked = mask_statistics(plan, contribution.site, contribution.statistics, key)
+    return masked_bytes(masked, plan.classes)
 
 
 def _noised_bytes(prepared: PreparedSite, context: RunContext) -> bytes:

@@ -9,7 +9,7 @@ missing ones; otherwise it lists who owes which file.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collabdm.documents.codec import format_of, read_limited
-from collabdm.documents.contribution import Contribution, check_contributions
+from collabdm.documents.contribution import check_contributions
 from collabdm.documents.masked_contribution import (
     MaskedContribution,
     decode_masked,
-    masked_bytes,
     masking_of,
 )
 from collabdm.documents.plan import Plan
@@ -36,8 +35,8 @@ from collabdm.errors import DocumentError, PlanError
 from collabdm.matching.network_size import statistics_width
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome
-from collabdm.privacy.ledger import Ledger, Release
-from collabdm.privacy.masked_sums import add_numbers, mask_statistics, open_sum
+from collabdm.privacy.ledger import Ledger
+from collabdm.privacy.masked_sums import add_numbers, open_sum
 from collabdm.privacy.unmasking import mask_of_missing, unmask
 from collabdm.privacy.unmasking_record import record_unmasking, stored_unmasking
 from collabdm.rounds.contributions import contribution_limit, parse_contribution
@@ -57,40 +56,6 @@ class MaskedSite:
     plan: Plan
     name: str
     key: "X25519PrivateKey"
-
-
-def masked_content(
-    site: MaskedSite, data_digest: str, compute: Callable[[], Contribution]
-) -> bytes:
-    """Return the bytes of a site's masked contribution, which is made once only.
-
-    Args:
-        site: the site.
-        data_digest: the digest of its data.
-        compute: computes the contribution before it is masked.
-
-    Returns:
-        The bytes; those of the first answer, if the site has answered the plan before.
-
-    Raises:
-        LedgerError: the site has answered the plan with other data.
-        CollabDMError: the contribution cannot be computed, or a mean is outside the plan's range.
-    """
-    ledger, plan = Ledger(), site.plan
-    stored = ledger.stored(plan.digest, site.name, data_digest)
-    if stored is not None:
-        return stored
-
-    masked = mask_statistics(plan, site.name, compute().statistics, site.key)
-    content = masked_bytes(masked, plan.classes)
-    release = Release(
-        plan=plan.digest,
-        site=site.name,
-        data=data_digest,
-        kind="masked",
-        file=hashlib.sha256(content).hexdigest(),
-    )
-    return ledger.record(release, content)
 
 
 def unmasking_content(site: MaskedSite, missing: Sequence[str]) -> bytes:

@@ -99,7 +99,7 @@ def spending_rows(spending: Spending) -> list[Row]:
 
 
 def release_of(plan: Plan, site: str, data: str, content: bytes) -> Release:
-    """Make the ledger's entry for a contribution with noise.
+    """Make the ledger's entry for a contribution with noise, masks or both.
 
     Args:
         plan: the plan that it answers.
@@ -110,13 +110,16 @@ def release_of(plan: Plan, site: str, data: str, content: bytes) -> Release:
     Returns:
         The entry.
     """
-    privacy = privacy_of(plan)
-    kind: Kind = "noised" if plan.masking is None else "noised and masked"
-    spent = Spent(
-        noise_multiplier=mechanism_of(plan).multiplier,
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-    )
+    kind: Kind = "masked"
+    spent = None
+
+    if plan.privacy is not None:
+        kind = "noised" if plan.masking is None else "noised and masked"
+        spent = Spent(
+            noise_multiplier=mechanism_of(plan).multiplier,
+            epsilon=plan.privacy.epsilon,
+            delta=plan.privacy.delta,
+        )
     return Release(
         plan=plan.digest,
         site=site,

@@ -1,9 +1,7 @@
-"""A site's answer to a plan with a privacy budget: made once, open or masked, and recorded.
+"""A site's answer to a plan with noise or masks: made once, recorded, and returned ever after.
 
-    open      the usual contribution, with noised statistics
-    masked    the noised sums themselves; the noise of `threshold` sites adds up to the budget's
-
-The ledger returns the stored answer for a repeated request, so no noise is drawn twice.
+A second answer would weaken the noise, or reveal the difference of two data sets under equal masks.
+The ledger returns the stored answer for a repeated request.
 """
 
 from collections.abc import Callable
@@ -13,15 +11,14 @@ from collabdm.privacy.ledger import Ledger
 from collabdm.rounds.spending import release_of
 
 
-def noised_content(plan: Plan, site: str, data: str, compute: Callable[[], bytes]) -> bytes:
-    """Return the bytes of a site's only contribution to a plan with a privacy budget.
+def answer_once(plan: Plan, site: str, data: str, compute: Callable[[], bytes]) -> bytes:
+    """Return the bytes of a site's only contribution to a plan with noise or masks.
 
     Args:
         plan: the plan.
         site: the name of the site.
         data: the digest of its data.
-        compute: computes the bytes of a new contribution, with noise, and masked if the plan asks
-            for it.
+        compute: computes the bytes of a new contribution, noised and masked as the plan asks.
 
     Returns:
         The stored bytes, or those of a new contribution.
