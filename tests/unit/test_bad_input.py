@@ -1,6 +1,7 @@
 """Every mistake is met by one message before any work is done, and leaves nothing behind."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,12 +111,20 @@ def entries() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
 
 
+def without_tally(text: str) -> str:
+    """What a command wrote, without the leading lines that count the pictures it has read."""
+    lines = text.splitlines(keepends=True)
+    while lines and re.search(r": [\d,]+ images of \d+ classes \(", lines[0]):
+        lines.pop(0)
+    return "".join(lines)
+
+
 def refused(*arguments: object, said: tuple[str, ...] = ()) -> Result:
     """A command that exits with 2, says why in one message, starts no work and changes no file."""
     before = entries()
     with watched(lambda *step: pytest.fail(f"work was done: {step}")):
         result = run(*arguments)
-    message = " ".join(result.err.split())
+    message = " ".join(without_tally(result.err).split())
     assert result.code == 2, result
     assert (result.out, result.err.count("error: ")) == ("", 1), result
     assert message.startswith("error: ")
@@ -454,7 +463,11 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "an empty folder": (
         lambda: Path("held").mkdir(),
         "held",
-        ("should contain parquet files, or one subfolder", "found 0"),
+        (
+            "should contain one subfolder of pictures for each class",
+            "parquet",
+            "found 0 subfolders",
+        ),
     ),
     "folders without a picture": (
         lambda: (
@@ -462,7 +475,11 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
             Path("held/cat/notes.txt").write_text("none"),
         ),
         "held",
-        ("one subfolder of images for each class; found 1 subfolders", "no image in a subfolder"),
+        (
+            "one subfolder of pictures for each class",
+            "found 1 subfolders without a picture",
+            "notes.txt",
+        ),
     ),
     "a picture that is none": (
         lambda: (picture_folder(Path("held"), cat=1), Path("held/cat/a.png").write_text("text")),
@@ -530,7 +547,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
     "a text file": (
         lambda: Path("held.txt").write_text("?"),
         "held.txt",
-        ("should be a folder, an .npz or a .parquet",),
+        ("should be a folder, or an .npz, .parquet or .tar file; found a `.txt` file",),
     ),
 }
 

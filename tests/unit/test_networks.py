@@ -291,8 +291,8 @@ def test_a_spec_is_frozen_and_unchanged_by_json():
 @pytest.mark.parametrize(
     ("image", "classes", "message"),
     [
-        ((3, 200, 200), 10, "image side should be between 8 and 128; found 200"),
-        ((3, 7, 7), 10, "image side should be between 8 and 128; found 7"),
+        ((3, 700, 700), 10, "image side should be between 8 and 512; found 700"),
+        ((3, 7, 7), 10, "image side should be between 8 and 512; found 7"),
         ((3, 32, 28), 10, "images should be square; found 32 x 28"),
         ((0, 32, 32), 10, "channels and classes should be at least 1; found 0 and 10"),
         ((3, 32, 32), 0, "channels and classes should be at least 1; found 3 and 0"),

@@ -177,6 +177,7 @@ def test_every_field_of_a_plan_moves_its_digest() -> None:
         {"options": {"iterations": 1}},
         {"largest_class": 1000},
         {"merging": "trimmed", "trim": 1, "sites": 3},
+        {"pictures": {"fit": "crop"}},
         {"privacy": {"epsilon": 1.0, "clip": 2.0}, "batch": None, "local": {"method": "none"}},
         {
             "masking": {"keys": {"a": "0" * 64, "b": "1" * 64}, "threshold": 2},
@@ -271,8 +272,8 @@ def test_a_bad_value_is_refused_by_name(name: str, bad: Any) -> None:
         ("`image.mean.0` .* finite", {"image": {**GREY.model_dump(), "mean": (float("nan"),)}}),
         ("`image.side` .* greater than or equal to 8", {"image": {**GREY.model_dump(), "side": 7}}),
         (
-            "`image.side` .* less than or equal to 128",
-            {"image": {**GREY.model_dump(), "side": 129}},
+            "`image.side` .* less than or equal to 512",
+            {"image": {**GREY.model_dump(), "side": 513}},
         ),
         (
             "`image.channels` .* less than or equal to 16",

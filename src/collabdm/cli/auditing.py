@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from collabdm.cli.console import Bars, console, table
 from collabdm.cli.running import load_for_plan
+from collabdm.data.selection import Selection
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import PlanError
@@ -64,11 +65,22 @@ def audit_settings(options: Mapping[str, Any]) -> AuditSettings:
         raise PlanError(validation_message(error)) from error
 
 
+def _selection_words(selection: Selection) -> list[str]:
+    """Write the options about the reading of pictures."""
+    words = ["--label-column", selection.label_column] if selection.label_column else []
+    words += ["--image-column", selection.image_column] if selection.image_column else []
+    if selection.class_names:
+        quoted = (f'"{name}"' if "," in name else name for name in selection.class_names)
+        words += ["--class-names", ",".join(quoted)]
+    return words + (["--skip-unreadable"] if selection.skip_unreadable else [])
+
+
 def _command(plan: Path, source: DataSource, settings: AuditSettings, output: Path) -> str:
     """Write the command that repeats the audit."""
     words = ["collabdm", "audit", plan.name, "--data", source.location]
     words += ["--resize"] if source.resize else []
     words += ["--rows", source.rows] if source.rows else []
+    words += _selection_words(source.selection)
     defaults = AuditSettings()
     for name, value in settings:
         if value != getattr(defaults, name):

@@ -43,6 +43,8 @@ Merging = Literal["weighted", "uniform", "median", "trimmed"]
 
 Recipe = Literal["paper", "short", "strong"]
 
+Fit = Literal["squash", "crop"]
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 Form = Literal["hub", "folder", "npz", "onnx"]

@@ -7,9 +7,13 @@ from pathlib import Path
 import torch
 
 from collabdm.cli.console import Bars
+from collabdm.data.conversion import Conversion, UnreadableError
+from collabdm.data.folders import IMAGE_SUFFIXES, pictures_below
 from collabdm.data.image_files import read_image
+from collabdm.data.tally import Remark, Remarks
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
+from collabdm.documents.picture_rules import PictureRules
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError
 from collabdm.export.card import Card
@@ -21,8 +25,6 @@ from collabdm.progress import Progress, Stage
 from collabdm.scoring.trained_model import TrainedModel, origin, read_model, state_tensors
 from collabdm.scoring.training import Recipe, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -57,44 +59,65 @@ def train_model(distilled: DistilledSet, name: str, training: Training, bars: Ba
     provenance |= {"recipe": recipe.model_dump(mode="json"), "seed": training.seed}
     if plan.flows is not None:
         provenance["flows"] = plan.flows.model_dump(mode="json")  # how `classify` reads tables
+    if plan.pictures is not None:
+        provenance["pictures"] = plan.pictures.model_dump(mode="json")  # how `predict` reads them
     weights = state_tensors(network)
     return TrainedModel(training.network, plan.image, plan.classes, weights, provenance, versions())
 
 
-def predictions(path: Path, pictures: Sequence[Path], top: int) -> list[tuple[str, str]]:
-    """Predict the classes of pictures.
+def predictions(
+    path: Path, pictures: Sequence[Path], top: int, skip_unreadable: bool
+) -> tuple[list[tuple[str, str]], tuple[Remark, ...]]:
+    """Predict the classes of pictures, read by the rules with which the model was trained.
 
     Args:
         path: a trained model.
         pictures: picture files, or folders that contain them.
         top: the number of classes to name for each picture.
+        skip_unreadable: whether to leave out pictures that cannot be read.
 
     Returns:
-        A pair for each picture: the file name, and its most probable classes as text.
+        A pair for each picture: the file name, and its most probable classes as text; and what was
+        skipped or changed.
 
     Raises:
         DataError: If a picture cannot be read, or a folder contains no pictures.
     """
     model = read_model(path)
-    files = [file for place in pictures for file in picture_files(place)]
+    remarks = Remarks()
+    files = [file for place in pictures for file in picture_files(place, remarks)]
     channels, side, _ = model.image.shape
-    images = [torch.tensor(read_image(file, str(file), side, channels)) for file in files]
+    rules = PictureRules.model_validate(model.provenance.get("pictures") or {})
+    conversion = Conversion(side, channels, rules)
 
-    best = model.probabilities(torch.stack(images)).topk(min(top, len(model.classes)))
-    return [
+    images: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            images[str(file)] = torch.tensor(read_image(file, str(file), conversion, remarks))
+        except UnreadableError:
+            if not skip_unreadable:
+                raise
+            remarks.add("unreadable", str(file))
+    if not images:
+        raise DataError("there should be a readable picture; all were left out as unreadable")
+
+    stack = torch.stack(list(images.values()))
+    best = model.probabilities(stack).topk(min(top, len(model.classes)))
+    rows = [
         (
-            str(file),
+            name,
             ", ".join(
                 f"{model.classes[y]} {100 * p:.1f} %" for p, y in zip(values, classes, strict=True)
             ),
         )
-        for file, values, classes in zip(
-            files, best.values.tolist(), best.indices.tolist(), strict=True
+        for name, values, classes in zip(
+            images, best.values.tolist(), best.indices.tolist(), strict=True
         )
     ]
+    return rows, remarks.frozen()
 
 
-def picture_files(place: Path) -> list[Path]:
+def picture_files(place: Path, remarks: Remarks) -> list[Path]:
     """List the pictures in a folder and its subfolders, sorted by name.
 
     A path that is not a folder is returned as it is.
@@ -103,9 +126,10 @@ def picture_files(place: Path) -> list[Path]:
     """
     if not place.is_dir():
         return [place]
-    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURES)
+    files = pictures_below(place, remarks)
     if not files:
-        raise DataError(f"{place} should contain pictures ({', '.join(PICTURES)}); found none")
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{place} should contain pictures ({endings}); found none")
     return files
 
 

@@ -125,6 +125,55 @@ Rows = Annotated[
     str | None, data_option(help="Of a table of flows, use only the rows with this COLUMN=VALUE.")
 ]
 
+LabelColumn = Annotated[
+    str | None, data_option(help="Column of the labels; default: the one with a usual name.")
+]
+
+ImageColumn = Annotated[
+    str | None, data_option(help="Column of the images; default: the one with a usual name.")
+]
+
+ClassNames = Annotated[
+    str | None,
+    data_option(
+        metavar="FILE|A,B,…",
+        help="Names of the label numbers 0, 1, …: a file with one per line, or a list; names with "
+        "commas are quoted.",
+    ),
+]
+
+TestSplit = Annotated[
+    str | None, data_option(help="Split to test on, where none is called test; such as val.")
+]
+
+SkipUnreadable = Annotated[
+    bool, data_option("--skip-unreadable", help="Count pictures that cannot be read, and go on.")
+]
+
+Ground = Annotated[
+    str | None,
+    data_option(
+        help="Colour behind transparent pixels: white, black, grey or #rrggbb.",
+        show_default="white",
+    ),
+]
+
+Range = Annotated[
+    str | None,
+    data_option(
+        help="Levels that become black and white in pictures of more than 8 bits: full, or "
+        "LOW..HIGH; without it, they are refused."
+    ),
+]
+
+Fit = Annotated[
+    choices.Fit | None,
+    data_option(
+        help="Resize pictures ignoring their aspect ratio, or crop them to the central square.",
+        show_default="squash",
+    ),
+]
+
 FlowsPath = Annotated[
     str | None, data_option(help="Schema of tables of flows: 5gnidd, or its file.")
 ]

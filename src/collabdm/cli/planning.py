@@ -1,25 +1,33 @@
 """Build plans from options, and summarise schemas of flows, for the organiser's commands."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from collabdm.cli.console import console, notes
+from collabdm.cli.running import check_output, selection
 from collabdm.data.flows.chunks import some
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.plan import Plan
+from collabdm.documents.plan_file import write_plan
 from collabdm.errors import PlanError
 from collabdm.planning.budget import Budget, choose, read_bytes
-from collabdm.planning.masking import with_masking_defaults
+from collabdm.planning.masking import masking_summary, with_masking_defaults
 from collabdm.planning.option_values import option_settings
 from collabdm.planning.overrides import plan_fields, read_overrides
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
+    Reading,
     collect,
     merge_settings,
     new_plan,
     override,
     read_plan_config,
 )
+from collabdm.rounds.inspect import summary
+
+MOST_CLASSES = 50  # in a line
 
 
 def plan_of(options: Mapping[str, Any]) -> Plan:
@@ -44,11 +52,45 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     if has_budget(chosen):
         defaults = merge_settings(defaults, PRIVATE_DEFAULTS)
     settings = merge_settings(defaults, with_masking_defaults(chosen))
-    plan = new_plan(options["data"], options["classes"], options["image_size"], settings)
+    reading = Reading(
+        selection(
+            options["label_column"],
+            options["image_column"],
+            options["class_names"],
+            skip_unreadable=options["skip_unreadable"],
+        ),
+        notes.print,
+    )
+    plan = new_plan(options["data"], options["classes"], options["image_size"], settings, reading)
 
     limit = options["budget"]
     budget = Budget(None if limit is None else read_bytes(limit), options["smallest_site_class"])
     return plan if budget == Budget() else choose(plan, budget, keep=set(chosen))
+
+
+def make_plan_file(options: Mapping[str, Any], output: Path) -> None:
+    """Build the plan that the options of `plan` describe, write it and print its summary.
+
+    Raises CollabDMError if the options do not fit, or the file cannot be written.
+    """
+    plan = plan_of(options)
+    check_output(output)
+    write_plan(plan, output)
+    console.print(f"{output}: {summary(plan)}")
+    console.print(classes_line(plan), soft_wrap=True)
+    if plan.masking is not None:
+        console.print(masking_summary(plan), soft_wrap=True)
+
+
+def classes_line(plan: Plan) -> str:
+    """List the classes of a plan, and the rules for its pictures if they are set."""
+    others = len(plan.classes) - MOST_CLASSES
+    shown = ", ".join(plan.classes[:MOST_CLASSES]) + (f" and {others} more" if others > 0 else "")
+    line = f"{len(plan.classes)} classes: {shown}"
+    if plan.pictures is None:
+        return line
+    rules = plan.pictures
+    return f"{line}\npictures: ground {rules.ground}, range {rules.range or '8 bits'}, {rules.fit}"
 
 
 def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:

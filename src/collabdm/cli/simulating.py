@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collabdm.cli.console import Bars, console
+from collabdm.cli.console import Bars, console, notes
 from collabdm.cli.scores import print_scores
 from collabdm.export.pictures import write_picture
 from collabdm.lab.experiment import Experiment
@@ -30,7 +30,7 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
         quiet: whether to hide the progress bars.
     """
     with Bars(quiet) as bars:
-        results = simulate(experiment, output, RunContext(compute, bars))
+        results = simulate(experiment, output, RunContext(compute, bars), notes.print)
 
     kind = OUTCOME_KINDS[METHODS[experiment.method].outcome]
     images = kind.images(kind.read(output / kind.file))

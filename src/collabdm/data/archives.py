@@ -80,6 +80,20 @@ def _array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
+def npy_array(path: Path) -> np.ndarray:
+    """Map an .npy file of a plain array into memory. Raises DataError."""
+    try:
+        check_regular(path)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _NPZ_ERRORS as error:
+        raise DataError(
+            f"`{path}` should be an .npy file of a plain array; it is damaged or contains objects"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"`{path}` should be an .npy file; found an archive: call it .npz")
+    return array
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"`{path}` should be an .npz of plain arrays; it cannot be read ({error})")
 

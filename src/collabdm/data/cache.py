@@ -1,11 +1,12 @@
 """A cache of decoded data sets, which can be loaded again in well under a second.
 
-    key = SHA-256(format version, split, side, channels, names, (path, size, change time) of files)
+    key = SHA-256(format version, split, conversion, selection, names,
+                  (path, size, change time) of files)
 
 A cached set consists of three plain files named after its key: images and labels (.npy, mapped into
-memory, never unpickled) and class names (JSON). Each is written atomically, the names last, so a
-reader finds either a complete set or nothing. Only the owner can read the files, because a site's
-images are private.
+memory, never unpickled), and class names with remarks (JSON). Each is written atomically, the JSON
+last, so a reader finds either a complete set or nothing. Only the owner can read the files, because
+a site's images are private.
 """
 
 import hashlib
@@ -19,12 +20,15 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from collabdm.data.conversion import Conversion, most_pixels
 from collabdm.data.decoding import Undecoded
+from collabdm.data.selection import Selection
+from collabdm.data.tally import Remark, remarks_from
 from collabdm.documents.atomic_write import atomic_write, atomic_write_with
-from collabdm.errors import OutputError
+from collabdm.errors import DataError, OutputError
 from collabdm.images import ImageSet
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 PRIVATE_FOLDER = 0o700
 
 
@@ -43,37 +47,50 @@ def cache_folder() -> Path | None:
     return folder if folder.is_absolute() else None
 
 
-def cache_key(source: Undecoded, split: str, side: int | None, channels: int | None) -> str:
+def cache_key(source: Undecoded, split: str, conversion: Conversion, selection: Selection) -> str:
     """Compute the key of a decoded set, which changes with every file of its source.
 
     Args:
         source: The split, not yet decoded.
         split: The name of the split.
-        side: The side that images are resized to, or None.
-        channels: The number of channels that they are converted to, or None.
+        conversion: The images to make.
+        selection: The choices of the user.
+
+    Raises:
+        DataError: a file vanished.
     """
-    stats = [(file, file.stat()) for file in source.files]
+    try:
+        stats = [(file, file.stat()) for file in source.files]
+    except OSError as error:
+        raise DataError(
+            f"files of {source.where} should stay while they are read; `{error.filename}` cannot "
+            f"be read ({error.strerror})"
+        ) from error
     files = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
-    identity = [CACHE_FORMAT, split, side, channels, source.names, files]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    made = [conversion.side, conversion.channels, conversion.rules.model_dump()]
+    chosen = [selection.image_column, selection.label_column, selection.test_split]
+    identity = [CACHE_FORMAT, split, made, chosen, selection.skip_unreadable, most_pixels()]
+    content = json.dumps([*identity, source.names, files])
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def read_cached(folder: Path, key: str) -> ImageSet | None:
+def read_cached(folder: Path, key: str) -> tuple[ImageSet, tuple[Remark, ...]] | None:
     """Read a cached set, with pixels mapped copy-on-write; None if it is absent or damaged."""
     try:
-        names = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        stored = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        remarks = remarks_from(stored["remarks"])
         images, labels = (
             np.load(folder / f"{key}.{array}.npy", mmap_mode="c", allow_pickle=False)
             for array in ("images", "labels")
         )
-        classes = tuple(str(name) for name in names)
-        return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), classes)
-    except (OSError, ValueError, TypeError, EOFError):
+        classes = tuple(str(name) for name in stored["classes"])
+        return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), classes), remarks
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
         return None
 
 
-def write_cached(folder: Path, key: str, data: ImageSet) -> None:
+def write_cached(folder: Path, key: str, data: ImageSet, remarks: tuple[Remark, ...] = ()) -> None:
     """Write a decoded set for `read_cached`.
 
     The cache only saves time: if the folder is not writable, nothing is cached.
@@ -82,13 +99,16 @@ def write_cached(folder: Path, key: str, data: ImageSet) -> None:
         folder: The folder of the cache; a new folder is accessible only to its owner.
         key: The key of the set (`cache_key`).
         data: The decoded set, uint8.
+        remarks: What was skipped or changed while it was decoded.
     """
     with suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
 
         _write_array(folder / f"{key}.images.npy", data.images)
         _write_array(folder / f"{key}.labels.npy", data.labels)
-        atomic_write(folder / f"{key}.json", json.dumps(data.classes).encode(), private=True)
+        entries = [[remark.reason, remark.count, remark.examples] for remark in remarks]
+        stored = json.dumps({"classes": data.classes, "remarks": entries})
+        atomic_write(folder / f"{key}.json", stored.encode(), private=True)
 
 
 def _write_array(path: Path, tensor: Tensor) -> None:

@@ -1,37 +1,38 @@
 """Decode the images of a source, one by one, into an ImageSet."""
 
 import math
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import SupportsIndex, cast
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
+from collabdm.data.conversion import Conversion, DeepLevelsError, UnreadableError
+from collabdm.data.labels import number_labels
+from collabdm.data.tally import Remark, Remarks
 from collabdm.errors import DataError
 from collabdm.images import ImageSet
 
 LARGEST_SIDE, MOST_BYTES = 1024, 2**36  # of decoded images
 
-MOST_SHOWN = 8  # the most shapes or labels in an error
+MOST_SHOWN = 8  # the most shapes in an error
+MOST_NAMED = 20  # pictures in an error
 
 
 @dataclass(frozen=True)
 class Undecoded:
     """One split of a source that has been located, but not read.
 
-    - `where`: the name of the source, for errors; `size`: the number of its rows.
+    - `where`: the name of the source, for errors; `size`: the number of its rows, at least.
     - `pairs()` yields (image, label) for each row. An image is a path, encoded bytes, the hub's
       {bytes, path}, a Pillow image, an array or a tensor; a label is a whole number or a class
       name.
     - `names`: the class names of the numbers, if known.
     - `files`: the files whose changes invalidate the cache; if empty, nothing is cached.
     - `column(name)` returns a different column of the same rows, if the source has columns.
+    - `remarks`: what was skipped when the source was located.
     """
 
     where: str
@@ -40,42 +41,102 @@ class Undecoded:
     names: tuple[str, ...] | None = None
     files: tuple[Path, ...] = ()
     column: Callable[[str], list[object]] | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
-def decode(source: Undecoded, side: int | None = None, channels: int | None = None) -> ImageSet:
+@dataclass
+class _Faults:
+    """Pictures that cannot be read: the first names with their reasons, and their number."""
+
+    lines: list[str]
+    count: int = 0
+    first: UnreadableError | None = None
+    deep: list[DeepLevelsError] = field(default_factory=list)
+
+    def add(self, error: UnreadableError) -> None:
+        """Count a picture."""
+        self.count += 1
+        self.first = self.first or error
+        if len(self.lines) < MOST_NAMED:
+            self.lines.append(f"{error.where}: {error.reason}")
+
+
+def decode(
+    source: Undecoded,
+    conversion: Conversion = Conversion(),
+    skip_unreadable: bool = False,
+) -> tuple[ImageSet, tuple[Remark, ...]]:
     """Decode every image and label of a source.
 
     Args:
         source: The split to decode.
-        side: Resize to side x side pixels, bilinear with antialiasing, ignoring the aspect ratio.
-        channels: Convert to grey (1) or RGB (3).
+        conversion: The side and channels of the images, and the rules of the plan.
+        skip_unreadable: Whether to leave out pictures that cannot be read.
+
+    Returns:
+        The images, and what was skipped or changed.
 
     Raises:
-        DataError: There is no image, an image cannot be read, images differ in shape, or a label
-            is neither a number nor a known name.
+        DataError: There is no image, images cannot be read or differ in shape, or a label is
+            neither a number nor a known name.
     """
     from collabdm.data.image_files import read_image  # Pillow takes time to import
 
     stack: np.ndarray | None = None
     shapes: Counter[tuple[int, ...]] = Counter()
     labels: list[object] = []
+    remarks, faults = Remarks(), _Faults([])
 
-    for image, label in source.pairs():
-        planes = read_image(image, f"image {len(labels)} of {source.where}", side, channels)
+    for row, (image, label) in enumerate(source.pairs()):
+        try:
+            planes = read_image(image, f"image {row} of {source.where}", conversion, remarks)
+        except UnreadableError as error:
+            faults.add(error)
+            if skip_unreadable:
+                remarks.add("unreadable", error.where)
+            continue
+        except DeepLevelsError as error:
+            faults.deep.append(error)
+            continue
+        if faults.deep or (faults.count and not skip_unreadable):
+            continue  # nothing will be returned
+
         if stack is None:
             stack = _stack(source, planes.shape)
         if planes.shape == stack.shape[1:]:
             stack[len(labels)] = planes
-
         shapes[planes.shape] += 1
         labels.append(label)
 
+    _check_readable(faults, skip_unreadable, source.where)
     if stack is None:
-        raise DataError(f"{source.where} should contain images; found none")
+        raise DataError(f"{source.where} should contain images; found none that can be read")
     _check_shapes(shapes, source.where)
 
     numbers, classes = number_labels(labels, source.names, source.where)
-    return ImageSet(torch.from_numpy(stack), numbers, classes)
+    return ImageSet(torch.from_numpy(stack[: len(labels)]), numbers, classes), remarks.frozen()
+
+
+def _check_readable(faults: _Faults, skip_unreadable: bool, where: str) -> None:
+    """Raise one DataError about all pictures that cannot be read, if there are any."""
+    if faults.count == 1 and faults.first is not None and not skip_unreadable:
+        raise faults.first
+    if faults.count and not skip_unreadable:
+        others = faults.count - len(faults.lines)
+        listed = "\n".join(f"  {line}" for line in faults.lines)
+        more = f"\n  and {others:,} more" if others else ""
+        raise DataError(
+            f"every picture of {where} should be a whole image file; {faults.count:,} cannot be "
+            f"read:\n{listed}{more}\n"
+            "replace or remove them, or leave them out with `--skip-unreadable`"
+        )
+    if faults.deep:
+        least = min(error.least for error in faults.deep)
+        most = max(error.most for error in faults.deep)
+        named = faults.deep[0].where
+        if len(faults.deep) > 1:
+            named += f" and {len(faults.deep) - 1:,} other pictures of {where}"
+        raise DeepLevelsError(named, least, most)
 
 
 def _stack(source: Undecoded, shape: tuple[int, ...]) -> np.ndarray:
@@ -105,64 +166,3 @@ def _check_shapes(shapes: Counter[tuple[int, ...]], where: str) -> None:
         f"found in {where} {listed}{f'; and {others} other shapes' if others > 0 else ''}: "
         "resize and convert them (`side`, `channels`; on the command line `--resize`)"
     )
-
-
-def number_labels(
-    labels: list[object], names: tuple[str, ...] | None, where: str
-) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
-    """Convert labels to positions in the class names.
-
-    Args:
-        labels: A whole number or a class name for each image.
-        names: The class names; None uses the distinct labels, in order.
-        where: The name of the source, for errors.
-
-    Returns:
-        The positions, and the class names.
-
-    Raises:
-        DataError: A label is neither a number nor a name, is negative, or is not among `names`.
-    """
-    if all(isinstance(label, str) for label in labels):
-        return _number_texts([str(label) for label in labels], names, where)
-
-    numbers = _whole_numbers(labels, where)
-    if names is None:
-        distinct, numbers = np.unique(numbers, return_inverse=True)
-        names = tuple(str(number) for number in distinct)
-
-    if numbers.max() >= len(names):
-        raise DataError(
-            f"labels of {where} should be in 0 .. {len(names) - 1}; found {numbers.max()}"
-        )
-    return torch.from_numpy(numbers.astype(np.int64)), names
-
-
-def _number_texts(
-    labels: list[str], names: tuple[str, ...] | None, where: str
-) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
-    """Convert class names to positions in `names`, or in the sorted distinct labels."""
-    names = tuple(sorted(set(labels))) if names is None else names
-    positions = {name: y for y, name in enumerate(names)}
-
-    if unknown := sorted(set(labels) - set(names)):
-        raise DataError(
-            f"labels of {where} should be among {list(names)}; found {unknown[:MOST_SHOWN]}"
-        )
-    return torch.tensor([positions[label] for label in labels], dtype=torch.int64), names
-
-
-def _whole_numbers(labels: list[object], where: str) -> np.ndarray:
-    """Convert labels to int64 numbers of 0 or more. Raises DataError."""
-    try:
-        whole = [operator.index(cast(SupportsIndex, label)) for label in labels]
-        numbers = np.array(whole, dtype=np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"labels of {where} should be whole numbers or names ({error})") from error
-
-    if numbers.min() < 0:
-        raise DataError(
-            f"labels of {where} should be 0 or more; found {numbers.min()}: "
-            "leave out images without a label"
-        )
-    return numbers

@@ -3,10 +3,12 @@
     digits                            scikit-learn's 8 x 8 digits; test: last fifth of each class
     mnist fashion_mnist cifar10 svhn  the folder of that name in COLLABDM_DATA, or the hub's copy
     hub:owner/name[:config]           any data set of the Hugging Face hub
-    folder of parquet files           the hub's layout: train-*.parquet, test-*.parquet
+    folder of parquet files           the hub's layouts: train-*.parquet, default/train/0000.parquet
     folder of images                  one subfolder per class, below train/ and test/ for splits
-    file.npz                          images, labels[, classes]; or train_images, train_labels, ...
-    Python objects                    datasets.Dataset, DatasetDict, torch Dataset, ImageSet
+    file.npz, folder of .npy files    images, labels[, classes]; or train_images, train_labels, ...
+    file.tar, folder of .tar files    WebDataset shards: KEY.jpg with KEY.cls or KEY.json
+    folder of `save_to_disk`          as `datasets` writes it
+    Python objects                    datasets.Dataset, DatasetDict, torch Dataset, DataFrame, ...
 
 Only `hub:` asks the public hub for a data set: a path that is misspelt or not mounted must not,
 since anyone could have published a data set under its name. Files are decoded once and cached
@@ -18,7 +20,6 @@ References: Q. Lhoest et al., "Datasets: a community library for natural languag
 
 import os
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,15 @@ import numpy as np
 import torch
 
 from collabdm.data.cache import cache_folder, cache_key, read_cached, write_cached
+from collabdm.data.conversion import Conversion
 from collabdm.data.decoding import Undecoded, decode
-from collabdm.data.formats import need_split, open_file, open_folder, pick_columns
-from collabdm.errors import DataError
-from collabdm.images import ImageSet, as_uint8
+from collabdm.data.formats import open_file, open_folder
+from collabdm.data.selection import Selection, class_name
+from collabdm.data.splits import choose_split
+from collabdm.data.tables import dataset_rows, open_object
+from collabdm.data.tally import Remark, Tally
+from collabdm.errors import DataError, did_you_mean
+from collabdm.images import ImageSet
 from collabdm.seeds import Stream
 
 HUB_IDS = {
@@ -39,6 +45,8 @@ HUB_IDS = {
     "cifar10": "uoft-cs/cifar10",
     "svhn": "ufldl-stanford/svhn:cropped_digits",
 }
+
+MOST_ADVISED = 8  # class names in an advice
 
 HUB = "hub:"  # begins the location of a data set of the hub
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
@@ -66,6 +74,7 @@ def load(
     cache: Path | None = None,
     side: int | None = None,
     channels: int | None = None,
+    selection: Selection = Selection(),
 ) -> ImageSet:
     """Load one split of a data set.
 
@@ -74,8 +83,9 @@ def load(
         split: The name of the split. An object without splits (a torch Dataset, an ImageSet) is
             taken as the requested split.
         cache: The folder of decoded sets; by default COLLABDM_CACHE, or the user's cache folder.
-        side: Resize to side x side pixels, bilinear with antialiasing, ignoring the aspect ratio.
+        side: Resize to side x side pixels, bilinear with antialiasing, by the rules' `fit`.
         channels: Convert to grey (1) or RGB (3).
+        selection: The columns, class names and splits to use, and the rules for pictures.
 
     Returns:
         The images, uint8; an ImageSet that needs no change is returned unchanged.
@@ -83,34 +93,74 @@ def load(
     Raises:
         DataError: The source or the split does not exist, or an image in it cannot be read.
     """
+    return load_tallied(
+        source, split, cache=cache, side=side, channels=channels, selection=selection
+    )[0]
+
+
+def load_tallied(
+    source: Any,
+    split: str = "train",
+    *,
+    cache: Path | None = None,
+    side: int | None = None,
+    channels: int | None = None,
+    selection: Selection = Selection(),
+) -> tuple[ImageSet, Tally]:
+    """Load one split of a data set, and count what was read, skipped and changed.
+
+    Args:
+        source: As in `load`.
+        split: As in `load`.
+        cache: As in `load`.
+        side: As in `load`.
+        channels: As in `load`.
+        selection: As in `load`.
+
+    Returns:
+        The images, and the tally.
+
+    Raises:
+        DataError: As in `load`.
+    """
     if (side is not None and side < 1) or channels not in (None, 1, 3):
         raise DataError(
             "`side` should be 1 or more and `channels` 1 or 3, or None; "
             f"found {side} and {channels}"
         )
     if isinstance(source, ImageSet) and side is None and channels is None:
-        return source
+        return source, _tally(type(source).__name__, source, ())
 
-    undecoded = find(source, split)
+    undecoded = find(source, split, selection)
+    conversion = Conversion(side, channels, selection.rules)
     folder = cache or cache_folder()
-    if not undecoded.files or folder is None:
-        return decode(undecoded, side, channels)
+    key = None
+    if undecoded.files and folder is not None:
+        key = cache_key(undecoded, split, conversion, selection)
 
-    key = cache_key(undecoded, split, side, channels)
-    data = read_cached(folder, key)
-    if data is None:
-        data = decode(undecoded, side, channels)
-        write_cached(folder, key, data)
-    return data
+    stored = read_cached(folder, key) if folder is not None and key is not None else None
+    if stored is None:
+        stored = decode(undecoded, conversion, selection.skip_unreadable)
+        if folder is not None and key is not None:
+            write_cached(folder, key, *stored)
+    data, remarks = stored
+    return data, _tally(undecoded.where, data, (*undecoded.remarks, *remarks))
 
 
-def column_values(source: Any, column: str, split: str = "train") -> tuple[str, ...]:
+def _tally(where: str, data: ImageSet, remarks: tuple[Remark, ...]) -> Tally:
+    return Tally(where, data.classes, tuple(data.counts().tolist()), remarks)
+
+
+def column_values(
+    source: Any, column: str, split: str = "train", selection: Selection = Selection()
+) -> tuple[str, ...]:
     """Read an additional column of a source, such as the site of each image.
 
     Args:
         source: As in `load`; it should have columns.
         column: The name of the column.
         split: The name of the split.
+        selection: As in `load`; all pictures should be readable.
 
     Returns:
         One text per image, in the order of `load`, for example for `partition.by_column`.
@@ -118,7 +168,7 @@ def column_values(source: Any, column: str, split: str = "train") -> tuple[str, 
     Raises:
         DataError: There is no such column.
     """
-    undecoded = find(source, split)
+    undecoded = find(source, split, selection)
     if undecoded.column is None:
         raise DataError(
             f"{undecoded.where} should have a column `{column}`; this kind of source has no columns"
@@ -129,20 +179,32 @@ def column_values(source: Any, column: str, split: str = "train") -> tuple[str, 
 def fit_classes(data: ImageSet, classes: tuple[str, ...]) -> ImageSet:
     """Relabel images with the Plan's classes, of which a site need not have all.
 
-    Raises DataError if the data has a class that the Plan lacks.
+    Names are compared in Unicode's composed form, without spaces at the ends. Raises DataError if
+    the data has a class that the Plan lacks.
     """
     if data.classes == classes:
         return data
 
-    if unknown := [name for name in data.classes if name not in classes]:
+    positions = {class_name(name): y for y, name in enumerate(classes)}
+    positions |= {name: y for y, name in enumerate(classes)}
+    if unknown := [name for name in data.classes if class_name(name) not in positions]:
         raise DataError(
             f"classes of the data should be among the plan's {list(classes)}; "
             f"found {list(data.classes)}, of which the plan lacks {unknown}: "
-            "rename or leave out those classes"
+            f"{_class_advice(unknown, classes)}"
         )
 
-    positions = [classes.index(name) for name in data.classes]
-    return ImageSet(data.images, torch.tensor(positions, dtype=torch.int64)[data.labels], classes)
+    found = [positions.get(name, positions.get(class_name(name))) for name in data.classes]
+    return ImageSet(data.images, torch.tensor(found, dtype=torch.int64)[data.labels], classes)
+
+
+def _class_advice(unknown: list[str], classes: tuple[str, ...]) -> str:
+    """Advise what to do about classes that the plan lacks."""
+    if all(name.isdigit() for name in unknown):
+        return "label numbers need names: add `--class-names` with the names of 0, 1, …, in order"
+    near = [name + did_you_mean(name, classes) for name in unknown[:MOST_ADVISED]]
+    meant = [text for name, text in zip(unknown, near, strict=False) if text != name]
+    return "; ".join([*meant, "rename or leave out those classes"])
 
 
 def limit(data: ImageSet, per_class: int | None, stream: Stream) -> ImageSet:
@@ -169,27 +231,28 @@ def limit(data: ImageSet, per_class: int | None, stream: Stream) -> ImageSet:
     return data.subset(torch.cat(drawn).sort().values)
 
 
-def find(source: Any, split: str) -> Undecoded:
+def find(source: Any, split: str, selection: Selection = Selection()) -> Undecoded:
     """Locate one split of a source, without reading it. Raises DataError if it does not exist."""
     if not isinstance(source, (str, os.PathLike)):
-        return _object(source, split)
+        return open_object(source, split, selection)
 
     name = os.fspath(source)
     if name == "digits":
-        return _digits(split)
+        return _digits(split, selection)
     if name in HUB_IDS:
         folder = Path(os.environ.get("COLLABDM_DATA") or os.devnull) / name
-        local = folder.is_dir()
-        return open_folder(folder, split, PUBLISHED_CLASSES[name]) if local else _hub(name, split)
+        if folder.is_dir():
+            return open_folder(folder, split, PUBLISHED_CLASSES[name], selection)
+        return _hub(name, split, selection)
 
     if isinstance(source, str) and name.startswith(HUB):
-        return _hub(name, split)
+        return _hub(name, split, selection)
 
     path = Path(name).expanduser()
     if path.is_dir():
-        return open_folder(path, split)
+        return open_folder(path, split, None, selection)
     if path.is_file():
-        return open_file(path, split)
+        return open_file(path, split, selection)
 
     advice = f": for a data set of the hub, use {HUB}{name}" if HUB_NAME.fullmatch(name) else ""
     raise DataError(
@@ -198,10 +261,12 @@ def find(source: Any, split: str) -> Undecoded:
     )
 
 
-def _digits(split: str) -> Undecoded:
+def _digits(split: str, selection: Selection) -> Undecoded:
     from sklearn.datasets import load_digits  # takes a second to import
 
-    need_split(split, ("train", "test"), "digits")
+    chosen_split = choose_split(
+        {"train": "train", "test": "test"}, split, selection.test_split, "digits"
+    )
     bunch = load_digits()
     labels = bunch.target.astype(np.int64)
 
@@ -210,14 +275,14 @@ def _digits(split: str) -> Undecoded:
         members = np.flatnonzero(labels == y)
         is_test[members[len(members) - len(members) // 5 :]] = True
 
-    chosen = is_test if split == "test" else ~is_test
+    chosen = is_test if chosen_split == "test" else ~is_test
     images = np.round(bunch.images[chosen] * 255 / 16).astype(np.uint8)  # its levels are 0 .. 16
     return Undecoded(
         "digits", len(images), lambda: zip(images, labels[chosen], strict=True), DIGIT_NAMES
     )
 
 
-def _hub(name: str, split: str) -> Undecoded:
+def _hub(name: str, split: str, selection: Selection) -> Undecoded:
     """Locate one split of a data set of the hub, `hub:owner/name[:config]` or a name of `HUB_IDS`.
 
     Raises DataError if the name is not valid, or the hub does not return the data set.
@@ -237,69 +302,6 @@ def _hub(name: str, split: str) -> Undecoded:
             f"({type(error).__name__}: {error}): set COLLABDM_DATA, or pass a path"
         ) from error
 
-    need_split(split, splits, f"`{name}`")
-    rows = _rows(splits[split], f"`{name}`", PUBLISHED_CLASSES.get(name))
-    return replace(rows, files=tuple(Path(f["filename"]) for f in splits[split].cache_files))
-
-
-def _object(source: Any, split: str) -> Undecoded:
-    """Locate a split of a Python object; only a mapping (DatasetDict) has several splits."""
-    kind = type(source).__name__
-
-    if isinstance(source, ImageSet):
-        images, labels = as_uint8(source.images), source.labels.tolist()
-        return Undecoded(
-            kind, len(source), lambda: zip(images, labels, strict=True), source.classes
-        )
-
-    if isinstance(source, Mapping):
-        need_split(split, source, kind)
-        return find(source[split], split)
-
-    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
-        raise DataError(
-            "`source` should be a name, a path, an ImageSet or a data set with a length and "
-            f"numbered items; found {kind}"
-        )
-    return _rows(source, kind) if hasattr(source, "cast_column") else _items(source, kind)
-
-
-def _rows(dataset: Any, where: str, names: tuple[str, ...] | None = None) -> Undecoded:
-    """Read a `datasets.Dataset`, without applying its format and transforms."""
-    from datasets import Image
-
-    plain = dataset.with_format(None)
-    image, label = pick_columns(plain.column_names, where)
-    if isinstance(plain.features[image], Image):
-        plain = plain.cast_column(image, Image(decode=False))
-
-    def pairs() -> Iterator[tuple[object, object]]:
-        return ((row[image], row[label]) for row in plain.select_columns([image, label]))
-
-    def column(name: str) -> list[object]:
-        if name not in plain.column_names:
-            raise DataError(
-                f"{where} should have a column `{name}`; found {', '.join(plain.column_names)}"
-            )
-        return list(plain[name])
-
-    own_names = getattr(plain.features[label], "names", None)
-    names = tuple(own_names or names or ()) or None
-    return Undecoded(where, len(plain), pairs, names, (), column)
-
-
-def _items(dataset: Any, where: str) -> Undecoded:
-    """Read a map-style data set of (image, label), such as a torch Dataset."""
-
-    def pairs() -> Iterator[tuple[object, object]]:
-        for i in range(len(dataset)):
-            item = dataset[i]
-            if not isinstance(item, (tuple, list)) or len(item) != 2:
-                raise DataError(
-                    f"items of {where} should be (image, label); found {type(item).__name__} at {i}"
-                )
-            yield item[0], item[1]
-
-    classes = getattr(dataset, "classes", None)
-    names = tuple(map(str, classes)) if classes else None
-    return Undecoded(where, len(dataset), pairs, names)
+    rows = choose_split(splits, split, selection.test_split, f"`{name}`")
+    located = dataset_rows(rows, f"`{name}`", PUBLISHED_CLASSES.get(name), selection)
+    return replace(located, files=tuple(Path(f["filename"]) for f in rows.cache_files))

@@ -29,6 +29,7 @@ from collabdm.documents.frozen_model import (
     Positive,
     SiteName,
 )
+from collabdm.documents.picture_rules import PictureRules
 from collabdm.documents.protection import Masking, Privacy
 from collabdm.documents.specs import (
     OPERATIONS,
@@ -50,7 +51,10 @@ MOST_DRAWS = 10**7  # names that are drawn to find the sites of all steps
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
 
 #: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
-EXTENSIONS = ("collection", "flows", "largest_class", "masking", "options", "privacy", "trim")
+EXTENSIONS = (
+    *("collection", "flows", "largest_class", "masking", "options", "pictures", "privacy"),
+    "trim",
+)
 
 #: the methods whose sites add the noise of a privacy budget
 PRIVATE_METHODS = ("collabdm", "collabdm-pae", "central", "central-pae")
@@ -60,7 +64,7 @@ class ImageSpec(FrozenModel):
     """The image format of all sites: square images, normalised with these constants."""
 
     channels: Annotated[int, Field(ge=1, le=16)]
-    side: Annotated[int, Field(ge=8, le=128)]
+    side: Annotated[int, Field(ge=8, le=512)]
     mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...]
     std: tuple[Annotated[float, Field(ge=1e-6, le=1000)], ...]
 
@@ -181,6 +185,7 @@ class Plan(FrozenModel):
     trim: Positive | None = None
     masking: Masking | None = None
     privacy: Privacy | None = None
+    pictures: PictureRules | None = None
 
     def __hash__(self) -> int:
         return hash(self.digest)  # `options` is a dict, which has no hash

@@ -32,7 +32,10 @@ DERIVED_PLAN_FIELDS = {
     "sites",
 }
 BASELINES = ("random", "sites", "all")  # rows of the table of results that are not methods
-LATER_FIELDS = ("curve", "flows", "test_per_class", "learning_rate")
+LATER_FIELDS = (
+    *("curve", "flows", "test_per_class", "learning_rate", "test_split", "label_column"),
+    *("image_column", "class_names", "skip_unreadable"),
+)
 
 
 class Experiment(FrozenModel):
@@ -62,6 +65,11 @@ class Experiment(FrozenModel):
         test_per_class: the number of test images of each class, the same for every seed; None uses
             all.
         learning_rate: the learning rate; None uses the recipe's.
+        test_split: the split of the test images; None uses the one called test.
+        label_column: the column of the labels; None finds it by its usual names.
+        image_column: the column of the images; None finds it by its usual names.
+        class_names: the names of the label numbers; None uses those of the data.
+        skip_unreadable: whether to leave out pictures that cannot be read.
     """
 
     data: str
@@ -72,7 +80,7 @@ class Experiment(FrozenModel):
     site_column: str | None = None
     partition: str | None = None
     per_class: Annotated[int, Field(ge=1)] | None = None
-    side: Annotated[int, Field(ge=8, le=128)] | None = None
+    side: Annotated[int, Field(ge=8, le=512)] | None = None
     plan: dict[str, Any] = Field(default_factory=dict)
     networks: tuple[str, ...] = ("ConvNet",)
     trials: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -84,6 +92,11 @@ class Experiment(FrozenModel):
     flows: FlowSchema | None = None
     test_per_class: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=100)] | None = None
+    test_split: str | None = None
+    label_column: str | None = None
+    image_column: str | None = None
+    class_names: tuple[str, ...] | None = None
+    skip_unreadable: bool = False
 
     @model_serializer(mode="wrap")
     def _without_absent_fields(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

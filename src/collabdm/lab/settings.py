@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from collabdm.data.selection import class_names
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
@@ -95,7 +96,8 @@ def experiment_of(settings: Settings) -> Experiment:
         settings["flows"] = flows_of(settings["flows"])
     if settings.get("beta") == 0:  # TOML has no null
         settings["beta"] = None
-    for key, split in (("networks", network_list), ("compare", list_of)):
+    lists = {"networks": network_list, "compare": list_of, "class_names": class_names}
+    for key, split in lists.items():
         if isinstance(settings.get(key), str):
             settings[key] = split(settings[key])
 

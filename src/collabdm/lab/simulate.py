@@ -16,6 +16,7 @@ are used as they are. Settings and data are checked before anything is written.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,10 @@ from collabdm.scoring.outcomes import OUTCOME_KINDS, find_outcome, kind_of
 
 
 def simulate(
-    experiment: Experiment, folder: Path, context: RunContext = RunContext()
+    experiment: Experiment,
+    folder: Path,
+    context: RunContext = RunContext(),
+    note: Callable[[str], None] = lambda line: None,
 ) -> SimulationResults:
     """Run an experiment, or resume it.
 
@@ -67,6 +71,7 @@ def simulate(
         experiment: the data, its split, the methods and the evaluation.
         folder: the folder of the round, which is empty or contains the same experiment.
         context: device and progress.
+        note: receives the lines of the tallies of pictures.
 
     Returns:
         The contents of results.json.
@@ -76,6 +81,8 @@ def simulate(
     """
     config = experiment.evaluation()
     data = load_round_data(experiment)
+    for line in (line for tally in data.tallies for line in tally.lines()):
+        note(line)
     plans = _plans_of(experiment, data)
 
     _claim(experiment, data, folder)

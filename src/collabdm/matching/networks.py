@@ -50,7 +50,7 @@ Image = tuple[int, int, int]  # channels, height, width
 Row = tuple[int, int] | Literal["P"]  # a convolution (filters, side of a filter), or a pooling
 Features = tuple[nn.Sequential, int]  # the layers before the classifier, and their width
 
-SMALLEST_SIDE, LARGEST_SIDE = 8, 128
+SMALLEST_SIDE, LARGEST_SIDE = 8, 512
 
 ALEXNET: tuple[Row, ...] = ((128, 5), "P", (192, 5), "P", (256, 3), (192, 3), (192, 3), "P")
 VGG11: tuple[Row, ...] = (
@@ -134,7 +134,7 @@ def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
         The network, in training mode.
 
     Raises:
-        PlanError: the images are not square, their side is not in 8 .. 128, or it is too small for
+        PlanError: the images are not square, their side is not in 8 .. 512, or it is too small for
             the depth.
     """
     channels, height, width = image

@@ -40,11 +40,11 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         classes: names of the classes.
         image: shape and normalisation of the images.
         settings: fields of `Plan`. By default `augment` contains every operation, except flip if
-            the classes are digits; `pae` is 2 for images with an even side of at least 16 (a
-            quarter of a smaller image shows too little). Without `local`, sites send statistics
-            alone, and `refinement` is by default that of a start from noise. With `local`,
-            `local.images` is the images per class (`ipc`) divided among the sites,
-            plus one, but at most `ipc`. With a `privacy` budget, the defaults are those of
+            the classes are the digits 0 to 9; `pae` is 2 for images with an even side of at least
+            16 (a quarter of a smaller image shows too little). Without `local`, sites send
+            statistics alone, and `refinement` is by default that of a start from noise. With
+            `local`, `local.images` is the images per class (`ipc`) divided among the sites, plus
+            one, but at most `ipc`. With a `privacy` budget, the defaults are those of
             `planning.private`, which also chooses `privacy.clip`.
 
     Returns:
@@ -169,6 +169,9 @@ def _rate(part: str, shape: tuple[int, ...], falls: bool) -> float | None:
 
 
 def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return all augmentations, but without flip for digits: a mirrored digit is not a digit."""
-    digits = all(name.strip().isdigit() for name in classes)
+    """Return all augmentations, but without flip for digits: a mirrored digit is not a digit.
+
+    Other numbers are numbers of classes, such as 0 to 4, and say nothing about the pictures.
+    """
+    digits = tuple(name.strip() for name in classes) == tuple("0123456789")
     return tuple(o for o in OPERATIONS if not (digits and o == "flip"))

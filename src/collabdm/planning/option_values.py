@@ -69,6 +69,15 @@ def augment(text: str) -> Settings:
     return {"augment": names}
 
 
+#: names of colours for `--ground`
+GROUNDS = {"white": "#ffffff", "black": "#000000", "grey": "#808080"}
+
+
+def ground(text: str) -> Settings:
+    """Parse the colour behind transparent pixels: white, black, grey or #rrggbb."""
+    return nested("pictures.ground", GROUNDS.get(text.lower(), text.lower()))
+
+
 #: how to convert each option: a function, or the dotted name of the field that receives the value
 OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "sites": sites,
@@ -91,6 +100,9 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "merging": "merging",
     "largest_class": "largest_class",
     "augment": augment,
+    "ground": ground,
+    "range": "pictures.range",
+    "fit": "pictures.fit",
     "network": "network",
     "masked_for": masked_for,
     "threshold": "masking.threshold",

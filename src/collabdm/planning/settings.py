@@ -9,20 +9,24 @@ one takes precedence:
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from collabdm.data.flows.schemas import schema_of, with_changes
-from collabdm.data.sources import load
+from collabdm.data.selection import Selection, class_names
+from collabdm.data.sources import load_tallied
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.json_text import check_nesting
+from collabdm.documents.picture_rules import PictureRules
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.regular_file import SMALL, read_regular
 from collabdm.documents.specs import NetworkSpec
-from collabdm.errors import PlanError
+from collabdm.errors import DataError, PlanError
+from collabdm.images import ImageSet
 from collabdm.methods.registry import find_method
 from collabdm.planning.make import make_plan, plan_for, plan_for_flows, with_rates
 
@@ -110,17 +114,30 @@ def read_plan_config(path: Path | None) -> tuple[str, Settings]:
     return preset, settings
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a reference set is read: the choices of the user, and where its tally goes."""
+
+    selection: Selection = Selection()
+    note: Callable[[str], None] = lambda line: None
+
+
 def new_plan(
-    data: str | None, classes: str | None, image_size: str | None, settings: Settings
+    data: str | None,
+    classes: str | None,
+    image_size: str | None,
+    settings: Settings,
+    reading: Reading = Reading(),
 ) -> Plan:
     """Make a Plan from a public reference set, or from class names and an image size alone.
 
     Args:
         data: a reference set or, if `flows` is set, a sample table; the Plan reveals its mean and
             standard deviation.
-        classes: class names, separated by commas.
-        image_size: `CHANNELSxSIDE`.
+        classes: class names, separated by commas and quoted as in CSV; or a file of them.
+        image_size: `CHANNELSxSIDE`, to which a reference set is resized.
         settings: fields of `Plan`; `plan_settings` converts those that are strings.
+        reading: how the reference set is read.
 
     Returns:
         The Plan with its probe.
@@ -145,17 +162,43 @@ def new_plan(
         return plan_for_flows(settings.pop("flows"), data, **settings)
 
     if data is not None:
-        if classes is not None or image_size is not None:
+        if classes is not None:
             raise PlanError(
                 "either `--data`, or `--classes` with `--image-size`, should be given; found both"
             )
-        sample = load(data)
+        sample = _sample(data, image_size, settings, reading)
         return plan_for(sample, **with_rates(settings, sample.shape))
 
     if classes is None or image_size is None:
         raise PlanError("`--data`, or both `--classes` and `--image-size`, should be given")
     image = _image_of(image_size)
-    return make_plan(list_of(classes), image, **with_rates(settings, image.shape))
+    return make_plan(class_names(classes), image, **with_rates(settings, image.shape))
+
+
+def _sample(data: str, image_size: str | None, settings: Settings, reading: Reading) -> ImageSet:
+    """Load a reference set, by the rules of the plan. Raises DataError or PlanError."""
+    image = None if image_size is None else _image_of(image_size)
+    selection = replace(reading.selection, rules=picture_rules(settings.get("pictures")))
+    side, channels = (None, None) if image is None else (image.side, image.channels)
+    sample, tally = load_tallied(data, side=side, channels=channels, selection=selection)
+    for line in tally.lines():
+        reading.note(line)
+
+    planes, height, width = sample.shape
+    if height != width:
+        raise DataError(
+            f"pictures of `{data}` should be square; found {width} x {height}: resize them with "
+            f"`--image-size {planes}x{min(height, width)}`, and choose `--fit`"
+        )
+    return sample
+
+
+def picture_rules(settings: Any) -> PictureRules:
+    """Read the rules for pictures from the settings of a plan. Raises PlanError."""
+    try:
+        return PictureRules.model_validate(settings or {})
+    except ValidationError as error:
+        raise PlanError(f"`pictures`: {validation_message(error)}") from error
 
 
 def _image_of(text: str) -> ImageSpec:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
-from collabdm.data.sources import fit_classes, load
+from collabdm.data.selection import Selection
+from collabdm.data.sources import fit_classes, load_tallied
+from collabdm.data.tally import Tally
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import (
@@ -25,6 +27,7 @@ from collabdm.documents.contribution_file import (
     write_contribution,
 )
 from collabdm.documents.masked_contribution import masked_bytes
+from collabdm.documents.picture_rules import PictureRules
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
@@ -61,11 +64,13 @@ class DataSource:
             flows, a table.
         resize: whether to convert images to the plan's size and channels.
         rows: COLUMN=VALUE, to use only these rows of a table of flows.
+        selection: the columns, class names and splits of pictures; the rules come from the plan.
     """
 
     location: str
     resize: bool = False
     rows: str | None = None
+    selection: Selection = Selection()
 
 
 def load_for_plan(
@@ -80,7 +85,7 @@ def load_for_plan(
         plan: the plan.
         source: the location of the data.
         split: the training or the test part.
-        note: receives a line for each kind of fault that was counted in a table.
+        note: receives the lines of the tally: what was read, skipped and changed.
 
     Returns:
         The images.
@@ -94,16 +99,40 @@ def load_for_plan(
     if source.rows is not None:
         raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
 
-    image = plan.image
+    data, tally = load_pictures(plan, source, split)
+    for line in tally.lines():
+        note(line)
+    return data
+
+
+def load_pictures(plan: Plan, source: DataSource, split: Split = "train") -> tuple[ImageSet, Tally]:
+    """Load pictures in the plan's classes and image shape, and count them.
+
+    Args:
+        plan: the plan, whose rules for pictures are followed.
+        source: the location of the data.
+        split: the training or the test part.
+
+    Returns:
+        The images, and the tally.
+
+    Raises:
+        DataError: the data cannot be read, or does not fit the plan.
+    """
+    image, rules = plan.image, plan.pictures or PictureRules()
     side, channels = (image.side, image.channels) if source.resize else (None, None)
-    data = fit_classes(load(source.location, split, side=side, channels=channels), plan.classes)
+    selection = replace(source.selection, rules=rules)
+    found, tally = load_tallied(
+        source.location, split, side=side, channels=channels, selection=selection
+    )
+    data = fit_classes(found, plan.classes)
     try:
         check_data(plan, data)
     except DataError as error:
         if data.shape == image.shape:
             raise
         raise DataError(f"{error}: `--resize` brings them to it") from error
-    return data
+    return data, tally
 
 
 def parse_rows(rows: str | None) -> tuple[str, str] | None:

@@ -8,15 +8,20 @@ import typer
 from collabdm.cli.options import (
     NETWORKS_HELP,
     TRIALS_HELP,
+    ClassNames,
     Data,
     Device,
     DistilledPath,
     Epochs,
+    ImageColumn,
+    LabelColumn,
     Precision,
     Quiet,
     Recipe,
     Resize,
     Rows,
+    SkipUnreadable,
+    TestSplit,
     Threads,
     scoring,
 )
@@ -45,6 +50,11 @@ def evaluate(
     data: Data,
     resize: Resize = False,
     rows: Rows = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
+    test_split: TestSplit = None,
     networks: Networks = "ConvNet",
     trials: Trials = 5,
     recipe: Recipe = "paper",
@@ -60,7 +70,7 @@ def evaluate(
 ) -> None:
     """Train networks on a distilled set and test them on real images."""
     from collabdm.cli.evaluating import Request, run_evaluation
-    from collabdm.cli.running import check_output, compute_of
+    from collabdm.cli.running import check_output, compute_of, selection
     from collabdm.documents.outcome_files import read_distilled
     from collabdm.planning.settings import network_list, networks_of
     from collabdm.rounds.exchange import DataSource
@@ -74,6 +84,7 @@ def evaluate(
     config = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
 
-    source = DataSource(data, resize, rows)
+    chosen = selection(label_column, image_column, class_names, test_split, skip_unreadable)
+    source = DataSource(data, resize, rows, chosen)
     request = Request(distilled, distilled_set, source, config, compute, random, robust)
     run_evaluation(request, json_file, quiet)

@@ -9,18 +9,25 @@ from collabdm.cli import choices
 from collabdm.cli.options import (
     DATA_HELP,
     Batch,
+    ClassNames,
     Clip,
     Config,
     Delta,
     Epsilon,
+    Fit,
     FlowsPath,
+    Ground,
+    ImageColumn,
     Ipc,
+    LabelColumn,
     LocalSteps,
     Network,
     Passes,
     Preset,
+    Range,
     Set,
     Sketch,
+    SkipUnreadable,
     Steps,
     Wire,
     data_option,
@@ -33,10 +40,17 @@ PlanOutput = Annotated[Path, typer.Option("-o", "--output", help="Path of the pl
 ReferenceData = Annotated[str | None, data_option(help=f"A public reference set: {DATA_HELP}.")]
 
 Classes = Annotated[
-    str | None, data_option(help="Class names, separated by commas, instead of --data.")
+    str | None,
+    data_option(
+        help="Class names instead of --data: separated by commas (names with commas in quotes), or "
+        "a file with one per line."
+    ),
 ]
 
-ImageSize = Annotated[str | None, data_option(help="CHANNELSxSIDE, e.g. 3x32, instead of --data.")]
+ImageSize = Annotated[
+    str | None,
+    data_option(help="CHANNELSxSIDE, e.g. 3x32, with --classes; with --data, resize it to this."),
+]
 
 Sites = Annotated[
     str | None,
@@ -145,6 +159,13 @@ def plan(
     data: ReferenceData = None,
     classes: Classes = None,
     image_size: ImageSize = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
+    ground: Ground = None,
+    range: Range = None,
+    fit: Fit = None,
     flows: FlowsPath = None,
     sites: Sites = None,
     masked_for: MaskedFor = None,
@@ -180,19 +201,9 @@ def plan(
     """Make a plan: all settings that sites and server agree on before the round."""
     options = dict(locals())
 
-    from collabdm.cli.console import console
-    from collabdm.cli.planning import plan_of
-    from collabdm.cli.running import check_output
-    from collabdm.documents.plan_file import write_plan
-    from collabdm.planning.masking import masking_summary
-    from collabdm.rounds.inspect import summary
+    from collabdm.cli.planning import make_plan_file
 
-    result = plan_of(options)
-    check_output(output)
-    write_plan(result, output)
-    console.print(f"{output}: {summary(result)}")
-    if result.masking is not None:
-        console.print(masking_summary(result), soft_wrap=True)
+    make_plan_file(options, output)
 
 
 Sample = Annotated[

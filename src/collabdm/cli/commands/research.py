@@ -12,13 +12,18 @@ from collabdm.cli.options import (
     RECIPE_HELP,
     TRIALS_HELP,
     Batch,
+    ClassNames,
     Config,
     Data,
     Delta,
     Device,
     Epochs,
     Epsilon,
+    Fit,
+    Ground,
+    ImageColumn,
     Ipc,
+    LabelColumn,
     LocalSteps,
     Network,
     Passes,
@@ -26,11 +31,14 @@ from collabdm.cli.options import (
     Precision,
     Preset,
     Quiet,
+    Range,
     Resize,
     Rows,
     Set,
     Sketch,
+    SkipUnreadable,
     Steps,
+    TestSplit,
     Threads,
     Wire,
     data_option,
@@ -154,6 +162,14 @@ def simulate(
     per_class: PerClass = None,
     test_per_class: TestPerClass = None,
     side: Side = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
+    test_split: TestSplit = None,
+    ground: Ground = None,
+    range: Range = None,
+    fit: Fit = None,
     preset: Preset = None,
     config: Config = None,
     assignments: Set = None,
@@ -197,6 +213,10 @@ def audit(
     output: AuditFolder,
     resize: Resize = False,
     rows: Rows = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
     members: Members = 100,
     shadows: Shadows = 7,
     networks: AuditNetworks = 1,
@@ -219,10 +239,11 @@ def audit(
     options = dict(locals())
 
     from collabdm.cli.auditing import run_audit
-    from collabdm.cli.running import compute_of
+    from collabdm.cli.running import compute_of, selection
     from collabdm.rounds.exchange import DataSource
 
-    source = DataSource(data, resize, rows)
+    chosen = selection(label_column, image_column, class_names, skip_unreadable=skip_unreadable)
+    source = DataSource(data, resize, rows, chosen)
     run_audit(plan, source, options, output, compute_of(device, precision, threads))
 
 

@@ -10,8 +10,11 @@ from collabdm.cli import choices
 from collabdm.cli.options import (
     DATA_HELP,
     AllowRealImages,
+    ClassNames,
     Data,
     Device,
+    ImageColumn,
+    LabelColumn,
     MaskKey,
     PlanPath,
     PolicyPath,
@@ -21,7 +24,9 @@ from collabdm.cli.options import (
     Resize,
     Rows,
     SiteName,
+    SkipUnreadable,
     SmallestClass,
+    TestSplit,
     Threads,
     data_option,
 )
@@ -38,6 +43,10 @@ def check(
     smallest_class: SmallestClass = None,
     resize: Resize = False,
     rows: Rows = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
     server: Annotated[
         str | None, typer.Option(help="HOST:PORT of the server; default: no connection is tried.")
     ] = None,
@@ -56,9 +65,11 @@ def check(
         check_plan,
         check_policy,
     )
+    from collabdm.cli.running import selection
     from collabdm.rounds.exchange import DataSource
     from collabdm.rounds.policy import policy_at_site
 
+    chosen = selection(label_column, image_column, class_names, skip_unreadable=skip_unreadable)
     report = Report()
     check_connection(report, server, root_certificates, key)
 
@@ -69,7 +80,7 @@ def check(
     if agreed is None:
         report.skip("data", needed="plan")
     else:
-        images = check_data(report, agreed, DataSource(data, resize, rows))
+        images = check_data(report, agreed, DataSource(data, resize, rows, chosen))
 
     if agreed is None or images is None:
         report.skip("policy", needed="plan and data")
@@ -94,6 +105,10 @@ def contribute(
     public_batches: PublicBatches = False,
     resize: Resize = False,
     rows: Rows = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show everything that would be sent; write nothing."),
@@ -105,7 +120,7 @@ def contribute(
 ) -> None:
     """Make this site's contribution to a plan: the one file that it sends."""
     from collabdm.cli.contributing import prepare, show_plan, write
-    from collabdm.cli.running import check_output
+    from collabdm.cli.running import check_output, selection
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.rounds.exchange import DataSource, Site
@@ -117,8 +132,9 @@ def contribute(
     limits = policy_at_site(policy, allow_real_images, smallest_class)
     check_output(output, plan)
 
+    chosen = selection(label_column, image_column, class_names, skip_unreadable=skip_unreadable)
     who = Site(site, limits, public_batches, mask_key)
-    prepared = prepare(agreed, DataSource(data, resize, rows), who)
+    prepared = prepare(agreed, DataSource(data, resize, rows, chosen), who)
     if dry_run:
         show_plan(prepared)
     else:
@@ -138,13 +154,18 @@ def view(
     ] = None,
     resize: Resize = False,
     rows: Rows = None,
+    label_column: LabelColumn = None,
+    image_column: ImageColumn = None,
+    class_names: ClassNames = None,
+    skip_unreadable: SkipUnreadable = False,
     split: DataSplit = "train",
+    test_split: TestSplit = None,
     results: Annotated[
         Path | None, typer.Option("--json", help="Also write the table to this file.")
     ] = None,
 ) -> None:
     """Draw the images of a document by class, each above the most similar private image."""
-    from collabdm.cli.running import check_output
+    from collabdm.cli.running import check_output, selection
     from collabdm.cli.viewing import Request, view_document
     from collabdm.rounds.exchange import DataSource
 
@@ -153,7 +174,8 @@ def view(
     if results is not None:
         check_output(results, *inputs)
 
-    source = None if data is None else DataSource(data, resize, rows)
+    chosen = selection(label_column, image_column, class_names, test_split, skip_unreadable)
+    source = None if data is None else DataSource(data, resize, rows, chosen)
     view_document(Request(file, output, plan, source, split, results))
 
 

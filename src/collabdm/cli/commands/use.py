@@ -86,13 +86,19 @@ def predict(
         list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of pictures.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each picture.")] = 1,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option("--skip-unreadable", help="Count pictures that cannot be read, and go on."),
+    ] = False,
 ) -> None:
     """Predict the classes of pictures with a trained model."""
-    from collabdm.cli.console import console, table
+    from collabdm.cli.console import console, notes, table
     from collabdm.cli.models import predictions
 
-    rows = predictions(model, pictures, top)
+    rows, remarks = predictions(model, pictures, top, skip_unreadable)
     console.print(table(f"{model}", ("picture", "prediction"), rows, figures=False))
+    for remark in remarks:
+        notes.print(remark.line)
 
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model.")]

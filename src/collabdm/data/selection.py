@@ -1,0 +1,65 @@
+"""How to read a source that can be read in several ways: its columns, class names and splits."""
+
+import csv
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabdm.documents.picture_rules import PictureRules
+from collabdm.documents.regular_file import SMALL, read_regular
+from collabdm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The user's choices about a source, and the rules of the plan.
+
+    Attributes:
+        label_column: the column of the labels; None finds it by its usual names.
+        image_column: the column of the images; None finds it by its usual names.
+        class_names: the names of the label numbers 0, 1, …; None uses those of the source.
+        test_split: the split to use as the test split; None uses the one called test.
+        skip_unreadable: whether to leave out pictures that cannot be read.
+        rules: how pictures become bytes.
+    """
+
+    label_column: str | None = None
+    image_column: str | None = None
+    class_names: tuple[str, ...] | None = None
+    test_split: str | None = None
+    skip_unreadable: bool = False
+    rules: PictureRules = PictureRules()
+
+
+def class_name(text: str) -> str:
+    """Normalise a class name: Unicode's composed form (NFC), without spaces at the ends."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """Read class names from a file with one name per line, or from a text with commas.
+
+    Names with commas are quoted, as in CSV.
+
+    >>> class_names('cat,"Pepper, bell"')
+    ('cat', 'Pepper, bell')
+
+    Raises DataError if the file cannot be read.
+    """
+    if "," not in text and Path(text).suffix and Path(text).is_file():
+        try:
+            lines = read_regular(Path(text), SMALL).decode("utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"`{text}` should be a UTF-8 text file with one class name per line; "
+                f"it cannot be read ({error})"
+            ) from error
+        return tuple(filter(None, map(class_name, lines)))
+
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"class names should be separated by commas, and those with commas quoted; found {text}"
+        ) from error
+    return tuple(filter(None, (class_name(name) for row in rows for name in row)))
