@@ -100,14 +100,22 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 def open_parquet(path: Path) -> Any:
     """Open a parquet file. Raises DataError."""
-    import pyarrow as pa  # here and below, so that the command line starts fast
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # here, so that the command line starts fast
 
     try:
         check_regular(path)
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} should be a parquet file; it cannot be read ({error})") from error
+        file = pq.ParquetFile(path)
+        _ = (file.schema_arrow.names, file.metadata.num_rows)  # read now, not when they are used
+        return file
+    except Exception as error:  # damaged bytes raise errors of any kind
+        raise DataError(
+            f"{path} should be a parquet file; it cannot be read ({_reason(error)})"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Explain why a file cannot be read: the system's reason, or that it is damaged."""
+    return getattr(error, "strerror", None) or "it is damaged, cut off or of another kind"
 
 
 def parquet_batches(path: Path, file: Any, columns: Sequence[str]) -> Iterator[Any]:
@@ -124,12 +132,23 @@ def parquet_batches(path: Path, file: Any, columns: Sequence[str]) -> Iterator[A
     Raises:
         DataError: the rows cannot be read.
     """
-    import pyarrow as pa
-
     try:
-        yield from file.iter_batches(_rows_at_once(file.metadata, columns), columns=list(columns))
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"rows of {path} should be readable; found {error}") from error
+        batches = file.iter_batches(_rows_at_once(file.metadata, columns), columns=list(columns))
+    except Exception as error:  # damaged bytes raise errors of any kind
+        raise _damaged_rows(path) from error
+
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            raise _damaged_rows(path) from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _damaged_rows(path: Path) -> DataError:
+    return DataError(f"rows of {path} should be readable; the file is damaged: copy it again")
 
 
 def _rows_at_once(metadata: Any, columns: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ Reference: Q. Lhoest et al., "Datasets: a community library for natural language
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def open_parquet_files(
                     f"found {', '.join(table.schema_arrow.names)}"
                 )
             for batch in parquet_batches(path, table, columns):
-                yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+                yield from _rows(path, batch, columns)
 
     def pairs() -> Iterator[tuple[object, object]]:
         return ((row[0], row[1]) for row in values(image, label))
@@ -132,6 +132,16 @@ def open_parquet_files(
     size = sum(table.metadata.num_rows for table in tables)
     names = selection.class_names or _names(features.get(label)) or names
     return Undecoded(where, size, pairs, names, tuple(files), column)
+
+
+def _rows(path: Path, batch: Any, columns: Sequence[str]) -> list[tuple[object, ...]]:
+    """Convert a batch to rows of Python values. Raises DataError."""
+    try:
+        return list(zip(*(batch.column(name).to_pylist() for name in columns), strict=True))
+    except Exception as error:  # damaged text, or columns of different lengths
+        raise DataError(
+            f"rows of {path} should be readable; the file is damaged: copy it again"
+        ) from error
 
 
 def _open_all(files: list[Path]) -> list[Any]:
