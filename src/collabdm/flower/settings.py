@@ -127,6 +127,10 @@ class NodeSettings(ComputeSettings):
         folder: where contributions are stored; a repeated plan is answered from there.
         rows: COLUMN=VALUE; use only these rows of a table of flows.
         resize: whether to convert images to the plan's size and channels.
+        label_column: the column of the labels; without one, it is found by its usual names.
+        image_column: the column of the images; without one, it is found by its usual names.
+        class_names: the names of the label numbers, as for `--class-names`.
+        skip_unreadable: whether to leave out pictures that cannot be read.
         key: the file of its private key for masks; default: the one in its private folder.
         unmask: whether the node answers that sites are missing; if not, the operator does, by file.
         partition_id: the number of the node, from 0; set by Flower's simulation engine.
@@ -139,6 +143,10 @@ class NodeSettings(ComputeSettings):
     folder: AnyPath | None = None
     rows: Text | None = None
     resize: Flag = False
+    label_column: Text | None = None
+    image_column: Text | None = None
+    class_names: Text | None = None
+    skip_unreadable: Flag = False
     key: AnyPath | None = None
     unmask: Flag = False
     partition_id: WholeNumber | None = None

@@ -9,6 +9,8 @@ A site is configured only by its own node (`--node-config`), never by a message:
     rows="Cell=1"             use only these rows of a table of flows
     key="/etc/north.mask.key" its private key for masks; default: the one in its private folder
     unmask=false              whether it answers that sites are missing (below)
+    skip-unreadable=true      leave out pictures that cannot be read, and count them in the log
+    label-column="grade"  image-column="scan"  class-names="/data/names.txt"
     resize=true  device="cpu"  precision="float32"  threads=2
 
 Unknown keys and values of the wrong type are rejected (`settings`). Nodes of Flower's simulation
@@ -31,6 +33,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from collabdm.data.selection import Selection, class_names
 from collabdm.documents.plan_file import parse_plan
 from collabdm.errors import (
     CollabDMError,
@@ -159,12 +162,18 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
         CollabDMError: the settings, the plan, the data, the policy or the machine does not fit.
     """
     context = RunContext(settings.choose())
-    source = DataSource(data_location(settings), settings.resize, settings.rows)
+    selection = Selection(
+        settings.label_column,
+        settings.image_column,
+        None if settings.class_names is None else class_names(settings.class_names),
+        skip_unreadable=settings.skip_unreadable,
+    )
+    source = DataSource(data_location(settings), settings.resize, settings.rows, selection)
 
     plan = parse_plan(content)
     plan.check_site(settings.name)
     site = Site(settings.name, read_policy(settings.policy), key=settings.key)
-    prepared = prepare_site(plan, load_for_plan(plan, source), site)
+    prepared = prepare_site(plan, load_for_plan(plan, source, note=logger.info), site)
     digest = prepared.data_digest
     for withheld in prepared.release.withheld:
         logger.warning("withheld: %s", withheld)
