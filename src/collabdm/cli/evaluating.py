@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabdm.cli.console import Bars, console
-from collabdm.cli.running import load_for_plan
+from collabdm.cli.running import load_for_plan, load_tallied_for_plan
 from collabdm.cli.scores import print_scores
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError
@@ -60,7 +60,7 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
         DataError: If the real images do not fit the plan, or a split is missing.
     """
     plan = request.distilled.plan
-    test = load_for_plan(plan, request.source, "test")
+    test, tally = load_tallied_for_plan(plan, request.source, "test")
     training = _training_images(request) if request.random or request.robust else None
 
     with Bars(quiet) as bars:
@@ -73,6 +73,8 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
             scores += _random_scores(request, training, test, context)
 
     results = _results(request, scores, robust)
+    if tally is not None:
+        results = results.model_copy(update={"tally": tally.json()})
     if output is not None:
         write_results(results, output)
 

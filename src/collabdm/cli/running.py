@@ -40,6 +40,7 @@ def selection(
 
 
 load_for_plan = partial(exchange.load_for_plan, note=notes.print)
+load_tallied_for_plan = partial(exchange.load_tallied_for_plan, note=notes.print)
 
 
 def check_output(output: Path, *inputs: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from collabdm.cli.console import console, table
-from collabdm.cli.running import load_for_plan
+from collabdm.cli.running import load_tallied_for_plan
+from collabdm.data.tally import Tally
 from collabdm.documents.atomic_write import atomic_write, atomic_write_with
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import DocumentError
@@ -55,11 +56,12 @@ def view_document(request: Request) -> None:
     plan = None if request.plan is None else read_plan(request.plan)
     document = read_images(request.file, plan)
 
+    tally: Tally | None = None
     comparison, title = None, f"{request.file}: {len(document.images):,} images"
     if request.source is None:
         rows = rows_alone(document)
     else:
-        private = _private(request, document)
+        private, tally = _private(request, document)
         comparison = compare_with(document, private)
         rows = rows_compared(document, comparison, private)
         title += (
@@ -72,19 +74,24 @@ def view_document(request: Request) -> None:
     atomic_write_with(request.picture, lambda file: picture.save(file, format="PNG"))
     if request.json is not None:
         values = comparison_json(request.file, document, comparison)
+        if tally is not None:
+            values["tally"] = tally.json()
         atomic_write(request.json, (json.dumps(values, indent=2) + "\n").encode())
     _print(request, rows, comparison)
 
 
-def _private(request: Request, document: Document) -> ImageSet:
-    """Load the private data. Raises DocumentError if the plan of a contribution is missing."""
+def _private(request: Request, document: Document) -> tuple[ImageSet, Tally | None]:
+    """Load the private data and its tally.
+
+    Raises DocumentError if the plan of a contribution is missing.
+    """
     if document.plan is None:
         raise DocumentError(
             f"`--plan` should name the plan of {request.file} to compare its images with data; "
             "found none: a contribution does not contain its plan"
         )
     assert request.source is not None
-    return load_for_plan(document.plan, request.source, request.split)
+    return load_tallied_for_plan(document.plan, request.source, request.split)
 
 
 def _print(request: Request, rows: list[ClassRow], comparison: Comparison | None) -> None:

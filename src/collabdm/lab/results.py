@@ -3,7 +3,7 @@
     results.json of `simulate`   experiment, digest, complete, compute, versions, sets, scores,
                                  [curve]
     file of `evaluate --json`    set, plan, data, seed, sets, bytes, versions, recipe, compute,
-                                 scores, [robustness]
+                                 scores, [robustness, tally]
 
 The records are pydantic models, strict about types. Unknown keys are ignored, so that the files of
 later versions stay readable; a key in brackets is omitted if it has no value.
@@ -202,7 +202,7 @@ class SimulationResults(Record):
 class EvaluationResults(Record):
     """The file of `evaluate --json`: the scores of one distilled set."""
 
-    optional = frozenset({"robustness"})
+    optional = frozenset({"robustness", "tally"})
 
     set: str
     plan: str
@@ -215,6 +215,7 @@ class EvaluationResults(Record):
     compute: ComputeRecord
     scores: tuple[ScoreRecord, ...]
     robustness: RobustnessRecord | None = None
+    tally: dict[str, JsonValue] | None = None
 
     @property
     def plans(self) -> frozenset[str]:

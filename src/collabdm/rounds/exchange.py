@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.tables import Reading
 from collabdm.data.selection import Selection
-from collabdm.data.sources import fit_classes, load_tallied
 from collabdm.data.tally import Tally
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.documents.contribution import Contribution
@@ -27,7 +26,6 @@ from collabdm.documents.contribution_file import (
     write_contribution,
 )
 from collabdm.documents.masked_contribution import masked_bytes
-from collabdm.documents.picture_rules import PictureRules
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
@@ -46,13 +44,12 @@ from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.masked import MaskedFiles
 from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
+from collabdm.rounds.site_pictures import Split, load_pictures
 from collabdm.rounds.spending import Spending, excess, spending_of
 from collabdm.scoring.outcomes import kind_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -93,45 +90,38 @@ def load_for_plan(
     Raises:
         DataError: the data cannot be read, or does not fit the plan.
     """
-    if plan.flows is not None:
-        reading = Reading(parse_rows(source.rows))
-        return load_flows(Path(source.location), plan.flows, split, reading, note)
-    if source.rows is not None:
-        raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
-
-    data, tally = load_pictures(plan, source, split)
-    for line in tally.lines():
-        note(line)
-    return data
+    return load_tallied_for_plan(plan, source, split, note)[0]
 
 
-def load_pictures(plan: Plan, source: DataSource, split: Split = "train") -> tuple[ImageSet, Tally]:
-    """Load pictures in the plan's classes and image shape, and count them.
+def load_tallied_for_plan(
+    plan: Plan,
+    source: DataSource,
+    split: Split = "train",
+    note: Callable[[str], None] = lambda line: None,
+) -> tuple[ImageSet, Tally | None]:
+    """Load data as `load_for_plan` does, and return the tally of pictures with it.
 
     Args:
-        plan: the plan, whose rules for pictures are followed.
+        plan: the plan.
         source: the location of the data.
         split: the training or the test part.
+        note: receives the lines of the tally.
 
     Returns:
-        The images, and the tally.
+        The images, and their tally; None for tables of flows.
 
     Raises:
         DataError: the data cannot be read, or does not fit the plan.
     """
-    image, rules = plan.image, plan.pictures or PictureRules()
-    side, channels = (image.side, image.channels) if source.resize else (None, None)
-    selection = replace(source.selection, rules=rules)
-    found, tally = load_tallied(
-        source.location, split, side=side, channels=channels, selection=selection
-    )
-    data = fit_classes(found, plan.classes)
-    try:
-        check_data(plan, data)
-    except DataError as error:
-        if data.shape == image.shape:
-            raise
-        raise DataError(f"{error}: `--resize` brings them to it") from error
+    if plan.flows is not None:
+        reading = Reading(parse_rows(source.rows))
+        return load_flows(Path(source.location), plan.flows, split, reading, note), None
+    if source.rows is not None:
+        raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
+
+    data, tally = load_pictures(plan, source.location, split, source.selection, source.resize)
+    for line in tally.lines():
+        note(line)
     return data, tally
 
 
