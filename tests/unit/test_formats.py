@@ -169,7 +169,10 @@ def test_an_npz_may_contain_both_splits(tmp_path) -> None:
             "one label per image",
         ),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array(1)}, "one label per image"),
-        ({"images": np.zeros((2, 4, 4), np.int64), "labels": np.zeros(2, int)}, "should have 8 bits per level, or the plan a range"),
+        (
+            {"images": np.zeros((2, 4, 4), np.int64), "labels": np.zeros(2, int)},
+            "should have 8 bits per level, or the plan a range",
+        ),
         ({"images": np.full((2, 4, 4), 1.5), "labels": np.zeros(2, int)}, r"values in 0 \.\. 1"),
         ({"images": np.full((2, 4, 4), np.nan), "labels": np.zeros(2, int)}, r"values in 0 \.\. 1"),
         ({"images": np.zeros((2, 4), np.uint8), "labels": np.zeros(2, int)}, r"\(h, w\)"),
