@@ -90,8 +90,8 @@ Init = Annotated[
 Local = Annotated[
     choices.LocalMethod | None,
     setting(
-        help="Images of a contribution: distilled (dm), drawn at random, or none; with another "
-        "option for local images, dm.",
+        help="Images of a contribution: distilled (dm), averages of similar images, drawn at "
+        "random, or none; with another option for local images, dm.",
         show_default="none",
     ),
 ]
@@ -99,6 +99,11 @@ Local = Annotated[
 LocalImages = Annotated[
     int | None,
     setting(help="Images per class in a contribution; 0: the site's share of ipc, plus one."),
+]
+
+AverageOf = Annotated[
+    int | None,
+    setting(min=2, help="Fewest images in each average of `--local averages`.", show_default="50"),
 ]
 
 Merging = Annotated[
@@ -167,6 +172,7 @@ def plan(
     local: Local = None,
     local_steps: LocalSteps = None,
     local_images: LocalImages = None,
+    average_of: AverageOf = None,
     passes: Passes = None,
     merging: Merging = None,
     largest_class: LargestClass = None,
