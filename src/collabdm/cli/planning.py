@@ -24,6 +24,8 @@ from collabdm.planning.settings import (
     read_plan_config,
 )
 
+TELLING = 0.98  # the score from which a column that is used deserves a look
+
 
 def plan_of(options: Mapping[str, Any]) -> Plan:
     """Build the plan that the options of `plan` describe.
@@ -54,6 +56,11 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     return plan if budget == Budget() else choose(plan, budget, keep=set(chosen))
 
 
+def _use(score: float) -> str:
+    """Describe a column that is used; a high score is a reason to look at it."""
+    return "yes; predicts the label alone: check why" if score >= TELLING else "yes"
+
+
 def print_draft(drafted: Draft) -> None:
     """Print the columns of a sample, and its issues when it is read with the drafted schema."""
     if not drafted.columns:
@@ -65,7 +72,7 @@ def print_draft(drafted: Draft) -> None:
             column.kind,
             f"{100 * column.missing:.1f}",
             "-" if math.isnan(column.score) else f"{100 * column.score:.1f}",
-            column.reason or "yes",
+            column.reason or _use(column.score),
         )
         for column in drafted.columns
     ]

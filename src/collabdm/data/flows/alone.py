@@ -1,9 +1,9 @@
 """Measure how well one column alone predicts the label on rows that the predictor has not seen.
 
-The rows of each class, in order, are cut into 25 runs, and run r belongs to fold r mod 5. A decision
-tree of at most 64 leaves learns from four folds and predicts the fifth. The score is the mean over
-classes of the share of their rows that are predicted correctly (balanced accuracy); chance is one in
-the number of classes. Runs, instead of single rows, are held out because neighbouring rows of a
+The rows of each class, in order, are cut into 25 runs, and run r belongs to fold r mod 5. A
+decision tree of at most 64 leaves learns from four folds and predicts the fifth. The score is the
+mean over classes of the share of their rows that are predicted correctly (balanced accuracy);
+chance is one in the number of classes. Runs are held out because neighbouring rows of a
 capture resemble each other; and every class is in every fold, so that a number that counts up is
 neither unknown in the held-out rows by accident nor known from the row before.
 
@@ -58,6 +58,5 @@ def score(
         ).fit(values[train], classes[train])
         right[test] = tree.predict(values[test]) == classes[test]
 
-    return float(
-        np.mean([right[counted & (classes == y)].mean() for y in np.unique(classes[counted])])
-    )
+    known = np.unique(classes[counted])
+    return float(np.mean([right[counted & (classes == y)].mean() for y in known]))

@@ -4,13 +4,13 @@ A column is marked, in this order, if
 
 address         at least 9 in 10 of its texts are IP or MAC addresses, or its name is that of one
 identifier      its name is that of a flow's or a station's, or its texts are (nearly) all different
-start time      its name is that of a time, it contains times, or its numbers are seconds (or milli-,
-                micro- or nanoseconds) since 1970 between 2001 and 2033
+start time      its name is that of a time, it contains times, or its numbers are seconds (or
+                milli-, micro- or nanoseconds) since 1970 between 2001 and 2033
 running number  its name is that of one; its numbers never decrease and mostly increase; within
                 classes, most are new and near the one before; or they number all rows
-second label    its name is that of a label and it predicts the label better than chance; or it has a
-                single value in each class, not the same in all; or it has few values, of which each
-                occurs in a single class
+second label    its name is that of a label and it predicts the label better than chance; or it has
+                a single value in each class, not the same in all; or it has few values, of which
+                each occurs in a single class
 port            its name is that of a source port, which a host draws anew for each connection; or
                 each of its values occurs at one host of several, in 9 of 10 rows
 
@@ -43,8 +43,8 @@ ADDRESS_NAME = re.compile(
 )
 IDENTIFIER_NAME = re.compile(
     r"^(flow|session|connection|conn|community|event|record|packet|pkt)[ ._]?(id|key|hash)$|^uid$"
-    r"|^uuid$|^(base)?[ ._]?station([ ._]?(id|name))?$|^(site|cell|sensor|probe|node)[ ._]?(id|name)?$"
-    r"|^host[ ._]?name$|teid$|^[sd]vid$",
+    r"|^uuid$|^(base)?[ ._]?station([ ._]?(id|name))?$"
+    r"|^(site|cell|sensor|probe|node)[ ._]?(id|name)?$|^host[ ._]?name$|teid$|^[sd]vid$",
     re.I,
 )
 TIME_NAME = re.compile(
@@ -60,15 +60,16 @@ RUNNING_NAME = re.compile(
     re.I,
 )
 LABEL_NAME = re.compile(
-    r"^(label|labels|class|classes|category|sub[ ._]?category|target|type|verdict|malicious|benign|y"
-    r"|outcome|threat|activity|scenario|traffic[ ._]?(type|category|class)|is[ ._]?(attack|malicious"
-    r"|anomaly|bad|benign)|anomaly|intrusion)$"
+    r"^(label|labels|class|classes|category|sub[ ._]?category|target|type|verdict|malicious"
+    r"|benign|y|outcome|threat|activity|scenario|traffic[ ._]?(type|category|class)"
+    r"|is[ ._]?(attack|malicious|anomaly|bad|benign)|anomaly|intrusion)$"
     r"|attack|(^|[ ._-])label($|[ ._-])|malware|ground[ ._]?truth",
     re.I,
 )
 TRAFFIC_NAME = re.compile(
-    r"proto|service|state|flag|port|ttl|tos|dscp|dsb|cause|history|version|method|agent|[._ ]type|[._ ]code"
-    r"|cipher|query|length|size|bytes|pkts|packets|win|count|ct_|ftp|http|dns|ssl|tls|icmp|arp|mqtt",
+    r"proto|service|state|flag|port|ttl|tos|dscp|dsb|cause|history|version|method|agent"
+    r"|[._ ]type|[._ ]code|^(ip|tcp|udp|gtp|eth|sctp|pfcp|nas|ngap)[._]|cipher|query|length|size"
+    r"|bytes|pkts|packets|win|count|ct_|ftp|http|dns|ssl|tls|icmp|arp|mqtt",
     re.I,
 )
 PORT_NAME = re.compile(rf"^{_SIDES}[ ._]?port$|^id\.(orig|resp)_p$|^l4_(src|dst)_port$", re.I)
@@ -78,6 +79,8 @@ SURE = 0.999  # the share of rows in a rule about single values
 LEAST_OF_CLASS = 5  # rows of a class that such a rule needs
 EPOCHS = tuple((1e9 * unit, 2e9 * unit) for unit in (1, 1e3, 1e6, 1e9))
 ABOVE_CHANCE = 1.2
+MOSTLY_NEW, SMOOTH = 0.8, 0.98  # the share of distinct values, the rank correlation
+ONE_HOST = 0.9  # the share of rows of a port whose value occurs at one host
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def identifies_a_host(
         there = (port.codes >= 0) & (host.codes >= 0)
         values, hosts = port.codes[there], host.codes[there]
         several_ports = len(np.unique(values)) > 1
-        if several_ports and len(np.unique(hosts)) > 1 and _purity(values, hosts) >= 0.9:
+        if several_ports and len(np.unique(hosts)) > 1 and _purity(values, hosts) >= ONE_HOST:
             return True
     return False
 
@@ -195,7 +198,7 @@ def _runs(found: Evidence, classes: Int64[np.ndarray, " n"]) -> bool:
     numbers_rows = column.whole and column.high - column.low < 1.5 * column.rows
     if distinct >= SURE and numbers_rows and len(values) > MOST_VALUES:
         return True
-    return distinct >= 0.5 and _smoothness(found.codes, classes) >= 0.98
+    return distinct >= MOSTLY_NEW and _smoothness(found.codes, classes) >= SMOOTH
 
 
 def _smoothness(codes: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]) -> float:
@@ -212,21 +215,22 @@ def _smoothness(codes: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]
 
 def _is_of_class(codes: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]) -> bool:
     """Return whether a column has one value in each class, but not the same in all classes."""
-    most = set()
+    most = []
     for y in np.unique(classes[classes >= 0]):
-        own = codes[classes == y]
-        values, counts = np.unique(own, return_counts=True)
-        if len(own) >= LEAST_OF_CLASS and counts.max() < SURE * len(own):
+        values, counts = np.unique(codes[classes == y], return_counts=True)
+        if counts.sum() < LEAST_OF_CLASS:
+            continue
+        if counts.max() < SURE * counts.sum():
             return False
-        most.add(int(values[counts.argmax()]))
-    return len(most) > 1
+        most.append(int(values[counts.argmax()]))
+    return len(set(most)) > 1
 
 
 def _determines(found: Evidence, classes: Int64[np.ndarray, " n"]) -> bool:
     """Return whether each of a column's few values occurs in one class only."""
     there = (found.codes >= 0) & (classes >= 0)
     codes, own = found.codes[there], classes[there]
-    few = 1 < len(np.unique(codes)) <= min(MOST_VALUES, max(1, len(codes) // LEAST_OF_CLASS))
+    few = 1 < len(np.unique(codes)) <= min(MOST_VALUES, len(codes) // LEAST_OF_CLASS)
     if not few or len(codes) < 0.5 * len(found.codes) or len(np.unique(own)) < 2:
         return False
     return _purity(codes, own) >= SURE and found.score >= SURE * 0.98

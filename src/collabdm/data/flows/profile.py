@@ -1,4 +1,4 @@
-"""Describe the columns of a sample: what they contain, how often a value is missing, and a part of it.
+"""Describe the columns of a sample: their contents, missing values, and a part of the rows.
 
 All rows are read, chunk by chunk. Of N rows, every k-th is kept in order, k the smallest power of
 two that leaves fewer than 2 x `KEPT_ROWS`.
@@ -63,7 +63,8 @@ class Profile:
         self.present += len(cells) - cells.null_count
         self.numeric += len(finite)
         if len(finite):
-            self.low, self.high = min(self.low, finite.min()), max(self.high, finite.max())
+            self.low = min(self.low, float(finite.min()))
+            self.high = max(self.high, float(finite.max()))
             self.whole &= bool((finite == np.floor(finite)).all())
         self.unset += self._unset(cells, found)
 
