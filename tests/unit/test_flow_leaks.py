@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collabdm.data.flows.alone import folds_of, score
+from collabdm.data.flows.alone import score, splits_of
 from collabdm.data.flows.draft import Choices, Draft, draft
 
 ROWS = 600
@@ -105,7 +105,7 @@ def test_columns_that_predict_the_label_are_kept_and_their_score_is_shown(tmp_pa
     made = draft(path)
     assert reasons(made) == {}
     scores = {c.name: c.score for c in made.columns}
-    assert scores["rate"] == scores["proto"] == 1
+    assert min(scores["rate"], scores["proto"]) > 0.98
     assert 0.8 < scores["mostly"] < 1
 
 
@@ -125,9 +125,9 @@ def test_a_number_that_counts_up_is_found_in_captures_that_follow_each_other(tmp
 def test_the_score_of_a_running_number_is_neither_good_nor_bad_by_accident() -> None:
     draw = np.random.default_rng(0)
     mixed, running = draw.integers(0, 2, 2000), np.arange(2000)
-    assert score(running, mixed, folds_of(mixed)) == pytest.approx(0.5, abs=0.07)
+    assert score(running, mixed, splits_of(mixed)) == pytest.approx(0.5, abs=0.07)
     in_campaigns = np.arange(2000) // 500 % 2
-    assert score(running, in_campaigns, folds_of(in_campaigns)) > 0.95
+    assert score(running, in_campaigns, splits_of(in_campaigns)) > 0.95
 
 
 def test_the_columns_of_5g_nidd_that_count_are_marked(real_data) -> None:

@@ -25,10 +25,17 @@ from collabdm.errors import DataError
 ROWS = [row(i, "bad" if i % 3 == 0 else "ok") for i in range(30)]
 LABELS = ["ok", "bad"]
 
-CICIDS = (
-    " Destination Port, Flow Duration, Total Fwd Packets,Flow Bytes/s, Flow Packets/s,"
-    " Fwd Header Length, Bwd Header Length, Fwd Header Length, Label"
-).split(",")
+CICIDS = [
+    " Destination Port",
+    " Flow Duration",
+    " Total Fwd Packets",
+    "Flow Bytes/s",
+    " Flow Packets/s",
+    " Fwd Header Length",
+    " Bwd Header Length",
+    " Fwd Header Length",
+    " Label",
+]
 
 ZEEK_FIELDS = ("ts", "uid", "id.orig_h", "id.orig_p", "proto", "duration", "orig_bytes", "label")
 

@@ -18,6 +18,7 @@ from collabdm.data.flows.dialect import Dialect, Rules, dialect_of, encoding_err
 from collabdm.data.flows.issues import Issue, IssueKind
 from collabdm.data.flows.json_lines import json_chunks
 from collabdm.data.flows.several import tables_of
+from collabdm.data.flows.utf8 import MARK, MarkedText
 from collabdm.data.flows.zeek import TabsForSpaces, is_other_head
 from collabdm.errors import DataError, did_you_mean
 from collabdm.progress import Progress, Report, Stage
@@ -92,7 +93,7 @@ def _table_chunks(path: Path, selection: Selection, counts: Counter[Issue], repo
     dialect = dialect_of(path, selection.rules)
     counts.update(dialect.issues)
     found = _find(path, dialect, selection)
-    for column in found.values():
+    for column in (name for name in found.values() if name in dialect.names):
         written = dialect.written[dialect.names.index(column)]
         if dialect.written.count(written) > 1:
             counts[Issue(IssueKind.DOUBLED, f"`{written}.1` and so on")] = 1
@@ -204,10 +205,6 @@ def _text_chunks(
                 report(stream.position)
     except UnicodeDecodeError as error:
         raise encoding_error(path, dialect.encoding) from error
-    except DataError as error:
-        if "invalid UTF8" in str(error):
-            raise encoding_error(path, dialect.encoding) from error
-        raise
 
 
 def _csv_chunks(
@@ -232,7 +229,9 @@ def _csv_chunks(
             counts[Issue(IssueKind.ROW_LENGTH, f"{row.expected_columns}")] += 1
         return "skip"
 
-    source = pa.PythonFile(TabsForSpaces(stream.source), "r") if dialect.spaced else stream.source
+    text = MarkedText(stream.source)
+    plain_text = text if dialect.encoding == "utf-8" else stream.source
+    source = TabsForSpaces(plain_text) if dialect.spaced else plain_text
     convert = ConvertOptions(
         column_types=dict.fromkeys(columns, pa.string()),
         include_columns=columns,
@@ -241,7 +240,7 @@ def _csv_chunks(
         quoted_strings_can_be_null=True,
     )
     reader = open_csv(
-        source,
+        source if source is stream.source else pa.PythonFile(source, "r"),
         ReadOptions(
             block_size=CHUNK_BYTES,
             column_names=list(dialect.names),
@@ -256,6 +255,15 @@ def _csv_chunks(
         convert,
     )
     for chunk in reader:
+        if text.is_faulty and _has_mark(chunk):
+            raise encoding_error(path, dialect.encoding)
         yield chunk
         if other_heads:
             raise unreadable(path, "the logs in it have different columns: separate them")
+
+
+def _has_mark(chunk: Any) -> bool:
+    """Return whether a byte of another encoding was replaced in a column that is read."""
+    import pyarrow.compute as pc
+
+    return any(pc.any(pc.match_substring(column, MARK)).as_py() for column in chunk.columns)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 from pydantic import ValidationError
 
-from collabdm.data.flows.alone import folds_of, score
+from collabdm.data.flows.alone import classes_that_count, score, splits_of
 from collabdm.data.flows.chunks import Selection, column_names, some
 from collabdm.data.flows.dialect import Rules, plain
 from collabdm.data.flows.issues import Tally
@@ -253,14 +253,14 @@ def _reports(
     classes = _class_codes(sample.profiles[label])
     if choices.empty_label is not None:
         classes = np.where(classes < 0, classes.max(initial=0) + 1, classes)
-    folds = folds_of(classes)
-    chance = 1 / max(len(np.unique(classes[folds >= 0])), 1)
+    splits = splits_of(classes)
+    chance = 1 / max(classes_that_count(splits, classes), 1)
 
     evidence = []
     for name, column in sample.profiles.items():
         if name != label:
             codes = codes_of(column)
-            evidence.append(Evidence(column, codes, score(codes, classes, folds), chance))
+            evidence.append(Evidence(column, codes, score(codes, classes, splits), chance))
 
     addresses = [found for found in evidence if is_address(found)]
     reports, columns = [], []

@@ -79,7 +79,8 @@ SURE = 0.999  # the share of rows in a rule about single values
 LEAST_OF_CLASS = 5  # rows of a class that such a rule needs
 EPOCHS = tuple((1e9 * unit, 2e9 * unit) for unit in (1, 1e3, 1e6, 1e9))
 ABOVE_CHANCE = 1.2
-MOSTLY_NEW, SMOOTH = 0.8, 0.98  # the share of distinct values, the rank correlation
+MOSTLY_NEW, NEAR = 0.8, 0.05  # the share of distinct values, the step in rank
+LEAST_IN_ORDER = 50  # rows of a class
 ONE_HOST = 0.9  # the share of rows of a port whose value occurs at one host
 
 
@@ -198,19 +199,22 @@ def _runs(found: Evidence, classes: Int64[np.ndarray, " n"]) -> bool:
     numbers_rows = column.whole and column.high - column.low < 1.5 * column.rows
     if distinct >= SURE and numbers_rows and len(values) > MOST_VALUES:
         return True
-    return distinct >= MOSTLY_NEW and _smoothness(found.codes, classes) >= SMOOTH
+    return distinct >= MOSTLY_NEW and _step(found.codes, classes) <= NEAR
 
 
-def _smoothness(codes: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]) -> float:
-    """Return the rank correlation of neighbouring rows of a class, averaged over rows."""
-    total = weight = 0.0
+def _step(codes: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]) -> float:
+    """Return the median step in rank between neighbouring rows of a class, as a share of its rows.
+
+    It is 0.29 for values in no order.
+    """
+    total, rows = 0.0, 0
     for y in np.unique(classes[classes >= 0]):
         own = codes[(classes == y) & (codes >= 0)]
-        ranks = np.unique(own, return_inverse=True)[1].astype(float)
-        if len(own) > 30 and ranks[:-1].std() > 0 and ranks[1:].std() > 0:
-            total += len(own) * float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
-            weight += len(own)
-    return total / weight if weight else 0.0
+        if len(own) >= LEAST_IN_ORDER:
+            ranks = np.unique(own, return_inverse=True)[1]
+            total += float(np.median(np.abs(np.diff(ranks))))
+            rows += len(own)
+    return total / rows if rows else 1.0
 
 
 def _is_of_class(codes: Int64[np.ndarray, " n"], classes: Int64[np.ndarray, " n"]) -> bool:
