@@ -233,21 +233,21 @@ def test_a_site_sends_a_class_of_the_expected_size(images, limit, settings) -> N
 
 def test_more_images_allow_more_numbers_and_without_bytes_no_more_steps_than_asked() -> None:
     plan = plan_with(network={"width": 32, "depth": 2}, steps=60)
-    chosen = [choose(plan, Budget(None, images), set()) for images in (40, 200, 10_000)]
+    chosen = [choose(plan, Budget(None, images), set()) for images in (80, 400, 20_000)]
     numbers = [one.steps * statistics_width(one) for one in chosen]
     assert numbers == sorted(numbers)
     assert all(one.wire == plan.wire for one in chosen)
     assert (chosen[-1].steps, chosen[-1].sketch) == (60, None)
-    assert (chosen[0].sketch, chosen[0].steps) == (64, 20)  # .5 x 40 x 64 numbers
+    assert (chosen[0].sketch, chosen[0].steps) == (64, 20)  # .25 x 80 x 64 numbers
 
 
 def test_what_the_user_set_is_kept_and_too_much_of_it_is_refused() -> None:
     plan = plan_with(network={"width": 32, "depth": 2}, steps=20)
-    assert choose(plan, Budget(None, 48), {"steps"}).sketch == 64
+    assert choose(plan, Budget(None, 96), {"steps"}).sketch == 64
     with pytest.raises(
-        PlanError, match=r"`smallest-site-class` should be at least 80 for 20 steps of 128"
+        PlanError, match=r"`smallest-site-class` should be at least 160 for 20 steps of 128"
     ):
-        choose(plan, Budget(None, 48), {"steps", "sketch"})
+        choose(plan, Budget(None, 96), {"steps", "sketch"})
 
 
 @pytest.mark.parametrize(

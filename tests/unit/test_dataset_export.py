@@ -21,7 +21,7 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError, OutputError, PlanError
 from collabdm.export.card import Card, card_text
 from collabdm.export.dataset import export
-from collabdm.export.onnx import onnx_bytes
+from collabdm.export.onnx import TARGETS, onnx_bytes
 from collabdm.images import ImageSet
 from collabdm.scoring.evaluation import Score
 from collabdm.scoring.trained_model import read_model, state_tensors, write_model
@@ -62,21 +62,39 @@ def same(a: ImageSet, b: ImageSet) -> bool:
 
 
 @pytest.mark.parametrize("pae", [1, 2])
-def test_load_dataset_gives_the_tensors_of_the_set(tmp_path, pae) -> None:
+def test_load_dataset_gives_the_tensors_of_a_packed_set(tmp_path, pae) -> None:
     made = coloured(pae)
-    export(made, tmp_path / "set")
+    export(made, tmp_path / "set", packed=True)
     assert same(from_hub_folder(tmp_path / "set", tmp_path / "c"), made.images)
     assert same(load(str(tmp_path / "set" / "data")), made.images)
 
 
-def test_an_expanded_set_contains_the_training_images(tmp_path) -> None:
+def test_an_exported_set_contains_the_training_images(tmp_path) -> None:
     made = coloured(2)
-    written = export(made, tmp_path / "set", expanded=True)
+    written = export(made, tmp_path / "set")
     expected = training_set(made)
     assert len(written) == 24
     assert bool(((written.images.float() / 255 - expected.images).abs() <= 0.5 / 255 + 1e-6).all())
     assert same(from_hub_folder(tmp_path / "set", tmp_path / "c"), written)
-    assert "here they are separate and enlarged." in (tmp_path / "set" / "README.md").read_text()
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "here they are separate and enlarged, ready to train on." in card
+    assert "train on them as on any labelled images" in card
+
+
+def test_the_card_of_packed_images_does_not_advise_to_train_on_them(tmp_path) -> None:
+    export(coloured(2), tmp_path / "set", packed=True)
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "cut every image into 2 x 2 tiles" in card
+    assert "train on them as on any labelled images" not in card
+
+
+def test_the_code_on_the_card_loads_the_set(tmp_path) -> None:
+    made = coloured(2)
+    written = export(made, tmp_path / "set")
+    code = (tmp_path / "set" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace("FOLDER", str(tmp_path / "set")), names)
+    assert names["images"]["label"][:] == written.labels.tolist()
 
 
 @pytest.mark.parametrize(("form", "place"), [("folder", ""), ("npz", "train.npz")])
@@ -100,8 +118,8 @@ def test_a_torch_data_set_of_the_folder_gives_the_same_tensors(tmp_path) -> None
 def test_the_card_contains_licence_counts_and_scores_if_asked(tmp_path) -> None:
     made = coloured(2)
     scores = (Score("collabdm", "ConvNet", (0.49, 0.5, 0.51), 6),)
-    export(made, tmp_path / "a", card=Card("cc-by-4.0", True, scores, "digits"))
-    export(made, tmp_path / "b")
+    export(made, tmp_path / "a", packed=True, card=Card("cc-by-4.0", True, scores, "digits"))
+    export(made, tmp_path / "b", packed=True)
     full, bare = ((tmp_path / name / "README.md").read_text() for name in "ab")
     assert "license: cc-by-4.0" in full
     assert "accuracy 50.0 % on digits test images (std 1.0, n = 3)" in full
@@ -233,6 +251,25 @@ def test_the_exported_file_gives_the_model_s_probabilities_in_its_own_runtime() 
     assert json.loads(told["classes"]) == list(model.classes)
     assert json.loads(told["mean"]) == list(model.image.mean)
     assert json.loads(told["provenance"]) == model.provenance
+
+
+@pytest.mark.parametrize("opset", TARGETS)
+def test_each_opset_gives_the_same_probabilities_in_a_file_for_its_runtime(opset) -> None:
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    content = onnx_bytes(tiny_model(), opset)
+    proto = onnx.load_from_string(content)
+    assert [used.version for used in proto.opset_import if not used.domain] == [opset]
+    assert proto.ir_version == TARGETS[opset].file_version
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": pictures(3).numpy()})
+    np.testing.assert_allclose(
+        found, tiny_model().probabilities(pictures(3)).numpy(), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_an_unknown_opset_is_refused() -> None:
+    with pytest.raises(PlanError, match="`opset` should be one of 18, 20, 21, 22; found 17"):
+        onnx_bytes(tiny_model(), 17)
 
 
 def test_train_and_predict_agree_with_the_exported_file(tmp_path) -> None:

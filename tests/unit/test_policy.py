@@ -138,8 +138,8 @@ def test_a_site_with_only_small_classes_sends_nothing_and_learns_every_reason() 
         prepare_site(tiny_plan(batch=2), DATA, Site("north", Policy()))
     said = str(error.value)
     assert "`raw_images` is false" in said
-    assert "every class would be withheld: cat (it has 5 images; at least 20 are needed" in said
-    assert "dog (it has 2 images; at least 20 are needed)" in said
+    assert "every class would be withheld: cat (it has 5 images; at least 24 are needed" in said
+    assert "dog (it has 2 images; at least 24 are needed" in said
     for remedy in ("fewer steps", "narrower sketch", "larger batch", "masks", "--smallest-class"):
         assert remedy in said
 

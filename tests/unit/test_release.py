@@ -46,16 +46,16 @@ def test_a_method_without_statistics_has_ratio_0_and_no_batch() -> None:
 @pytest.mark.parametrize(
     ("release", "reason"),
     [
-        (ClassRelease(0, "cat", 20, 20, 0.5), None),
-        (ClassRelease(0, "cat", 19, 19, 0.5), "it has 19 images; at least 20 are needed"),
+        (ClassRelease(0, "cat", 20, 20, 0.25), None),
+        (ClassRelease(0, "cat", 19, 19, 0.25), "it has 19 images; at least 20 are needed"),
         (
             ClassRelease(0, "cat", 500, 1, 0.1),
             "each mean would be of 1 image, the plan's `batch`; at least 20 are needed",
         ),
         (
             ClassRelease(0, "cat", 1, 1, 33.333),
-            "it has 1 image; at least 67 are needed, because the plan sends 33.3 numbers for each of "
-            "theirs (at most 0.5)",
+            "it has 1 image; at least 134 are needed, because the plan sends 33.3 numbers for each of "
+            "theirs (at most 0.25)",
         ),
     ],
 )
@@ -81,11 +81,11 @@ def test_sums_over_sites_and_noise_protect_every_class(settings) -> None:
 def test_the_smallest_class_sent_is_on_the_limit() -> None:
     plan = tiny_plan(steps=30)
     least = smallest_class_sent(plan, plan.steps)
-    assert least == 120  # 30 x 128 / (.5 x 64)
+    assert least == 240  # 30 x 128 / (.25 x 64)
     for images, withheld in ((least, 0), (least - 1, 1)):
         releases = class_releases(plan, torch.tensor([images, 0, 0]), "north")
         assert len(withheld_classes(plan, releases, ReleaseLimits())) == withheld
-    assert "a site sends a class if it has at least 120 images of it" in summary(plan)
+    assert "a site sends a class if it has at least 240 images of it" in summary(plan)
 
 
 def test_a_plan_with_a_batch_of_one_sends_no_class() -> None:

@@ -114,7 +114,7 @@ class ExportOptions:
     """The options of `export` for a distilled set; `Card` explains the last three."""
 
     form: str
-    expanded: bool
+    packed: bool
     licence: str | None
     counts: bool
     results: Path | None
@@ -149,9 +149,9 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
             card, scores=tuple(record.score for record in results.scores), data=results.data
         )
 
-    written = export(distilled, output, options.form, options.expanded, card)
+    written = export(distilled, output, options.form, options.packed, card)
 
     small = distilled.plan.pae**2
-    hint = f"; each stores {small} small ones, `--expanded` writes those" if small > 1 else ""
-    shown = "" if options.expanded else hint
+    packed = f"; each contains {small} small ones, to be cut out before training"
+    shown = packed if options.packed and small > 1 else ""
     return f"{output}: {len(written)} images of {len(written.classes)} classes{shown}"

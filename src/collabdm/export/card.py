@@ -21,6 +21,12 @@ from collabdm.scoring.evaluation import Score
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 LARGEST_SIZE = "1M<n<10M"
 
+LOADING = """```python
+from datasets import load_dataset
+
+images = load_dataset("FOLDER", split="train")  # this folder, or OWNER/NAME on the hub
+```"""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -54,6 +60,7 @@ def card_text(distilled: DistilledSet, images: ImageSet, card: Card) -> str:
         f"# A distilled training set\n\n{_summary(distilled, images)}",
         "![Up to ten images of each class](preview.png)",
         _pae(distilled, images),
+        LOADING,
         _real_images(distilled),
         _privacy(distilled),
         "\n".join(_facts(distilled, card)),
@@ -98,10 +105,14 @@ def _summary(distilled: DistilledSet, images: ImageSet) -> str:
     if known is not None and known.pooled:
         origin = "from pooled data"
 
+    training = "train on them as on any labelled images"
+    if _packed(distilled, images):
+        training = "cut them into the images that they contain, as below, train on those"
+
     return (
         f"{len(images)} images of {side} x {side} pixels, {len(images.classes)} classes, made "
-        f"{origin} with collabdm (method {method}). They are meant for training: train on them as "
-        "on any labelled images, and test on real ones."
+        f"{origin} with collabdm (method {method}). They are meant for training: {training}, and "
+        "test on real ones."
     )
 
 
@@ -110,15 +121,21 @@ def _pae(distilled: DistilledSet, images: ImageSet) -> str:
     if pae == 1:
         return ""
 
-    if len(images) != len(distilled.images):
+    if not _packed(distilled, images):
         return (
-            f"Each stored image contained {pae**2} small ones (partition and expand); here they "
-            "are separate and enlarged."
+            f"The set stores {pae**2} small images in each image (partition and expand); here they "
+            "are separate and enlarged, ready to train on."
         )
     return (
         f"**Each image contains {pae**2} small ones** (partition and expand): cut every image into "
-        f"{pae} x {pae} tiles and enlarge each before training."
+        f"{pae} x {pae} tiles, and enlarge each to the size of the image before training. "
+        "`collabdm export` without `--packed` does this."
     )
+
+
+def _packed(distilled: DistilledSet, images: ImageSet) -> bool:
+    """Return whether images contain several small ones each."""
+    return distilled.plan.pae > 1 and len(images) == len(distilled.images)
 
 
 def shows_real_images(distilled: DistilledSet) -> bool | None:

@@ -6,7 +6,8 @@
 
 `hub` and `folder` contain PNG pictures: uint8 images without loss, float32 images rounded to 256
 levels. `npz` contains the pixels unchanged. In a set with pae (partition and expand), each stored
-image contains pae^2 small ones; `expanded` writes those, enlarged as for training.
+image contains pae^2 small ones. These are written one by one, enlarged as for training, so that
+anyone can train on them as on any images; `packed` writes the stored images instead.
 
 Reference: Q. Lhoest et al., "Datasets: a community library for natural language processing",
 EMNLP 2021.
@@ -35,7 +36,7 @@ def export(
     distilled: DistilledSet,
     output: Path,
     form: str = "hub",
-    expanded: bool = False,
+    packed: bool = False,
     card: Card = Card(),
 ) -> ImageSet:
     """Write a set to a new folder.
@@ -44,7 +45,8 @@ def export(
         distilled: The set.
         output: A folder that is new or empty.
         form: `hub`, `folder` or `npz`.
-        expanded: Whether to write the small images of a set with pae, enlarged, one by one.
+        packed: Whether to write the stored images of a set with pae, instead of the small ones that
+            they contain.
         card: Licence, counts and scores for the card; only `hub` has a card.
 
     Returns:
@@ -58,7 +60,7 @@ def export(
     if form not in FORMS:
         raise PlanError(f"`form` should be one of {', '.join(FORMS)}; found {form!r}")
 
-    images = training_set(distilled) if expanded else distilled.images
+    images = distilled.images if packed else training_set(distilled)
     if form != "npz":
         images = _as_pictures(images)
 

@@ -4,7 +4,8 @@
     output   probabilities   float32 (n, classes)
 
 Normalisation and softmax are part of the graph. The file's metadata contains the class names, the
-normalisation and the provenance, as JSON.
+normalisation and the provenance, as JSON. A file with a newer set of operators (opset) needs a
+newer runtime, so the oldest that PyTorch exports is the default.
 
 Reference: the Open Neural Network Exchange, https://onnx.ai.
 """
@@ -13,6 +14,7 @@ import io
 import json
 import logging
 import warnings
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,6 +27,29 @@ from collabdm.matching.networks import Network
 from collabdm.scoring.trained_model import TrainedModel
 
 REQUIRED = ("onnx", "onnxscript")
+
+OPSET = 18  # the oldest that PyTorch's exporter supports
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an opset needs.
+
+    Attributes:
+        runtime: the oldest ONNX Runtime in which exported models were run, out of 1.15 to 1.22.
+        file_version: the version of the file format (IR), which old runtimes refuse if it is newer.
+    """
+
+    runtime: str
+    file_version: int
+
+
+TARGETS = {
+    18: Target("1.15", 8),
+    20: Target("1.17", 9),
+    21: Target("1.18", 10),
+    22: Target("1.21", 10),
+}
 
 
 class PixelClassifier(nn.Module):
@@ -59,12 +84,28 @@ def check_onnx() -> None:
         )
 
 
-def onnx_bytes(model: TrainedModel) -> bytes:
-    """Convert a model to an ONNX file in memory. Raises PlanError if a package is missing."""
+def check_opset(opset: int) -> None:
+    """Check that models can be exported with an opset. Raises PlanError if not."""
+    if opset not in TARGETS:
+        raise PlanError(f"`opset` should be one of {', '.join(map(str, TARGETS))}; found {opset}")
+
+
+def runs_in(opset: int) -> str:
+    """Return the runtimes of exported models, in words."""
+    return f"ONNX Runtime {TARGETS[opset].runtime} and newer"
+
+
+def onnx_bytes(model: TrainedModel, opset: int = OPSET) -> bytes:
+    """Convert a model to an ONNX file in memory.
+
+    Raises PlanError if a package is missing, or `opset` is not one of `TARGETS`.
+    """
+    check_opset(opset)
     check_onnx()
     import onnx
 
-    proto = _graph(model)
+    proto = _graph(model, opset)
+    proto.ir_version = TARGETS[opset].file_version
     metadata = {
         "classes": model.classes,
         "mean": model.image.mean,
@@ -81,7 +122,7 @@ def onnx_bytes(model: TrainedModel) -> bytes:
     return buffer.getvalue()
 
 
-def _graph(model: TrainedModel) -> Any:
+def _graph(model: TrainedModel, opset: int) -> Any:
     module = PixelClassifier(model.network(), model.image.mean, model.image.std).eval()
     example = torch.zeros(2, *model.image.shape, dtype=torch.uint8)
 
@@ -92,6 +133,7 @@ def _graph(model: TrainedModel) -> Any:
             module,
             (example,),
             dynamo=True,
+            opset_version=opset,
             dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
             input_names=["images"],
             output_names=["probabilities"],

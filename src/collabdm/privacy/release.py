@@ -25,8 +25,9 @@ from torch import Tensor
 from collabdm.documents.plan import Plan
 from collabdm.matching.network_size import statistics_width
 
-#: the largest ratio sent by default: an attack then has two unknown pixels for each equation
-RELEASE_LIMIT = 0.5
+#: the largest ratio sent by default, at which the attack above recovered no image; at twice this
+#: ratio, it recovered a quarter of 20 images (docs/log.md, entry 16)
+RELEASE_LIMIT = 0.25
 
 #: the fewest images of a class, and behind each of its means, by default
 SMALLEST_CLASS = 20

@@ -30,6 +30,11 @@ WithOnnx = Annotated[
     bool, typer.Option("--onnx", help="Also write an ONNX file, which runs without collabdm.")
 ]
 
+Opset = Annotated[
+    int,
+    typer.Option(help="Operators of the ONNX file: 18, 20, 21 or 22; older runtimes need 18."),
+]
+
 
 def train(
     distilled: DistilledPath,
@@ -39,6 +44,7 @@ def train(
     epochs: Epochs = None,
     seed: NetworkSeed = 0,
     onnx: WithOnnx = False,
+    opset: Opset = 18,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -50,7 +56,7 @@ def train(
     from collabdm.cli.running import check_output, compute_of
     from collabdm.documents.atomic_write import atomic_write
     from collabdm.documents.outcome_files import read_distilled
-    from collabdm.export.onnx import check_onnx, onnx_bytes
+    from collabdm.export.onnx import check_onnx, check_opset, onnx_bytes, runs_in
     from collabdm.planning.settings import networks_of
     from collabdm.scoring.trained_model import write_model
     from collabdm.scoring.training import recipe_of
@@ -60,6 +66,7 @@ def train(
     check_output(output, distilled, onnx_path)
     if onnx:
         check_output(onnx_path, distilled)
+        check_opset(opset)
         check_onnx()
     (spec,) = networks_of((network,), distilled_set.plan.network)
     training = Training(
@@ -72,8 +79,8 @@ def train(
     write_model(model, output)
     written = f"{output}: {spec.name} for {len(model.classes)} classes"
     if onnx:
-        atomic_write(onnx_path, onnx_bytes(model))
-        written += f"; {onnx_path}"
+        atomic_write(onnx_path, onnx_bytes(model, opset))
+        written += f"; {onnx_path}, for {runs_in(opset)}"
     console.print(written)
 
 
@@ -156,9 +163,13 @@ ExportForm = Annotated[
     typer.Option(help="Hugging Face data set, folder of pictures, NumPy arrays, or ONNX model."),
 ]
 
-Expanded = Annotated[
+Packed = Annotated[
     bool,
-    typer.Option("--expanded", help="Write the small images of a set with pae, enlarged."),
+    typer.Option(
+        "--packed",
+        help="Of a set with pae, write the stored images, each of which contains several to train "
+        "on. Default: those, enlarged.",
+    ),
 ]
 
 Licence = Annotated[
@@ -176,7 +187,8 @@ def export(
     distilled: SetOrModel,
     output: ExportOutput,
     form: ExportForm = "hub",
-    expanded: Expanded = False,
+    packed: Packed = False,
+    opset: Opset = 18,
     licence: Licence = None,
     counts: WithCounts = False,
     results: Results = None,
@@ -186,14 +198,16 @@ def export(
     from collabdm.cli.models import ExportOptions, export_set
     from collabdm.cli.running import check_output
     from collabdm.documents.atomic_write import atomic_write
-    from collabdm.export.onnx import onnx_bytes
+    from collabdm.export.onnx import onnx_bytes, runs_in
     from collabdm.scoring.trained_model import read_model
 
     if form == "onnx":
         check_output(output, distilled)
-        atomic_write(output, onnx_bytes(read_model(distilled)))
-        console.print(f"{output}: runs without collabdm, from pixels to probabilities")
+        atomic_write(output, onnx_bytes(read_model(distilled), opset))
+        console.print(
+            f"{output}: from pixels to probabilities without collabdm, in {runs_in(opset)}"
+        )
         return
 
-    options = ExportOptions(form, expanded, licence, counts, results)
+    options = ExportOptions(form, packed, licence, counts, results)
     console.print(export_set(distilled, output, options))
