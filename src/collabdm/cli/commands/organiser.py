@@ -293,7 +293,8 @@ def schema(
     from collabdm.cli.planning import print_draft, schema_summary
     from collabdm.cli.running import check_output
     from collabdm.data.flows.built_in import SCHEMAS
-    from collabdm.data.flows.draft import DRAFT_SIDE, Choices, Draft, draft, names_of
+    from collabdm.data.flows.draft import DRAFT_SIDE, Choices, Draft, draft
+    from collabdm.data.flows.names import names_of
     from collabdm.data.flows.schemas import with_changes
     from collabdm.documents.atomic_write import atomic_write
     from collabdm.planning.option_values import without_none

@@ -9,7 +9,6 @@ leaking     a column that gives the label away (`leaks`), unless it is kept by n
 All rows are read, by the same rules as later at the sites, and read again with the schema.
 """
 
-import csv
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -44,7 +43,6 @@ from collabdm.data.flows.profile import (
 from collabdm.data.flows.schemas import first_fault
 from collabdm.data.flows.tables import read_flows
 from collabdm.documents.flow_schema import ENCODINGS, Category, Column, FlowSchema, Number
-from collabdm.documents.regular_file import SMALL, read_regular
 from collabdm.errors import DataError, did_you_mean
 
 LABELS = ("attack type", "attack_cat", "class", "label", "target", "category")
@@ -140,34 +138,6 @@ def draft(location: str | Path, choices: Choices = Choices()) -> Draft:
     described = {column.name for column in columns}
     unused = (r.name for r in reports if r.name not in described)
     return Draft(schema, tuple(unused), tuple(reports), chance, tally)
-
-
-def names_of(text: str) -> tuple[str, ...]:
-    """Read the names of columns: a,b,c, or a file with one line, one name a line, or a `Name`
-    column.
-
-    Raises DataError if the file cannot be read.
-    """
-    if not Path(text).is_file():
-        return tuple(plain(name) for name in next(csv.reader([text]), []))
-    try:
-        content = read_regular(Path(text), SMALL)
-    except OSError as error:
-        raise DataError(f"{text} should be a file of column names; found {error}") from error
-
-    try:
-        decoded = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        decoded = content.decode("cp1252", "replace")
-    rows = [row for row in csv.reader(decoded.splitlines()) if any(cell.strip() for cell in row)]
-    if len(rows) <= 1:
-        return tuple(plain(cell) for row in rows for cell in row)
-
-    headings = [plain(cell).lower() for cell in rows[0]]
-    if len(headings) > 1 and "name" in headings:
-        place = headings.index("name")
-        return tuple(plain(row[place]) for row in rows[1:] if len(row) > place)
-    return tuple(plain(row[0]) for row in rows)
 
 
 def _rules(choices: Choices) -> Rules:
