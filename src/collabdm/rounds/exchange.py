@@ -90,7 +90,7 @@ def load_for_plan(
     """
     if plan.flows is not None:
         reading = Reading(parse_rows(source.rows))
-        return load_flows(Path(source.location), plan.flows, split, reading, note)
+        return load_flows(source.location, plan.flows, split, reading, note)
     if source.rows is not None:
         raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
 
