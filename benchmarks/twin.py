@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.distillation import Matching
+from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.augment import augment, draw, expand
 from collabdm.matching.embedding import Sampling

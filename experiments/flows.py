@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
-from collabdm.data.flows.draft import draft
+from collabdm.data.flows.draft import Choices, draft
 from collabdm.data.flows.schemas import with_changes
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import Flows, Windows, windows
@@ -96,7 +96,7 @@ class Case:
 
 def gtp(folder: Path, **changes: Any) -> Case:
     """Two site files of a 5G core capture; packets in order of time."""
-    drafted = draft(folder / "5g_gtp_site1.csv.gz", side=16).schema
+    drafted = draft(folder / "5g_gtp_site1.csv.gz", Choices(side=16)).schema
     common = {"time": "frame.time_relative", "flows": 5, "block": 20}
     schema = with_changes(drafted, common | changes)
     sites: dict[str, tuple[str, Rows]] = {
@@ -136,7 +136,9 @@ def nidd_three(folder: Path) -> Case:
 def unsw(folder: Path) -> Case:
     """UNSW-NB15, whose rows are in no order of time, so that blocks are random; five sites."""
     path = folder / "unsw_nb15_zscored.parquet"
-    schema = with_changes(draft(path, "class", 16, ("label",)).schema, {"flows": 5})
+    schema = with_changes(
+        draft(path, Choices(label="class", side=16, leave_out=("label",))).schema, {"flows": 5}
+    )
     return Case(schema, {"all": (path.name, None)}, split_over=5, per_class=200)
 
 

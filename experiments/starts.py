@@ -6,7 +6,8 @@ Every line is one simulated round. The starts are compared on the same splits, s
 networks; only the images that refinement starts from, and its schedule, differ:
 
     real     the paper's: local images that start from real ones, 4 passes at a constant rate
-    noise    statistics alone, the default: the server starts from noise
+    noise    statistics alone: the server starts from noise
+    averages the averages of groups of at least 50 similar images, as many as real ones
 
 Rounds that the output contains are not repeated.
 """
@@ -33,12 +34,15 @@ COMMON: dict[str, Any] = {
     "batch": 128,
     "network": {"name": "ConvNet", "width": 32},
 }
+FALLING: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
 STARTS: dict[str, dict[str, Any]] = {
     "real": {
         "local": {"method": "dm", "start": "real", "steps": 50, "batch": 64},
         "refinement": {"passes": 4},
     },
-    "noise": {},
+    "noise": {"local": {"method": "none"}, "refinement": FALLING},
+    "averages": {"local": {"method": "averages"}, "refinement": FALLING},
+    "averages, more": {"local": {"method": "averages", "images": 10}, "refinement": FALLING},
 }
 
 

@@ -11,8 +11,9 @@ from command import NETWORK, TINY, done, run
 
 from collabdm.cli import choices
 from collabdm.cli.main import COMMANDS
+from collabdm.documents.distillation import Local
 from collabdm.documents.flow_schema import FlowSchema
-from collabdm.documents.plan import Local, Plan
+from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.documents.specs import WIRE_BYTES
 from collabdm.export.dataset import FORMS

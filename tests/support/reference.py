@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.distillation import Matching
+from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
 from collabdm.matching.augment import augment, draw
 from collabdm.matching.embedding import Seeds

@@ -56,6 +56,7 @@ DRAWING_METHODS = {
 }
 CLOCKS = {"time", "datetime", "timeit"}
 HAS_A_CLOCK = {
+    "data.flows.cells",  # parses the times of a table
     "rounds.resumable",
     "lab.reproduce.running",
     "lab.reproduce.timing",

@@ -18,8 +18,9 @@ from tiny import CLASSES, COLOUR, GREY, NETWORK, answers, method_plan, tiny_data
 from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Contribution
 from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.distillation import Matching
 from collabdm.documents.outcomes import DistilledSet
-from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet, as_float
@@ -32,8 +33,8 @@ from collabdm.matching.loop import Target, learning_rate, matching_loss
 from collabdm.matching.run_context import RunContext
 from collabdm.methods import registry
 from collabdm.methods.collabdm import apportion, contribute, distill
-from collabdm.methods.localdm import random_images
 from collabdm.methods.registry import METHODS, method_of
+from collabdm.methods.start_images import random_images
 from collabdm.planning.make import make_plan
 from collabdm.progress import Progress
 from collabdm.rounds.resumable import read_checkpoint, write_checkpoint

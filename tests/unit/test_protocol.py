@@ -29,9 +29,10 @@ from collabdm.documents.contribution import (
     check_contributions,
 )
 from collabdm.documents.contribution_file import contribution_bytes
+from collabdm.documents.distillation import Local
 from collabdm.documents.flow_schema import FlowSchema, Number
 from collabdm.documents.frozen_model import validation_message
-from collabdm.documents.plan import Collection, Local, Plan, Probe
+from collabdm.documents.plan import Collection, Plan, Probe
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError, PlanError, ProbeError
 from collabdm.images import ImageSet

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from traffic import row, tiny_schema, write_csv
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
+from collabdm.data.flows.dialect import Rules
 from collabdm.data.flows.images import load_flows
 from collabdm.data.flows.stations import stations, table_path, values_of
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
@@ -82,7 +83,7 @@ def test_every_file_is_a_site_with_its_own_windows(two_files) -> None:
 def test_the_values_of_a_column_are_sites_and_no_window_mixes_them(tmp_path) -> None:
     mixed = [r for pair in zip(rows_of(" 1", 0), rows_of("2", 50), strict=True) for r in pair]
     path = write_csv(tmp_path / "both.csv", [*mixed, row(1, station="")])
-    assert values_of(path, "station", SCHEMA.missing) == ["1", "2"]
+    assert values_of(path, "station", Rules.of(SCHEMA)) == ["1", "2"]
     found = stations(str(path), SCHEMA, "station")
     assert found.split is not None
     for name, held in found.split.sites(found.train).items():

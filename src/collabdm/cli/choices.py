@@ -37,7 +37,7 @@ ImageType = Literal["uint8", "float32"]
 
 Init = Literal["real", "noise"]
 
-LocalMethod = Literal["dm", "random", "none"]
+LocalMethod = Literal["dm", "averages", "random", "none"]
 
 Merging = Literal["weighted", "uniform", "median", "trimmed"]
 

@@ -1,12 +1,14 @@
 """Build plans from options, and summarise schemas of flows, for the organiser's commands."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collabdm.cli.console import console, notes
+from collabdm.cli.console import console, notes, table
 from collabdm.cli.running import check_output, selection
 from collabdm.data.flows.chunks import some
+from collabdm.data.flows.draft import Draft
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import write_plan
@@ -28,6 +30,8 @@ from collabdm.planning.settings import (
 from collabdm.rounds.inspect import summary
 
 MOST_CLASSES = 50  # in a line
+
+TELLING = 0.98  # the score from which a column that is used deserves a look
 
 
 def plan_of(options: Mapping[str, Any]) -> Plan:
@@ -93,12 +97,45 @@ def classes_line(plan: Plan) -> str:
     return f"{line}\npictures: ground {rules.ground}, range {rules.range or '8 bits'}, {rules.fit}"
 
 
-def schema_summary(schema: FlowSchema, left_out: Sequence[str]) -> str:
-    """Summarise a schema of flows in four lines: its size, classes and omitted columns."""
+def _use(score: float) -> str:
+    """Describe a column that is used; a high score is a reason to look at it."""
+    return "yes; predicts the label alone: check why" if score >= TELLING else "yes"
+
+
+def print_draft(drafted: Draft) -> None:
+    """Print the columns of a sample, and its issues when it is read with the drafted schema."""
+    if not drafted.columns:
+        return
+
+    rows = [
+        (
+            column.name,
+            column.kind,
+            f"{100 * column.missing:.1f}",
+            "-" if math.isnan(column.score) else f"{100 * column.score:.1f}",
+            column.reason or _use(column.score),
+        )
+        for column in drafted.columns
+    ]
+    title = f"Columns; alone: balanced accuracy of one column (chance {100 * drafted.chance:.1f} %)"
+    heads = ("column", "type", "missing %", "alone %", "used")
+    console.print(table(title, heads, rows))
+
+    console.print(f"read back with the schema: {drafted.tally.rows:,} rows")
+    for line in drafted.tally.lines():
+        console.print(line, soft_wrap=True)
+
+
+def schema_summary(schema: FlowSchema, drafted: Draft) -> str:
+    """Summarise a schema of flows in five lines: its size, classes and omitted columns."""
     action = "kept" if schema.keep_leaking else "left out"
+    leaking = [c.name for c in drafted.columns if (c.reason or "").startswith("leaking")]
+    left_out = [name for name in drafted.left_out if name not in leaking]
+    leaking = list(dict.fromkeys([*schema.leaking, *leaking]))
     return (
         f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"
+        f"label: {schema.label}\n"
         f"classes: {', '.join(schema.classes)}\n"
-        f"columns that reveal the label, {action}: {some(list(schema.leaking)) or 'none'}\n"
-        f"columns left out, with too many values or as requested: {some(list(left_out)) or 'none'}"
+        f"columns that reveal the label, {action}: {some(leaking) or 'none'}\n"
+        f"columns left out, for other reasons: {some(left_out) or 'none'}"
     )

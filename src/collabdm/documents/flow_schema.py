@@ -16,11 +16,12 @@ intrusion detection dataset generated over 5G wireless network", 2022 (the data)
 """
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int32, UInt8
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from collabdm.documents.frozen_model import FrozenModel
 
@@ -29,6 +30,16 @@ MISSING, OTHER = 0, 1  # the pixels of a missing and of an unlisted value
 
 Name = Annotated[str, Field(max_length=256)]  # a column may have an empty name
 Value = Annotated[str, Field(min_length=1, max_length=256)]
+
+#: fields that a schema's JSON contains only if they are set, so that older plans keep their digest
+EXTENSIONS = ("missing_numbers", "encoding", "names", "empty_label", "time_format", "reasons")
+
+#: the encodings that a schema may declare; a byte order mark is recognised without a declaration
+ENCODINGS = (
+    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1250", "cp1251", "cp1252", "cp1253"),
+    *("cp1254", "cp1257", "cp437", "cp850", "iso-8859-1", "iso-8859-2", "iso-8859-5"),
+    *("iso-8859-9", "iso-8859-15", "koi8-r", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr"),
+)
 
 
 class Number(FrozenModel):
@@ -103,6 +114,13 @@ class FlowSchema(FrozenModel):
       every row, and repeats the row as often as there is room.
     - `grouping`: `class` forms images from rows of one class; `stream` forms images from
       consecutive rows, and labels each with its majority class.
+    - `missing_numbers`: further texts, in any case, that mean a missing value of a number; if it is
+      set, so does infinity, which is clipped to the bounds otherwise.
+    - `encoding`: the encoding of tables that are not UTF-8. `names`: the columns of tables without
+      a line of column names. `time_format`: how `time` is written: `iso`, or directives such as
+      `%d/%m/%Y %H:%M`; None means a number.
+    - `empty_label`: the class of rows with an empty label; None means that they have no label.
+    - `reasons`: (column, reason) for columns in `leaking`, for the reader of the schema.
     - `split`: `time` reserves every `held_out`-th block of `block` images for testing, and leaves
       out the rows of one image on each side of the block; `random` reserves images drawn at
       random; `none` uses all images both for training and for testing.
@@ -123,11 +141,24 @@ class FlowSchema(FrozenModel):
     split: Literal["time", "random", "none"] = "time"
     block: Annotated[int, Field(ge=1, le=10**6)] = 20
     held_out: Annotated[int, Field(ge=2, le=1000)] = 5
+    missing_numbers: tuple[Name, ...] | None = None
+    encoding: str | None = None
+    names: tuple[Name, ...] | None = Field(default=None, min_length=2, max_length=4096)
+    empty_label: Value | None = None
+    time_format: Annotated[str, Field(min_length=2, max_length=64)] | None = None
+    reasons: tuple[tuple[Name, Name], ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_extensions(
+        self, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if v is not None or k not in EXTENSIONS}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "FlowSchema":
         self._check_columns()
         self._check_labels()
+        self._check_files()
 
         if self.flows > self.most_flows:
             raise ValueError(
@@ -157,6 +188,22 @@ class FlowSchema(FrozenModel):
         merged = dict(self.merge)
         if len(merged) != len(self.merge) or not set(merged.values()) <= set(self.classes):
             raise ValueError("`merge` should contain each value once, with a class of `classes`")
+
+        if self.empty_label is not None and self.empty_label not in self.classes:
+            raise ValueError(
+                f"`empty_label` should be one of `classes`; found `{self.empty_label}`"
+            )
+
+    def _check_files(self) -> None:
+        if self.encoding is not None and self.encoding not in ENCODINGS:
+            raise ValueError(
+                f"`encoding` should be one of {', '.join(ENCODINGS)}; found `{self.encoding}`"
+            )
+        if self.time_format not in (None, "iso") and "%" not in str(self.time_format):
+            raise ValueError(
+                "`time_format` should be iso, or directives such as %d/%m/%Y %H:%M; "
+                f"found `{self.time_format}`"
+            )
 
     @property
     def features(self) -> tuple[Column, ...]:

@@ -19,13 +19,13 @@ import torch
 from pydantic import Field, JsonValue, field_validator, model_serializer, model_validator
 
 from collabdm.documents.canonical_json import canonical_json
+from collabdm.documents.distillation import Local, Refinement
 from collabdm.documents.fixed_point import binary_places
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import (
     SITE_NAME,
     SITE_NAME_RULE,
     FrozenModel,
-    LearningRate,
     Positive,
     SiteName,
 )
@@ -86,56 +86,6 @@ class ImageSpec(FrozenModel):
     def normalisation(self) -> Normalisation:
         """The map from pixels to network units."""
         return Normalisation(self.mean, self.std)
-
-
-class Matching(FrozenModel):
-    """The settings of distribution matching.
-
-    `spread` weights an additional loss term that matches the standard deviation of each embedding
-    dimension within each class. It affects only local distillation, because the statistics contain
-    only means.
-    """
-
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: LearningRate = 10.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    schedule: Literal["constant", "cosine"] = "constant"
-    spread: Annotated[float, Field(ge=0, le=100)] = 0.0
-
-
-class Local(FrozenModel):
-    """The images that a site sends with its statistics: `images` for each of its classes.
-
-    - `method`: `dm` distils images from the site's data by distribution matching; `random` sends
-      random real images; `none` sends no images.
-    - `start`: the images that `dm` starts from: `noise`, which reveals no real image, or `real`
-      images of the site, which can be recognised in the images sent. If the sites send too few
-      images of a class, the server adds slightly moved copies (`real`) or noise (`noise`, or if no
-      images of the class were sent).
-    """
-
-    method: Literal["dm", "random", "none"] = "dm"
-    start: Literal["real", "noise"] = "noise"
-    images: Annotated[int, Field(ge=0, le=10**6)] = 0
-    steps: Annotated[int, Field(ge=0, le=10**6)] = 400
-    batch: Positive = 256
-    matching: Matching = Matching(learning_rate=1.0)
-
-    @property
-    def images_sent(self) -> int:
-        """The number of images that a site sends per class; 0 if `method` is `none`."""
-        return 0 if self.method == "none" else self.images
-
-
-class Refinement(FrozenModel):
-    """The refinement at the server, which goes through the steps of the Plan `passes` times.
-
-    A step uses `batch` synthetic images of each class; None uses all of them.
-    """
-
-    passes: Annotated[int, Field(ge=0, le=1000)] = 1
-    batch: Positive | None = None
-    matching: Matching = Matching()
 
 
 class Probe(FrozenModel):

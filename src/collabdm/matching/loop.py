@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from collabdm.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
-from collabdm.documents.plan import Matching
+from collabdm.documents.distillation import Matching
 from collabdm.matching.augment import expand
 from collabdm.matching.embedding import Embedding, StepEmbedding, class_means, membership
 from collabdm.seeds import Purpose, Stream

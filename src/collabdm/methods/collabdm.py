@@ -39,7 +39,8 @@ from collabdm.methods.base import (
     site_seed,
     stored_pixels,
 )
-from collabdm.methods.localdm import jitter_stored, local_images, noise_images
+from collabdm.methods.localdm import local_images
+from collabdm.methods.start_images import jitter_stored, noise_images
 from collabdm.privacy.noised_statistics import added_noise, noised_statistics
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream

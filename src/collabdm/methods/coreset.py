@@ -41,8 +41,8 @@ from collabdm.methods.base import (
     plan_options,
     site_seed,
 )
-from collabdm.methods.localdm import jitter, random_images
 from collabdm.methods.own_images import OwnImages, declare_images, image_tensors, images_sent, union
+from collabdm.methods.start_images import jitter, random_images
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 

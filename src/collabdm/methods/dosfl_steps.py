@@ -43,7 +43,7 @@ from collabdm.images import ImageSet
 from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import balanced_labels, plan_options
-from collabdm.methods.localdm import noise_images, random_images
+from collabdm.methods.start_images import noise_images, random_images
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive
 

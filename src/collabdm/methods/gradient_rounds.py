@@ -23,9 +23,10 @@ from pydantic import Field
 from torch import Tensor
 
 from collabdm.checkpoint import Checkpoint
+from collabdm.documents.distillation import Matching
 from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledSet
-from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.augment import Draws, augment, draw, expand

@@ -24,10 +24,11 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from collabdm.checkpoint import Checkpoint
+from collabdm.documents.distillation import Matching
 from collabdm.documents.extra_tensors import TensorSpec
 from collabdm.documents.frozen_model import FrozenModel, Positive
 from collabdm.documents.outcomes import DistilledSet
-from collabdm.documents.plan import Matching, Plan
+from collabdm.documents.plan import Plan
 from collabdm.documents.specs import ROBUST_MERGING
 from collabdm.errors import PlanError
 from collabdm.images import ImageSet

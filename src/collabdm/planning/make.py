@@ -5,7 +5,6 @@
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -127,7 +126,7 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         settings["local"] = local | {"images": ipc}
 
     if sample is not None:
-        return plan_for(load_flows(Path(sample), schema), **settings)
+        return plan_for(load_flows(sample, schema), **settings)
     image = ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,))
     return make_plan(schema.classes, image, **settings)
 

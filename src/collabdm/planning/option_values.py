@@ -96,6 +96,7 @@ OPTIONS: Mapping[str, Callable[[Any], Settings] | str] = {
     "local": "local.method",
     "local_steps": "local.steps",
     "local_images": "local.images",
+    "average_of": "local.average_of",
     "passes": "refinement.passes",
     "merging": "merging",
     "largest_class": "largest_class",

@@ -1,10 +1,11 @@
 """How many numbers a contribution releases about each class, and which classes are withheld.
 
-A site that takes part in T_k steps sends T_k means of r numbers for class y. They are computed from
-n_y images of d = channels x side^2 numbers:
+A site that takes part in T_k steps sends T_k means of r numbers for class y, and m averages of
+groups of its images, if the plan asks for them. They are computed from n_y images of
+d = channels x side^2 numbers:
 
-    ratio_y  = T_k r / (n_y d)         numbers sent for each number of the class's images
-    behind_y = min(n_y, batch)         images behind each mean
+    ratio_y  = (T_k r + m d) / (n_y d)     numbers sent for each number of the class's images
+    behind_y = min(n_y, batch)             images behind each mean
 
 The networks are known to everyone, so each number sent is an equation for the pixels of the images.
 With as many equations as pixels, an optimiser recovers images from nothing but the means; and a
@@ -92,9 +93,21 @@ def class_releases(plan: Plan, counts: Int64[Tensor, " classes"], site: str) -> 
     for number, images in enumerate(counts.tolist()):
         if images:
             behind = images if batch is None else min(images, batch)
-            ratio = numbers_sent / (images * numbers_per_image(plan))
+            released = numbers_sent + _numbers_in_averages(plan, images)
+            ratio = released / (images * numbers_per_image(plan))
             releases.append(ClassRelease(number, plan.classes[number], images, behind, ratio))
     return releases
+
+
+def _numbers_in_averages(plan: Plan, images: int) -> int:
+    """Return the numbers in the averages of a class of this many images.
+
+    Averages are reduced by pae, and no group has fewer images than the plan states.
+    """
+    if plan.local.average_of is None:
+        return 0
+    averages = min(plan.local.images_sent * plan.pae**2, images // plan.local.average_of)
+    return averages * numbers_per_image(plan) // plan.pae**2
 
 
 def numbers_per_image(plan: Plan) -> int:

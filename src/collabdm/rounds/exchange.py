@@ -115,7 +115,7 @@ def load_tallied_for_plan(
     """
     if plan.flows is not None:
         reading = Reading(parse_rows(source.rows))
-        return load_flows(Path(source.location), plan.flows, split, reading, note), None
+        return load_flows(source.location, plan.flows, split, reading, note), None
     if source.rows is not None:
         raise DataError("`--rows` belongs to a plan for tables of flows; found a plan for images")
 

@@ -154,6 +154,12 @@ class Policy(FrozenModel):
                 f"`raw_images` is false; the plan {requested} (`--allow-real-images` allows this; "
                 "at a Flower node, only `raw_images = true` in its policy file does)"
             )
+        average_of = plan.local.average_of
+        if average_of is not None and average_of < self.smallest_class:
+            reasons.append(
+                f"`smallest_class` is {self.smallest_class:,}; the plan asks for averages of "
+                f"{average_of:,} images"
+            )
         if self.methods is not None and plan.method not in self.methods:
             allowed = ", ".join(self.methods) or "none"
             reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")

@@ -41,6 +41,7 @@ class ContributionPreview:
         data_bytes: the bytes of the private images of the classes that are sent.
         class_counts: the site's number of images of each class, by name; these numbers are sent.
         real_images: how the contribution uses real images.
+        average_of: the fewest images in each average that is sent; None if no averages are sent.
         seconds: the longest computing time on two cores; None if it cannot be estimated.
         release: what is released about each class, and the classes that are withheld.
         masking: the plan's secure aggregation; None without.
@@ -57,6 +58,7 @@ class ContributionPreview:
     data_bytes: int
     class_counts: dict[str, int]
     real_images: RealImages
+    average_of: int | None
     seconds: float | None
     release: Release
     masking: Masking | None
@@ -111,6 +113,7 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
         data_bytes=data.nbytes(),
         class_counts={plan.classes[y]: count for y, count in stated},
         real_images=real_images(plan),
+        average_of=plan.local.average_of,
         seconds=estimated_seconds(plan, int(counts.max())),
         release=release,
         masking=plan.masking,
@@ -174,6 +177,8 @@ def _images_text(preview: ContributionPreview) -> str:
         RealImages.SENT: "that are real",
         RealImages.START_OR_SENT: "that are real, or start from real ones",
     }[preview.real_images]
+    if preview.average_of is not None:
+        origin = f"each an average of at least {preview.average_of} similar images, or noise"
     text = f"{number} of {' x '.join(map(str, shape))} {origin}"
     return f"{preview.image_bytes:,} bytes: {text}"
 

@@ -28,7 +28,7 @@ from collabdm.images import ImageSet, Normalisation
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import Geometry, plan_geometry
 from collabdm.matching.run_context import RunContext
-from collabdm.methods.localdm import random_images
+from collabdm.methods.start_images import random_images
 from collabdm.progress import Progress, Stage
 from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set

@@ -104,8 +104,8 @@ Init = Annotated[
 Local = Annotated[
     choices.LocalMethod | None,
     setting(
-        help="Images of a contribution: distilled (dm), drawn at random, or none; with another "
-        "option for local images, dm.",
+        help="Images of a contribution: distilled (dm), averages of similar images, drawn at "
+        "random, or none; with another option for local images, dm.",
         show_default="none",
     ),
 ]
@@ -113,6 +113,11 @@ Local = Annotated[
 LocalImages = Annotated[
     int | None,
     setting(help="Images per class in a contribution; 0: the site's share of ipc, plus one."),
+]
+
+AverageOf = Annotated[
+    int | None,
+    setting(min=2, help="Fewest images in each average of `--local averages`.", show_default="50"),
 ]
 
 Merging = Annotated[
@@ -188,6 +193,7 @@ def plan(
     local: Local = None,
     local_steps: LocalSteps = None,
     local_images: LocalImages = None,
+    average_of: AverageOf = None,
     passes: Passes = None,
     merging: Merging = None,
     largest_class: LargestClass = None,
@@ -207,7 +213,11 @@ def plan(
 
 
 Sample = Annotated[
-    str, typer.Argument(metavar="SAMPLE", help="A public sample table, or 5gnidd (built in).")
+    str,
+    typer.Argument(
+        metavar="SAMPLE",
+        help="A public sample: a table, several (a.csv,b.csv), a pattern or a folder; or 5gnidd.",
+    ),
 ]
 
 SchemaOutput = Annotated[Path, typer.Option("-o", "--output", help="Path of the schema to write.")]
@@ -215,6 +225,36 @@ SchemaOutput = Annotated[Path, typer.Option("-o", "--output", help="Path of the 
 Label = Annotated[str | None, typer.Option(help="Column of the label; default: a usual name.")]
 
 LeaveOut = Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")]
+
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="A column to use although it gives the label away; repeatable."),
+]
+
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(help="A text that means a missing value in every column, e.g. -; repeatable."),
+]
+
+Encoding = Annotated[
+    str | None, typer.Option(help="Encoding of tables that are not UTF-8, e.g. cp1252.")
+]
+
+Names = Annotated[
+    str | None,
+    typer.Option(help="Columns of tables without a line of column names: a,b,c, or a file."),
+]
+
+EmptyLabel = Annotated[
+    str | None, typer.Option(help="Class of rows with an empty label; default: no label.")
+]
+
+TimeColumn = Annotated[str | None, typer.Option("--time", help="Column to sort the rows by.")]
+
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(help="How the time is written: iso, or e.g. '%d/%m/%Y %H:%M'; default: a number."),
+]
 
 KeepLeaking = Annotated[
     bool,
@@ -250,7 +290,14 @@ def schema(
     output: SchemaOutput,
     label: Label = None,
     leave_out: LeaveOut = None,
+    keep: Keep = None,
     keep_leaking: KeepLeaking = False,
+    missing: Missing = None,
+    encoding: Encoding = None,
+    names: Names = None,
+    empty_label: EmptyLabel = None,
+    time: TimeColumn = None,
+    time_format: TimeFormat = None,
     flows: Flows = None,
     side: Side = None,
     layout: Layout = None,
@@ -260,19 +307,32 @@ def schema(
 ) -> None:
     """Draft a schema of flow tables from a sample, for review; or write a built-in schema."""
     from collabdm.cli.console import console
-    from collabdm.cli.planning import schema_summary
+    from collabdm.cli.planning import print_draft, schema_summary
     from collabdm.cli.running import check_output
     from collabdm.data.flows.built_in import SCHEMAS
-    from collabdm.data.flows.draft import DRAFT_SIDE, Draft, draft
+    from collabdm.data.flows.draft import DRAFT_SIDE, Choices, Draft, draft
+    from collabdm.data.flows.names import names_of
     from collabdm.data.flows.schemas import with_changes
     from collabdm.documents.atomic_write import atomic_write
     from collabdm.planning.option_values import without_none
 
     check_output(output, Path(sample))
     if sample in SCHEMAS:
-        drafted = Draft(SCHEMAS[sample], ())
+        drafted = Draft(SCHEMAS[sample])
     else:
-        drafted = draft(Path(sample), label, side or DRAFT_SIDE, leave_out or ())
+        choices = Choices(
+            label=label,
+            side=side or DRAFT_SIDE,
+            leave_out=leave_out or (),
+            keep=keep or (),
+            missing=missing or (),
+            encoding=encoding,
+            names=None if names is None else names_of(names),
+            empty_label=empty_label,
+            time=time,
+            time_format=time_format,
+        )
+        drafted = draft(sample, choices)
 
     changes = without_none(
         flows=flows, side=side, layout=layout, grouping=grouping, split=split, block=block
@@ -280,4 +340,5 @@ def schema(
     result = with_changes(drafted.schema, changes, keep_leaking)
 
     atomic_write(output, (result.model_dump_json(indent=2) + "\n").encode())
-    console.print(f"{output}: {schema_summary(result, drafted.left_out)}", soft_wrap=True)
+    print_draft(drafted)
+    console.print(f"{output}: {schema_summary(result, drafted)}", soft_wrap=True)

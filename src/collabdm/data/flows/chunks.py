@@ -1,172 +1,269 @@
-"""Read a table of flows, CSV (may be gzipped) or parquet, chunk by chunk in bounded memory.
+"""Read the tables of a site chunk by chunk, in bounded memory: CSV, Zeek, JSON lines or parquet.
+
+Every chunk has the same columns, in the same order, whatever their order in a file. A row that
+repeats the column names, as in concatenated files, is left out and counted.
 
 References: Apache Arrow reads the chunks; RFC 4180 (CSV).
 """
 
-import csv
-import gzip
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from collabdm.data.archives import open_parquet, parquet_batches
+from collabdm.data.flows.compression import Stream, open_table, unreadable
+from collabdm.data.flows.dialect import Dialect, Rules, dialect_of, encoding_error, plain
 from collabdm.data.flows.issues import Issue, IssueKind
-from collabdm.documents.regular_file import check_regular
-from collabdm.errors import DataError
+from collabdm.data.flows.json_lines import json_chunks
+from collabdm.data.flows.several import tables_of
+from collabdm.data.flows.utf8 import MARK, MarkedText
+from collabdm.data.flows.zeek import TabsForSpaces, is_other_head
+from collabdm.errors import DataError, did_you_mean
 from collabdm.progress import Progress, Report, Stage
 
-CHUNK_BYTES = 8 * 2**20  # of CSV
-HEADER_BYTES = 2**20
-
-GZIP = b"\x1f\x8b"
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-OTHER_DELIMITERS = ";\t|"
-
+CHUNK_BYTES = 8 * 2**20  # of text
 MOST_SHOWN = 5  # the most names in an error
 
 
-def header(path: Path) -> list[str]:
-    """Read the names of a table's columns. Raises DataError if they cannot be read."""
-    if path.suffix == ".parquet":
-        return list(open_parquet(path).schema_arrow.names)
+@dataclass(frozen=True)
+class Selection:
+    """The columns to read, by name, and the rules of reading. `optional` ones may be absent."""
 
-    try:
-        check_regular(path)
-        with path.open("rb") as file:
-            first = file.read(2)
-        if first in UTF_16:
-            raise DataError(f"{path} should be UTF-8; found UTF-16: save it as UTF-8")
-
-        with gzip.open(path) if first == GZIP else path.open("rb") as file:
-            line = file.readline(HEADER_BYTES).decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} should be a table; it cannot be read ({error})") from error
-
-    if not line.strip():
-        raise DataError(
-            f"{path} should be a table with a line of column names; found an empty file"
-        )
-    return next(csv.reader([line]))
+    columns: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    rules: Rules = Rules()
 
 
-def check_columns(path: Path, names: list[str], needed: list[str]) -> None:
-    """Check that a table has all required columns, each once.
-
-    Args:
-        path: The table, named in errors.
-        names: The names of its columns.
-        needed: The names of the required columns.
-
-    Raises:
-        DataError: A column is missing or occurs twice, or the delimiter is not a comma.
-    """
-    missing = [name for name in needed if name not in names]
-
-    if missing and len(names) == 1 and any(mark in names[0] for mark in OTHER_DELIMITERS):
-        raise DataError(
-            f"{path} should have its columns separated by commas; "
-            f"found one column, {names[0]!r:.60}: save it with commas"
-        )
-    if missing:
-        raise DataError(
-            f"{path} should have all columns of the schema; {some(missing)} missing; "
-            f"found {some(names)}: "
-            "rename the columns, or make a schema of this table with `collabdm schema`"
-        )
-
-    if repeated := [name for name in dict.fromkeys(needed) if names.count(name) > 1]:
-        raise DataError(f"{path} should have every column once; found twice: {some(repeated)}")
+def column_names(location: str | Path, rules: Rules) -> list[str]:
+    """List the columns of all tables at a location, each once. Raises DataError."""
+    names: dict[str, None] = {}
+    for path in tables_of(location).paths:
+        dialect = dialect_of(path, rules)
+        if dialect.like_rows:
+            raise _without_names(path, dialect.written)
+        names |= dict.fromkeys(dialect.names)
+    return list(names)
 
 
-def some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """List the first names, and the number of the remaining ones."""
     shown = ", ".join(f"`{name}`" for name in names[:MOST_SHOWN])
     return shown if len(names) <= MOST_SHOWN else f"{shown} and {len(names) - MOST_SHOWN} more"
 
 
 def chunks(
-    path: Path,
-    columns: list[str],
-    missing: tuple[str, ...],
-    counts: Counter[Issue],
-    report: Report,
+    location: str | Path, selection: Selection, counts: Counter[Issue], report: Report
 ) -> Iterator[Any]:
-    """Read columns of a table, chunk by chunk.
+    """Read columns of all tables at a location, chunk by chunk.
 
     Args:
-        path: The table.
-        columns: The names of the columns.
-        missing: Texts that mean a missing value in CSV.
-        counts: A counter to which the number of malformed rows, which are skipped, is added.
-        report: A function that receives the progress (bytes of CSV, rows of parquet) after each
-            chunk.
+        location: A table, several tables, a pattern or a folder (see `several`).
+        selection: The columns.
+        counts: A counter to which everything that was left out or read in a particular way is
+            added.
+        report: A function that receives the progress in bytes after each chunk.
 
     Yields:
-        Arrow record batches; the columns of CSV are text.
+        Arrow record batches, without the optional columns that a table lacks; the columns of
+        tables of text are text, in which null is a missing value.
 
     Raises:
-        DataError: The table cannot be read.
+        DataError: A table cannot be read, or lacks a column.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet_chunks(path, columns, report)
+    tables = tables_of(location)
+    for file in tables.left_out:
+        counts[Issue(IssueKind.FILES, file.name)] += 1
+
+    sizes = [path.stat().st_size if path.exists() else 0 for path in tables.paths]
+    before = 0
+    for path, size in zip(tables.paths, sizes, strict=True):
+        start = before
+
+        def report_bytes(done: int, start: int = start) -> None:
+            report(Progress(Stage.READING, start + done, sum(sizes)))
+
+        yield from _table_chunks(path, selection, counts, report_bytes)
+        before += size
+
+
+def _table_chunks(path: Path, selection: Selection, counts: Counter[Issue], report: Any) -> Any:
+    """Read one table, with the columns of the selection in order."""
+    dialect = dialect_of(path, selection.rules)
+    counts.update(dialect.issues)
+    found = _find(path, dialect, selection)
+    for column in (name for name in found.values() if name in dialect.names):
+        written = dialect.written[dialect.names.index(column)]
+        if dialect.written.count(written) > 1:
+            counts[Issue(IssueKind.DOUBLED, f"`{written}.1` and so on")] = 1
+
+    columns = list(dict.fromkeys(found.values()))
+    if dialect.form == "parquet":
+        read = _parquet_chunks(path, dialect, columns, report)
     else:
-        yield from _csv_chunks(path, columns, missing, counts, report)
+        read = _text_chunks(path, dialect, columns, (selection.rules, counts, report))
+
+    for chunk in read:
+        kept = _without_headers(chunk, dialect, counts)
+        yield _renamed(kept, found)
 
 
-def _parquet_chunks(path: Path, columns: list[str], report: Report) -> Iterator[Any]:
+def _renamed(chunk: Any, found: dict[str, str]) -> Any:
+    import pyarrow as pa
+
+    arrays = [chunk.column(column) for column in found.values()]
+    return pa.RecordBatch.from_arrays(arrays, names=list(found))
+
+
+def _find(path: Path, dialect: Dialect, selection: Selection) -> dict[str, str]:
+    """Find the columns by name. Raises DataError if required ones are missing."""
+    found: dict[str, str] = {}
+    missing = []
+    for name in selection.columns:
+        column = name if name in dialect.names else plain(name)
+        if column in dialect.names:
+            found[name] = column
+        elif dialect.form == "json" and name not in selection.optional:
+            found[name] = name  # an object lacks what it has no value for
+        elif name not in selection.optional:
+            missing.append(name)
+
+    unknown = [c for c in found.values() if c not in dialect.names]
+    if dialect.form == "json" and 2 * len(unknown) > len(found):
+        missing += unknown
+    if missing and dialect.like_rows:
+        raise _without_names(path, dialect.written)
+    if missing:
+        raise DataError(
+            f"{path} should have all columns of the schema; {some(missing)} missing; "
+            f"found {some(dialect.names)}{did_you_mean(missing[0], dialect.names)}: "
+            "rename the columns, or make a schema of this table with `collabdm schema`"
+        )
+    return found
+
+
+def _without_names(path: Path, cells: Sequence[str]) -> DataError:
+    return DataError(
+        f"{path} should begin with a line of column names; found what looks like a row, "
+        f"{some(cells)}: name the {len(cells)} columns with `collabdm schema --names`, "
+        "as a,b,c or a file"
+    )
+
+
+def _without_headers(chunk: Any, dialect: Dialect, counts: Counter[Issue]) -> Any:
+    """Leave out the rows that repeat the column names."""
+    if dialect.form not in ("csv", "zeek") or not chunk.num_columns:
+        return chunk
+
+    import pyarrow as pa  # here and below, so that the command line starts fast
+    import pyarrow.compute as pc
+
+    repeated: Any = None
+    for name, column in zip(chunk.schema.names, chunk.columns, strict=True):
+        written = dialect.written[dialect.names.index(name)]
+        same = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), written), False)
+        repeated = same if repeated is None else pc.and_(repeated, same)
+        if not pc.any(repeated).as_py():
+            return chunk
+
+    counts[Issue(IssueKind.HEADER)] += int(pc.sum(repeated.cast(pa.int64())).as_py())
+    return chunk.filter(pc.invert(repeated))
+
+
+def _parquet_chunks(path: Path, dialect: Dialect, columns: list[str], report: Any) -> Iterator[Any]:
     file = open_parquet(path)
-    done = 0
-    for chunk in parquet_batches(path, file, columns):
-        yield chunk
+    total, size, done = max(file.metadata.num_rows, 1), path.stat().st_size, 0
+    written = {column: file.schema_arrow.names[dialect.names.index(column)] for column in columns}
+    if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
+        raise DataError(f"{path} should have columns of different names: rename them")
+
+    for chunk in parquet_batches(path, file, list(written.values())):
+        yield _renamed(chunk, written)
         done += chunk.num_rows
-        report(Progress(Stage.READING, done, file.metadata.num_rows))
+        report(size * done // total)
+
+
+def _text_chunks(
+    path: Path, dialect: Dialect, columns: list[str], how: tuple[Rules, Counter[Issue], Any]
+) -> Iterator[Any]:
+    """Read a table of text. Raises DataError."""
+    rules, counts, report = how
+    try:
+        with open_table(path) as stream:
+            if dialect.form == "json":
+                read = json_chunks(
+                    path, stream.source, dialect.encoding, columns, counts, CHUNK_BYTES
+                )
+            elif dialect.empty:
+                return
+            else:
+                read = _csv_chunks(path, stream, dialect, (columns, rules, counts))
+
+            for chunk in read:
+                yield chunk
+                report(stream.position)
+    except UnicodeDecodeError as error:
+        raise encoding_error(path, dialect.encoding) from error
 
 
 def _csv_chunks(
     path: Path,
-    columns: list[str],
-    missing: tuple[str, ...],
-    counts: Counter[Issue],
-    report: Report,
+    stream: Stream,
+    dialect: Dialect,
+    what: tuple[list[str], Rules, Counter[Issue]],
 ) -> Iterator[Any]:
     import pyarrow as pa
-    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
+
+    columns, rules, counts = what
+    is_zeek = dialect.form == "zeek"
+    other_heads = []
 
     def skip(row: Any) -> str:
-        counts[Issue(IssueKind.ROW_LENGTH, f"{row.expected_columns}")] += 1
+        text = row.text or ""
+        if is_zeek and text.startswith("#"):
+            if is_other_head(text, dialect.written, dialect.delimiter):
+                other_heads.append(text)
+        else:
+            counts[Issue(IssueKind.ROW_LENGTH, f"{row.expected_columns}")] += 1
         return "skip"
 
-    size = path.stat().st_size
-    try:
-        with pa.OSFile(str(path)) as raw:
-            compressed = raw.read(2) == GZIP
-            raw.seek(0)
-            source = pa.CompressedInputStream(raw, "gzip") if compressed else raw
-
-            for chunk in open_csv(
-                source,
-                ReadOptions(block_size=CHUNK_BYTES),
-                ParseOptions(invalid_row_handler=skip),
-                _as_text(columns, missing),
-            ):
-                yield chunk
-                report(Progress(Stage.READING, min(raw.tell(), size), size))
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} should be a whole CSV table in UTF-8; it cannot be read ({error})"
-        ) from error
-
-
-def _as_text(columns: list[str], missing: tuple[str, ...]) -> Any:
-    """Return Arrow's options to read only these columns, as text."""
-    import pyarrow as pa
-    from pyarrow.csv import ConvertOptions
-
-    return ConvertOptions(
+    text = MarkedText(stream.source)
+    plain_text = text if dialect.encoding == "utf-8" else stream.source
+    source = TabsForSpaces(plain_text) if dialect.spaced else plain_text
+    convert = ConvertOptions(
         column_types=dict.fromkeys(columns, pa.string()),
         include_columns=columns,
-        null_values=list(missing),
+        null_values=[*rules.missing, *dialect.nulls],
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
     )
+    reader = open_csv(
+        source if source is stream.source else pa.PythonFile(source, "r"),
+        ReadOptions(
+            block_size=CHUNK_BYTES,
+            column_names=list(dialect.names),
+            skip_rows=dialect.skip,
+            encoding=dialect.encoding,
+        ),
+        ParseOptions(
+            delimiter=dialect.delimiter,
+            quote_char=False if is_zeek else '"',
+            invalid_row_handler=skip,
+        ),
+        convert,
+    )
+    for chunk in reader:
+        if text.is_faulty and _has_mark(chunk):
+            raise encoding_error(path, dialect.encoding)
+        yield chunk
+        if other_heads:
+            raise unreadable(path, "the logs in it have different columns: separate them")
+
+
+def _has_mark(chunk: Any) -> bool:
+    """Return whether a byte of another encoding was replaced in a column that is read."""
+    import pyarrow.compute as pc
+
+    return any(pc.any(pc.match_substring(column, MARK)).as_py() for column in chunk.columns)

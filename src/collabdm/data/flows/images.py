@@ -15,7 +15,7 @@ from collabdm.images import ImageSet
 
 
 def load_flows(
-    path: Path,
+    path: str | Path,
     schema: FlowSchema,
     part: Part = "train",
     reading: Reading = Reading(),
@@ -24,7 +24,7 @@ def load_flows(
     """Load the labelled images of one part of a table.
 
     Args:
-        path: The table: CSV (may be gzipped) or parquet.
+        path: A table, several tables, a pattern or a folder (see `several`).
         schema: The schema that the table follows.
         part: The training part, the test part, or all rows without a split.
         reading: Which rows to read, and whether they need labels.

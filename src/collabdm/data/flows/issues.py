@@ -8,11 +8,22 @@ from enum import StrEnum
 class IssueKind(StrEnum):
     """The kinds of issues as messages; `{}` is replaced by the column, the range or the label."""
 
+    NOT_OBJECTS = "lines left out, which are not JSON objects"
     ROW_LENGTH = "rows left out, with another number of fields than {}"
+    HEADER = "rows left out, which repeat the column names"
+    FILES = "files of the folder left out, without the ending of a table: {}"
+    DOUBLED = "columns of the same name, the later ones read as {}"
+    DELIMITER = "tables with columns separated by {}"
+    ENCODING = "tables read in {}"
+    ABSENT = "JSON files in which no row has {}, taken as missing"
     OTHER_ROWS = "rows left out, where {}"
     NOT_NUMBERS = "values of {} that are not numbers, taken as missing"
+    NOT_TIMES = "values of {} that are not times of the schema's format, taken as missing"
+    INFINITE = "infinite values of {}, taken as missing"
     OUTSIDE = "values of {}, clipped"
     UNLISTED = "values of {} that the schema does not list, taken as other"
+    SIMILAR_LABEL = "rows with the label {}"
+    EMPTY_LABEL = "rows with an empty label, taken as {}"
     UNKNOWN_LABEL = "rows with a label that is no class of the schema, {}"
     NO_LABEL = "rows without a label"
 

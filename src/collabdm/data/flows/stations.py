@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from collabdm.data.flows.chunks import check_columns, chunks, header, some
+from collabdm.data.flows.cells import texts
+from collabdm.data.flows.chunks import Selection, chunks, some
+from collabdm.data.flows.dialect import Rules
 from collabdm.data.flows.issues import IssueKind
+from collabdm.data.flows.several import PATTERN, tables_of
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import windows
 from collabdm.data.partition import Partition, by_column
@@ -50,8 +53,8 @@ def stations(data: str, schema: FlowSchema, column: str | None = None, seed: int
     """Load the images of one table, or of several tables, each of which is a site.
 
     Args:
-        data: The path of a table, or several paths separated by commas; sites are named after their
-            files or folders.
+        data: The path of a table, or several paths separated by commas, each a file, a pattern or a
+            folder; sites are named after their files or folders.
         schema: The schema of all tables. Issues of a table are counted and logged.
         column: The column of a single table whose values are the sites; NAME=1,2 uses only these
             values.
@@ -100,14 +103,14 @@ def _tables(data: str, schema: FlowSchema, column: str | None) -> Iterator[_Tabl
 
     if len(paths) != 1:
         raise DataError(f"`site_column` should be used with one table; found {len(paths)}")
-    name, values = _values_wanted(paths[0], column, schema.missing)
+    name, values = _values_wanted(paths[0], column, Rules.of(schema))
     yield from (_Table(value, paths[0], (name, value)) for value in values)
 
 
-def _values_wanted(path: Path, column: str, missing: tuple[str, ...]) -> tuple[str, list[str]]:
+def _values_wanted(path: Path, column: str, rules: Rules) -> tuple[str, list[str]]:
     """Parse NAME or NAME=VALUE,VALUE: the column and its values. Raises DataError."""
     name, equals, chosen = column.partition("=")
-    values = values_of(path, name, missing)
+    values = values_of(path, name, rules)
     if not equals:
         return name, values
 
@@ -126,11 +129,19 @@ def table_path(text: str) -> Path:
     """Find a table, as given or in COLLABDM_DATA. Raises DataError if neither exists."""
     folder = os.environ.get("COLLABDM_DATA")
     for path in (Path(text), *([Path(folder) / text] if folder else [])):
-        if path.exists():
+        if path.exists() or (PATTERN.search(text) and _matches(path)):
             return path
 
     looked = f"nor in COLLABDM_DATA, {folder}" if folder else "and COLLABDM_DATA names no folder"
     raise DataError(f"{text} should be a table of flows; it does not exist, {looked}")
+
+
+def _matches(pattern: Path) -> bool:
+    """Return whether a pattern matches a file."""
+    try:
+        return bool(tables_of(pattern).paths)
+    except DataError:
+        return False
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -140,13 +151,13 @@ def _names(paths: list[Path]) -> list[str]:
     return names if distinct else [path.resolve().parent.name for path in paths]
 
 
-def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
+def values_of(path: Path, column: str, rules: Rules) -> list[str]:
     """Read the distinct texts in a column of a table.
 
     Args:
         path: The table.
         column: The name of the column.
-        missing: Texts that mean a missing value.
+        rules: How the schema says that tables are read.
 
     Returns:
         The texts in alphabetical order, without surrounding spaces.
@@ -154,15 +165,13 @@ def values_of(path: Path, column: str, missing: tuple[str, ...]) -> list[str]:
     Raises:
         DataError: There is no such column, or it has more than a thousand texts (sites).
     """
-    import pyarrow as pa  # imported here so that the command line starts fast
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # imported here so that the command line starts fast
 
-    check_columns(path, header(path), [column])
     values: set[str] = set()
 
-    for chunk in chunks(path, [column], missing, Counter(), silent):
-        texts = pc.utf8_trim_whitespace(chunk.column(column).cast(pa.string()))
-        values |= set(pc.unique(texts).to_pylist()) - {None, *missing}
+    for chunk in chunks(path, Selection((column,), rules=rules), Counter(), silent):
+        found = pc.unique(texts(chunk.column(column))).to_pylist()
+        values |= set(found) - {None, *rules.missing}
         if len(values) > MOST_STATIONS:
             raise DataError(
                 f"column `{column}` of {path} should name at most {MOST_STATIONS} sites; "

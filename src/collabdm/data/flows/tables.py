@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
-from collabdm.data.flows.chunks import MOST_SHOWN, check_columns, chunks, header, some
+from collabdm.data.flows.cells import NOT_LISTED, clean, numbers, positions, texts, times
+from collabdm.data.flows.chunks import MOST_SHOWN, Selection, chunks, some
+from collabdm.data.flows.dialect import Rules
 from collabdm.data.flows.issues import Issue, IssueKind, Tally
+from collabdm.data.flows.labels import class_numbers
 from collabdm.data.flows.windows import UNKNOWN, Flows
 from collabdm.documents.flow_schema import Column, FlowSchema, Number
 from collabdm.errors import DataError
 from collabdm.progress import Report, silent
-
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
-NOT_LISTED, ABSENT = -1, -2  # codes of an unlisted text and of a missing value
 
 
 @dataclass(frozen=True)
@@ -47,65 +47,65 @@ class _Rows:
     times: np.ndarray
 
 
-def read_flows(path: Path, schema: FlowSchema, reading: Reading = Reading()) -> tuple[Flows, Tally]:
-    """Read the rows of a table.
+def read_flows(
+    location: str | Path, schema: FlowSchema, reading: Reading = Reading()
+) -> tuple[Flows, Tally]:
+    """Read the rows of a site's tables.
 
     Args:
-        path: The table: CSV (may be gzipped) or parquet.
+        location: A table, several tables, a pattern or a folder (see `several`).
         schema: The columns, their maps to pixels, and the label.
         reading: Which rows to read, and whether they need labels.
 
     Returns:
-        The rows in order of time, and the issues of the table.
+        The rows in order of time, and the issues of the tables.
 
     Raises:
-        DataError: The table cannot be read, columns or rows are missing, most values of a numeric
+        DataError: A table cannot be read, columns or rows are missing, most values of a numeric
             column are text, or a required label is not a class of the schema.
     """
     counts: Counter[Issue] = Counter()
-    parts = list(_read_chunks(path, schema, reading, counts))
+    parts = list(_read_chunks(location, schema, reading, counts))
 
     rows = sum(len(part.labels) for part in parts)
-    _check_rows(path, counts, rows, reading)
-    _check_numbers(path, counts, rows)
+    _check_rows(location, counts, rows, reading)
+    _check_numbers(location, counts, rows)
     if reading.labelled:
-        _check_labels(path, counts, schema)
+        _check_labels(location, counts, schema)
 
     levels = torch.from_numpy(np.concatenate([part.levels for part in parts]))
     labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
     if schema.time is not None:
-        times = np.concatenate([part.times for part in parts])
-        order = torch.from_numpy(np.argsort(times, kind="stable"))
+        of_rows = np.concatenate([part.times for part in parts])
+        order = torch.from_numpy(np.argsort(of_rows, kind="stable"))
         levels, labels = levels[order], labels[order]
 
     return Flows(levels, labels), Tally(rows, counts)
 
 
 def _read_chunks(
-    path: Path, schema: FlowSchema, reading: Reading, counts: Counter[Issue]
+    location: str | Path, schema: FlowSchema, reading: Reading, counts: Counter[Issue]
 ) -> Iterator[_Rows]:
-    names = header(path)
-    labelled = reading.labelled or schema.label in names
-
     needed = [column.name for column in schema.features]
     needed += [schema.time] if schema.time is not None else []
     needed += [reading.rows[0]] if reading.rows else []
-    needed += [schema.label] if labelled else []
-    needed = list(dict.fromkeys(needed))
-    check_columns(path, names, needed)
+    columns = tuple(dict.fromkeys([*needed, schema.label]))
+    optional = () if reading.labelled or schema.label in needed else (schema.label,)
+    selection = Selection(columns, optional, Rules.of(schema))
 
-    for chunk in chunks(path, needed, schema.missing, counts, reading.report):
+    for chunk in chunks(location, selection, counts, reading.report):
         selected = _select(chunk, reading.rows, counts)
-        cells = {name: _clean(selected.column(name), schema.missing) for name in needed}
+        cells = {
+            name: clean(selected.column(name), schema.missing) for name in selected.schema.names
+        }
         unlabelled = np.full(selected.num_rows, UNKNOWN, dtype=np.int64)
+        labelled = schema.label in cells
 
-        pixels = [_levels(column, cells[column.name], counts) for column in schema.features]
+        pixels = [_levels(column, cells[column.name], schema, counts) for column in schema.features]
         yield _Rows(
             np.stack(pixels, axis=1),
-            _labels(cells[schema.label], schema, counts) if labelled else unlabelled,
-            unlabelled
-            if schema.time is None
-            else _numbers(cells[schema.time], schema.time, counts),
+            class_numbers(cells[schema.label], schema, counts) if labelled else unlabelled,
+            unlabelled if schema.time is None else times(cells[schema.time], schema, counts),
         )
 
 
@@ -114,88 +114,35 @@ def _select(chunk: Any, rows: tuple[str, str] | None, counts: Counter[Issue]) ->
     if rows is None:
         return chunk
 
-    import pyarrow as pa  # here and below, so that the command line starts fast
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # imported here so that the command line starts fast
 
     column, value = rows
-    text = pc.utf8_trim_whitespace(chunk.column(column).cast(pa.string()))
-    selected = chunk.filter(pc.fill_null(pc.equal(text, value), False))
+    selected = chunk.filter(pc.fill_null(pc.equal(texts(chunk.column(column)), value), False))
 
     others = Issue(IssueKind.OTHER_ROWS, f"`{column}` is not {value}")
     counts[others] += chunk.num_rows - selected.num_rows
     return selected
 
 
-def _clean(column: Any, missing: tuple[str, ...]) -> Any:
-    """Strip surrounding spaces from a text column, with null for missing; numbers are unchanged."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-        return column
-
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    return pc.if_else(pc.is_in(text, pa.array(missing, pa.string())), None, text)
-
-
-def _levels(column: Column, cells: Any, counts: Counter[Issue]) -> UInt8[np.ndarray, " n"]:
+def _levels(
+    column: Column, cells: Any, schema: FlowSchema, counts: Counter[Issue]
+) -> UInt8[np.ndarray, " n"]:
     """Convert a column to pixels, and count its issues."""
     name = f"`{column.name}`"
 
     if isinstance(column, Number):
-        numbers = _numbers(cells, column.name, counts)
-        outside = (numbers < column.low) | (numbers > column.high)
+        values = numbers(cells, column.name, schema.missing_numbers, counts)
+        outside = (values < column.low) | (values > column.high)
         limits = f"{name} outside {column.low:g} .. {column.high:g}"
         counts[Issue(IssueKind.OUTSIDE, limits)] += int(outside.sum())
-        return column.levels(numbers)
+        return column.levels(values)
 
-    positions = _positions(cells, column.values)
-    counts[Issue(IssueKind.UNLISTED, name)] += int((positions == NOT_LISTED).sum())
-    return column.levels(positions)
-
-
-def _positions(cells: Any, values: tuple[str, ...]) -> Int32[np.ndarray, " n"]:
-    """Find positions in `values`; -1 for a text that is not listed, -2 for a missing value."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = cells.cast(pa.string())
-    positions = pc.fill_null(pc.index_in(text, pa.array(values, pa.string())), NOT_LISTED)
-    return np.where(np.asarray(text.is_null()), ABSENT, np.asarray(positions)).astype(np.int32)
+    places = positions(cells, column.values)
+    counts[Issue(IssueKind.UNLISTED, name)] += int((places == NOT_LISTED).sum())
+    return column.levels(places)
 
 
-def _numbers(cells: Any, name: str, counts: Counter[Issue]) -> Float64[np.ndarray, " n"]:
-    """Convert a column to numbers; NaN for missing values and for text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    try:
-        numbers = cells.cast(pa.float64(), safe=False)
-    except pa.ArrowInvalid:
-        is_number = pc.match_substring_regex(cells, NUMBER)
-        texts = int(pc.sum(pc.invert(is_number)).as_py())
-        counts[Issue(IssueKind.NOT_NUMBERS, f"`{name}`")] += texts
-        numbers = pc.if_else(is_number, cells, None).cast(pa.float64())
-
-    return np.array(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _labels(cells: Any, schema: FlowSchema, counts: Counter[Issue]) -> Int64[np.ndarray, " n"]:
-    """Convert labels to class numbers; -1 if a label is missing or not a class of the schema."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    positions = _positions(cells, tuple(schema.class_numbers))
-    unknown = cells.cast(pa.string()).filter(pa.array(positions == NOT_LISTED))
-    for label in pc.value_counts(unknown).to_pylist():
-        counts[Issue(IssueKind.UNKNOWN_LABEL, f"{label['values']!r}")] += label["counts"]
-    counts[Issue(IssueKind.NO_LABEL)] += int((positions == ABSENT).sum())
-
-    numbers = [*schema.class_numbers.values(), UNKNOWN, UNKNOWN]  # -1 and -2 count from the end
-    return np.array(numbers, dtype=np.int64)[positions]
-
-
-def _check_rows(path: Path, counts: Counter[Issue], rows: int, reading: Reading) -> None:
+def _check_rows(path: str | Path, counts: Counter[Issue], rows: int, reading: Reading) -> None:
     """Check that there are rows. Raises DataError, which lists the issues that left rows out."""
     if rows:
         return
@@ -205,17 +152,23 @@ def _check_rows(path: Path, counts: Counter[Issue], rows: int, reading: Reading)
     raise DataError(f"{path} should have rows{selected}; found none{issues}")
 
 
-def _check_numbers(path: Path, counts: Counter[Issue], rows: int) -> None:
+def _check_numbers(path: str | Path, counts: Counter[Issue], rows: int) -> None:
     """Check that numeric columns contain mostly numbers. Raises DataError."""
     for issue, count in counts.items():
         if issue.kind is IssueKind.NOT_NUMBERS and 2 * count > rows:
             raise DataError(
                 f"{path} should contain numbers where the schema has a numeric column; "
-                f"found {count:,} {issue}: correct the table or the schema"
+                f"found {count:,} {issue}: correct the table, or list texts that mean a missing "
+                "value in `missing_numbers` of the schema"
+            )
+        if issue.kind is IssueKind.NOT_TIMES and 2 * count > rows:
+            raise DataError(
+                f"{path} should contain times in the schema's `time_format`; "
+                f"found {count:,} {issue}: make the schema with the table's `--time-format`"
             )
 
 
-def _check_labels(path: Path, counts: Counter[Issue], schema: FlowSchema) -> None:
+def _check_labels(path: str | Path, counts: Counter[Issue], schema: FlowSchema) -> None:
     """Check that all labels are classes of the schema. Raises DataError."""
     unknown = [
         f"{count:,} {issue}"
