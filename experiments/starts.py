@@ -5,9 +5,11 @@
 Every line is one simulated round. The starts are compared on the same splits, seeds, steps and
 networks; only the images that refinement starts from, and its schedule, differ:
 
-    real     the paper's: local images that start from real ones, 4 passes at a constant rate
-    noise    statistics alone: the server starts from noise
-    averages the averages of groups of at least 50 similar images, as many as real ones
+    real            the paper's: three local images of a class, from real ones, 4 passes
+    noise           statistics alone: the server starts from noise
+    averages        three averages of at least 50 similar images each, as many as real ones
+    averages, N     N averages of a class at the same bytes, because there are fewer steps
+    averages, more  ten averages of a class, with more bytes
 
 Rounds that the output contains are not repeated.
 """
@@ -34,25 +36,38 @@ COMMON: dict[str, Any] = {
     "batch": 128,
     "network": {"name": "ConvNet", "width": 32},
 }
-FALLING: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
-STARTS: dict[str, dict[str, Any]] = {
-    "real": {
-        "local": {"method": "dm", "start": "real", "steps": 50, "batch": 64},
-        "refinement": {"passes": 4},
-    },
-    "noise": {"local": {"method": "none"}, "refinement": FALLING},
-    "averages": {"local": {"method": "averages"}, "refinement": FALLING},
-    "averages, more": {"local": {"method": "averages", "images": 10}, "refinement": FALLING},
-}
+ITERATIONS = 800  # of refinement, except from real images
+IMAGES = {"real": 3, "averages": 3, "averages, 5": 5, "averages, 10": 10, "averages, more": 10}
+STARTS = ("real", "noise", *(name for name in IMAGES if name != "real"))
+
+#: bytes of an image, and of the means of one step, for a class
+BYTES = {"cifar10": (3 * 32 * 32, 2 * 32 * 16), "fashion_mnist": (28 * 28, 2 * 32 * 9)}
 
 
-def experiment(data: str, start: str, seed: int) -> Experiment:
+def plan_settings(name: str, start: str) -> dict[str, Any]:
+    """Set the local images, the steps and the refinement of a start."""
+    images = IMAGES.get(start, 0)
+    if start == "real":
+        local = {"method": "dm", "start": "real", "steps": 50, "batch": 64, "images": images}
+        return COMMON | {"local": local, "refinement": {"passes": 4}}
+
+    steps = COMMON["steps"]
+    if start not in ("noise", "averages, more"):
+        image, step = BYTES[name]
+        steps -= round((images - IMAGES["real"]) * image / step)
+    refinement = {"passes": round(ITERATIONS / steps), "matching": {"schedule": "cosine"}}
+    method = "averages" if images else "none"
+    local = {"method": method, "images": images}
+    return COMMON | {"steps": steps, "local": local, "refinement": refinement}
+
+
+def experiment(name: str, location: str, start: str, seed: int) -> Experiment:
     """Define the round of one start."""
     return Experiment(
-        data=data,
+        data=location,
         method="collabdm-pae",
         beta=0.1,
-        plan=COMMON | STARTS[start],
+        plan=plan_settings(name, start),
         trials=2,
         recipe="short",
         seed=seed,
@@ -63,7 +78,7 @@ def experiment(data: str, start: str, seed: int) -> Experiment:
 
 def run(name: str, location: str, start: str, seed: int) -> dict[str, Any]:
     """Run one round, and return its line."""
-    settings = experiment(location, start, seed)
+    settings = experiment(name, location, start, seed)
     context = RunContext(choose_compute("cpu", "auto"))
     began = time.monotonic()
 

@@ -50,6 +50,12 @@ def _one_thread() -> object:
     torch.set_num_threads(before)
 
 
+def tally(counts: dict[str, int]) -> str:
+    """What a command reports of a folder with these numbers of pictures."""
+    classes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return f"{sum(counts.values())} images of {len(counts)} classes ({classes})"
+
+
 def make_round(root: Path, *options: str) -> tuple[Path, dict[str, Result]]:
     """A plan without data, two sites with the plan and their own pictures, the server."""
     ran = {}
@@ -244,7 +250,12 @@ def test_the_round_repeated_gives_the_same_bytes(a_round, tmp_path) -> None:
         "set.png",
     ):
         assert (again / name).read_bytes() == (root / name).read_bytes(), name
-    assert [result.err for result in ran.values()] == [""] * 4
+    tallies = {site: f"`pictures`: {tally(counts)}\n" for site, counts in HELD.items()}
+    assert {name: result.err for name, result in ran.items()} == {
+        "plan": "",
+        **tallies,
+        "distill": "",
+    }
 
 
 def test_progress_is_shown_unless_quiet(a_round) -> None:
@@ -877,7 +888,10 @@ def test_the_demonstration_runs_its_settings_through_simulate(tmp_path, monkeypa
     small = demo.DEMO.model_copy(update={"plan": plan, "trials": 1, "epochs": 1, "per_class": 8})
     monkeypatch.setattr(demo, "DEMO", small)
     result = done("demo", "-o", tmp_path / "demo", "--quiet")
-    assert result.err == ""
+    assert [line.split(" (")[0] for line in result.err.splitlines()] == [
+        "digits: 1,442 images of 10 classes",
+        "digits: 355 images of 10 classes",
+    ]
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert results["complete"]
     assert results["digest"] == small.digest

@@ -345,6 +345,8 @@ def test_every_setting_moves_the_digest() -> None:
         "plan": PLAN | {"ipc": 2}, "networks": ("AlexNet",),
         "trials": 2, "recipe": "paper", "epochs": 2, "seed": 3, "compare": ("random",),
         "curve": 2, "test_per_class": 5, "learning_rate": 0.5, "flows": FIVE_G_NIDD,
+        "test_split": "validation", "label_column": "fine", "image_column": "scan",
+        "class_names": ("a", "b"), "skip_unreadable": True,
     }  # fmt: skip
     assert set(changes) == set(Experiment.model_fields)
     changes["site_column"] = None  # stands beside none of the others

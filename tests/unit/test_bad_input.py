@@ -690,7 +690,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         ),
         (("--images", "png"), "`--images` should be uint8 or float32; found 'png'"),
         (("--init", "zeros"), "`--init` should be real or noise; found 'zeros'"),
-        (("--local", "all"), "`--local` should be dm, random or none; found 'all'"),
+        (("--local", "all"), "`--local` should be dm, averages, random or none; found 'all'"),
         (
             ("--merging", "mean"),
             "`--merging` should be weighted, uniform, median or trimmed; found 'mean'",

@@ -342,7 +342,7 @@ def test_the_same_training_gives_the_same_model(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict", "model", "empty"), "empty should contain pictures (.png, "),
+        (("predict", "model", "empty"), "empty should contain pictures (.apng, .bmp, "),
         (("predict", "model", "set.safetensors"), "should be a whole image file"),
         (
             ("train", "set.safetensors", "-o", "set.safetensors"),
