@@ -1,6 +1,6 @@
 """Mutated tables: an error of the project or a reading, in bounded memory.
 
-COLLABDM_FUZZ sets the number of files of each form.
+COLLABDM_MUTATIONS sets the number of files of each form.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from collabdm.data.flows.draft import draft
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.errors import CollabDMError
 
-FILES = int(os.environ.get("COLLABDM_FUZZ", "150"))
+FILES = int(os.environ.get("COLLABDM_MUTATIONS", "150"))
 DRAFTED = 10  # every so many files are drafted, too
 MOST_GROWTH = 300 * 2**20  # bytes
 
