@@ -8,7 +8,7 @@ networks; only the images that refinement starts from, and its schedule, differ:
     real            the paper's: three local images of a class, from real ones, 4 passes
     noise           statistics alone: the server starts from noise
     averages        three averages of at least 50 similar images each, as many as real ones
-    averages, N     N averages of a class at the same bytes, because there are fewer steps
+    averages, 10    ten averages of a class and fewer steps, with no more bytes
     averages, more  ten averages of a class, with more bytes
 
 Rounds that the output contains are not repeated.
@@ -37,11 +37,11 @@ COMMON: dict[str, Any] = {
     "network": {"name": "ConvNet", "width": 32},
 }
 ITERATIONS = 800  # of refinement, except from real images
-IMAGES = {"real": 3, "averages": 3, "averages, 5": 5, "averages, 10": 10, "averages, more": 10}
+IMAGES = {"real": 3, "averages": 3, "averages, 10": 10, "averages, more": 10}
 STARTS = ("real", "noise", *(name for name in IMAGES if name != "real"))
 
-#: bytes of an image, and of the means of one step, for a class
-BYTES = {"cifar10": (3 * 32 * 32, 2 * 32 * 16), "fashion_mnist": (28 * 28, 2 * 32 * 9)}
+#: steps that leave room for ten images of a class instead of three
+FEWER_STEPS = {"cifar10": 29, "fashion_mnist": 40}
 
 
 def plan_settings(name: str, start: str) -> dict[str, Any]:
@@ -51,10 +51,7 @@ def plan_settings(name: str, start: str) -> dict[str, Any]:
         local = {"method": "dm", "start": "real", "steps": 50, "batch": 64, "images": images}
         return COMMON | {"local": local, "refinement": {"passes": 4}}
 
-    steps = COMMON["steps"]
-    if start not in ("noise", "averages, more"):
-        image, step = BYTES[name]
-        steps -= round((images - IMAGES["real"]) * image / step)
+    steps = FEWER_STEPS[name] if start == "averages, 10" else COMMON["steps"]
     refinement = {"passes": round(ITERATIONS / steps), "matching": {"schedule": "cosine"}}
     method = "averages" if images else "none"
     local = {"method": method, "images": images}

@@ -714,7 +714,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         ),
         (("--network", "ConvNet:colour=1"), "`network.colour` is not a setting"),
         (("--classes", "cat"), "`classes`"),
-        (("--classes", "cat,cat"), "`classes` should be distinct names"),
+        (("--classes", "cat,cat"), "class names should be distinct; found several of cat"),
         (("--image-size", "8"), "`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found '8'"),
         (("--image-size", "3x8x8"), "`--image-size` should be CHANNELSxSIDE"),
         (("--image-size", "3x4"), "`side` should be greater than or equal to 8; found 4"),

@@ -220,6 +220,14 @@ def test_class_names_with_commas_are_quoted_or_come_from_a_file(tmp_path) -> Non
     assert class_names(str(tmp_path / "names.txt")) == names
     with pytest.raises(DataError, match="those with commas quoted"):
         class_names('"a"b,c')
+    with pytest.raises(DataError, match=r"found several of Pepper: if names contain commas, quote"):
+        class_names("Pepper,_bell___healthy,Pepper,_bell___Bacterial_spot")
+    with pytest.raises(DataError, match="found an empty one in 'cat,,owl'"):
+        class_names("cat,,owl")
+
+
+def test_a_tally_counts_in_english() -> None:
+    assert Tally("here", ("cat",), (1,)).lines() == ["here: 1 image of 1 class (cat 1)"]
 
 
 # --- the commands --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import csv
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,22 @@ def class_names(text: str) -> tuple[str, ...]:
     >>> class_names('cat,"Pepper, bell"')
     ('cat', 'Pepper, bell')
 
-    Raises DataError if the file cannot be read.
+    Raises DataError if the file cannot be read, a name is empty, or a name occurs twice.
     """
+    names = _names_in(text)
+    if "" in names:
+        raise DataError(f"class names should not be empty; found an empty one in {text!r}")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"class names should be distinct; found several of {', '.join(repeated)}: if names "
+            """contain commas, quote them ('"Pepper, bell","Pepper, dried"'), or name a file """
+            "with one name per line"
+        )
+    return names
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    """Read the names as `class_names` does, without comparing them."""
     if "," not in text and Path(text).suffix and Path(text).is_file():
         try:
             lines = read_regular(Path(text), SMALL).decode("utf-8-sig").splitlines()
@@ -62,4 +77,4 @@ def class_names(text: str) -> tuple[str, ...]:
         raise DataError(
             f"class names should be separated by commas, and those with commas quoted; found {text}"
         ) from error
-    return tuple(filter(None, (class_name(name) for row in rows for name in row)))
+    return tuple(class_name(name) for row in rows for name in row)

@@ -60,7 +60,7 @@ class Tally:
         pairs = list(zip(self.classes, self.counts, strict=True))
         shown = ", ".join(f"{name} {count:,}" for name, count in pairs[:MOST_CLASSES])
         more = f", and {len(pairs) - MOST_CLASSES} more" if len(pairs) > MOST_CLASSES else ""
-        total = f"{sum(self.counts):,} images of {len(pairs)} classes"
+        total = f"{_number(sum(self.counts), 'image')} of {_number(len(pairs), 'class', 'es')}"
         return [f"{self.where}: {total} ({shown}{more})", *(f"  {r.line}" for r in self.remarks)]
 
     def json(self) -> dict[str, Any]:
@@ -70,6 +70,10 @@ class Tally:
             for remark in self.remarks
         }
         return {"classes": dict(zip(self.classes, self.counts, strict=True)), "remarks": remarks}
+
+
+def _number(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 @dataclass
