@@ -19,15 +19,6 @@ def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["COLLABDM_SITE_FOLDER"] = str(tmp_path_factory.mktemp("site"))
 
 
-#: tests that take a minute; they come first, so that no process runs one alone at the end
-LONG = ("rounds/test_deployment.py", "rounds/test_masked_flower.py", "rounds/test_round.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
-
-
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real data sets; tests that need it skip where it is absent."""
