@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from collabdm.cli.console import console, notes, table
-from collabdm.cli.running import check_output, selection
+from collabdm.cli.running import check_output
 from collabdm.data.flows.chunks import some
 from collabdm.data.flows.draft import Draft
+from collabdm.data.selection import read_selection
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import write_plan
@@ -20,7 +21,7 @@ from collabdm.planning.overrides import plan_fields, read_overrides
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
-    Reading,
+    ReferenceReading,
     collect,
     merge_settings,
     new_plan,
@@ -56,8 +57,8 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     if has_budget(chosen):
         defaults = merge_settings(defaults, PRIVATE_DEFAULTS)
     settings = merge_settings(defaults, with_masking_defaults(chosen))
-    reading = Reading(
-        selection(
+    reading = ReferenceReading(
+        read_selection(
             options["label_column"],
             options["image_column"],
             options["class_names"],
@@ -129,9 +130,7 @@ def print_draft(drafted: Draft) -> None:
 def schema_summary(schema: FlowSchema, drafted: Draft) -> str:
     """Summarise a schema of flows in five lines: its size, classes and omitted columns."""
     action = "kept" if schema.keep_leaking else "left out"
-    leaking = [c.name for c in drafted.columns if (c.reason or "").startswith("leaking")]
-    left_out = [name for name in drafted.left_out if name not in leaking]
-    leaking = list(dict.fromkeys([*schema.leaking, *leaking]))
+    leaking, left_out = list(schema.leaking), list(drafted.left_out)
     return (
         f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"
         f"label: {schema.label}\n"

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from collabdm.cli.console import Bars, console, notes, table
-from collabdm.data.selection import Selection, class_names
 from collabdm.documents.atomic_write import check_writable
 from collabdm.errors import OutputError
 from collabdm.matching.compute import Compute, choose_compute
@@ -14,30 +13,6 @@ from collabdm.matching.run_context import RunContext
 from collabdm.rounds import exchange
 from collabdm.rounds.inspect import describe_file
 from collabdm.rounds.site_table import COLUMNS, SiteTable
-
-
-def selection(
-    label_column: str | None = None,
-    image_column: str | None = None,
-    names: str | None = None,
-    test_split: str | None = None,
-    skip_unreadable: bool = False,
-) -> Selection:
-    """Collect the options about the reading of pictures.
-
-    Args:
-        label_column: the column of the labels.
-        image_column: the column of the images.
-        names: the class names, or a file of them.
-        test_split: the split to test on.
-        skip_unreadable: whether to leave out pictures that cannot be read.
-
-    Raises:
-        DataError: the file of class names cannot be read.
-    """
-    read = None if names is None else class_names(names)
-    return Selection(label_column, image_column, read, test_split, skip_unreadable)
-
 
 load_for_plan = partial(exchange.load_for_plan, note=notes.print)
 load_tallied_for_plan = partial(exchange.load_tallied_for_plan, note=notes.print)

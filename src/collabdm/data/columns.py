@@ -42,6 +42,12 @@ def pick_columns(
     return image, label
 
 
+def need_column(name: str, present: Sequence[str], where: str) -> None:
+    """Check that the source `where` has an additional column. Raises DataError."""
+    if name not in present:
+        raise DataError(f"{where} should have a column `{name}`; found {', '.join(present)}")
+
+
 def _pick(
     kind: str, present: Sequence[str], where: str, chosen: str | None, typed: Sequence[str]
 ) -> str:

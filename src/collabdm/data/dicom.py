@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from collabdm.data.conversion import PictureError, most_pixels
-from collabdm.data.pixels import level_bytes
+from collabdm.data.pixels import level_bytes, share_bytes
 from collabdm.data.tally import Remarks
 from collabdm.documents.picture_rules import PictureRules
 from collabdm.errors import DataError
@@ -110,7 +110,7 @@ def _grey(
     if window is not None:
         centre, width = window
         shares = (levels - (centre - 0.5)) / max(width - 1, 1) + 0.5
-        scaled = np.round(shares.clip(0, 1) * 255).astype(np.uint8)
+        scaled = share_bytes(shares)
         remarks.add("window", where)
     else:
         stored = int(header.get("BitsStored", 16))

@@ -127,7 +127,7 @@ def find_pictures(root: Path, split: str, selection: Selection, remarks: Remarks
         else:
             pictures = pictures_below(path, remarks)
             found.setdefault(class_name(path.name), []).extend(pictures)
-            if pictures and not any(map(is_picture, _files(path))):
+            if pictures and not any(picture.parent == path for picture in pictures):
                 only_folders.append(path)
             if not pictures:
                 remarks.add("empty_class", str(path))
@@ -139,10 +139,6 @@ def find_pictures(root: Path, split: str, selection: Selection, remarks: Remarks
 
     labelled = [(path, name) for name in classes for path in found[name]]
     return PictureFolder(folder, labelled, classes)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in entries(folder) if not is_foreign(path.name) and path.is_file()]
 
 
 def _check_found(folder: Path, found: dict[str, list[Path]], remarks: Remarks) -> None:

@@ -7,7 +7,6 @@ Nothing is decoded here: each function returns an `Undecoded`, or raises an erro
 files were expected.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from collabdm.data.arrays import open_npy_folder, open_npz
@@ -92,9 +91,8 @@ def open_file(path: Path, split: str, selection: Selection = Selection()) -> Und
 
 def _advice(path: Path) -> str:
     """Return what to do with a file of another kind, as the end of a message."""
-    advice: dict[Callable[[Path], bool], str] = {
-        lambda p: p.suffix.lower() in (".zip", ".7z", ".rar", ".gz"): ": extract it",
-        lambda p: p.suffix == ".npy": ": name the folder, with images.npy and labels.npy in it",
-        is_picture: ": name the folder of the class folders",
-    }
-    return next((text for fits, text in advice.items() if fits(path)), "")
+    if path.suffix.lower() in (".zip", ".7z", ".rar", ".gz"):
+        return ": extract it"
+    if path.suffix == ".npy":
+        return ": name the folder, with images.npy and labels.npy in it"
+    return ": name the folder of the class folders" if is_picture(path) else ""

@@ -57,7 +57,11 @@ def level_bytes(
     if least < low or most > high:
         remarks.add("outside_range", where)
     remarks.add("deep_levels", where)
-    shares = (levels.astype(np.float64) - low) / (high - low)
+    return share_bytes((levels.astype(np.float64) - low) / (high - low))
+
+
+def share_bytes(shares: Levels) -> Bytes:
+    """Convert shares of the range to bytes; those outside 0 .. 1 become its ends."""
     return np.round(shares.clip(0, 1) * 255).astype(np.uint8)
 
 

@@ -32,6 +32,29 @@ class Selection:
     rules: PictureRules = PictureRules()
 
 
+def read_selection(
+    label_column: str | None = None,
+    image_column: str | None = None,
+    names: str | None = None,
+    test_split: str | None = None,
+    skip_unreadable: bool = False,
+) -> Selection:
+    """Collect the choices of an operator, as the command line and a Flower node receive them.
+
+    Args:
+        label_column: the column of the labels.
+        image_column: the column of the images.
+        names: the class names, or a file of them (`class_names`).
+        test_split: the split to test on.
+        skip_unreadable: whether to leave out pictures that cannot be read.
+
+    Raises:
+        DataError: the class names cannot be read.
+    """
+    read = None if names is None else class_names(names)
+    return Selection(label_column, image_column, read, test_split, skip_unreadable)
+
+
 def class_name(text: str) -> str:
     """Normalise a class name: Unicode's composed form (NFC), without spaces at the ends."""
     return unicodedata.normalize("NFC", text).strip()

@@ -45,7 +45,7 @@ def open_shards(folder: Path, files: list[Path], split: str, selection: Selectio
 
     Args:
         folder: the folder.
-        files: its shards; names or folders tell the splits.
+        files: its shards; their names or folders determine the splits.
         split: the name of the split.
         selection: the choices of the user.
 

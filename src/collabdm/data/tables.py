@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from collabdm.data.columns import IMAGE_COLUMNS, pick_columns
+from collabdm.data.columns import IMAGE_COLUMNS, need_column, pick_columns
 from collabdm.data.decoding import Undecoded
 from collabdm.data.selection import Selection
 from collabdm.data.splits import choose_split
@@ -96,10 +96,7 @@ def dataset_rows(
         return ((row[image], row[label]) for row in plain.select_columns([image, label]))
 
     def column(name: str) -> list[object]:
-        if name not in plain.column_names:
-            raise DataError(
-                f"{where} should have a column `{name}`; found {', '.join(plain.column_names)}"
-            )
+        need_column(name, plain.column_names, where)
         return list(plain[name])
 
     own = getattr(features[label], "names", None)
@@ -115,8 +112,7 @@ def _frame(frame: Any, where: str, selection: Selection) -> Undecoded:
     image, label = pick_columns(present, where, selection, ([] if usual else paths, ()))
 
     def values(name: str) -> list[object]:
-        if name not in present:
-            raise DataError(f"{where} should have a column `{name}`; found {', '.join(present)}")
+        need_column(name, present, where)
         return frame.iloc[:, present.index(name)].tolist()
 
     def pairs() -> Iterator[tuple[object, object]]:

@@ -4,12 +4,16 @@ References: docs/format.md, "Plan"; B. Zhao, H. Bilen, "Dataset condensation wit
 matching", WACV 2023.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from collabdm.documents.frozen_model import FrozenModel, LearningRate, Positive
+from collabdm.documents.frozen_model import (
+    ExtendedModel,
+    FrozenModel,
+    LearningRate,
+    Positive,
+)
 
 AVERAGE_OF = 50  # images in a group of local averages, at least
 
@@ -29,7 +33,7 @@ class Matching(FrozenModel):
     spread: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
-class Local(FrozenModel):
+class Local(ExtendedModel):
     """The images that a site sends with its statistics: `images` for each of its classes.
 
     - `method`: `dm` distils images from the site's data by distribution matching; `averages` sends
@@ -40,6 +44,8 @@ class Local(FrozenModel):
       images of the class were sent).
     - `average_of`: the fewest images in a group, for `averages` only; 50 unless it is set.
     """
+
+    extensions: ClassVar[tuple[str, ...]] = ("average_of",)
 
     method: Literal["dm", "averages", "random", "none"] = "dm"
     start: Literal["real", "noise"] = "noise"
@@ -64,10 +70,6 @@ class Local(FrozenModel):
                 f"found {self.average_of} with {self.method}"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent_size(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v is not None}
 
     @property
     def images_sent(self) -> int:

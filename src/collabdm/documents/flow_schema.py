@@ -16,23 +16,19 @@ intrusion detection dataset generated over 5G wireless network", 2022 (the data)
 """
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int32, UInt8
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from collabdm.documents.frozen_model import FrozenModel
+from collabdm.documents.frozen_model import ExtendedModel, FrozenModel
 
 LEVELS = 254  # a value that is present has a pixel in 1 .. 1 + LEVELS
 MISSING, OTHER = 0, 1  # the pixels of a missing and of an unlisted value
 
 Name = Annotated[str, Field(max_length=256)]  # a column may have an empty name
 Value = Annotated[str, Field(min_length=1, max_length=256)]
-
-#: fields that a schema's JSON contains only if they are set, so that older plans keep their digest
-EXTENSIONS = ("missing_numbers", "encoding", "names", "empty_label", "time_format", "reasons")
 
 #: the encodings that a schema may declare; a byte order mark is recognised without a declaration
 ENCODINGS = (
@@ -100,7 +96,7 @@ class Category(FrozenModel):
 Column = Number | Category
 
 
-class FlowSchema(FrozenModel):
+class FlowSchema(ExtendedModel):
     """How a table of flows becomes images of its classes.
 
     - `columns`: the features, in order. `leaking` names those that reveal the label, because they
@@ -126,6 +122,10 @@ class FlowSchema(FrozenModel):
       random; `none` uses all images both for training and for testing.
     """
 
+    extensions: ClassVar[tuple[str, ...]] = (
+        *("missing_numbers", "encoding", "names", "empty_label", "time_format", "reasons"),
+    )
+
     columns: tuple[Column, ...] = Field(min_length=1, max_length=4096)
     leaking: tuple[Name, ...] = ()
     keep_leaking: bool = False
@@ -147,12 +147,6 @@ class FlowSchema(FrozenModel):
     empty_label: Value | None = None
     time_format: Annotated[str, Field(min_length=2, max_length=64)] | None = None
     reasons: tuple[tuple[Name, Name], ...] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_absent_extensions(
-        self, handler: Callable[[Any], dict[str, Any]]
-    ) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v is not None or k not in EXTENSIONS}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "FlowSchema":

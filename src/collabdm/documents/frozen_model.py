@@ -1,8 +1,9 @@
 """The base class of all settings, and the messages of their validation errors."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 from pydantic_core import ErrorDetails
 
 Positive = Annotated[int, Field(ge=1, le=10**6)]
@@ -19,6 +20,22 @@ class FrozenModel(BaseModel):
     """Immutable settings. Unknown keys, NaN and infinity are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ExtendedModel(FrozenModel):
+    """Settings with later fields, `extensions`, which their JSON contains only if they are set.
+
+    Documents without them keep the digest that they had before the fields existed.
+    """
+
+    extensions: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_absent_extensions(
+        self, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        fields = handler(self).items()
+        return {k: v for k, v in fields if v is not None or k not in self.extensions}
 
 
 def validation_message(error: ValidationError) -> str:

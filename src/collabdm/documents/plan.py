@@ -11,12 +11,11 @@ distillation", 2024; docs/format.md, "Plan".
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, JsonValue, field_validator, model_serializer, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.distillation import Local, Refinement
@@ -25,6 +24,7 @@ from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import (
     SITE_NAME,
     SITE_NAME_RULE,
+    ExtendedModel,
     FrozenModel,
     Positive,
     SiteName,
@@ -49,12 +49,6 @@ JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 MOST_DRAWS = 10**7  # names that are drawn to find the sites of all steps
 
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
-
-#: fields that a Plan's JSON contains only if they are set, so that older Plans keep their digest
-EXTENSIONS = (
-    *("collection", "flows", "largest_class", "masking", "options", "pictures", "privacy"),
-    "trim",
-)
 
 #: the methods whose sites add the noise of a privacy budget
 PRIVATE_METHODS = ("collabdm", "collabdm-pae", "central", "central-pae")
@@ -105,8 +99,13 @@ class Collection(FrozenModel):
     deadline: Annotated[float, Field(gt=0, le=10**8)] = 3600.0
 
 
-class Plan(FrozenModel):
+class Plan(ExtendedModel):
     """The settings that sites and server agree on. docs/format.md describes every field."""
+
+    extensions: ClassVar[tuple[str, ...]] = (
+        *("collection", "flows", "largest_class", "masking", "options", "pictures", "privacy"),
+        "trim",
+    )
 
     classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
     image: ImageSpec
@@ -152,12 +151,6 @@ class Plan(FrozenModel):
                 "should have whole numbers of at most 2^53 - 1 and Unicode text"
             ) from error
         return options
-
-    @model_serializer(mode="wrap")
-    def _without_absent_extensions(
-        self, handler: Callable[[Any], dict[str, Any]]
-    ) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v is not None or k not in EXTENSIONS}
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "Plan":

@@ -33,7 +33,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from collabdm.data.selection import Selection, class_names
+from collabdm.data.selection import read_selection
 from collabdm.documents.plan_file import parse_plan
 from collabdm.errors import (
     CollabDMError,
@@ -162,10 +162,10 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
         CollabDMError: the settings, the plan, the data, the policy or the machine does not fit.
     """
     context = RunContext(settings.choose())
-    selection = Selection(
+    selection = read_selection(
         settings.label_column,
         settings.image_column,
-        None if settings.class_names is None else class_names(settings.class_names),
+        settings.class_names,
         skip_unreadable=settings.skip_unreadable,
     )
     source = DataSource(data_location(settings), settings.resize, settings.rows, selection)

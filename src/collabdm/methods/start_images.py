@@ -13,10 +13,8 @@ from collabdm.images import ImageSet, as_float
 from collabdm.matching.augment import augment, draw, expand, mosaic
 from collabdm.seeds import Purpose, Stream
 
-_JITTER: tuple[Operation, ...] = (
-    "scale",
-    "rotate",
-)  # these always change an image; a flip or a shift may not
+#: these always change an image; a flip or a shift may not
+_JITTER: tuple[Operation, ...] = ("scale", "rotate")
 _NOISE = 0.02  # the largest change of a pixel in 0 .. 1, if the plan allows neither
 
 

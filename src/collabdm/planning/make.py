@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from collabdm.data.flows.images import load_flows
+from collabdm.data.sources import DIGIT_NAMES
 from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
@@ -172,5 +173,5 @@ def default_policy(classes: tuple[str, ...]) -> tuple[str, ...]:
 
     Other numbers are numbers of classes, such as 0 to 4, and say nothing about the pictures.
     """
-    digits = tuple(name.strip() for name in classes) == tuple("0123456789")
+    digits = tuple(name.strip() for name in classes) == DIGIT_NAMES
     return tuple(o for o in OPERATIONS if not (digits and o == "flip"))

@@ -115,7 +115,7 @@ def read_plan_config(path: Path | None) -> tuple[str, Settings]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReferenceReading:
     """How a reference set is read: the choices of the user, and where its tally goes."""
 
     selection: Selection = Selection()
@@ -127,7 +127,7 @@ def new_plan(
     classes: str | None,
     image_size: str | None,
     settings: Settings,
-    reading: Reading = Reading(),
+    reading: ReferenceReading = ReferenceReading(),
 ) -> Plan:
     """Make a Plan from a public reference set, or from class names and an image size alone.
 
@@ -175,7 +175,9 @@ def new_plan(
     return make_plan(class_names(classes), image, **with_rates(settings, image.shape))
 
 
-def _sample(data: str, image_size: str | None, settings: Settings, reading: Reading) -> ImageSet:
+def _sample(
+    data: str, image_size: str | None, settings: Settings, reading: ReferenceReading
+) -> ImageSet:
     """Load a reference set, by the rules of the plan. Raises DataError or PlanError."""
     image = None if image_size is None else _image_of(image_size)
     selection = replace(reading.selection, rules=picture_rules(settings.get("pictures")))

@@ -70,7 +70,8 @@ def evaluate(
 ) -> None:
     """Train networks on a distilled set and test them on real images."""
     from collabdm.cli.evaluating import Request, run_evaluation
-    from collabdm.cli.running import check_output, compute_of, selection
+    from collabdm.cli.running import check_output, compute_of
+    from collabdm.data.selection import read_selection
     from collabdm.documents.outcome_files import read_distilled
     from collabdm.planning.settings import network_list, networks_of
     from collabdm.rounds.exchange import DataSource
@@ -84,7 +85,7 @@ def evaluate(
     config = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
 
-    chosen = selection(label_column, image_column, class_names, test_split, skip_unreadable)
+    chosen = read_selection(label_column, image_column, class_names, test_split, skip_unreadable)
     source = DataSource(data, resize, rows, chosen)
     request = Request(distilled, distilled_set, source, config, compute, random, robust)
     run_evaluation(request, json_file, quiet)

@@ -239,10 +239,13 @@ def audit(
     options = dict(locals())
 
     from collabdm.cli.auditing import run_audit
-    from collabdm.cli.running import compute_of, selection
+    from collabdm.cli.running import compute_of
+    from collabdm.data.selection import read_selection
     from collabdm.rounds.exchange import DataSource
 
-    chosen = selection(label_column, image_column, class_names, skip_unreadable=skip_unreadable)
+    chosen = read_selection(
+        label_column, image_column, class_names, skip_unreadable=skip_unreadable
+    )
     source = DataSource(data, resize, rows, chosen)
     run_audit(plan, source, options, output, compute_of(device, precision, threads))
 

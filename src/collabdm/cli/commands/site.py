@@ -65,11 +65,13 @@ def check(
         check_plan,
         check_policy,
     )
-    from collabdm.cli.running import selection
+    from collabdm.data.selection import read_selection
     from collabdm.rounds.exchange import DataSource
     from collabdm.rounds.policy import policy_at_site
 
-    chosen = selection(label_column, image_column, class_names, skip_unreadable=skip_unreadable)
+    chosen = read_selection(
+        label_column, image_column, class_names, skip_unreadable=skip_unreadable
+    )
     report = Report()
     check_connection(report, server, root_certificates, key)
 
@@ -120,7 +122,8 @@ def contribute(
 ) -> None:
     """Make this site's contribution to a plan: the one file that it sends."""
     from collabdm.cli.contributing import prepare, show_plan, write
-    from collabdm.cli.running import check_output, selection
+    from collabdm.cli.running import check_output
+    from collabdm.data.selection import read_selection
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.rounds.exchange import DataSource, Site
@@ -132,7 +135,9 @@ def contribute(
     limits = policy_at_site(policy, allow_real_images, smallest_class)
     check_output(output, plan)
 
-    chosen = selection(label_column, image_column, class_names, skip_unreadable=skip_unreadable)
+    chosen = read_selection(
+        label_column, image_column, class_names, skip_unreadable=skip_unreadable
+    )
     who = Site(site, limits, public_batches, mask_key)
     prepared = prepare(agreed, DataSource(data, resize, rows, chosen), who)
     if dry_run:
@@ -165,8 +170,9 @@ def view(
     ] = None,
 ) -> None:
     """Draw the images of a document by class, each above the most similar private image."""
-    from collabdm.cli.running import check_output, selection
+    from collabdm.cli.running import check_output
     from collabdm.cli.viewing import Request, view_document
+    from collabdm.data.selection import read_selection
     from collabdm.rounds.exchange import DataSource
 
     inputs = [path for path in (file, plan) if path is not None]
@@ -174,7 +180,7 @@ def view(
     if results is not None:
         check_output(results, *inputs)
 
-    chosen = selection(label_column, image_column, class_names, test_split, skip_unreadable)
+    chosen = read_selection(label_column, image_column, class_names, test_split, skip_unreadable)
     source = None if data is None else DataSource(data, resize, rows, chosen)
     view_document(Request(file, output, plan, source, split, results))
 

@@ -28,12 +28,23 @@ MOST_SHOWN = 5  # the most names in an error
 
 
 @dataclass(frozen=True)
-class Selection:
+class Columns:
     """The columns to read, by name, and the rules of reading. `optional` ones may be absent."""
 
-    columns: tuple[str, ...]
+    names: tuple[str, ...]
     optional: tuple[str, ...] = ()
     rules: Rules = Rules()
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One table to read: how it is written, the columns to read, and where issues are counted."""
+
+    path: Path
+    dialect: Dialect
+    columns: list[str]
+    rules: Rules
+    counts: Counter[Issue]
 
 
 def column_names(location: str | Path, rules: Rules) -> list[str]:
@@ -54,13 +65,13 @@ def some(names: Sequence[str]) -> str:
 
 
 def chunks(
-    location: str | Path, selection: Selection, counts: Counter[Issue], report: Report
+    location: str | Path, columns: Columns, counts: Counter[Issue], report: Report
 ) -> Iterator[Any]:
     """Read columns of all tables at a location, chunk by chunk.
 
     Args:
         location: A table, several tables, a pattern or a folder (see `several`).
-        selection: The columns.
+        columns: The columns.
         counts: A counter to which everything that was left out or read in a particular way is
             added.
         report: A function that receives the progress in bytes after each chunk.
@@ -84,27 +95,23 @@ def chunks(
         def report_bytes(done: int, start: int = start) -> None:
             report(Progress(Stage.READING, start + done, sum(sizes)))
 
-        yield from _table_chunks(path, selection, counts, report_bytes)
+        yield from _table_chunks(path, columns, counts, report_bytes)
         before += size
 
 
-def _table_chunks(path: Path, selection: Selection, counts: Counter[Issue], report: Any) -> Any:
-    """Read one table, with the columns of the selection in order."""
-    dialect = dialect_of(path, selection.rules)
+def _table_chunks(path: Path, wanted: Columns, counts: Counter[Issue], report: Any) -> Any:
+    """Read one table, with the wanted columns in order."""
+    dialect = dialect_of(path, wanted.rules)
     counts.update(dialect.issues)
-    found = _find(path, dialect, selection)
+    found = _find(path, dialect, wanted)
     for column in (name for name in found.values() if name in dialect.names):
         written = dialect.written[dialect.names.index(column)]
         if dialect.written.count(written) > 1:
             counts[Issue(IssueKind.DOUBLED, f"`{written}.1` and so on")] = 1
 
-    columns = list(dict.fromkeys(found.values()))
-    if dialect.form == "parquet":
-        read = _parquet_chunks(path, dialect, columns, report)
-    else:
-        read = _text_chunks(path, dialect, columns, (selection.rules, counts, report))
-
-    for chunk in read:
+    table = _Table(path, dialect, list(dict.fromkeys(found.values())), wanted.rules, counts)
+    read = _parquet_chunks if dialect.form == "parquet" else _text_chunks
+    for chunk in read(table, report):
         kept = _without_headers(chunk, dialect, counts)
         yield _renamed(kept, found)
 
@@ -116,17 +123,17 @@ def _renamed(chunk: Any, found: dict[str, str]) -> Any:
     return pa.RecordBatch.from_arrays(arrays, names=list(found))
 
 
-def _find(path: Path, dialect: Dialect, selection: Selection) -> dict[str, str]:
+def _find(path: Path, dialect: Dialect, wanted: Columns) -> dict[str, str]:
     """Find the columns by name. Raises DataError if required ones are missing."""
     found: dict[str, str] = {}
     missing = []
-    for name in selection.columns:
+    for name in wanted.names:
         column = name if name in dialect.names else plain(name)
         if column in dialect.names:
             found[name] = column
-        elif dialect.form == "json" and name not in selection.optional:
+        elif dialect.form == "json" and name not in wanted.optional:
             found[name] = name  # an object lacks what it has no value for
-        elif name not in selection.optional:
+        elif name not in wanted.optional:
             missing.append(name)
 
     unknown = [c for c in found.values() if c not in dialect.names]
@@ -171,10 +178,11 @@ def _without_headers(chunk: Any, dialect: Dialect, counts: Counter[Issue]) -> An
     return chunk.filter(pc.invert(repeated))
 
 
-def _parquet_chunks(path: Path, dialect: Dialect, columns: list[str], report: Any) -> Iterator[Any]:
+def _parquet_chunks(table: _Table, report: Any) -> Iterator[Any]:
+    path, names = table.path, table.dialect.names
     file = open_parquet(path)
     total, size, done = max(file.metadata.num_rows, 1), path.stat().st_size, 0
-    written = {column: file.schema_arrow.names[dialect.names.index(column)] for column in columns}
+    written = {column: file.schema_arrow.names[names.index(column)] for column in table.columns}
     if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
         raise DataError(f"{path} should have columns of different names: rename them")
 
@@ -184,21 +192,19 @@ def _parquet_chunks(path: Path, dialect: Dialect, columns: list[str], report: An
         report(size * done // total)
 
 
-def _text_chunks(
-    path: Path, dialect: Dialect, columns: list[str], how: tuple[Rules, Counter[Issue], Any]
-) -> Iterator[Any]:
+def _text_chunks(table: _Table, report: Any) -> Iterator[Any]:
     """Read a table of text. Raises DataError."""
-    rules, counts, report = how
+    path, dialect = table.path, table.dialect
     try:
         with open_table(path) as stream:
             if dialect.form == "json":
                 read = json_chunks(
-                    path, stream.source, dialect.encoding, columns, counts, CHUNK_BYTES
+                    path, stream.source, dialect.encoding, table.columns, table.counts, CHUNK_BYTES
                 )
             elif dialect.empty:
                 return
             else:
-                read = _csv_chunks(path, stream, dialect, (columns, rules, counts))
+                read = _csv_chunks(table, stream)
 
             for chunk in read:
                 yield chunk
@@ -207,16 +213,11 @@ def _text_chunks(
         raise encoding_error(path, dialect.encoding) from error
 
 
-def _csv_chunks(
-    path: Path,
-    stream: Stream,
-    dialect: Dialect,
-    what: tuple[list[str], Rules, Counter[Issue]],
-) -> Iterator[Any]:
+def _csv_chunks(table: _Table, stream: Stream) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
-    columns, rules, counts = what
+    path, dialect, columns = table.path, table.dialect, table.columns
     is_zeek = dialect.form == "zeek"
     other_heads = []
 
@@ -226,7 +227,7 @@ def _csv_chunks(
             if is_other_head(text, dialect.written, dialect.delimiter):
                 other_heads.append(text)
         else:
-            counts[Issue(IssueKind.ROW_LENGTH, f"{row.expected_columns}")] += 1
+            table.counts[Issue(IssueKind.ROW_LENGTH, f"{row.expected_columns}")] += 1
         return "skip"
 
     text = MarkedText(stream.source)
@@ -235,7 +236,7 @@ def _csv_chunks(
     convert = ConvertOptions(
         column_types=dict.fromkeys(columns, pa.string()),
         include_columns=columns,
-        null_values=[*rules.missing, *dialect.nulls],
+        null_values=[*table.rules.missing, *dialect.nulls],
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
     )

@@ -40,7 +40,7 @@ Form = Literal["csv", "zeek", "json", "parquet"]
 
 @dataclass(frozen=True)
 class Rules:
-    """How a schema says that tables are to be read; see `FlowSchema`."""
+    """How tables are read, as a schema specifies; see `FlowSchema`."""
 
     missing: tuple[str, ...] = FlowSchema.model_fields["missing"].default
     encoding: str | None = None
@@ -172,7 +172,7 @@ def _dialect(path: Path, text: str, encoding: str, rules: Rules) -> Dialect:
     lines = re.split(r"\r\n|\r|\n", text)
     start = next(i for i, line in enumerate(lines) if line.strip())
     first = lines[start].lstrip()
-    issues = () if encoding == "utf-8" else (Issue(IssueKind.ENCODING, encoding),)
+    issues = _encoding_issues(encoding)
 
     if first.lower().startswith(("<!doctype", "<html", "<?xml")):
         raise DataError(f"{path} should be a table of flows; found a web page: download the file")
@@ -185,14 +185,27 @@ def _dialect(path: Path, text: str, encoding: str, rules: Rules) -> Dialect:
         rest = any(line.strip() for line in lines[start + head.lines :])
         names, written = _distinct(head.names)
         return Dialect(
-            *("zeek", names, written, head.separator, encoding, start + head.lines, head.nulls),
-            *(head.spaced, not rest, False, issues),
+            form="zeek",
+            names=names,
+            written=written,
+            delimiter=head.separator,
+            encoding=encoding,
+            skip=start + head.lines,
+            nulls=head.nulls,
+            spaced=head.spaced,
+            empty=not rest,
+            issues=issues,
         )
     return _csv_dialect(path, lines, encoding, rules)
 
 
+def _encoding_issues(encoding: str) -> tuple[Issue, ...]:
+    return () if encoding == "utf-8" else (Issue(IssueKind.ENCODING, encoding),)
+
+
 def _csv_dialect(path: Path, lines: list[str], encoding: str, rules: Rules) -> Dialect:
     """Find the delimiter and the column names of a CSV table."""
+    issues = _encoding_issues(encoding)
     start = next(i for i, line in enumerate(lines) if line.strip())
     stated = EXCEL_SEPARATOR.fullmatch(lines[start])
     if stated:
@@ -213,12 +226,18 @@ def _csv_dialect(path: Path, lines: list[str], encoding: str, rules: Rules) -> D
 
     skip = start + (height if headed else 0)
     names, written = _distinct(cells if headed else rules.names or ())
-    kinds = [Issue(IssueKind.DELIMITER, DELIMITER_NAMES.get(delimiter, ""))] * (delimiter != ",")
-    kinds += [Issue(IssueKind.ENCODING, encoding)] * (encoding != "utf-8")
-    empty = not any(line.strip() for line in lines[skip:])
+    if delimiter != ",":
+        issues = (Issue(IssueKind.DELIMITER, DELIMITER_NAMES[delimiter]), *issues)
     return Dialect(
-        *("csv", names, written, delimiter, encoding, skip, (), False, empty),
-        *(headed and looks_like_a_row(cells), tuple(kinds)),
+        form="csv",
+        names=names,
+        written=written,
+        delimiter=delimiter,
+        encoding=encoding,
+        skip=skip,
+        empty=not any(line.strip() for line in lines[skip:]),
+        like_rows=headed and looks_like_a_row(cells),
+        issues=issues,
     )
 
 

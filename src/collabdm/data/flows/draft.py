@@ -21,7 +21,7 @@ from jaxtyping import Int64
 from pydantic import ValidationError
 
 from collabdm.data.flows.alone import classes_that_count, score, splits_of
-from collabdm.data.flows.chunks import Selection, column_names, some
+from collabdm.data.flows.chunks import Columns, column_names, some
 from collabdm.data.flows.dialect import Rules, plain
 from collabdm.data.flows.issues import Tally
 from collabdm.data.flows.labels import similar
@@ -85,13 +85,25 @@ class Choices:
 
 @dataclass(frozen=True)
 class ColumnReport:
-    """One column of the sample: its kind, missing share, score, and why it is not used, if so."""
+    """One column of the sample: its kind, missing share and score, and why it is not used, if so.
+
+    A column is `leaking` if it gives the label away; the schema contains it, but does not use it.
+    One that is `left_out` is not in the schema.
+    """
 
     name: str
     kind: str
     missing: float
     score: float
-    reason: str | None
+    leaking: str | None = None
+    left_out: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the column is not used, as text; None if it is used."""
+        if self.left_out is not None:
+            return f"left out: {self.left_out}"
+        return None if self.leaking is None else f"leaking: {self.leaking}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def draft(location: str | Path, choices: Choices = Choices()) -> Draft:
     label = _label_of(location, names, choices)
     _check_names(location, names, choices)
 
-    sample = profile(str(location), Selection(tuple(names), rules=rules), label)
+    sample = profile(str(location), Columns(tuple(names), rules=rules), label)
     if not sample.rows:
         lines = "".join(f"; {line}" for line in Tally(0, sample.issues).lines())
         raise DataError(f"{location} should have rows; found only column names{lines}")
@@ -135,9 +147,8 @@ def draft(location: str | Path, choices: Choices = Choices()) -> Draft:
         ) from error
 
     _, tally = read_flows(location, schema)
-    described = {column.name for column in columns}
-    unused = (r.name for r in reports if r.name not in described)
-    return Draft(schema, tuple(unused), tuple(reports), chance, tally)
+    unused = tuple(r.name for r in reports if r.left_out is not None)
+    return Draft(schema, unused, tuple(reports), chance, tally)
 
 
 def _rules(choices: Choices) -> Rules:
@@ -236,15 +247,16 @@ def _reports(
     reports, columns = [], []
     for found in evidence:
         described = _column(found.profile)
-        reason = _reason(found, described, sample, choices)
-        if reason is None and not _is_in(found.profile.name, choices.keep):
-            reason = _leak(found, addresses, classes)
-        in_schema = described is not None and not (reason or "").startswith("left out")
-        if in_schema and described is not None:
+        left_out, leaking = _left_out(found, described, sample, choices), None
+        if described is not None and left_out is None:
             columns.append(described)
+            if not _is_in(found.profile.name, choices.keep):
+                leaking = _leak(found, addresses, classes)
         kind = "number" if isinstance(described, Number) else "category" if described else "text"
         share = found.profile.missing_share
-        reports.append(ColumnReport(found.profile.name, kind, share, found.score, reason))
+        reports.append(
+            ColumnReport(found.profile.name, kind, share, found.score, leaking, left_out)
+        )
     return reports, columns, chance
 
 
@@ -254,30 +266,30 @@ def _leak(
     """Return why a column gives the label away; None if it does not."""
     reason = reason_to_leave_out(found, classes)
     if reason is None and identifies_a_host(found, addresses, classes):
-        reason = "a port that identifies a host"
-    return None if reason is None else f"leaking: {reason}"
+        return "a port that identifies a host"
+    return reason
 
 
 def _is_in(name: str, chosen: Sequence[str]) -> bool:
     return name in chosen or name in map(plain, chosen)
 
 
-def _reason(
+def _left_out(
     found: Evidence, described: Column | None, sample: Sample, choices: Choices
 ) -> str | None:
-    """Return why a column cannot be or shall not be in the schema; None if it can."""
+    """Return why a column cannot or should not be in the schema; None if it can."""
     name, column = found.profile.name, found.profile
     if _is_in(name, choices.leave_out):
-        return "left out: as requested"
+        return "as requested"
 
     original = sample.profiles.get(name.rpartition(".")[0])
     if original is not None and name.rpartition(".")[2].isdecimal() and _same(original, column):
-        return f"left out: the same as `{original.name}`"
+        return f"the same as `{original.name}`"
     if described is not None:
         return None
     if not column.present or column.present == column.unset:
-        return "left out: no values"
-    return f"left out: text with more than {MOST_VALUES} values, or very long ones"
+        return "no values"
+    return f"text with more than {MOST_VALUES} values, or very long ones"
 
 
 def _same(first: Profile, second: Profile) -> bool:
@@ -315,12 +327,7 @@ def _schema(
     columns: list[Column], reports: list[ColumnReport], classes: dict[str, Any], choices: Choices
 ) -> FlowSchema:
     """Build the schema. Raises ValidationError."""
-    known = {column.name for column in columns}
-    reasons = tuple(
-        (r.name, r.reason.removeprefix("leaking: "))
-        for r in reports
-        if r.reason is not None and r.reason.startswith("leaking") and r.name in known
-    )
+    reasons = tuple((r.name, r.leaking) for r in reports if r.leaking is not None)
 
     lines = math.ceil(max(1, len(columns) - len(reasons)) / choices.side)
     return FlowSchema(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from collabdm.data.flows.cells import clean, numbers, texts
-from collabdm.data.flows.chunks import Selection, chunks
+from collabdm.data.flows.chunks import Columns, chunks
 from collabdm.data.flows.issues import Issue
 from collabdm.progress import silent
 
@@ -75,7 +75,7 @@ class Profile:
                 self.values.add(value)
                 if len(self.values) > MOST_VALUES:
                     break
-        self.kept.append((found[kept], texts(cells).take(pa.array(kept)).to_pylist()))
+        self.kept.append((found[kept], texts(cells.take(pa.array(kept))).to_pylist()))
 
     def _unset(self, cells: Any, found: Float64[np.ndarray, " n"]) -> int:
         """Count the values that are missing in a column of numbers, such as `-` or infinity."""
@@ -124,12 +124,12 @@ class Sample:
     issues: Counter[Issue]
 
 
-def profile(location: str, selection: Selection, label: str) -> Sample:
+def profile(location: str, columns: Columns, label: str) -> Sample:
     """Describe the columns of the tables at a location.
 
     Args:
         location: A table, several tables, a pattern or a folder.
-        selection: All columns, the label among them.
+        columns: All columns, the label among them.
         label: The label column.
 
     Raises:
@@ -137,13 +137,13 @@ def profile(location: str, selection: Selection, label: str) -> Sample:
     """
     import pyarrow.compute as pc
 
-    missing = selection.rules.missing
-    profiles = {name: Profile(name) for name in selection.columns}
+    missing = columns.rules.missing
+    profiles = {name: Profile(name) for name in columns.names}
     labels: Counter[str | None] = Counter()
     issues: Counter[Issue] = Counter()
     rows, step, kept_rows = 0, 1, 0
 
-    for chunk in chunks(location, selection, issues, silent):
+    for chunk in chunks(location, columns, issues, silent):
         kept = np.arange(-rows % step, chunk.num_rows, step, dtype=np.int64)
         for name, column in profiles.items():
             column.add(chunk.column(name), missing, kept)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from collabdm.data.flows.cells import texts
-from collabdm.data.flows.chunks import Selection, chunks, some
+from collabdm.data.flows.chunks import Columns, chunks, some
 from collabdm.data.flows.dialect import Rules
 from collabdm.data.flows.issues import IssueKind
 from collabdm.data.flows.several import PATTERN, tables_of
@@ -157,7 +157,7 @@ def values_of(path: Path, column: str, rules: Rules) -> list[str]:
     Args:
         path: The table.
         column: The name of the column.
-        rules: How the schema says that tables are read.
+        rules: How tables are read, as the schema specifies.
 
     Returns:
         The texts in alphabetical order, without surrounding spaces.
@@ -169,7 +169,7 @@ def values_of(path: Path, column: str, rules: Rules) -> list[str]:
 
     values: set[str] = set()
 
-    for chunk in chunks(path, Selection((column,), rules=rules), Counter(), silent):
+    for chunk in chunks(path, Columns((column,), rules=rules), Counter(), silent):
         found = pc.unique(texts(chunk.column(column))).to_pylist()
         values |= set(found) - {None, *rules.missing}
         if len(values) > MOST_STATIONS:

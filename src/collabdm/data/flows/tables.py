@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from collabdm.data.flows.cells import NOT_LISTED, clean, numbers, positions, texts, times
-from collabdm.data.flows.chunks import MOST_SHOWN, Selection, chunks, some
+from collabdm.data.flows.chunks import MOST_SHOWN, Columns, chunks, some
 from collabdm.data.flows.dialect import Rules
 from collabdm.data.flows.issues import Issue, IssueKind, Tally
 from collabdm.data.flows.labels import class_numbers
@@ -89,11 +89,11 @@ def _read_chunks(
     needed = [column.name for column in schema.features]
     needed += [schema.time] if schema.time is not None else []
     needed += [reading.rows[0]] if reading.rows else []
-    columns = tuple(dict.fromkeys([*needed, schema.label]))
+    names = tuple(dict.fromkeys([*needed, schema.label]))
     optional = () if reading.labelled or schema.label in needed else (schema.label,)
-    selection = Selection(columns, optional, Rules.of(schema))
+    columns = Columns(names, optional, Rules.of(schema))
 
-    for chunk in chunks(location, selection, counts, reading.report):
+    for chunk in chunks(location, columns, counts, reading.report):
         selected = _select(chunk, reading.rows, counts)
         cells = {
             name: clean(selected.column(name), schema.missing) for name in selected.schema.names

@@ -69,7 +69,7 @@ def _separator(line: str) -> str | None:
 
 
 def is_other_head(line: str, names: Sequence[str], separator: str) -> bool:
-    """Return whether a comment amid the rows declares other columns than the head does."""
+    """Return whether a comment among the rows declares other columns than the head does."""
     key, *values = line.rstrip("\r\n").split(separator)
     return key == "#fields" and SPACES.sub("\t", "\t".join(values)).split("\t") != list(names)
 
