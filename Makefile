@@ -10,7 +10,7 @@ demo: $(VENV)/core
 	$(BIN)/collabdm demo -o demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/test
 	$(BIN)/ruff check .
