@@ -114,10 +114,15 @@ def default_images(plan: Plan) -> int:
 
 
 def _check_names(classes: tuple[str, ...]) -> None:
-    """Check that the class names of a new plan are printable. Raises PlanError.
+    """Check that a new plan has two classes, and names that are printable. Raises PlanError.
 
-    Plans are read without this check, so that earlier ones remain valid.
+    Plans are read without the second check, so that earlier ones remain valid.
     """
+    if len(classes) < 2:
+        raise PlanError(
+            f"`classes` should be at least two names; found {', '.join(classes) or 'none'}: sort "
+            "the pictures into a folder for each class, or list their labels in metadata.csv"
+        )
     if controlled := [name for name in classes if printable(name) != name]:
         raise PlanError(
             f"`classes` should be without control characters; found {', '.join(controlled)}: "
