@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from collabdm.documents.plan_file import read_plan, write_plan
     from collabdm.documents.specs import NetworkSpec
     from collabdm.images import ImageSet
+    from collabdm.lab.experiment import Experiment
+    from collabdm.lab.simulate import simulate
     from collabdm.matching.compute import Compute, choose_compute
     from collabdm.matching.run_context import RunContext
     from collabdm.methods.base import Method
@@ -65,6 +67,7 @@ __all__ = [
     "DistilledSet",
     "DocumentError",
     "EvaluationConfig",
+    "Experiment",
     "ImageSet",
     "ImageSpec",
     "Method",
@@ -90,6 +93,7 @@ __all__ = [
     "read_model",
     "read_plan",
     "register",
+    "simulate",
     "training_set",
     "write_contribution",
     "write_distilled",
@@ -105,6 +109,7 @@ _MODULES = {
     "Contribution": "documents.contribution",
     "DistilledSet": "documents.outcomes",
     "EvaluationConfig": "scoring.evaluation",
+    "Experiment": "lab.experiment",
     "ImageSet": "images",
     "ImageSpec": "documents.plan",
     "Method": "methods.base",
@@ -127,6 +132,7 @@ _MODULES = {
     "read_model": "scoring.trained_model",
     "read_plan": "documents.plan_file",
     "register": "methods.registry",
+    "simulate": "lab.simulate",
     "training_set": "scoring.training",
     "write_contribution": "documents.contribution_file",
     "write_distilled": "documents.outcome_files",

@@ -10,12 +10,17 @@ with constants from the Plan, never from one site's data.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from collabdm.errors import DataError
+from collabdm.pictures import SHOWN_SIDE, as_html, contact_sheet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Pixels = UInt8[Tensor, "n c h w"] | Float32[Tensor, "n c h w"]
 
@@ -25,7 +30,7 @@ class ImageSet:
     """Images with their labels and the names of the classes. Raises DataError if they do not fit.
 
     `images` has shape (n, channels, height, width); `labels` has shape (n,) and contains positions
-    in `classes`.
+    in `classes`. A set is a torch Dataset of (float32 pixels, class), which a DataLoader accepts.
     """
 
     images: Pixels
@@ -60,6 +65,35 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, i: int) -> tuple[Float32[Tensor, "c h w"], int]:
+        """Return an image, where 0 .. 1 is the range of uint8 pixels, and its class."""
+        return as_float(self.images[i].unsqueeze(0))[0], int(self.labels[i])
+
+    def __repr__(self) -> str:
+        """Describe the set in one line."""
+        size = " x ".join(map(str, self.images.shape[1:]))
+        return f"ImageSet({len(self):,} images of {size}, {listed(self.classes)})"
+
+    def _repr_html_(self) -> str:
+        """Show the images in a notebook."""
+        return as_html(self.picture(), repr(self)) if len(self) else repr(self)
+
+    def picture(self, columns: int = 10, zoom: int | None = None) -> "Image":
+        """Draw the images, a row for each class, with at most `columns` images of each.
+
+        An image has `zoom` pixels for each of its own; by default it is enlarged to about 64.
+        Raises DataError if there are no images.
+        """
+        if not len(self):
+            raise DataError("a set to draw should have images; found none")
+        pixels = as_uint8(self.images)
+        rows = [pixels[index] for y in range(len(self.classes)) if len(index := self.of_class(y))]
+        return contact_sheet(rows, columns, zoom or max(1, SHOWN_SIDE // self.images.shape[-1]))
+
+    def show(self, columns: int = 10) -> None:
+        """Open a window with the images, as `picture` draws them."""
+        self.picture(columns).show()
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of one image: (channels, height, width)."""
@@ -81,6 +115,16 @@ class ImageSet:
     def nbytes(self) -> int:
         """The number of bytes of the pixels."""
         return self.images.numel() * self.images.element_size()
+
+
+def listed(classes: Sequence[str]) -> str:
+    """Name the classes in a few words.
+
+    >>> listed(("cat", "dog")), listed([str(y) for y in range(100)])
+    ('2 classes: cat, dog', '100 classes: 0, 1, 2, …, 99')
+    """
+    shown = [*classes[:3], "…", classes[-1]] if len(classes) > 5 else classes
+    return f"{len(classes)} classes: {', '.join(shown)}"
 
 
 def pool(sets: Sequence[ImageSet]) -> ImageSet:

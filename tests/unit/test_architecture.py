@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 #: bottom up: a module imports only from floors below its own, or from its own package
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version", "seeds", "progress"),
+    ("errors", "version", "seeds", "progress", "pictures"),
     ("images", "checkpoint"),
     ("documents",),
     ("matching", "data"),

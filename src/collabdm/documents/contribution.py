@@ -166,6 +166,15 @@ class Contribution:
     extra_tensors: dict[str, Tensor] = field(default_factory=dict)
     noise: AddedNoise | None = None
 
+    def __repr__(self) -> str:
+        """Describe the contribution in one line."""
+        steps, classes, width = self.statistics.codes.shape
+        extra = f", {len(self.extra_tensors)} extra tensors" if self.extra_tensors else ""
+        return (
+            f"Contribution({self.site!r} to plan {self.plan_digest[:8]}…: {steps} steps x "
+            f"{classes} classes x {width:,} numbers, {len(self.images):,} images{extra})"
+        )
+
 
 @dataclass(frozen=True)
 class ContributionSpec:

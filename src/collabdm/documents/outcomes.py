@@ -13,7 +13,8 @@ from torch import Tensor
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DocumentError
-from collabdm.images import ImageSet
+from collabdm.images import ImageSet, listed
+from collabdm.pictures import as_html
 
 DISTILLED_VERSION = 1
 STEPS_VERSION = 1
@@ -39,6 +40,24 @@ class DistilledSet:
     sites: dict[str, list[int]]
     method: str
     versions: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Describe the set in one line."""
+        pae = f", each of {self.plan.pae**2} small ones" if self.plan.pae > 1 else ""
+        size = " x ".join(map(str, self.plan.image.shape))
+        sites = len(contributing_sites(self.sites))
+        return (
+            f"DistilledSet({len(self.images):,} images of {size}{pae}, "
+            f"{listed(self.images.classes)}; {self.method}, {sites} site{'s' * (sites != 1)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the stored images in a notebook."""
+        return as_html(self.images.picture(), repr(self)) if len(self.images) else repr(self)
+
+    def show(self, columns: int = 10) -> None:
+        """Open a window with the stored images, at most `columns` of each class."""
+        self.images.show(columns)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from collabdm.documents.specs import (
     Wire,
 )
 from collabdm.errors import PlanError
-from collabdm.images import Normalisation
+from collabdm.images import Normalisation, listed
 from collabdm.seeds import participants
 
 PLAN_VERSION = 1
@@ -138,6 +138,16 @@ class Plan(ExtendedModel):
 
     def __hash__(self) -> int:
         return hash(self.digest)  # `options` is a dict, which has no hash
+
+    def __repr__(self) -> str:
+        """Describe the plan in one line; `model_dump` returns all settings."""
+        size = " x ".join(map(str, self.image.shape))
+        return (
+            f"Plan({self.digest[:8]}…: {self.method}, {self.sites} site{'s' * (self.sites != 1)}, "
+            f"T = {self.steps}, ipc {self.ipc}, {size}, {listed(self.classes)})"
+        )
+
+    __str__ = __repr__
 
     @field_validator("options")
     @classmethod

@@ -68,6 +68,14 @@ class Score:
     images: int
     confusion: tuple[tuple[int, ...], ...] = ()
 
+    def __repr__(self) -> str:
+        """Describe the score in one line."""
+        spread = f" +- {100 * self.std:.1f}" if self.n > 1 else ""
+        return (
+            f"Score({self.what}, {self.network}: {100 * self.mean:.1f}{spread} %, n = {self.n}, "
+            f"{self.images:,} images)"
+        )
+
     @property
     def n(self) -> int:
         """The number of trained networks."""

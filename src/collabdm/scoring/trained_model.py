@@ -35,7 +35,7 @@ from collabdm.documents.outcomes import DistilledModel, DistilledSet
 from collabdm.documents.plan import ImageSpec
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, DocumentError, PlanError
-from collabdm.images import Pixels
+from collabdm.images import Pixels, listed
 from collabdm.matching.compute import Compute
 from collabdm.matching.networks import Network, build
 from collabdm.matching.weights import trained_network
@@ -74,6 +74,15 @@ class TrainedModel:
     weights: dict[str, Tensor]
     provenance: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Describe the model in one line."""
+        size = " x ".join(map(str, self.image.shape))
+        numbers = sum(tensor.numel() for tensor in self.weights.values())
+        return (
+            f"TrainedModel({self.spec.name}, {numbers:,} weights, for {size}, "
+            f"{listed(self.classes)})"
+        )
 
     def network(self) -> Network:
         """Build the network with these weights, in evaluation mode.

@@ -11,7 +11,6 @@ import torch
 from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
-from collabdm.export.pictures import contact_sheet
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.records import CellRecord, CurveAccuracies, commit, machine
 from collabdm.lab.reproduce.reuse import site_settings, take_over
@@ -89,7 +88,7 @@ class CellRunner:
         if images is None:
             return
 
-        sheet = contact_sheet(images, IMAGES_SHOWN, 1)
+        sheet = images.picture(IMAGES_SHOWN, zoom=1)
         atomic_write_with(
             self.pictures[experiment.digest],
             lambda file: sheet.save(file, format="WEBP", quality=90),
