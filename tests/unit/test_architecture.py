@@ -57,6 +57,7 @@ DRAWING_METHODS = {
 CLOCKS = {"time", "datetime", "timeit"}
 HAS_A_CLOCK = {
     "data.flows.cells",  # parses the times of a table
+    "matching.threads",  # looks at the load a few times
     "rounds.resumable",
     "lab.reproduce.running",
     "lab.reproduce.timing",

@@ -269,6 +269,6 @@ Precision = Annotated[
     computing(help="Precision of the networks; auto: the fastest on the device."),
 ]
 
-Threads = Annotated[int, computing(min=0, help="Processor threads; 0: all.")]
+Threads = Annotated[int, computing(min=0, help="Processor threads; 0: as many as cores are free.")]
 
 Quiet = Annotated[bool, computing("--quiet", "-q", help="Show no progress bars.")]

@@ -1,18 +1,20 @@
 """Steps that several commands share: check outputs, choose the device, print documents."""
 
+import logging
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from collabdm.cli.console import Bars, console, notes, table
 from collabdm.documents.atomic_write import check_writable
 from collabdm.errors import OutputError
 from collabdm.matching.compute import Compute, choose_compute
 from collabdm.matching.run_context import RunContext
+from collabdm.matching.threads import set_threads
 from collabdm.rounds import exchange
 from collabdm.rounds.inspect import describe_file
 from collabdm.rounds.site_table import COLUMNS, SiteTable
+
+logger = logging.getLogger("collabdm")
 
 load_for_plan = partial(exchange.load_for_plan, note=notes.print)
 load_tallied_for_plan = partial(exchange.load_tallied_for_plan, note=notes.print)
@@ -37,14 +39,14 @@ def compute_of(device: str, precision: str, threads: int) -> Compute:
     Args:
         device: `auto`, or a PyTorch device such as `cuda:1`.
         precision: `auto`, `float32` or `bfloat16`.
-        threads: processor threads for this process; 0 uses PyTorch's default.
+        threads: processor threads for this process; 0 chooses the number from what is free.
 
     Returns:
         The device and precision to use on this machine.
     """
-    if threads > 0:
-        torch.set_num_threads(threads)
-    return choose_compute(device, precision)
+    compute = choose_compute(device, precision)
+    logger.info("%s, %s, %s", compute.device, compute.precision, set_threads(threads))
+    return compute
 
 
 def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunContext:

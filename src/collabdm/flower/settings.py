@@ -7,18 +7,21 @@ Flower accepts any key with any text, number or Boolean. Here every key must be 
 value must have the right type: otherwise a misspelt `policy` would leave a site without its policy.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import torch
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from collabdm.documents.frozen_model import SITE_NAME, SITE_NAME_RULE, FrozenModel
 from collabdm.errors import CollabDMError, PlanError, did_you_mean
 from collabdm.matching.compute import Compute, choose_compute
+from collabdm.matching.threads import set_threads
+
+logger = logging.getLogger("flwr.collabdm")
 
 
 class SettingsError(CollabDMError):
@@ -92,7 +95,7 @@ Nodes = Annotated[dict[str, int], BeforeValidator(_nodes)]
 
 
 class ComputeSettings(FrozenModel):
-    """The device, precision and threads of a program; `threads=0` uses all processor cores.
+    """The device, precision and threads of a program; `threads=0` uses the free cores.
 
     Keys are written with hyphens.
     """
@@ -109,12 +112,13 @@ class ComputeSettings(FrozenModel):
         Raises:
             SettingsError: this machine does not have the device.
         """
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        threads = set_threads(self.threads)
         try:
-            return choose_compute(self.device, self.precision)
+            compute = choose_compute(self.device, self.precision)
         except PlanError as error:
             raise SettingsError(str(error)) from error
+        logger.info("%s, %s, %s", compute.device, compute.precision, threads)
+        return compute
 
 
 class NodeSettings(ComputeSettings):

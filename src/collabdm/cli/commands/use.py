@@ -58,7 +58,6 @@ def train(
     from collabdm.documents.outcome_files import read_distilled
     from collabdm.export.onnx import check_onnx, check_opset, onnx_bytes, runs_in
     from collabdm.planning.settings import networks_of
-    from collabdm.scoring.trained_model import write_model
     from collabdm.scoring.training import recipe_of
 
     distilled_set = read_distilled(distilled)
@@ -70,13 +69,12 @@ def train(
         check_onnx()
     (spec,) = networks_of((network,), distilled_set.plan.network)
     training = Training(
-        spec, recipe_of(recipe, epochs), seed, compute_of(device, precision, threads)
+        spec, recipe_of(recipe, epochs), seed, compute_of(device, precision, threads), output
     )
 
     with Bars(quiet) as bars:
         model = train_model(distilled_set, distilled.name, training, bars)
 
-    write_model(model, output)
     written = f"{output}: {spec.name} for {len(model.classes)} classes"
     if onnx:
         atomic_write(onnx_path, onnx_bytes(model, opset))
