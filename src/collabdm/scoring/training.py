@@ -221,8 +221,8 @@ class Trainer:
         Yields:
             The network with the trained weights of one seed after another, in evaluation mode.
         """
-        size = self.together
-        for start in range(finished // size * size, len(seeds), size):
+        size, left = self.together, len(seeds) if finished < len(seeds) else 0
+        for start in range(finished // size * size, left, size):
             group, before = seeds[start : start + size], start * self.task.recipe.epochs
 
             def on_group(epochs: int, before: int = before, size: int = len(group)) -> None:
