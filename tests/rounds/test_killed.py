@@ -85,9 +85,9 @@ def files(killer: Killer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the inputs of all commands."""
     folder = tmp_path_factory.mktemp("files")
     write_data(folder / "data.npz")
-    finished(killer, *in_folder(("plan", *PLAN, *LOCAL, "-o", "plan.json"), folder, folder))
-    for name in ("contribute", "distill"):
-        finished(killer, *in_folder(COMMANDS[name], folder, folder))
+    killer.prepare(*in_folder(("plan", *PLAN, *LOCAL, "-o", "plan.json"), folder, folder))
+    for words in COMMANDS.values():
+        killer.prepare(*in_folder(words, folder, folder))
     return folder
 
 
@@ -150,9 +150,16 @@ def test_a_command_that_is_stopped_anywhere_continues_to_the_same_bytes(
             assert "Traceback" not in end.err
             made += end.checkpoints
             if end.code == 0:  # it was nearly finished before
+                assert tree(out) == whole
+                made = 0
                 break
             assert end.code == CODES[number], end.err
             kills, stops = kills + 1, stops + 1
+
+            unfinished = any(path.endswith(".state") for path in tree(out))
+            assert unfinished or not 1 < made < iterations
+            if not unfinished:  # stopped before the first iteration, or after the last
+                made = 0
             if kills == KILLS:
                 break
 
@@ -167,17 +174,18 @@ def test_a_site_with_a_privacy_budget_that_is_stopped_anywhere_releases_one_answ
     out = tmp_path / "a"
     write_data(tmp_path / "data.npz")
     plan = ("plan", *PLAN, "--batch", "all", "--epsilon", 8, "-o", "plan.json")
-    finished(killer, *in_folder(plan, tmp_path, tmp_path))
+    killer.prepare(*in_folder(plan, tmp_path, tmp_path))
 
     def contribute(site: str) -> list[str]:
         words = ("contribute", "plan.json", "--data", "data.npz", "--site", site, "-o", "OUT/a")
         return in_folder(words, tmp_path, tmp_path)
 
+    killer.prepare(*contribute("other"))
     calls, _ = finished(killer, *contribute("another"))
     out.unlink()
     draw, released = random.Random("budget"), set()
 
-    for number in draw.choices(SIGNALS, k=IN_A_ROW + KILLS):
+    for number in draw.choices(SIGNALS, k=1 + KILLS):
         at = draw.randrange(1, calls)
         killer.run(*contribute("budget"), at=at, number=number, every=0.0)
         assert not [path for path in tmp_path.iterdir() if path.name.endswith(".state")]
@@ -189,4 +197,4 @@ def test_a_site_with_a_privacy_budget_that_is_stopped_anywhere_releases_one_answ
         finished(killer, *contribute("budget"))
         released.add(out.read_bytes())
     assert len(released) == 1
-    assert not list((Path(os.environ["COLLABDM_SITE_FOLDER"]) / "unfinished").iterdir())
+    assert not list(Path(os.environ["COLLABDM_SITE_FOLDER"]).rglob("*.state"))

@@ -1,6 +1,7 @@
 """Run commands in forked processes that a signal stops at a chosen point.
 
-A process imports everything once; for each command it forks a child, which takes moments. A point
+A process imports everything once, by running commands itself (`prepare`); for each further command
+it forks a child, which takes moments. A point
 is the number of function calls since the start of the command, including calls of functions in C,
 so a signal may arrive between any two of them: within an iteration, or between the writing of a
 file and its renaming. The script reads one request per line and answers with one line.
@@ -60,15 +61,24 @@ class Killer:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
+    def prepare(self, *arguments: object) -> None:
+        """Run a command without counting, in the process that forks."""
+        end = self._ask({"argv": ["collabdm", *map(str, arguments)], "log": str(self._log)})
+        assert end.code == 0, end.err
+
     def run(self, *arguments: object, at: int = -1, number: int = 0, every: float = 10.0) -> Killed:
         """Run a command; send it the signal at the given call, and store states this often."""
-        request = {
-            "argv": ["collabdm", *map(str, arguments)],
-            "at": at,
-            "number": int(number),
-            "every": every,
-            "log": str(self._log),
-        }
+        return self._ask(
+            {
+                "argv": ["collabdm", *map(str, arguments)],
+                "at": at,
+                "number": int(number),
+                "every": every,
+                "log": str(self._log),
+            }
+        )
+
+    def _ask(self, request: dict[str, Any]) -> Killed:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -77,30 +87,45 @@ class Killer:
 
 
 def _serve() -> None:
-    _import_everything()
+    import torch
+
+    torch.set_num_threads(1)  # a fork would not copy other threads
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
         counts = mmap.mmap(-1, 16)
-        child = os.fork()
-        if child == 0:
-            _run(request, counts)
-        _, status = os.waitpid(child, 0)
+        if "at" in request:
+            child = os.fork()
+            if child == 0:
+                _run(request, counts)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        else:
+            code = _run_here(request)
         calls, checkpoints = struct.unpack("qq", counts)
         err = Path(request["log"]).read_text()
-        code = os.waitstatus_to_exitcode(status)
         answers.write(json.dumps(asdict(Killed(code, calls, checkpoints, err))) + "\n")
         answers.flush()
 
 
-def _import_everything() -> None:
-    """Import all modules, but start no thread: a fork would not copy it."""
-    import torch
+def _run_here(request: dict[str, Any]) -> int:
+    """Run a command, and import what it needs; return its exit code."""
+    from collabdm.cli.start import start
 
-    from collabdm.cli import contributing, evaluating, models, simulating  # noqa: F401
-    from collabdm.cli.main import app  # noqa: F401
+    _write_to(request["log"])
+    sys.argv = request["argv"]
+    try:
+        start()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
-    torch.set_num_threads(1)
+
+def _write_to(log: str) -> None:
+    """Write standard output and standard error to a new file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 def _run(request: dict[str, Any], counts: mmap.mmap) -> None:
@@ -108,9 +133,7 @@ def _run(request: dict[str, Any], counts: mmap.mmap) -> None:
     from collabdm.cli.start import start
     from collabdm.rounds import resumable
 
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    _write_to(request["log"])
     sys.argv = request["argv"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     resumable.STATE_EVERY_SECONDS = request["every"]

@@ -100,6 +100,11 @@ SmallestClass = Annotated[
     ),
 ]
 
+Without = Annotated[
+    list[str] | None,
+    safety("--without", metavar="CLASS", help="A class to leave out; repeatable."),
+]
+
 PublicBatches = Annotated[
     bool,
     safety(

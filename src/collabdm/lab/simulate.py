@@ -47,7 +47,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.planning.private import with_private_defaults
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.resumable import ResumableRun
+from collabdm.rounds.resumable import ResumableRun, discard_state
 from collabdm.scoring.evaluation import (
     EvaluationConfig,
     Score,
@@ -178,6 +178,7 @@ class MethodRound:
         write_plan(self.plan, self.folder / "plan.json")
         finished = find_outcome(self.method, self.plan, self.folder)
         if finished is not None:
+            discard_state(self.folder / OUTCOME_KINDS[self.method.outcome].file)
             return finished
         if self.method.run_rounds is not None:
             return self._run_rounds(self.method.run_rounds, context)
@@ -205,9 +206,12 @@ class MethodRound:
         """Read one site's contribution from its file, after computing it if necessary."""
         path = self.folder / "contributions" / f"{site}.safetensors"
         try:
-            return read_contribution(path, self.plan)
+            contribution = read_contribution(path, self.plan)
         except DocumentError:  # absent, damaged, or of a different plan
             pass
+        else:
+            discard_state(path)
+            return contribution
 
         at_site = context.alone().at_site(site)
         with ResumableRun(path, self.plan.digest + site + self.identity, at_site) as run:

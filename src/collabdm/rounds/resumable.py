@@ -67,7 +67,7 @@ class ResumableRun:
             at_once: store a state at the start, so that work that consists of finished files and
                 an unfinished one has one number of threads.
         """
-        self._path = output.parent / f".{output.name}.state"
+        self._path = state_path(output)
         self._identity, self._context = full_identity(identity, context.compute), context
         self._parts: dict[str, Checkpoint] = {}
         self._at_once = at_once
@@ -118,6 +118,16 @@ class ResumableRun:
         DEFERRED.stop()
         if stopped:
             DEFERRED.deliver()
+
+
+def state_path(output: Path) -> Path:
+    """Return the path of the state file of an output."""
+    return output.parent / f".{output.name}.state"
+
+
+def discard_state(output: Path) -> None:
+    """Remove the state of an output that is complete: a kill may have come just before that."""
+    state_path(output).unlink(missing_ok=True)
 
 
 def full_identity(identity: str, compute: Compute) -> str:

@@ -28,6 +28,7 @@ from collabdm.cli.options import (
     SmallestClass,
     TestSplit,
     Threads,
+    Without,
     data_option,
 )
 
@@ -41,6 +42,7 @@ def check(
     policy: PolicyPath = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
+    without: Without = None,
     resize: Resize = False,
     rows: Rows = None,
     label_column: LabelColumn = None,
@@ -88,7 +90,7 @@ def check(
         report.skip("policy", needed="plan and data")
         report.skip("machine", needed="plan and data")
     else:
-        read = partial(policy_at_site, policy, allow_real_images, smallest_class)
+        read = partial(policy_at_site, policy, allow_real_images, smallest_class, without or ())
         check_policy(report, agreed, images, site, read)
     report.show()
 
@@ -104,6 +106,7 @@ def contribute(
     mask_key: MaskKey = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
+    without: Without = None,
     public_batches: PublicBatches = False,
     resize: Resize = False,
     rows: Rows = None,
@@ -132,7 +135,7 @@ def contribute(
     agreed = read_plan(plan)
     one_round_method(agreed)
     agreed.check_site(site)
-    limits = policy_at_site(policy, allow_real_images, smallest_class)
+    limits = policy_at_site(policy, allow_real_images, smallest_class, without or ())
     check_output(output, plan)
 
     chosen = read_selection(
