@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 #: bottom up: a module imports only from floors below its own, or from its own package
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version", "seeds", "progress"),
+    ("errors", "version", "seeds", "progress", "openmp"),
     ("images", "checkpoint"),
     ("documents",),
     ("matching", "data"),
@@ -58,7 +58,9 @@ CLOCKS = {"time", "datetime", "timeit"}
 HAS_A_CLOCK = {
     "data.flows.cells",  # parses the times of a table
     "matching.threads",  # looks at the load a few times
+    "rounds.estimate",  # measures this machine
     "rounds.resumable",
+    "cli.console",  # the time left
     "lab.reproduce.running",
     "lab.reproduce.timing",
     "cli.classifying",

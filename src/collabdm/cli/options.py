@@ -65,6 +65,25 @@ def method_option(names: tuple[str, ...], default: str) -> Any:
     )
 
 
+def check_json(path: Path | None) -> Path | None:
+    """Check that the file of `--json` can be written. Raises OutputError."""
+    if path is not None and path != Path("-"):
+        from collabdm.documents.atomic_write import check_writable
+
+        check_writable(path)
+    return path
+
+
+TablesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=check_json,
+        help="Also write the tables to this file, as JSON; -: to standard output instead.",
+    ),
+]
+
 # --- documents and data --------------------------------------------------------------------------
 
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]

@@ -4,7 +4,8 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from collabdm.cli.console import Bars, console, notes, table
+from collabdm.cli.console import Bars, notes
+from collabdm.cli.tables import Tables
 from collabdm.documents.atomic_write import check_writable
 from collabdm.errors import OutputError
 from collabdm.matching.compute import Compute, choose_compute
@@ -54,16 +55,17 @@ def context_of(device: str, precision: str, threads: int, bars: Bars) -> RunCont
     return RunContext(compute_of(device, precision, threads), bars)
 
 
-def print_document(path: Path) -> None:
+def print_document(path: Path, tables: Tables) -> None:
     """Print the contents of a document: its parts with their shapes, bytes and digests."""
     title, rows = describe_file(path)
-    console.print(table(title, ("part", "value"), rows, figures=False))
+    tables.add(title, ("part", "value"), rows, figures=False)
+    tables.write()
 
 
-def print_sites(sites: SiteTable) -> None:
+def print_sites(sites: SiteTable, tables: Tables) -> None:
     """Print the comparison of the sites of a round."""
     if sites.rows:
         title = "The sites; distance and norm are relative to the others"
-        console.print(table(title, COLUMNS, [row.cells for row in sites.rows]))
+        tables.add(title, COLUMNS, [row.cells for row in sites.rows])
     for note in sites.notes:
-        console.print(note, soft_wrap=True)
+        tables.line(note)

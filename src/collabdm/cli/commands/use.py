@@ -14,6 +14,7 @@ from collabdm.cli.options import (
     Quiet,
     Recipe,
     Rows,
+    TablesFile,
     Threads,
     scoring,
 )
@@ -95,13 +96,17 @@ def predict(
         bool,
         typer.Option("--skip-unreadable", help="Count pictures that cannot be read, and go on."),
     ] = False,
+    json_file: TablesFile = None,
 ) -> None:
     """Predict the classes of pictures with a trained model."""
-    from collabdm.cli.console import console, notes, table
+    from collabdm.cli.console import notes
     from collabdm.cli.models import predictions
+    from collabdm.cli.tables import Tables
 
     rows, remarks = predictions(model, pictures, top, skip_unreadable)
-    console.print(table(f"{model}", ("picture", "prediction"), rows, figures=False))
+    tables = Tables(json_file)
+    tables.add(f"{model}", ("picture", "prediction"), rows, figures=False)
+    tables.write()
     for remark in remarks:
         notes.print(remark.line)
 
@@ -142,16 +147,18 @@ def classify(
     output: CsvOutput = None,
     threads: Threads = 0,
     quiet: Quiet = False,
+    json_file: TablesFile = None,
 ) -> None:
     """Classify every window of a table of flows; with labels, report the accuracy."""
     from collabdm.cli.classifying import Request, classify_table
     from collabdm.cli.running import check_output, compute_of
+    from collabdm.cli.tables import Tables
 
     if output is not None:
         check_output(output, model, data)
     compute_of("cpu", "float32", threads)
     request = Request(model, data, flows, grouping, rows, held_out)
-    classify_table(request, output, quiet)
+    classify_table(request, output, quiet, Tables(json_file))
 
 
 SetOrModel = Annotated[
