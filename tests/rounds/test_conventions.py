@@ -147,6 +147,10 @@ def test_without_a_terminal_a_line_every_half_minute_shows_the_time_left(monkeyp
         "north: statistics: 9 of 100, 0:15:10 left",
         "north: statistics: 12 of 100, 0:14:40 left",
     ]
+    now = 125.0
+    assert heartbeat.line(Progress(Stage.STATISTICS, 100, 100, site="north")) == (
+        "north: statistics: 100 of 100, in 0:01:55"
+    )
 
 
 def test_work_that_resumes_counts_only_its_own_steps_for_the_time_left(monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """Print to the terminal: consoles, tables, and progress that shows the time left.
 
-Where no terminal is attached, a line every `HEARTBEAT_SECONDS` replaces the progress bars.
+Where no terminal is attached, lines replace the progress bars: one every `HEARTBEAT_SECONDS`, and
+one at the end of each stage.
 """
 
 import logging
@@ -60,16 +61,18 @@ class Heartbeat:
         self._last_line = time.monotonic()
 
     def line(self, event: Progress) -> str | None:
-        """Return the line to print for an event; None if the last line is recent."""
+        """Return the line to print for an event; None if a stage goes on and a line is recent."""
         now, label = time.monotonic(), printable(event.label)
         if label != self._label or event.done <= self._first[0]:
             self._label, self._first = label, (event.done, now)
-        if now - self._last_line < HEARTBEAT_SECONDS:
+        ended, (done, since) = event.done == event.total, self._first
+        if not ended and now - self._last_line < HEARTBEAT_SECONDS:
             return None
 
         self._last_line = now
-        done, since = self._first
         made, seconds = event.done - done, now - since
+        if ended:
+            return f"{label}: {event.done:,} of {event.total:,}, in {clock(seconds)}"
         left = "" if not made else f", {clock(seconds / made * (event.total - event.done))} left"
         return f"{label}: {event.done:,} of {event.total:,}{left}"
 
