@@ -45,7 +45,10 @@ def test_the_json_of_a_command_has_the_rows_of_its_table(inputs, tmp_path) -> No
 
 
 @pytest.mark.parametrize("command", ["inspect", "check", "contribute", "distill", "ledger"])
-def test_json_on_standard_output_replaces_the_tables(command: str, inputs, tmp_path) -> None:
+def test_json_on_standard_output_replaces_the_tables(
+    command: str, inputs, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLLABDM_SITE_FOLDER", str(tmp_path / "private"))  # without releases
     plan, data = inputs
     done(*contribute(inputs))
     words = {
