@@ -40,6 +40,24 @@ ipc costs slightly more than its share. Merging the sites' contributions takes m
 the measurement itself is imprecise.
 """
 WHY = """\
+## On a busy machine
+
+PyTorch's threads are those of GNU OpenMP. An idle one spins for milliseconds after every operation,
+which takes time from the thread that it waits for if other processes need the cores. The command
+line therefore sets `OMP_WAIT_POLICY=PASSIVE`, unless the environment sets it, and chooses as many
+threads as cores are free (`matching.threads`); `--verbose` states the number and the reason.
+
+`collabdm train` on a hundred images of 8 x 8 (30 epochs of the recipe `short`, ConvNet of width
+128), wall-clock seconds including the start of Python, on two cores with about three other
+processes that compute, one of which kept one core; each once:
+
+| threads | idle threads | seconds |
+|---:|---|---:|
+| 2 | spin (GNU OpenMP's default) | 266 |
+| 2 | spin briefly (`GOMP_SPINCOUNT=1000`) | 148 |
+| 2 | sleep | 119 |
+| 1, as chosen there | none | 24 |
+
 ## What made it fast
 
 The figures in this list and the next are single measurements of one loop on an otherwise idle

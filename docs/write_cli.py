@@ -47,9 +47,22 @@ several values for one setting, the last in this order applies: preset, configur
 options, `--set`.
 
 Exit codes: 0, done; 1, an error of the program itself; 2, something in the input should be
-changed, and a message on standard error says what; 130, stopped by Ctrl-C, without unfinished
-files: the same command resumes the work. Results go to standard output, progress and errors to
-standard error.
+changed, and a message on standard error names it; 130, stopped by Ctrl-C; 143, by SIGTERM. Results
+go to standard output, progress and errors to standard error. Without a terminal, a line every half
+minute reports the progress and the time left. NO_COLOR switches colours off.
+
+`contribute`, `distill`, `train`, `evaluate` and `simulate` can be stopped at any point, also by
+SIGKILL: the same command continues, and the outcome has the same bytes. The state of the work is in
+`.NAME.state` in the folder of the output (for noised contributions in the site's private folder,
+for `evaluate` without `--json` in the user's cache). It is written at least every ten seconds and
+when the command is stopped. Other data, settings or versions never continue from it.
+
+Two options may stand before or after every command: `--verbose` logs the steps of the work to
+standard error, and `--log-file FILE` appends the log, with times, to a file. `--json FILE` also
+writes the tables of a command; `--json -` writes them to standard output instead.
+
+The number of threads is that of the cores that other processes leave free, and changes the rounding
+of long sums; `--threads` or the variable OMP_NUM_THREADS fixes it.
 """
 
 

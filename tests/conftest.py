@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 hook = install_import_hook("collabdm", "beartype.beartype")
 hook.__enter__()  # for the whole session: modules are imported later, by the tests
 torch.set_num_threads(1)  # the tests' networks are tiny: threads would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for commands and for processes of their own
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,8 +1,9 @@
 """Checkpoints: what an interrupted loop needs to continue as if it had never stopped.
 
-A loop names its own tensors; the state of an optimiser is stored under `optimizer.INDEX.NAME`, as
-in `torch.optim.Optimizer.state_dict`. The settings of the optimiser are not stored: they follow
-from the plan.
+Work may consist of several loops, one after another; each is a part of it and has checkpoints of
+its own. A loop names its own tensors; the state of an optimiser is stored under
+`optimizer.INDEX.NAME`, as in `torch.optim.Optimizer.state_dict`. The settings of the optimiser are
+not stored: they follow from the plan.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,14 @@ _OPTIMIZER = "optimizer."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a loop after `done` iterations: its tensors by name."""
+    """The state of a loop after `done` iterations: its tensors by name.
+
+    `part` names the loop, in work that consists of several.
+    """
 
     done: int
     tensors: dict[str, Tensor]
+    part: str = ""
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

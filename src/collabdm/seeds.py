@@ -87,6 +87,24 @@ class Stream:
 
         return cls((seed, (int(purpose) << 32) + step))
 
+    @property
+    def position(self) -> int:
+        """The number of words drawn so far."""
+        state = self._philox.state
+        return 4 * int(state["state"]["counter"][0]) - (4 - int(state["buffer_pos"]))
+
+    def skip_to(self, position: int) -> None:
+        """Move a stream at its beginning to a position, as if so many words had been drawn.
+
+        >>> first, other = (Stream.of(7, Purpose.WEIGHTS) for _ in range(2))
+        >>> drawn = first.words(5)
+        >>> other.skip_to(first.position)
+        >>> first.words(3).tolist() == other.words(3).tolist()
+        True
+        """
+        self._philox.advance(position // 4)
+        self.words(position % 4)
+
     def words(self, count: int) -> np.ndarray:
         """Return the next `count` raw words, as uint64."""
         return self._philox.random_raw(count)

@@ -264,7 +264,7 @@ def test_progress_is_shown_unless_quiet(a_round) -> None:
     assert "local distillation" in ran["north"].err
     assert "statistics" in ran["north"].err
     assert "refinement" in ran["distill"].err
-    assert "3/3" in ran["south"].err
+    assert "3 of 3" in ran["south"].err
     assert "training on random real, pae" in ran["evaluate"].err
 
 

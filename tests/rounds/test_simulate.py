@@ -399,21 +399,21 @@ def test_every_preset_makes_a_plan(preset) -> None:
 def test_a_state_is_kept_now_and_then_taken_up_by_the_same_run_and_dropped_at_the_end(
     tmp_path, monkeypatch
 ) -> None:
-    clock = iter([0.0, 5.0, 25.0, 25.0, 30.0, 0.0, 0.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
     output, state = tmp_path / "a.safetensors", tmp_path / ".a.safetensors.state"
 
     def stopped_after(steps: int) -> int | None:
-        """Keep so many states, then press Ctrl-C; how many steps were already made."""
+        """Keep so many states, four seconds apart, then fail; how many steps were already made."""
+        nonlocal now
         with (
             contextlib.suppress(KeyboardInterrupt),
             ResumableRun(output, "run", RunContext()) as run,
         ):
             for step in range(1, steps + 1):
+                now += 4.0
                 run.keep(Checkpoint(step, {"images": torch.full((1, 1, 2, 2), float(step))}))
-                assert state.exists() == (
-                    step > 1
-                )  # after five seconds, after twenty-five, after thirty
+                assert state.exists() == (step > 1)  # the third would come after twelve seconds
             raise KeyboardInterrupt
         return run.resume and run.resume.done
 

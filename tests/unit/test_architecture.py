@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 #: bottom up: a module imports only from floors below its own, or from its own package
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "version", "seeds", "progress", "pictures"),
+    ("errors", "version", "seeds", "progress", "openmp", "pictures"),
     ("images", "checkpoint"),
     ("documents",),
     ("matching", "data"),
@@ -57,7 +57,10 @@ DRAWING_METHODS = {
 CLOCKS = {"time", "datetime", "timeit"}
 HAS_A_CLOCK = {
     "data.flows.cells",  # parses the times of a table
+    "matching.threads",  # looks at the load a few times
+    "rounds.estimate",  # measures this machine
     "rounds.resumable",
+    "cli.console",  # the time left
     "lab.reproduce.running",
     "lab.reproduce.timing",
     "cli.classifying",

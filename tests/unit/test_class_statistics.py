@@ -1,5 +1,6 @@
 """Class statistics: the means of a site, their merging, wire types, sketches and checks."""
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tiny import CLASSES, WIDTH, fixed_statistics, split, tiny_data, tiny_plan
 
+from collabdm.checkpoint import Checkpoint
 from collabdm.data.partition import dirichlet, iid
 from collabdm.documents.contribution import Statistics
 from collabdm.documents.plan import Plan
@@ -19,6 +21,8 @@ from collabdm.matching.class_statistics import Merged, class_statistics, encode,
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import Sampling, class_means, plan_embedding, sketch_matrix
 from collabdm.matching.loop import Target, matching_loss
+from collabdm.matching.run_context import RunContext
+from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, participants
 
 PLAN = tiny_plan(steps=2)
@@ -86,7 +90,7 @@ def test_batches_are_drawn_anew_at_every_step_without_replacement() -> None:
 
 
 def test_progress_is_reported_step_by_step() -> None:
-    reported: list[int] = []
+    reported: list[Progress] = []
     embedding = plan_embedding(PLAN, Compute())
     class_statistics(
         embedding,
@@ -94,9 +98,28 @@ def test_progress_is_reported_step_by_step() -> None:
         [0, 1],
         Sampling(0, Purpose.BATCH, None),
         "float32",
-        reported.append,
+        RunContext(report=reported.append),
     )
-    assert reported == [1, 2]
+    assert reported == [Progress(Stage.STATISTICS, 1, 2), Progress(Stage.STATISTICS, 2, 2)]
+
+
+@pytest.mark.parametrize("wire", ["float16", "int8"])
+def test_interrupted_statistics_continue_after_the_last_step_to_the_same_bytes(wire: str) -> None:
+    embedding, data = plan_embedding(PLAN, Compute()), tiny_data([4, 3, 5])
+    sampling = Sampling(0, Purpose.BATCH, 2)
+    states: list[Checkpoint] = []
+
+    def statistics(context: RunContext) -> Statistics:
+        return class_statistics(embedding, data, [0, 1, 2], sampling, wire, context)
+
+    whole = statistics(RunContext(keep=lambda state: states.append(copy.deepcopy(state))))
+    assert [state.done for state in states] == [1, 2, 3]
+    for state in states:
+        reported: list[Progress] = []
+        resumed = statistics(RunContext(resume=state, report=reported.append))
+        assert [event.done for event in reported] == list(range(state.done + 1, 4))
+        assert torch.equal(resumed.codes, whole.codes)
+        assert wire != "int8" or torch.equal(resumed.scales, whole.scales)
 
 
 @pytest.mark.parametrize("wire", ["float16", "int8", "float32"])

@@ -50,7 +50,7 @@ from collabdm.images import ImageSet
 from collabdm.methods.collabdm import contribute, distill
 from collabdm.planning.cost import cost
 from collabdm.rounds.contributions import contribution_limit, parse_contribution, read_contribution
-from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
+from collabdm.rounds.resumable import read_state, write_state
 from collabdm.scoring.distilled_model_file import read_distilled_model, write_distilled_model
 
 PLAN = fixed_plan()
@@ -78,10 +78,9 @@ def distilled_bytes(distilled: DistilledSet, folder: Path) -> bytes:
 
 
 def state_bytes(folder: Path) -> bytes:
-    state = Checkpoint(
-        3, {"images": ramp(2, 1, 8, 8), "optimizer.0.momentum_buffer": -ramp(2, 1, 8, 8)}
-    )
-    write_checkpoint(state, "this run", folder / "state")
+    tensors = {"images": ramp(2, 1, 8, 8), "optimizer.0.momentum_buffer": -ramp(2, 1, 8, 8)}
+    parts = {"": Checkpoint(3, tensors), "a/b": Checkpoint(5, {}, "a/b")}
+    write_state(parts, "this run", folder / "state")
     return (folder / "state").read_bytes()
 
 
@@ -753,8 +752,8 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "distilled": lambda path: write_distilled(fixed_distilled(PLAN), path),
     "steps": lambda path: write_steps(fixed_steps(PLAN), path),
     "model": lambda path: write_distilled_model(fixed_model(PLAN), path),
-    "state": lambda path: write_checkpoint(
-        Checkpoint(1, {"images": ramp(1, 1, 8, 8)}), "run", path
+    "state": lambda path: write_state(
+        {"": Checkpoint(1, {"images": ramp(1, 1, 8, 8)})}, "run", path
     ),
 }
 
@@ -955,8 +954,11 @@ def test_a_long_name_in_any_script_can_be_written(tmp_path: Path) -> None:
 
 def test_a_state_is_read_back_by_the_run_that_wrote_it(tmp_path: Path) -> None:
     state_bytes(tmp_path)
-    found = read_checkpoint(tmp_path / "state", "this run")
-    assert found is not None
+    state = read_state(tmp_path / "state", "this run")
+    assert state is not None
+    assert state.threads == torch.get_num_threads()
+    assert state.parts["a/b"] == Checkpoint(5, {}, "a/b")
+    found = state.parts[""]
     assert found.done == 3
     assert set(found.tensors) == {"images", "optimizer.0.momentum_buffer"}
     assert torch.equal(found.tensors["images"], ramp(2, 1, 8, 8))
@@ -965,16 +967,16 @@ def test_a_state_is_read_back_by_the_run_that_wrote_it(tmp_path: Path) -> None:
 
 def test_a_state_of_another_run_or_none_at_all_is_none(tmp_path: Path) -> None:
     state_bytes(tmp_path)
-    assert read_checkpoint(tmp_path / "state", "another run") is None
-    assert read_checkpoint(tmp_path / "absent", "this run") is None
-    assert read_checkpoint(tmp_path, "this run") is None
+    assert read_state(tmp_path / "state", "another run") is None
+    assert read_state(tmp_path / "absent", "this run") is None
+    assert read_state(tmp_path, "this run") is None
 
 
 def test_a_state_cut_off_anywhere_is_none(tmp_path: Path) -> None:
     content = state_bytes(tmp_path)
     for length in [*range(40), *range(40, len(content), 23), len(content) - 1]:
         assert (
-            from_bytes(lambda path: read_checkpoint(path, "this run"), content[:length], tmp_path)
+            from_bytes(lambda path: read_state(path, "this run"), content[:length], tmp_path)
             is None
         )
 
@@ -986,10 +988,10 @@ def test_a_file_that_is_no_state_is_none(tmp_path: Path) -> None:
         plan_bytes(PLAN, tmp_path),
         contribution_bytes(fixed_contribution(PLAN)),
     ):
-        assert from_bytes(lambda path: read_checkpoint(path, "this run"), content, tmp_path) is None
+        assert from_bytes(lambda path: read_state(path, "this run"), content, tmp_path) is None
 
 
-@pytest.mark.parametrize("name", [b"done", b"identity"])
+@pytest.mark.parametrize("name", [b"parts", b"identity"])
 def test_a_state_with_a_damaged_name_is_none(name: bytes, tmp_path: Path) -> None:
     damaged = state_bytes(tmp_path).replace(name, name.upper())
-    assert from_bytes(lambda path: read_checkpoint(path, "this run"), damaged, tmp_path) is None
+    assert from_bytes(lambda path: read_state(path, "this run"), damaged, tmp_path) is None

@@ -1,5 +1,6 @@
 """Scores in depth: confusion, classes, CutMix, robustness, and the curve along the refinement."""
 
+import copy
 import json
 import math
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from tiny import NETWORK, answers, tiny_data, tiny_plan
 
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.lab.curves import Curve, chosen_steps
 from collabdm.lab.experiment import Experiment
@@ -25,7 +27,7 @@ from collabdm.scoring.dd_ranking import (
     label_robust_score,
     robustness,
 )
-from collabdm.scoring.evaluation import EvaluationConfig, evaluate
+from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate, score
 from collabdm.scoring.training import RECIPES, Recipe, Task, Trainer, training_set
 from collabdm.seeds import Purpose, Stream
 
@@ -120,6 +122,32 @@ def test_networks_trained_together_are_those_trained_alone(
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
     assert epochs == [2, 4, 6, 7, 8, 9]
     assert not torch.allclose(alone[0], alone[1], rtol=0.1)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, "batch norm"])
+@pytest.mark.parametrize("together", [1, 2])
+def test_interrupted_trials_continue_after_any_batch_to_the_same_scores(
+    recipe: str, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(compute.NETWORKS_AT_ONCE, "cpu", together)
+    plan, data = tiny_plan(), tiny_data((6, 6, 5))
+    network = NETWORK.model_copy(update={"norm": "batch"}) if recipe == "batch norm" else NETWORK
+    changes = {"epochs": 2, "batch": 6}
+    own = RECIPES.get(recipe, RECIPES["paper"]).model_copy(update=changes)
+    config = EvaluationConfig(networks=(network, network), trials=3, recipe=own)
+    states: list[Checkpoint] = []
+
+    def scores(context: RunContext) -> list[Score]:
+        return score("set", data, data, plan_geometry(plan), config, context)
+
+    whole = scores(RunContext(keep=lambda state: states.append(copy.deepcopy(state))))
+    alone = together == 1 or recipe == "batch norm"
+    assert len(states) == 2 * (3 * 6 + 3 if alone else 6 + 6 + 3)
+    for i in range(0, len(states), 2):
+        parts = {state.part: state for state in states[: i + 1]}
+        batches: list[Checkpoint] = []
+        assert scores(RunContext(parts=parts, keep=batches.append)) == whole
+        assert len(batches) <= len(states) - i - 1 + 2  # trials that were trained together
 
 
 def test_networks_whose_images_depend_on_each_other_are_trained_alone(

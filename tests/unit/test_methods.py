@@ -37,7 +37,7 @@ from collabdm.methods.registry import METHODS, method_of
 from collabdm.methods.start_images import random_images
 from collabdm.planning.make import make_plan
 from collabdm.progress import Progress
-from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
+from collabdm.rounds.resumable import read_state, write_state
 from collabdm.seeds import Purpose, Stream
 
 SITES = ("site-1", "site-2", "site-3")
@@ -215,9 +215,18 @@ def test_a_resumed_local_distillation_is_the_uninterrupted_one_bit_for_bit(match
     local = {"steps": 4, "batch": 2, "images": 2, "matching": matching | {"spread": 0.1}}
     plan, data = tiny_plan(images="float32", local=local), tiny_data([5, 3, 1])
     whole, states = with_checkpoints(lambda context: contribute(plan, data, context=context))
-    assert [state.done for state in states] == [1, 2, 3, 4]
+    steps = [("statistics", done) for done in range(1, plan.steps + 1)]
+    assert [(state.part, state.done) for state in states] == [
+        ("", 1),
+        ("", 2),
+        ("", 3),
+        ("", 4),
+        *steps,
+    ]
+    parts: dict[str, Checkpoint] = {}
     for state in states:
-        resumed = contribute(plan, data, context=RunContext(resume=state))
+        parts[state.part] = state
+        resumed = contribute(plan, data, context=RunContext(resume=parts[""], parts=dict(parts)))
         assert torch.equal(resumed.images.images, whole.images.images)
         assert contribution_bytes(resumed) == contribution_bytes(whole)
 
@@ -495,8 +504,10 @@ def test_work_on_a_gpu_is_resumed_from_a_checkpoint_file(matching: dict, tmp_pat
     sent, states = answers(plan, EVEN), []
 
     def keep(state: Checkpoint) -> None:
-        write_checkpoint(state, "run", tmp_path / "state")
-        states.append(read_checkpoint(tmp_path / "state", "run"))
+        write_state({"": state}, "run", tmp_path / "state")
+        stored = read_state(tmp_path / "state", "run")
+        assert stored is not None
+        states.append(stored.parts[""])
 
     whole = distill(plan, sent, RunContext(Compute("cuda"), keep=keep))
     resumed = distill(plan, sent, RunContext(Compute("cuda"), resume=states[0]))

@@ -28,6 +28,7 @@ from collabdm.lab.results import (
 )
 from collabdm.lab.results_file import ResultsFile
 from collabdm.matching.compute import Compute
+from collabdm.matching.run_context import RunContext
 from collabdm.report.round_page import write_report
 from collabdm.scoring.dd_ranking import Robustness
 from collabdm.scoring.evaluation import Score
@@ -74,8 +75,8 @@ def _versions_of_the_golden_file(monkeypatch: pytest.MonkeyPatch) -> None:
 def golden_file(path: Path) -> ResultsFile:
     file = ResultsFile(path, EXPERIMENT, Compute())
     file.sets.update(SETS)
-    file.score("collabdm", lambda: [MAIN])
-    file.score("random real", lambda: [RANDOM])
+    file.score("collabdm", lambda _: [MAIN], RunContext())
+    file.score("random real", lambda _: [RANDOM], RunContext())
     file.curve.append(CurvePoint.at(1, POINT))
     return file
 
@@ -174,13 +175,13 @@ def test_older_results_are_read(tmp_path) -> None:
 def test_scores_in_the_file_are_not_measured_again(tmp_path) -> None:
     written = golden_file(tmp_path / "results.json").write(complete=True)
 
-    def never() -> list[Score]:
+    def never(_: RunContext) -> list[Score]:
         pytest.fail("measured again")
 
     again = ResultsFile(tmp_path / "results.json", EXPERIMENT, Compute())
     again.sets.update(SETS)
-    again.score("collabdm", never)
-    again.score("random real", never)
+    again.score("collabdm", never, RunContext())
+    again.score("random real", never, RunContext())
     assert again.write(complete=True) == written
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from collabdm.cli.console import console, table
-from collabdm.cli.running import load_for_plan
+from collabdm.cli.running import compute_of, load_for_plan
+from collabdm.cli.tables import Tables
 from collabdm.documents.masked_contribution import masking_of
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
@@ -17,6 +17,7 @@ from collabdm.methods.registry import one_round_method
 from collabdm.planning.limits import check_limits
 from collabdm.planning.probe import check_probe
 from collabdm.privacy.site_keys import site_key
+from collabdm.rounds.estimate import forecast
 from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import Policy, Release
@@ -60,9 +61,10 @@ class Report:
         """Add a row for a check that was not run, because a check that it depends on failed."""
         self.rows.append((name, f"not checked: needs the {needed}"))
 
-    def show(self) -> None:
+    def show(self, tables: Tables) -> None:
         """Print the table. Raises CollabDMError if any check failed; the message names each one."""
-        console.print(table("Before the round", ("check", "result"), self.rows, figures=False))
+        tables.add("Before the round", ("check", "result"), self.rows, figures=False)
+        tables.write()
         if self.failed:
             raise CollabDMError(
                 f"{', '.join(self.failed)} should be corrected before the round; see the table"
@@ -174,16 +176,19 @@ def check_policy(
             return "the plan is allowed"
         return f"the plan is allowed; withheld: {', '.join(one.name for one in withheld)}"
 
-    def computed() -> Plan:
+    def computed() -> str:
         check_probe(plan)
-        return plan
+        compute = compute_of("auto", "auto", 0)
+        duration = forecast(plan, int(images.counts().max()), compute)
+        rest = "" if duration is None else f"; {duration} of computing at its present load"
+        return f"computes the same as the plan's author{rest}"
 
     result = report.check("policy", allowed, described)
     if result is None:
         report.skip("machine", needed="policy")
     else:
         release, spending = result
-        report.check("machine", computed, lambda _: "computes the same as the plan's author")
+        report.check("machine", computed)
         rows = preview_rows(preview_contribution(plan, release, site))
         rows += spending_rows(spending) if spending else []
         report.rows.extend((f"would send: {part}", value) for part, value in rows)

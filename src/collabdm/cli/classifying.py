@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from collabdm.cli.console import Bars, console, notes, table
+from collabdm.cli.console import Bars, notes
+from collabdm.cli.tables import Tables
 from collabdm.data.flows.schemas import schema_of
 from collabdm.data.flows.tables import Reading, read_flows
 from collabdm.data.flows.windows import windows
@@ -37,13 +38,14 @@ class Request:
     held_out: bool
 
 
-def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
+def classify_table(request: Request, output: Path | None, quiet: bool, tables: Tables) -> None:
     """Classify each window of consecutive rows in a table, and print the counts and the time.
 
     Args:
         request: what to classify.
         output: a CSV file with one line per window; None writes no file.
         quiet: whether to hide the progress bars.
+        tables: prints the tables.
 
     Raises:
         PlanError: If there is no schema of flows, or it does not fit the model.
@@ -65,34 +67,34 @@ def classify_table(request: Request, output: Path | None, quiet: bool) -> None:
         notes.print(line)
     if output is not None:
         atomic_write(output, predictions.csv(schema.flows).encode())
-    print_predictions(request.data, predictions, images.mixed)
+    print_predictions(request.data, predictions, images.mixed, tables)
     speed = f"{len(rows) / seconds:,.0f} per second on {torch.get_num_threads()} thread(s)"
-    console.print(f"{len(rows):,} flows in {seconds:.2f} s, {speed}")
+    tables.line(f"{len(rows):,} flows in {seconds:.2f} s, {speed}")
+    tables.write()
 
 
-def print_predictions(data: Path, predictions: Predictions, mixed: int) -> None:
+def print_predictions(data: Path, predictions: Predictions, mixed: int, tables: Tables) -> None:
     """Print the number of windows per class and, if the table has labels, the confusion matrix.
 
     Args:
         data: the table.
         predictions: the predicted class of each window.
         mixed: the number of windows whose rows have several classes.
+        tables: prints the tables.
     """
     counts = torch.bincount(predictions.predicted, minlength=len(predictions.classes))
     rows = [(name, f"{int(n):,}") for name, n in zip(predictions.classes, counts, strict=True)]
     title = f"{data}, {len(predictions.predicted):,} windows"
-    console.print(table(title, ("class", "windows"), rows))
-    console.print(f"confidence: {float(predictions.confidence.mean()):.3f} on average")
+    tables.add(title, ("class", "windows"), rows)
+    tables.line(f"confidence: {float(predictions.confidence.mean()):.3f} on average")
 
     confusion = predictions.confusion()
     if confusion is None:
         return
     predicted = (f"as {name}" for name in predictions.classes)
     columns = ("true class", "windows", "precision %", "recall %", *predicted)
-    console.print(
-        table("Against the labels", columns, confusion_rows(confusion, predictions.classes))
-    )
-    console.print(
+    tables.add("Against the labels", columns, confusion_rows(confusion, predictions.classes))
+    tables.line(
         f"accuracy {100 * confusion.accuracy:.2f} %, macro F1 {100 * confusion.macro_f1:.2f} %; "
         f"windows with rows of several classes: {mixed:,}"
     )

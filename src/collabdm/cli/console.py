@@ -1,5 +1,11 @@
-"""Print to the terminal: consoles, tables, and progress bars that show the time left."""
+"""Print to the terminal: consoles, tables, and progress that shows the time left.
 
+Where no terminal is attached, lines replace the progress bars: one every `HEARTBEAT_SECONDS`, and
+one at the end of each stage.
+"""
+
+import logging
+import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal
@@ -17,9 +23,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from collabdm.cli.logs import PROGRESS
 from collabdm.errors import printable
 from collabdm.progress import Progress
 
+HEARTBEAT_SECONDS = 30.0
 FINISHED_SHOWN = 8  # finished bars that stay visible; with many sites, all would fill the screen
 
 
@@ -34,13 +42,56 @@ class PlainConsole(Console):
         return super().render_str(printable(text, keep="\n"), **settings)
 
 
+logger = logging.getLogger(PROGRESS)
+
 console = PlainConsole()
 
 notes = PlainConsole(stderr=True, soft_wrap=True, highlight=False)
 
 
+class Heartbeat:
+    """Prints a line about the progress now and then, for logs of processes without a terminal.
+
+    The time left of a stage is extrapolated from the steps that this process has made.
+    """
+
+    def __init__(self) -> None:
+        self._label = ""
+        self._first = (0, 0.0)  # the steps done at the first event of a stage, and its time
+        self._last_line = time.monotonic()
+
+    def line(self, event: Progress) -> str | None:
+        """Return the line to print for an event; None if a stage goes on and a line is recent."""
+        now, label = time.monotonic(), printable(event.label)
+        if label != self._label or event.done <= self._first[0]:
+            self._label, self._first = label, (event.done, now)
+        ended, (done, since) = event.done == event.total, self._first
+        if not ended and now - self._last_line < HEARTBEAT_SECONDS:
+            return None
+
+        self._last_line = now
+        made, seconds = event.done - done, now - since
+        if ended:
+            return f"{label}: {event.done:,} of {event.total:,}, in {clock(seconds)}"
+        left = "" if not made else f", {clock(seconds / made * (event.total - event.done))} left"
+        return f"{label}: {event.done:,} of {event.total:,}{left}"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as hours, minutes and seconds.
+
+    >>> clock(7.4), clock(3725)
+    ('0:00:07', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 class Bars:
-    """Shows progress bars on standard error, one for each label; shows none if `quiet`."""
+    """Shows progress on standard error: a bar for each label, or lines without a terminal.
+
+    Nothing is shown if `quiet`, but the log still receives the lines.
+    """
 
     def __init__(self, quiet: bool) -> None:
         columns = (
@@ -51,9 +102,12 @@ class Bars:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
+        shown_on = PlainConsole(stderr=True)
         self._progress = rich.progress.Progress(
-            *columns, console=PlainConsole(stderr=True), disable=quiet, transient=False
+            *columns, console=shown_on, disable=quiet or not shown_on.is_terminal
         )
+        self._lines = not quiet and not shown_on.is_terminal
+        self._heartbeat = Heartbeat()
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
 
@@ -71,6 +125,14 @@ class Bars:
 
     def __call__(self, event: Progress) -> None:
         """Show a progress event on the bar of its label."""
+        line = self._heartbeat.line(event)
+        if line is not None:
+            logger.info(line)
+            if self._lines:
+                notes.print(line)
+        if self._progress.disable:
+            return
+
         label, done, total = printable(event.label), event.done, event.total
         self._progress.start()  # not earlier: an early error would follow an empty line
 

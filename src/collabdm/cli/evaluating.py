@@ -1,5 +1,7 @@
 """Evaluate a distilled set: read the real images, compute the scores, write the results."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from collabdm.lab.results import (
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
 from collabdm.matching.run_context import RunContext
-from collabdm.rounds.exchange import DataSource
+from collabdm.rounds.exchange import DataSource, data_digest
+from collabdm.rounds.resumable import ResumableRun, unfinished_path
 from collabdm.scoring.dd_ranking import Robustness, robustness
 from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate, random_baselines, score
 from collabdm.version import versions
@@ -63,8 +66,14 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
     test, tally = load_tallied_for_plan(plan, request.source, "test")
     training = _training_images(request) if request.random or request.robust else None
 
-    with Bars(quiet) as bars:
-        context = RunContext(request.compute, bars)
+    sets = [test] if training is None else [test, training]
+    identity = _identity(request, data_digest(*sets))
+    kept = output or unfinished_path(identity)
+
+    with (
+        Bars(quiet) as bars,
+        ResumableRun(kept, identity, RunContext(request.compute, bars)) as context,
+    ):
         scores = evaluate(request.distilled, test, request.config, context)
         robust = None
         if training is not None and request.robust:
@@ -72,16 +81,25 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
         if training is not None and request.random:
             scores += _random_scores(request, training, test, context)
 
-    results = _results(request, scores, robust)
-    if tally is not None:
-        results = results.model_copy(update={"tally": tally.json()})
-    if output is not None:
-        write_results(results, output)
+        results = _results(request, scores, robust)
+        if tally is not None:
+            results = results.model_copy(update={"tally": tally.json()})
+        if output is not None:
+            write_results(results, output)
 
     title = f"Accuracy on {request.source.location}, {len(test):,} test images"
     print_scores(title, results, with_bytes=False)
     if robust is not None:
         console.print(_robustness_line(robust))
+
+
+def _identity(request: Request, data: str) -> str:
+    """Describe everything that determines the scores; `data` is the digest of the real images."""
+    config = request.config
+    networks = [spec.model_dump(mode="json") for spec in config.networks]
+    settings = [networks, config.trials, config.recipe.model_dump(mode="json"), config.seed]
+    distilled = hashlib.sha256(request.path.read_bytes()).hexdigest()
+    return json.dumps([distilled, data, settings, request.random, request.robust])
 
 
 def _training_images(request: Request) -> ImageSet:

@@ -3,23 +3,25 @@
     plan  ->  contribute (each site)  ->  distill  ->  evaluate
 
 Exit codes: 0 for success; 1 if the machine fails (a full disk, too little memory); 2 if the input
-must be changed (a single message says what is wrong); 130 if stopped by Ctrl-C. Stopping leaves no
-unfinished files; rerun the command to resume.
+must be changed (a single message names the fault); 130 if stopped by Ctrl-C, 143 if by SIGTERM.
+Stopping leaves no unfinished files; rerun the command to resume.
 """
 
 import io
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from collabdm.cli.choices import choice_message
 from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
+from collabdm.cli.logs import colour, options_first, set_up_logs
 from collabdm.errors import CollabDMError, printable
 from collabdm.version import __version__
 
-MACHINE_FAILED, WRONG_INPUT, STOPPED = 1, 2, 130  # exit codes
+MACHINE_FAILED, WRONG_INPUT, STOPPED, TERMINATED = 1, 2, 130, 143  # exit codes
 
 #: click's base class for usage errors, found through typer: recent versions of typer bundle click
 UsageError: Any = typer.BadParameter.__mro__[2]
@@ -54,8 +56,16 @@ def options(
             help="Print the version and exit.",
         ),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also log the steps of the work to standard error.")
+    ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", help="Append the log, with times, to this file."),
+    ] = None,
 ) -> None:
     """One-shot collaborative data distillation: many sites, one small training set, one round."""
+    set_up_logs(verbose, log_file)
 
 
 def version() -> None:
@@ -104,7 +114,8 @@ def main() -> None:
     write_any_text(sys.stdout, sys.stderr)
     try:
         # without standalone mode, recent versions of typer report Ctrl-C as exit code 130
-        code = int(app(prog_name="collabdm", standalone_mode=False) or 0)
+        arguments = options_first(sys.argv[1:])
+        code = int(app(arguments, prog_name="collabdm", standalone_mode=False) or 0)
     except UsageError as error:
         code = WRONG_INPUT
         show_usage_error(error)
@@ -116,8 +127,10 @@ def main() -> None:
         show_error(machine_error(error))
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
+    except SystemExit as end:  # SIGTERM (`start`)
+        code = int(end.code or 0)
 
-    if code == STOPPED:
+    if code in (STOPPED, TERMINATED):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C while Python ends
         typer.echo("stopped; the same command resumes the work", err=True)
     sys.exit(code)
@@ -151,5 +164,5 @@ def show_usage_error(error: Any) -> None:
 
 def show_error(message: str) -> None:
     """Print an error message on standard error."""
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True, color=colour())
     typer.echo(printable(message, keep="\n"), err=True)

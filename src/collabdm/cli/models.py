@@ -1,5 +1,6 @@
 """Train models, predict with them and export sets, for `train`, `predict` and `export`."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,24 +20,38 @@ from collabdm.export.dataset import export
 from collabdm.lab.results import read_results
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
+from collabdm.matching.networks import Network
+from collabdm.matching.run_context import RunContext
 from collabdm.progress import Progress, Stage
-from collabdm.scoring.trained_model import TrainedModel, origin, read_model, state_tensors
+from collabdm.rounds.exchange import data_digest
+from collabdm.rounds.resumable import ResumableRun
+from collabdm.scoring.trained_model import (
+    TrainedModel,
+    origin,
+    read_model,
+    state_tensors,
+    write_model,
+)
 from collabdm.scoring.training import Recipe, Task, Trainer, network_seed, training_set
 from collabdm.version import versions
 
 
 @dataclass(frozen=True)
 class Training:
-    """The options of `train`: the network, its recipe and seed, and where it is trained."""
+    """The options of `train`: the network, its recipe and seed, and where it is trained.
+
+    `output` is the file of the model, whose folder stores the state of interrupted training.
+    """
 
     network: NetworkSpec
     recipe: Recipe
     seed: int
     compute: Compute
+    output: Path
 
 
 def train_model(distilled: DistilledSet, name: str, training: Training, bars: Bars) -> TrainedModel:
-    """Train a network on a distilled set.
+    """Train a network on a distilled set, and write the model.
 
     Args:
         distilled: the set.
@@ -51,8 +66,23 @@ def train_model(distilled: DistilledSet, name: str, training: Training, bars: Ba
     task = Task(training.network, training_set(distilled), plan_geometry(plan), recipe)
     trainer = Trainer(task, training.compute)
     seed = network_seed(training.seed, training.network.name, 0)
-    network = trainer.train(seed, lambda done: bars(Progress(Stage.TRAINING, done, recipe.epochs)))
+    settings = [training.network.model_dump(mode="json"), recipe.model_dump(mode="json"), seed]
+    identity = json.dumps([plan.digest, data_digest(task.data), settings])
 
+    def on_epoch(done: int) -> None:
+        bars(Progress(Stage.TRAINING, done, recipe.epochs))
+
+    with ResumableRun(training.output, identity, RunContext(training.compute)) as run:
+        model = _model_of(distilled, name, training, trainer.train(seed, on_epoch, run))
+        write_model(model, training.output)
+    return model
+
+
+def _model_of(
+    distilled: DistilledSet, name: str, training: Training, network: Network
+) -> TrainedModel:
+    """Make the model of a trained network, with its provenance."""
+    plan, recipe = distilled.plan, training.recipe
     provenance = {"set": name} | origin(distilled)
     provenance |= {"recipe": recipe.model_dump(mode="json"), "seed": training.seed}
     if plan.flows is not None:

@@ -65,6 +65,25 @@ def method_option(names: tuple[str, ...], default: str) -> Any:
     )
 
 
+def check_json(path: Path | None) -> Path | None:
+    """Check that the file of `--json` can be written. Raises OutputError."""
+    if path is not None and path != Path("-"):
+        from collabdm.documents.atomic_write import check_writable
+
+        check_writable(path)
+    return path
+
+
+TablesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=check_json,
+        help="Also write the tables to this file, as JSON; -: to standard output instead.",
+    ),
+]
+
 # --- documents and data --------------------------------------------------------------------------
 
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a JSON file.")]
@@ -98,6 +117,11 @@ SmallestClass = Annotated[
         help="Withhold classes with fewer images, or with fewer images behind each mean.",
         show_default="20, or that of the policy",
     ),
+]
+
+Without = Annotated[
+    list[str] | None,
+    safety("--without", metavar="CLASS", help="A class to leave out; repeatable."),
 ]
 
 PublicBatches = Annotated[
@@ -269,6 +293,6 @@ Precision = Annotated[
     computing(help="Precision of the networks; auto: the fastest on the device."),
 ]
 
-Threads = Annotated[int, computing(min=0, help="Processor threads; 0: all.")]
+Threads = Annotated[int, computing(min=0, help="Processor threads; 0: as many as cores are free.")]
 
 Quiet = Annotated[bool, computing("--quiet", "-q", help="Show no progress bars.")]

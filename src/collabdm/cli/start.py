@@ -4,6 +4,8 @@ import signal
 import sys
 from types import FrameType
 
+from collabdm.openmp import wait_passively
+
 STOPPED, TERMINATED = 130, 143  # exit codes
 
 
@@ -12,6 +14,7 @@ def start() -> None:
 
     SIGTERM ends the program like an error, so that temporary files are removed.
     """
+    wait_passively()
     signal.signal(signal.SIGTERM, _end)
     try:
         from collabdm.cli.main import main

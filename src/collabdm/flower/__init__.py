@@ -12,3 +12,7 @@ This package needs the extra `collabdm[flower]`.
 
 Reference: D. J. Beutel et al., "Flower: a friendly federated learning framework", 2020.
 """
+
+from collabdm.openmp import wait_passively
+
+wait_passively()

@@ -7,18 +7,22 @@ Flower accepts any key with any text, number or Boolean. Here every key must be 
 value must have the right type: otherwise a misspelt `policy` would leave a site without its policy.
 """
 
+import csv
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import torch
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from collabdm.documents.frozen_model import SITE_NAME, SITE_NAME_RULE, FrozenModel
 from collabdm.errors import CollabDMError, PlanError, did_you_mean
 from collabdm.matching.compute import Compute, choose_compute
+from collabdm.matching.threads import set_threads
+
+logger = logging.getLogger("flwr.collabdm")
 
 
 class SettingsError(CollabDMError):
@@ -79,12 +83,19 @@ def _nodes(value: object) -> dict[str, int]:
     return nodes
 
 
+def _names(value: object) -> tuple[str, ...]:
+    """Parse names separated by commas; those with commas are quoted. Raises ValueError."""
+    (names,) = csv.reader([_text(value)], skipinitialspace=True)
+    return tuple(filter(None, (name.strip() for name in names)))
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_site_name)]
 AnyPath = Annotated[Path, BeforeValidator(lambda value: Path(_text(value)))]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+ClassList = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Nodes = Annotated[dict[str, int], BeforeValidator(_nodes)]
 
 
@@ -92,7 +103,7 @@ Nodes = Annotated[dict[str, int], BeforeValidator(_nodes)]
 
 
 class ComputeSettings(FrozenModel):
-    """The device, precision and threads of a program; `threads=0` uses all processor cores.
+    """The device, precision and threads of a program; `threads=0` uses the free cores.
 
     Keys are written with hyphens.
     """
@@ -109,12 +120,13 @@ class ComputeSettings(FrozenModel):
         Raises:
             SettingsError: this machine does not have the device.
         """
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        threads = set_threads(self.threads)
         try:
-            return choose_compute(self.device, self.precision)
+            compute = choose_compute(self.device, self.precision)
         except PlanError as error:
             raise SettingsError(str(error)) from error
+        logger.info("%s, %s, %s", compute.device, compute.precision, threads)
+        return compute
 
 
 class NodeSettings(ComputeSettings):
@@ -131,6 +143,7 @@ class NodeSettings(ComputeSettings):
         image_column: the column of the images; without one, it is found by its usual names.
         class_names: the names of the label numbers, as for `--class-names`.
         skip_unreadable: whether to leave out pictures that cannot be read.
+        without: classes that this site leaves out, besides those of its policy.
         key: the file of its private key for masks; default: the one in its private folder.
         unmask: whether the node answers that sites are missing; if not, the operator does, by file.
         partition_id: the number of the node, from 0; set by Flower's simulation engine.
@@ -147,6 +160,7 @@ class NodeSettings(ComputeSettings):
     image_column: Text | None = None
     class_names: Text | None = None
     skip_unreadable: Flag = False
+    without: ClassList = ()
     key: AnyPath | None = None
     unmask: Flag = False
     partition_id: WholeNumber | None = None

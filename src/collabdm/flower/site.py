@@ -8,6 +8,7 @@ A site is configured only by its own node (`--node-config`), never by a message:
     folder="/var/collabdm"    where contributions are stored; a repeated plan is answered from there
     rows="Cell=1"             use only these rows of a table of flows
     key="/etc/north.mask.key" its private key for masks; default: the one in its private folder
+    without="ship,truck"      classes that it leaves out, besides those of its policy
     unmask=false              whether it answers that sites are missing (below)
     skip-unreadable=true      leave out pictures that cannot be read, and count them in the log
     label-column="grade"  image-column="scan"  class-names="/data/names.txt"
@@ -59,7 +60,7 @@ from collabdm.rounds.exchange import (
     prepare_site,
 )
 from collabdm.rounds.masked import MaskedSite, unmasking_content
-from collabdm.rounds.policy import PolicyError, read_policy
+from collabdm.rounds.policy import PolicyError, policy_at_site
 
 switch_off_telemetry()
 
@@ -172,9 +173,14 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
 
     plan = parse_plan(content)
     plan.check_site(settings.name)
-    site = Site(settings.name, read_policy(settings.policy), key=settings.key)
+    policy = policy_at_site(settings.policy, without=settings.without)
+    site = Site(settings.name, policy, key=settings.key)
     prepared = prepare_site(plan, load_for_plan(plan, source, note=logger.info), site)
     digest = prepared.data_digest
+    classes = prepared.release.classes
+    sent = ", ".join(f"{one.name} ({one.images:,})" for one in classes)
+    logger.info("plan %s…: allowed by the policy of %s", plan.digest[:16], site.name)
+    logger.info("%d of %d classes are sent: %s", len(classes), len(plan.classes), sent)
     for withheld in prepared.release.withheld:
         logger.warning("withheld: %s", withheld)
 
@@ -185,7 +191,10 @@ def answer(content: bytes, settings: NodeSettings) -> bytes:
             read_contribution(path, plan)
         except DocumentError:  # no valid contribution is stored
             contribute_file(prepared, path, context)
-        return path.read_bytes()
+        content = path.read_bytes()
+    kept = f", stored in {path}" if settings.folder else ""
+    logger.info("contribution: %s bytes%s", f"{len(content):,}", kept)
+    return content
 
 
 def data_location(settings: NodeSettings) -> str:

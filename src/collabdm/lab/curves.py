@@ -15,7 +15,7 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
 from collabdm.methods.base import stored_pixels
-from collabdm.rounds.resumable import read_checkpoint, write_checkpoint
+from collabdm.rounds.resumable import read_state, write_state
 
 
 def chosen_steps(iterations: int, points: int) -> list[int]:
@@ -47,18 +47,18 @@ class Curve:
         if checkpoint.done in self.steps:
             images = {"images": checkpoint.tensors["images"]}
             path = self._path(checkpoint.done)
-            write_checkpoint(Checkpoint(checkpoint.done, images), self.plan.digest, path)
+            write_state({"": Checkpoint(checkpoint.done, images)}, self.plan.digest, path)
 
     def sets(self, final: DistilledSet) -> dict[int, DistilledSet]:
         """Return, by step, the sets after the chosen steps whose images are stored.
 
         `final` is the finished set; the sets differ from it only in their images.
         """
-        stored = {step: read_checkpoint(self._path(step), self.plan.digest) for step in self.steps}
+        stored = {step: read_state(self._path(step), self.plan.digest) for step in self.steps}
         return {
-            step: self._set(final, checkpoint)
-            for step, checkpoint in stored.items()
-            if checkpoint is not None
+            step: self._set(final, state.parts[""])
+            for step, state in stored.items()
+            if state is not None
         }
 
     def _path(self, step: int) -> Path:

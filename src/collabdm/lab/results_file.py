@@ -18,8 +18,11 @@ from collabdm.lab.results import (
     write_results,
 )
 from collabdm.matching.compute import Compute
+from collabdm.matching.run_context import RunContext
 from collabdm.scoring.evaluation import Score
 from collabdm.version import versions
+
+Measure = Callable[[RunContext], list[Score]]
 
 
 class ResultsFile:
@@ -48,14 +51,24 @@ class ResultsFile:
             for score in previous.scores:
                 self.scores.setdefault(score.what, []).append(score)
 
-    def score(self, what: str, measure: Callable[[], list[Score]]) -> None:
-        """Add the scores of one set, unless the file already contains them."""
+    def score(self, what: str, measure: Measure, context: RunContext) -> None:
+        """Add the scores of one set, unless the file already contains them.
+
+        Args:
+            what: The name of the set.
+            measure: A function that scores the set.
+            context: The context for it; the checkpoints of each set are a part of the work.
+        """
         if what not in self.scores:
-            self.scores[what] = [ScoreRecord.of(score) for score in measure()]
+            self.scores[what] = [ScoreRecord.of(score) for score in measure(context.part(what))]
             self.write()
 
     def draw(
-        self, curve: Curve, final: DistilledSet, measure: Callable[[DistilledSet], list[Score]]
+        self,
+        curve: Curve,
+        final: DistilledSet,
+        measure: Callable[[DistilledSet, RunContext], list[Score]],
+        context: RunContext,
     ) -> None:
         """Add the scores along the refinement, unless the file already contains them.
 
@@ -63,12 +76,14 @@ class ResultsFile:
             curve: The chosen steps, and the images stored after them.
             final: The set after the last step.
             measure: A function that scores a set.
+            context: The context for it; the checkpoints of each step are a part of the work.
         """
         scored = {point.step for point in self.curve}
 
         for step, earlier in curve.sets(final).items():
             if step not in scored:
-                self.curve += [CurvePoint.at(step, score) for score in measure(earlier)]
+                scores = measure(earlier, context.part(f"step {step}"))
+                self.curve += [CurvePoint.at(step, score) for score in scores]
                 self.write()
 
     def write(self, complete: bool = False) -> SimulationResults:

@@ -47,7 +47,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.make import plan_for, plan_for_flows, with_rates
 from collabdm.planning.private import with_private_defaults
 from collabdm.rounds.contributions import read_contribution
-from collabdm.rounds.resumable import ResumableRun
+from collabdm.rounds.resumable import ResumableRun, discard_state
 from collabdm.scoring.evaluation import (
     EvaluationConfig,
     Score,
@@ -88,17 +88,19 @@ def simulate(
     _claim(experiment, data, folder)
     data.split.save(folder / "partition.json")
     results = ResultsFile(folder / "results.json", experiment, context.compute)
-    scorer = _Scorer(config, data.test, results, context)
 
-    for name, plan in plans.items():
-        first = name == experiment.method
-        sites = {"all": data.train} if METHODS[name].pooled else data.sites
-        own_folder = folder if first else folder / name
-        round_ = MethodRound(plan, METHODS[name], sites, own_folder)
-        scorer.score_method(round_, experiment.curve if first else 0)
+    identity = json.dumps([experiment.digest, data.digests])
+    with ResumableRun(results.path, identity, context, at_once=True) as run:
+        scorer = _Scorer(config, data.test, results, run)
+        for name, plan in plans.items():
+            first = name == experiment.method
+            sites = {"all": data.train} if METHODS[name].pooled else data.sites
+            own_folder = folder if first else folder / name
+            round_ = MethodRound(plan, METHODS[name], sites, own_folder, identity)
+            scorer.score_method(round_, experiment.curve if first else 0)
 
-    scorer.score_baselines(experiment.compare, plans[experiment.method], data.sites)
-    return results.write(complete=True)
+        scorer.score_baselines(experiment.compare, plans[experiment.method], data.sites)
+        return results.write(complete=True)
 
 
 def _plans_of(experiment: Experiment, data: RoundData) -> dict[str, Plan]:
@@ -145,12 +147,21 @@ def plan_of(experiment: Experiment, method: Method, data: RoundData) -> Plan:
 
 @dataclass(frozen=True)
 class MethodRound:
-    """One method's round: its plan, its sites' images by name, and the folder of its files."""
+    """One method's round.
+
+    Attributes:
+        plan: its plan.
+        method: the method.
+        sites: the sites' images by name.
+        folder: the folder of its files.
+        identity: a text that is different for other data or another split.
+    """
 
     plan: Plan
     method: Method
     sites: dict[str, ImageSet]
     folder: Path
+    identity: str = ""
 
     def outcome(self, context: RunContext) -> Outcome:
         """Run the method, and return its outcome; a finished outcome in the folder is reused.
@@ -167,6 +178,7 @@ class MethodRound:
         write_plan(self.plan, self.folder / "plan.json")
         finished = find_outcome(self.method, self.plan, self.folder)
         if finished is not None:
+            discard_state(self.folder / OUTCOME_KINDS[self.method.outcome].file)
             return finished
         if self.method.run_rounds is not None:
             return self._run_rounds(self.method.run_rounds, context)
@@ -174,7 +186,7 @@ class MethodRound:
         contributions = [self.contribution(site, context) for site in self.sites]
         kind = OUTCOME_KINDS[self.method.outcome]
         path = self.folder / kind.file
-        with ResumableRun(path, self.plan.digest, context) as run:
+        with ResumableRun(path, self.plan.digest + self.identity, context) as run:
             outcome = self.method.distill(self.plan, contributions, run)
             outcome = replace(outcome, method=self.method.name)
             kind.write(outcome, path)
@@ -184,7 +196,7 @@ class MethodRound:
         """Compute the outcome of a method with several rounds, and write a file of its traffic."""
         kind = OUTCOME_KINDS[self.method.outcome]
         path = self.folder / kind.file
-        with ResumableRun(path, self.plan.digest, context) as run:
+        with ResumableRun(path, self.plan.digest + self.identity, context) as run:
             outcome, traffic = run_rounds(self.plan, self.sites, run)
             write_traffic(traffic, self.folder)
             kind.write(outcome, path)
@@ -194,12 +206,15 @@ class MethodRound:
         """Read one site's contribution from its file, after computing it if necessary."""
         path = self.folder / "contributions" / f"{site}.safetensors"
         try:
-            return read_contribution(path, self.plan)
+            contribution = read_contribution(path, self.plan)
         except DocumentError:  # absent, damaged, or of a different plan
             pass
+        else:
+            discard_state(path)
+            return contribution
 
         at_site = context.alone().at_site(site)
-        with ResumableRun(path, self.plan.digest + site, at_site) as run:
+        with ResumableRun(path, self.plan.digest + site + self.identity, at_site) as run:
             contribution = self.method.contribute(self.plan, self.sites[site], site, run)
             write_contribution(contribution, path)
         return read_contribution(path, self.plan)
@@ -222,16 +237,17 @@ class _Scorer:
         name, plan, folder = round_.method.name, round_.plan, round_.folder
         curve = Curve(plan, folder / "curve", points)
         watched = Watched(folder / "watched.json", plan, self.test, self.context.compute)
-        outcome = round_.outcome(replace(self.context, keep=curve.keep, watch=watched))
+        alone = self.context.alone()
+        outcome = round_.outcome(replace(alone, keep=curve.keep, watch=watched))
 
         self.results.sets[name] = describe_outcome(outcome, folder)
         measure = kind_of(outcome).score
-        self.results.score(name, partial(measure, outcome, self.test, self.config, self.context))
+        self.results.score(name, partial(measure, outcome, self.test, self.config), self.context)
         for predictor in watched.scores(name):
-            self.results.score(predictor.what, partial(list, [predictor]))
+            self.results.score(predictor.what, lambda _, one=predictor: [one], self.context)  # type: ignore[misc]
 
         if isinstance(outcome, DistilledSet):
-            self.results.draw(curve, outcome, self._score_point)
+            self.results.draw(curve, outcome, self._score_point, self.context)
 
     def score_baselines(
         self, wanted: tuple[str, ...], plan: Plan, sites: dict[str, ImageSet]
@@ -258,13 +274,13 @@ class _Scorer:
         geometry = plan_geometry(plan)
         for name, images in sets.items():
             config = for_as_many_steps(self.config, distilled, len(images))
-            measure = partial(score, name, images, self.test, geometry, config, self.context)
-            self.results.score(name, measure)
+            measure = partial(score, name, images, self.test, geometry, config)
+            self.results.score(name, measure, self.context)
 
-    def _score_point(self, earlier: DistilledSet) -> list[Score]:
+    def _score_point(self, earlier: DistilledSet, context: RunContext) -> list[Score]:
         """Score an intermediate set of the refinement, with the first network."""
         first = replace(self.config, networks=self.config.networks[:1])
-        return evaluate(earlier, self.test, first, self.context)
+        return evaluate(earlier, self.test, first, context)
 
 
 # --- checks ------------------------------------------------------------------------------------

@@ -22,18 +22,21 @@ References: R. Holland et al., "One-shot collaborative data distillation", 2024 
 D. Achlioptas, "Database-friendly random projections", 2003 (signs as projection).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import Statistics
 from collabdm.documents.specs import ROBUST_MERGING, WIRE_DTYPES, Merging, Wire
 from collabdm.errors import DataError, DocumentError, PlanError
 from collabdm.images import ImageSet
 from collabdm.matching.embedding import Embedding, Sampling
+from collabdm.matching.run_context import RunContext
+from collabdm.progress import Progress, Stage
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def class_statistics(
     steps: Sequence[int],
     sampling: Sampling,
     wire: Wire,
-    on_step: Callable[[int], None] = lambda done: None,
+    context: RunContext = RunContext(),
 ) -> Statistics:
     """Compute and encode the class means of a site, in one pass over the steps.
 
@@ -88,7 +91,7 @@ def class_statistics(
         steps: the numbers of the steps that the site takes part in.
         sampling: the choice of real images in a step.
         wire: the wire type of the means.
-        on_step: receives the number of finished steps.
+        context: progress and checkpoints; a checkpoint contains the means of the finished steps.
 
     Returns:
         The statistics of the classes that the site has.
@@ -102,18 +105,39 @@ def class_statistics(
     codes = torch.empty(shape, dtype=WIRE_DTYPES[wire])
     scales = torch.empty(shape[:2]) if wire == "int8" else None
 
-    for done, step in enumerate(steps):
+    for done in range(_resume(context, codes, scales), len(steps)):
+        step = steps[done]
         means = embedding.at(step).real_means(data, sampling.picks(data, step))
         codes[done], step_scales = encode(means[present].cpu(), wire)
         if scales is not None and step_scales is not None:
             scales[done] = step_scales
-        on_step(done + 1)
+
+        context.keep(_checkpoint(done + 1, codes, scales))
+        context.report(Progress(Stage.STATISTICS, done + 1, len(steps)))
 
     batches = totals[present]
     if sampling.batch is not None:
         batches = batches.clamp_max(sampling.batch)
     numbers = torch.tensor(list(steps), dtype=torch.int64)
     return Statistics(numbers, present, codes, scales, batches, totals[present])
+
+
+def _checkpoint(done: int, codes: Tensor, scales: Tensor | None) -> Checkpoint:
+    """Create the checkpoint after `done` steps."""
+    tensors = {"codes": codes[:done]}
+    return Checkpoint(done, tensors if scales is None else tensors | {"scales": scales[:done]})
+
+
+def _resume(context: RunContext, codes: Tensor, scales: Tensor | None) -> int:
+    """Copy the steps of the context's checkpoint, if any, and return their number."""
+    checkpoint = context.resume
+    if checkpoint is None:
+        return 0
+
+    codes[: checkpoint.done] = checkpoint.tensors["codes"]
+    if scales is not None:
+        scales[: checkpoint.done] = checkpoint.tensors["scales"]
+    return checkpoint.done
 
 
 def merge(

@@ -82,18 +82,16 @@ def _statistics(
     plan: Plan, data: ImageSet, site: str, seed: int, context: RunContext
 ) -> Statistics:
     """Compute the site's class means for every step in which it takes part."""
+    part = context.part("statistics")
     if plan.privacy is not None:
-        return noised_statistics(plan, data, context)
+        return noised_statistics(plan, data, part)
 
     steps = plan.steps_of(site)
     counts = data.counts() if plan.batch is None else data.counts().clamp_max(plan.batch)
     embedding = plan_embedding(plan, context.compute, work=len(steps) * int(counts.sum()))
     sampling = Sampling(seed, Purpose.BATCH, plan.batch)
 
-    def on_step(done: int) -> None:
-        context.report(Progress(Stage.STATISTICS, done, len(steps)))
-
-    statistics = class_statistics(embedding, data, steps, sampling, plan.wire, on_step)
+    statistics = class_statistics(embedding, data, steps, sampling, plan.wire, part)
     batches, totals = stated_counts(plan, statistics.totals)
     return replace(statistics, batch_counts=batches, totals=totals)
 

@@ -52,7 +52,7 @@ def noised_and_masked(
     """
     mechanism = mechanism_of(plan)
     _headroom(plan, mechanism, centre=0.0)  # before any work
-    sums = bounded(plan, private_sums(plan, data, context), mechanism)
+    sums = bounded(plan, private_sums(plan, data, context.part("statistics")), mechanism)
 
     noised = add_noise(sums.sums, sums.counts, mechanism, context.random_bytes)
     counts = noised.counts.round()

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
+from collabdm.checkpoint import Checkpoint
 from collabdm.documents.contribution import LARGEST_TOTAL, AddedNoise, Statistics
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import WIRE_DTYPES
@@ -49,7 +50,7 @@ def noised_statistics(plan: Plan, data: ImageSet, context: RunContext = RunConte
     Args:
         plan: a plan with a privacy budget.
         data: the site's images.
-        context: device, progress, and the random source of the noise.
+        context: device, progress, checkpoints, and the random source of the noise.
 
     Returns:
         The statistics of every class of the plan.
@@ -65,7 +66,7 @@ def private_sums(plan: Plan, data: ImageSet, context: RunContext = RunContext())
     Args:
         plan: a plan with a privacy budget, whose bound clips the embeddings.
         data: the site's images.
-        context: device and progress.
+        context: device, progress and checkpoints, which contain the sums of the finished steps.
 
     Returns:
         The sums, the counts and the public centres.
@@ -75,10 +76,16 @@ def private_sums(plan: Plan, data: ImageSet, context: RunContext = RunContext())
 
     sums = torch.zeros(plan.steps, classes, embedding.sketched_width, dtype=torch.float64)
     centres = torch.zeros(plan.steps, embedding.sketched_width)
-    for t in range(plan.steps):
+    done = 0
+    if context.resume is not None:
+        done = context.resume.done
+        sums[:done], centres[:done] = (context.resume.tensors[name] for name in ("sums", "centres"))
+
+    for t in range(done, plan.steps):
         step = embedding.at(t)
         centres[t] = public_centre(step, public)
         sums[t] = clipped_sums(step, data, centres[t], bound)
+        context.keep(Checkpoint(t + 1, {"sums": sums[: t + 1], "centres": centres[: t + 1]}))
         context.report(Progress(Stage.STATISTICS, t + 1, plan.steps))
 
     return PrivateSums(sums, data.counts().double(), centres)

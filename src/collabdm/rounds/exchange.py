@@ -37,6 +37,7 @@ from collabdm.planning.probe import check_probe
 from collabdm.privacy.ledger import Ledger
 from collabdm.privacy.masked_noise import noised_and_masked
 from collabdm.privacy.masked_sums import mask_statistics
+from collabdm.privacy.site_folder import site_folder
 from collabdm.privacy.site_keys import site_key
 from collabdm.privacy.site_secret import secret_seed
 from collabdm.rounds.answered import answer_once
@@ -265,8 +266,7 @@ def contribute_file(
     """
     plan, name, key = prepared.plan, prepared.name, prepared.key
     if plan.privacy is not None:
-        digest = prepared.data_digest
-        content = answer_once(plan, name, digest, lambda: _noised_bytes(prepared, context))
+        content = _noised_once(prepared, context)
         atomic_write(output, content, private=True)
         return decode_without_plan(content, str(output)) if key is None else None
 
@@ -297,6 +297,18 @@ def _masked_bytes(plan: Plan, key: "X25519PrivateKey", contribution: Contributio
     """Mask the statistics of a contribution."""
     masked = mask_statistics(plan, contribution.site, contribution.statistics, key)
     return masked_bytes(masked, plan.classes)
+
+
+def _noised_once(prepared: PreparedSite, context: RunContext) -> bytes:
+    """Return the site's only contribution with noise; it is in the ledger before it is returned.
+
+    Checkpoints contain sums without noise, so they are stored in the site's private folder.
+    """
+    plan, name = prepared.plan, prepared.name
+    unfinished = site_folder() / "unfinished" / f"{plan.digest[:32]}-{name}"
+
+    with ResumableRun(unfinished, prepared.identity, context) as run:
+        return answer_once(plan, name, prepared.data_digest, lambda: _noised_bytes(prepared, run))
 
 
 def _noised_bytes(prepared: PreparedSite, context: RunContext) -> bytes:

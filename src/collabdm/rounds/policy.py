@@ -10,6 +10,7 @@
     smallest_class = 20          # the fewest images of a class, and behind each of its means
     largest_ratio = 0.5          # the most numbers sent for each number of a class's images
     masked_only = true           # plans must use masks, so that the server learns only sums
+    without = ["ship"]           # classes that this site leaves out
 
     [site_keys]                  # the sites with which this one shares masks, and their public keys
     north = "64 hexadecimal digits"
@@ -20,6 +21,7 @@ checked before anything is computed, and classes that are withheld are removed f
 anything else reads it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,7 +33,7 @@ from pydantic import Field, ValidationError, field_validator
 from collabdm.documents.extra_tensors import declared_bytes
 from collabdm.documents.frozen_model import FrozenModel, validation_message
 from collabdm.documents.plan import Plan
-from collabdm.errors import PlanError
+from collabdm.errors import PlanError, did_you_mean
 from collabdm.images import ImageSet
 from collabdm.methods.registry import contribution_spec, method_of
 from collabdm.planning.budget import read_bytes
@@ -48,6 +50,9 @@ from collabdm.privacy.release import (
     withheld_classes,
 )
 from collabdm.rounds.estimate import estimated_seconds
+
+LEFT_OUT = "left out by this site"  # the reason for which a class is not sent
+CLASSES_NAMED = 20  # in a message
 
 Limit = Annotated[int, Field(ge=1)]
 
@@ -104,6 +109,7 @@ class Policy(FrozenModel):
     smallest_class: Limit = SMALLEST_CLASS
     largest_ratio: Annotated[float, Field(gt=0)] = RELEASE_LIMIT
     masked_only: bool = False
+    without: tuple[str, ...] = ()
     site_keys: dict[str, str] | None = None
 
     @field_validator("largest_bytes", mode="before")
@@ -123,12 +129,15 @@ class Policy(FrozenModel):
             The data that may be used, and what a contribution releases about it.
 
         Raises:
-            PolicyError: the policy does not allow the plan, or withholds every class; the message
-                names every reason.
+            PolicyError: the policy does not allow the plan, withholds every class, or leaves out a
+                class that the plan lacks; the message names every reason.
         """
+        self._check_without(plan)
         limits = ReleaseLimits(self.smallest_class, self.largest_ratio)
         releases = class_releases(plan, data.counts(), site)
-        withheld = withheld_classes(plan, releases, limits)
+        chosen = [Withheld(one.name, LEFT_OUT) for one in releases if one.name in self.without]
+        others = [one for one in releases if one.name not in self.without]
+        withheld = [*chosen, *withheld_classes(plan, others, limits)]
 
         names = {one.name for one in withheld}
         sent = tuple(release for release in releases if release.name not in names)
@@ -143,6 +152,17 @@ class Policy(FrozenModel):
                 f"the plan should be allowed by this site's policy; {'; '.join(reasons)}"
             )
         return Release(released, sent, tuple(withheld), limits)
+
+    def _check_without(self, plan: Plan) -> None:
+        """Check the names of the classes to leave out. Raises PolicyError."""
+        unknown = [name for name in self.without if name not in plan.classes]
+        if unknown:
+            listed = ", ".join(plan.classes[:CLASSES_NAMED])
+            more = ", …" if len(plan.classes) > CLASSES_NAMED else ""
+            advice = did_you_mean(unknown[0], plan.classes) or f": the classes are {listed}{more}"
+            raise PolicyError(
+                f"`without` should name classes of the plan; found {', '.join(unknown)}{advice}"
+            )
 
     def _reasons(self, plan: Plan, images_per_class: int) -> list[str]:
         """List the reasons for which the policy does not allow a plan, as sentences."""
@@ -218,7 +238,10 @@ def read_policy(path: Path | None) -> Policy:
 
 
 def policy_at_site(
-    path: Path | None, allow_real_images: bool = False, smallest_class: int | None = None
+    path: Path | None,
+    allow_real_images: bool = False,
+    smallest_class: int | None = None,
+    without: Sequence[str] = (),
 ) -> Policy:
     """Read the policy, and apply the decisions that the site's operator made on the command line.
 
@@ -226,6 +249,7 @@ def policy_at_site(
         path: the policy, a TOML file; None uses the defaults.
         allow_real_images: allow images that are real, or start from real ones.
         smallest_class: the fewest images of a class; None keeps that of the policy.
+        without: the names of classes to leave out, besides those of the policy.
 
     Returns:
         The policy.
@@ -236,4 +260,7 @@ def policy_at_site(
     changes: dict[str, object] = {"raw_images": True} if allow_real_images else {}
     if smallest_class is not None:
         changes["smallest_class"] = smallest_class
-    return read_policy(path).model_copy(update=changes)
+    policy = read_policy(path)
+    if without:
+        changes["without"] = tuple(dict.fromkeys([*policy.without, *without]))
+    return policy.model_copy(update=changes)

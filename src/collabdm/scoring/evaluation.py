@@ -32,6 +32,7 @@ from collabdm.methods.start_images import random_images
 from collabdm.progress import Progress, Stage
 from collabdm.scoring.confusion import Confusion
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
+from collabdm.scoring.trials import Trials
 from collabdm.seeds import derive
 
 FEWEST_EPOCHS = 30  # the fewest epochs on a larger set of real images
@@ -111,7 +112,7 @@ def evaluate(
         distilled: the set.
         test: test images of the plan's classes.
         config: networks, trials, recipe and seed.
-        context: device and progress.
+        context: device, progress and checkpoints.
 
     Returns:
         One score per network.
@@ -136,7 +137,7 @@ def score(
         test: the images to test on.
         geometry: the inputs of the networks.
         config: networks, trials, recipe and seed.
-        context: device and progress.
+        context: device, progress and checkpoints.
 
     Returns:
         One score per network.
@@ -147,20 +148,20 @@ def score(
         context.report(Progress(Stage.TRAINING, epochs, total, subject=name))
 
     scores = []
-    for spec in config.networks:
+    for number, spec in enumerate(config.networks):
         trainer = Trainer(Task(spec, data, geometry, config.recipe), context.compute, config.trials)
-        accuracies, counts = [], torch.zeros(geometry.classes, geometry.classes, dtype=torch.int64)
+        own = context.part(f"{name}/{number}")
+        trials = Trials(geometry.classes, config.trials, trainer.together, own)
 
         seeds = [network_seed(config.seed, spec.name, trial) for trial in range(config.trials)]
-        for _ in trainer.train_each(seeds, on_epoch):
+        finished = len(trials.accuracies)
+        for _ in trainer.train_each(seeds, on_epoch, trials.training, finished):
             predicted = trainer.logits(test).argmax(1)
-            confusion = Confusion.of(test.labels, predicted, geometry.classes)
-            accuracies.append(confusion.accuracy)
-            counts += confusion.counts
+            trials.add(Confusion.of(test.labels, predicted, geometry.classes))
 
-        stored = counts.tolist() if geometry.classes <= MOST_CLASSES else []
+        stored = trials.counts.tolist() if geometry.classes <= MOST_CLASSES else []
         rows = tuple(map(tuple, stored))
-        scores.append(Score(name, spec.name, tuple(accuracies), len(data), rows))
+        scores.append(Score(name, spec.name, tuple(trials.accuracies), len(data), rows))
     return scores
 
 

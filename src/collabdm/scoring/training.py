@@ -39,7 +39,9 @@ from collabdm.matching.compute import LOGITS, Compute, padded_pass
 from collabdm.matching.embedding import Geometry
 from collabdm.matching.network_size import activations, multiplications
 from collabdm.matching.networks import Network, build, has_batch_norm, seed_weights
+from collabdm.matching.run_context import RunContext
 from collabdm.scoring.confusion import Confusion
+from collabdm.scoring.training_state import Draws, TrainingState
 from collabdm.seeds import Purpose, Stream, derive
 
 OnEpoch = Callable[[int], None]  # receives the number of finished epochs
@@ -168,41 +170,69 @@ class Trainer:
         self._images = task.data.images.to(compute.device)
         self._labels = task.data.labels.to(compute.device)
 
-    def train(self, seed: int, on_epoch: OnEpoch = lambda done: None) -> Network:
-        """Train from the weights of `seed`; returns the network in evaluation mode."""
+    @property
+    def together(self) -> int:
+        """The number of networks that are trained together."""
+        return 1 if self._has_batch_norm else self.compute.networks_at_once
+
+    def train(
+        self,
+        seed: int,
+        on_epoch: OnEpoch = lambda done: None,
+        context: RunContext = RunContext(),
+    ) -> Network:
+        """Train from the weights of a seed, or from the context's checkpoint.
+
+        Args:
+            seed: the seed of the network.
+            on_epoch: receives the number of finished epochs.
+            context: checkpoints; one is made after every batch.
+
+        Returns:
+            The network, in evaluation mode.
+        """
         seed_weights(self.network, Stream.of(seed, Purpose.NETWORK))
         self.network.train()
 
         def logits(x: Float32[Tensor, "1 n c h w"]) -> Float32[Tensor, "1 n classes"]:
             return self._pass(x[0], self._images_per_step(x.shape[1]))[None]
 
-        self._descend([seed], list(self.network.parameters()), logits, on_epoch)
+        parameters = list(self.network.parameters())
+        state = self._state([seed], parameters, list(self.network.buffers()))
+        self._descend(state, logits, on_epoch, context)
         return self.network.eval()
 
     def train_each(
-        self, seeds: Sequence[int], on_epoch: OnEpoch = lambda done: None
+        self,
+        seeds: Sequence[int],
+        on_epoch: OnEpoch = lambda done: None,
+        context: RunContext = RunContext(),
+        finished: int = 0,
     ) -> Iterator[Network]:
         """Train from the weights of each seed.
 
         Args:
             seeds: the seeds of the networks.
             on_epoch: receives the number of finished epochs over all seeds.
+            context: checkpoints; networks that are trained together are a part of the work, named
+                after the place of the first one.
+            finished: the number of networks at the beginning to leave out.
 
         Yields:
             The network with the trained weights of one seed after another, in evaluation mode.
         """
-        at_once = 1 if self._has_batch_norm else self.compute.networks_at_once
-
-        for start in range(0, len(seeds), at_once):
-            group, before = seeds[start : start + at_once], start * self.task.recipe.epochs
+        size, left = self.together, len(seeds) if finished < len(seeds) else 0
+        for start in range(finished // size * size, left, size):
+            group, before = seeds[start : start + size], start * self.task.recipe.epochs
 
             def on_group(epochs: int, before: int = before, size: int = len(group)) -> None:
                 on_epoch(before + epochs * size)
 
-            if len(group) == 1:
-                yield self.train(group[0], on_group)
-            else:
-                yield from self._train_together(group, on_group)
+            own = context.part(str(start))
+            trained = self._train_together if len(group) > 1 else self._train_alone
+            for place, network in enumerate(trained(group, on_group, own), start):
+                if place >= finished:
+                    yield network
 
     def logits(self, data: ImageSet) -> Float32[Tensor, "n classes"]:
         """Compute the logits of the trained network for images, in their order."""
@@ -219,7 +249,15 @@ class Trainer:
         predicted = self.logits(data).argmax(1)
         return Confusion.of(data.labels, predicted, self.task.geometry.classes).accuracy
 
-    def _train_together(self, seeds: Sequence[int], on_epoch: OnEpoch) -> Iterator[Network]:
+    def _train_alone(
+        self, seeds: Sequence[int], on_epoch: OnEpoch, context: RunContext
+    ) -> Iterator[Network]:
+        """Train the network of a single seed."""
+        yield self.train(seeds[0], on_epoch, context)
+
+    def _train_together(
+        self, seeds: Sequence[int], on_epoch: OnEpoch, context: RunContext
+    ) -> Iterator[Network]:
         """Train several networks at once, with stacked weights; their gradients do not mix."""
         own = dict(self.network.named_parameters())
         stacked = self._stacked_weights(seeds)
@@ -231,7 +269,7 @@ class Trainer:
                 return each(stacked, x).float()
 
         self.network.train()
-        self._descend(seeds, parameters, logits, on_epoch)
+        self._descend(self._state(seeds, parameters, []), logits, on_epoch, context)
 
         for place in range(len(seeds)):
             with torch.no_grad():
@@ -254,35 +292,34 @@ class Trainer:
 
         return stacked
 
-    def _descend(
-        self,
-        seeds: Sequence[int],
-        parameters: list[Tensor],
-        logits: BatchLogits,
-        on_epoch: OnEpoch,
-    ) -> None:
-        """Run the training loop; each network draws from a random stream of its own."""
+    def _state(
+        self, seeds: Sequence[int], parameters: Sequence[Tensor], buffers: Sequence[Tensor]
+    ) -> TrainingState:
+        """Collect everything that the training changes; each network has a random stream."""
         recipe, n = self.task.recipe, len(self.task.data)
-        per_epoch = math.ceil(n / recipe.batch)
+        draws = [Draws(seed, n, math.ceil(n / recipe.batch)) for seed in seeds]
+        return TrainingState(parameters, buffers, _optimiser(parameters, recipe), draws)
+
+    def _descend(
+        self, state: TrainingState, logits: BatchLogits, on_epoch: OnEpoch, context: RunContext
+    ) -> None:
+        """Run the training loop, from the context's checkpoint if there is one."""
+        recipe, optimiser = self.task.recipe, state.optimiser
+        per_epoch = math.ceil(len(self.task.data) / recipe.batch)
         total = recipe.epochs * per_epoch
 
-        streams = [Stream.of(seed, Purpose.TRAINING) for seed in seeds]
-        orders = [_batches(n, per_epoch, recipe.epochs, stream) for stream in streams]
-        optimiser = _optimiser(parameters, recipe)
-
-        for i, indices in enumerate(zip(*orders, strict=True)):
+        for i in range(state.resume(context), total):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, i, total)
 
-            batches = [
-                self._batch(index, stream) for index, stream in zip(indices, streams, strict=True)
-            ]
+            batches = [self._batch(draws.batch(i), draws.stream) for draws in state.draws]
             x, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
 
             optimiser.zero_grad()
             self._add_gradients(x, targets, logits)
             optimiser.step()
 
+            context.keep(state.checkpoint(i + 1))
             if (i + 1) % per_epoch == 0:
                 on_epoch((i + 1) // per_epoch)
 
@@ -341,16 +378,7 @@ def logits_of(
     return torch.cat([predictor(x).float().cpu() for x in parts])
 
 
-def _batches(n: int, per_epoch: int, epochs: int, stream: Stream) -> Iterator[Int64[Tensor, " b"]]:
-    """Yield the positions of the images of every batch, for all epochs."""
-    size = n // per_epoch
-    for _ in range(epochs):
-        order = stream.permutation(n)
-        for k in range(per_epoch):
-            yield order[k * size : (k + 1) * size]
-
-
-def _optimiser(parameters: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(parameters: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(parameters, rate, (recipe.momentum, 0.999), weight_decay=decay)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from collabdm.cli.options import MaskKey, PlanPath, SiteName, data_option
+from collabdm.cli.options import MaskKey, PlanPath, SiteName, TablesFile, data_option
 
 
 def keys(
@@ -34,10 +34,12 @@ def unmask(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Path of the unmasking to write.")],
     mask_key: MaskKey = None,
+    json_file: TablesFile = None,
 ) -> None:
     """Answer that other sites are missing, so that the sum of the remaining ones can be opened."""
     from collabdm.cli.console import notes
     from collabdm.cli.running import check_output, print_document
+    from collabdm.cli.tables import Tables
     from collabdm.documents.atomic_write import atomic_write
     from collabdm.documents.plan_file import read_plan
     from collabdm.privacy.site_keys import site_key
@@ -49,7 +51,7 @@ def unmask(
     content = unmasking_content(answering, missing)
 
     atomic_write(output, content, private=True)
-    print_document(output)
+    print_document(output, Tables(json_file))
     names = ", ".join(sorted(set(missing)))
     notes.print(
         f"Before you send {output}: if you know that {names} has sent its contribution, do not "

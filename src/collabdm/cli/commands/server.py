@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from collabdm.cli.options import Device, PlanPath, Precision, Quiet, Threads
+from collabdm.cli.options import Device, PlanPath, Precision, Quiet, TablesFile, Threads
 
 
 def distill(
@@ -34,10 +34,12 @@ def distill(
     precision: Precision = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
+    json_file: TablesFile = None,
 ) -> None:
     """Refine the sites' contributions into the distilled set, or the method's other outcome."""
     from collabdm.cli.console import Bars
     from collabdm.cli.running import check_output, context_of, print_document, print_sites
+    from collabdm.cli.tables import Tables
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.planning.probe import check_probe
@@ -50,10 +52,11 @@ def distill(
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
     answers = round_files(agreed, contributions, exclude or ())
+    tables = Tables(json_file)
 
     with Bars(quiet) as bars:
         context = context_of(device, precision, threads, bars)
         check_probe(agreed)
-        print_sites(compare_sites(agreed, answers))
+        print_sites(compare_sites(agreed, answers), tables)
         distill_files(agreed, answers, output, context, allow_missing)
-    print_document(output)
+    print_document(output, tables)

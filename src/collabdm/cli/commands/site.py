@@ -26,8 +26,10 @@ from collabdm.cli.options import (
     SiteName,
     SkipUnreadable,
     SmallestClass,
+    TablesFile,
     TestSplit,
     Threads,
+    Without,
     data_option,
 )
 
@@ -41,6 +43,7 @@ def check(
     policy: PolicyPath = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
+    without: Without = None,
     resize: Resize = False,
     rows: Rows = None,
     label_column: LabelColumn = None,
@@ -55,6 +58,7 @@ def check(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of this node.")] = None,
     mask_key: MaskKey = None,
+    json_file: TablesFile = None,
 ) -> None:
     """Check a site's data, plan and connection before a round."""
     from collabdm.cli.checking import (
@@ -65,6 +69,7 @@ def check(
         check_plan,
         check_policy,
     )
+    from collabdm.cli.tables import Tables
     from collabdm.data.selection import read_selection
     from collabdm.rounds.exchange import DataSource
     from collabdm.rounds.policy import policy_at_site
@@ -88,9 +93,9 @@ def check(
         report.skip("policy", needed="plan and data")
         report.skip("machine", needed="plan and data")
     else:
-        read = partial(policy_at_site, policy, allow_real_images, smallest_class)
+        read = partial(policy_at_site, policy, allow_real_images, smallest_class, without or ())
         check_policy(report, agreed, images, site, read)
-    report.show()
+    report.show(Tables(json_file))
 
 
 def contribute(
@@ -104,6 +109,7 @@ def contribute(
     mask_key: MaskKey = None,
     allow_real_images: AllowRealImages = False,
     smallest_class: SmallestClass = None,
+    without: Without = None,
     public_batches: PublicBatches = False,
     resize: Resize = False,
     rows: Rows = None,
@@ -119,10 +125,12 @@ def contribute(
     precision: Precision = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
+    json_file: TablesFile = None,
 ) -> None:
     """Make this site's contribution to a plan: the one file that it sends."""
     from collabdm.cli.contributing import prepare, show_plan, write
     from collabdm.cli.running import check_output
+    from collabdm.cli.tables import Tables
     from collabdm.data.selection import read_selection
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
@@ -132,7 +140,7 @@ def contribute(
     agreed = read_plan(plan)
     one_round_method(agreed)
     agreed.check_site(site)
-    limits = policy_at_site(policy, allow_real_images, smallest_class)
+    limits = policy_at_site(policy, allow_real_images, smallest_class, without or ())
     check_output(output, plan)
 
     chosen = read_selection(
@@ -141,9 +149,9 @@ def contribute(
     who = Site(site, limits, public_batches, mask_key)
     prepared = prepare(agreed, DataSource(data, resize, rows, chosen), who)
     if dry_run:
-        show_plan(prepared)
+        show_plan(prepared, Tables(json_file))
     else:
-        write(prepared, output, (device, precision, threads), quiet)
+        write(prepared, output, (device, precision, threads), quiet, Tables(json_file))
 
 
 def view(
@@ -190,25 +198,27 @@ def inspect(
         Path,
         typer.Argument(metavar="FILE", help="A plan, a contribution or a distilled set."),
     ],
+    json_file: TablesFile = None,
 ) -> None:
     """Show the contents of a document: settings, tensors, counts, digests."""
     from collabdm.cli.running import print_document
+    from collabdm.cli.tables import Tables
 
-    print_document(file)
+    print_document(file, Tables(json_file))
 
 
-def ledger() -> None:
+def ledger(json_file: TablesFile = None) -> None:
     """Show what this site has released with noise or masks, and its privacy budget so far."""
-    from collabdm.cli.console import console, table
+    from collabdm.cli.tables import Tables
     from collabdm.privacy.ledger import Ledger
     from collabdm.rounds.ledger_rows import COLUMNS, account_lines, release_rows
 
-    own = Ledger()
+    own, tables = Ledger(), Tables(json_file)
     releases = own.releases()
-    if not releases:
-        console.print(f"{own.path}: no release with noise or masks")
-        return
-
-    console.print(table(str(own.path), COLUMNS, release_rows(releases), figures=False))
-    for line in account_lines(releases):
-        console.print(line)
+    if releases:
+        tables.add(str(own.path), COLUMNS, release_rows(releases), figures=False)
+        for line in account_lines(releases):
+            tables.line(line)
+    else:
+        tables.line(f"{own.path}: no release with noise or masks")
+    tables.write()

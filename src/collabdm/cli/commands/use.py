@@ -14,6 +14,7 @@ from collabdm.cli.options import (
     Quiet,
     Recipe,
     Rows,
+    TablesFile,
     Threads,
     scoring,
 )
@@ -58,7 +59,6 @@ def train(
     from collabdm.documents.outcome_files import read_distilled
     from collabdm.export.onnx import check_onnx, check_opset, onnx_bytes, runs_in
     from collabdm.planning.settings import networks_of
-    from collabdm.scoring.trained_model import write_model
     from collabdm.scoring.training import recipe_of
 
     distilled_set = read_distilled(distilled)
@@ -70,13 +70,12 @@ def train(
         check_onnx()
     (spec,) = networks_of((network,), distilled_set.plan.network)
     training = Training(
-        spec, recipe_of(recipe, epochs), seed, compute_of(device, precision, threads)
+        spec, recipe_of(recipe, epochs), seed, compute_of(device, precision, threads), output
     )
 
     with Bars(quiet) as bars:
         model = train_model(distilled_set, distilled.name, training, bars)
 
-    write_model(model, output)
     written = f"{output}: {spec.name} for {len(model.classes)} classes"
     if onnx:
         atomic_write(onnx_path, onnx_bytes(model, opset))
@@ -97,13 +96,17 @@ def predict(
         bool,
         typer.Option("--skip-unreadable", help="Count pictures that cannot be read, and go on."),
     ] = False,
+    json_file: TablesFile = None,
 ) -> None:
     """Predict the classes of pictures with a trained model."""
-    from collabdm.cli.console import console, notes, table
+    from collabdm.cli.console import notes
     from collabdm.cli.models import predictions
+    from collabdm.cli.tables import Tables
 
     rows, remarks = predictions(model, pictures, top, skip_unreadable)
-    console.print(table(f"{model}", ("picture", "prediction"), rows, figures=False))
+    tables = Tables(json_file)
+    tables.add(f"{model}", ("picture", "prediction"), rows, figures=False)
+    tables.write()
     for remark in remarks:
         notes.print(remark.line)
 
@@ -144,16 +147,18 @@ def classify(
     output: CsvOutput = None,
     threads: Threads = 0,
     quiet: Quiet = False,
+    json_file: TablesFile = None,
 ) -> None:
     """Classify every window of a table of flows; with labels, report the accuracy."""
     from collabdm.cli.classifying import Request, classify_table
     from collabdm.cli.running import check_output, compute_of
+    from collabdm.cli.tables import Tables
 
     if output is not None:
         check_output(output, model, data)
     compute_of("cpu", "float32", threads)
     request = Request(model, data, flows, grouping, rows, held_out)
-    classify_table(request, output, quiet)
+    classify_table(request, output, quiet, Tables(json_file))
 
 
 SetOrModel = Annotated[
