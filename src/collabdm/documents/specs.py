@@ -3,7 +3,7 @@
 This module contains only names and ranges; `collabdm.matching` implements them.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -27,7 +27,7 @@ WIRE_DTYPES: dict[Wire, torch.dtype] = {
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
-NetworkName = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18"]
+NetworkName = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "MLP"]
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 Activation = Literal["relu", "leakyrelu", "sigmoid"]
 Pooling = Literal["average", "max", "none"]
@@ -40,6 +40,7 @@ FIELDS: dict[NetworkName, frozenset[str]] = {
     "AlexNet": frozenset(),
     "VGG11": frozenset({"norm"}),
     "ResNet18": frozenset({"norm"}),
+    "MLP": frozenset({"width", "depth", "norm", "activation"}),
 }
 
 
@@ -51,6 +52,8 @@ class NetworkSpec(FrozenModel):
     - `norm` applies to ConvNet, VGG11 and ResNet18; AlexNet has no normalisation. `layer`
       normalises over all channels and pixels, `group` over each quarter of the channels; both scale
       each channel separately.
+    - MLP has `depth` hidden layers of `width` units. Its `norm` is `layer` unless it is set, and
+      never `instance`, because each unit has a single value.
 
     An option that does not apply should be left at its default; otherwise pydantic raises a
     ValidationError.
@@ -65,6 +68,13 @@ class NetworkSpec(FrozenModel):
     activation: Activation = "relu"
     pooling: Pooling = "average"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _units_are_normalised_together(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("name") == "MLP":
+            return {"norm": "layer"} | settings
+        return settings
+
     @model_validator(mode="after")
     def _options_apply(self) -> "NetworkSpec":
         for name, field in type(self).model_fields.items():
@@ -73,6 +83,9 @@ class NetworkSpec(FrozenModel):
                 raise ValueError(
                     f"`{name}` should be left at {field.default} for {self.name}; found {value}"
                 )
+
+        if self.name == "MLP" and self.norm == "instance":
+            raise ValueError("`norm` should be layer, group or none for MLP; found instance")
 
         if self.norm == "group" and self.width % GROUPS:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images.
+"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images, and MLP for rows.
 
 A network computes `logits = classifier(embed(x))`. Statistics use only the embedding; the linear
 classifier is for networks that are trained. `k x k, c` is a convolution with c filters of side k
@@ -9,6 +9,10 @@ followed by a normalisation (except in AlexNet) and an activation:
     AlexNet   5x5, 128  P   5x5, 192  P   3x3, 256   3x3, 192   3x3, 192  P               linear
     VGG11     3x3: 64 P   128 P   256 256 P   512 512 P   512 512 P                       linear
     ResNet18  3x3, 64   [3x3, c   3x3, c] x 2 for c = 64, 128, 256, 512   mean of pixels  linear
+    MLP       side x side, width   [1x1, width] x (depth - 1)                             linear
+
+A row of a table is an image of side 1 with a channel for each encoded value. Only MLP takes it: its
+first convolution covers the whole image, without padding, so it is a layer of `width` units.
 
 Instance normalisation maps each channel of each image to
 
@@ -134,8 +138,8 @@ def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
         The network, in training mode.
 
     Raises:
-        PlanError: the images are not square, their side is not in 8 .. 512, or it is too small for
-            the depth.
+        PlanError: the images are not square, their side is not in 8 .. 512 (1 is allowed for MLP),
+            or it is too small for the depth.
     """
     channels, height, width = image
     if channels < 1 or classes < 1:
@@ -144,7 +148,9 @@ def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
         )
     if height != width:
         raise PlanError(f"images should be square; found {height} x {width}")
-    if not SMALLEST_SIDE <= height <= LARGEST_SIDE:
+    if height == 1 and spec.name != "MLP":
+        raise PlanError(f"`network` should be MLP for rows of a table; found {spec.name}")
+    if height != 1 and not SMALLEST_SIDE <= height <= LARGEST_SIDE:
         raise PlanError(
             f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}"
         )
@@ -265,11 +271,24 @@ def _resnet18(spec: NetworkSpec, image: Image) -> Features:
     return features.append(nn.AdaptiveAvgPool2d(1)), RESNET18[-1]
 
 
+def _mlp(spec: NetworkSpec, image: Image) -> Features:
+    channels, kernel, _ = image
+    layers: list[nn.Module] = []
+
+    for _ in range(spec.depth):
+        layers.append(nn.Conv2d(channels, spec.width, kernel))
+        layers += [NORMS[spec.norm](spec.width), ACTIVATIONS[spec.activation]()]
+        channels, kernel = spec.width, 1
+
+    return nn.Sequential(*layers), spec.width
+
+
 _FEATURES: dict[NetworkName, Callable[[NetworkSpec, Image], Features]] = {
     "ConvNet": _convnet,
     "AlexNet": _alexnet,
     "VGG11": _vgg11,
     "ResNet18": _resnet18,
+    "MLP": _mlp,
 }
 
 

@@ -17,7 +17,7 @@ from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError, printable
 from collabdm.images import ImageSet, measure_normalisation
-from collabdm.planning.private import has_budget, with_clip, with_private_defaults
+from collabdm.planning.private import filled, has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
 
 SMALL_SIDE = 24  # pixels; images with a smaller side count as small
@@ -31,6 +31,22 @@ FALLING_RATES = {"small": 3.0, "grey": 10.0, "colour": 30.0}
 
 #: the refinement of a round whose sites send statistics alone
 FROM_NOISE: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
+
+
+#: measured: docs/log.md, entry 20
+ROW_DEFAULTS: dict[str, Any] = {
+    "images": "float32",
+    "network": {"name": "MLP", "width": 256, "depth": 1},
+    "steps": 50,
+    "augment": (),
+    "pae": 1,
+    "ipc": 50,
+    "local": {"method": "none"},
+    "refinement": {
+        "passes": 20,
+        "matching": {"optimiser": "adam", "learning_rate": 0.05, "schedule": "cosine"},
+    },
+}
 
 
 def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
@@ -119,6 +135,10 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         DataError: If the sample does not fit the schema.
     """
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
+    if schema.as_rows:
+        settings = filled(settings, ROW_DEFAULTS | {"flows": schema})
+        return make_plan(schema.classes, row_image(schema), **settings)
+
     settings = defaults | with_rates(settings, (1, schema.side, schema.side))
 
     local = settings.get("local")
@@ -130,6 +150,12 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         return plan_for(load_flows(sample, schema), **settings)
     image = ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,))
     return make_plan(schema.classes, image, **settings)
+
+
+def row_image(schema: FlowSchema) -> ImageSpec:
+    """Describe rows as images of one pixel; the constants follow from the encoding alone."""
+    channels = schema.width
+    return ImageSpec(channels=channels, side=1, mean=(0.5,) * channels, std=(0.25,) * channels)
 
 
 def with_rates(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
