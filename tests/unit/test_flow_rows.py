@@ -24,10 +24,14 @@ from collabdm.data.flows.schemas import ROW_BLOCK, with_changes
 from collabdm.documents.flow_schema import Category, FlowSchema, Number
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.plan import ImageSpec, Plan
+from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import DataError, PlanError
 from collabdm.export.dataset import export
 from collabdm.export.table import csv_text
 from collabdm.images import ImageSet
+from collabdm.matching.embedding_bound import embedding_bound
+from collabdm.matching.networks import build, seed_weights, skeleton
+from collabdm.matching.thresholds import Thresholds
 from collabdm.methods.collabdm import contribute, distill
 from collabdm.planning.make import plan_for_flows
 from collabdm.planning.settings import in_form
@@ -40,6 +44,7 @@ from collabdm.scoring.table_judges import (
     trained_judge,
 )
 from collabdm.scoring.training import Recipe
+from collabdm.seeds import Purpose, Stream
 
 BYTES = Number(name="bytes", low=0.0, high=1e6, whole=True, complete=True)
 SECONDS = Number(name="seconds", low=0.0, high=10.0, unit=1e-3)
@@ -56,7 +61,7 @@ SCHEMA = FlowSchema(
 )
 
 FAST = {
-    "network": {"name": "MLP", "width": 32, "depth": 1},
+    "network": {"name": "Thresholds", "width": 64},
     "steps": 8,
     "ipc": 4,
     "refinement": {"passes": 10},
@@ -196,7 +201,11 @@ def test_a_plan_for_rows_has_public_constants_and_sends_statistics_alone():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"network": {"name": "ConvNet"}}, "`network` should be MLP for rows; found ConvNet"),
+        ({"network": {"name": "ConvNet"}}, "`network` should be MLP or Thresholds for rows"),
+        (
+            {"network": {"name": "Thresholds", "columns": (1, 2, 3)}},
+            "`network.columns` should be the encoded values",
+        ),
         ({"images": "uint8"}, "`images` should be float32 for rows; found uint8"),
         ({"augment": ("flip",)}, "`augment` should be empty for rows; found flip"),
     ],
@@ -217,6 +226,68 @@ def test_images_have_at_most_sixteen_channels_and_eight_pixels_a_side():
         ImageSpec(channels=17, side=8, mean=(0.5,) * 17, std=(0.5,) * 17)
     with pytest.raises(ValueError, match="`side` should be at least 8, or 1 for rows"):
         ImageSpec(channels=1, side=7, mean=(0.5,), std=(0.5,))
+
+
+# --- embeddings ----------------------------------------------------------------------------------
+
+
+def thresholds(columns=(1, 2, 4), units=400, seed=0):
+    layer = Thresholds(columns, units)
+    layer.seed(Stream.of(seed, Purpose.WEIGHTS, 0))
+    return layer
+
+
+def test_a_threshold_unit_uses_one_to_three_columns():
+    used = thresholds().weight[:, :, 0, 0] != 0
+    columns = torch.stack([used[:, :1].any(1), used[:, 1:3].any(1), used[:, 3:].any(1)])
+    counts = columns.sum(0)
+    assert int(counts.min()) == 1
+    assert int(counts.max()) == 3
+    assert used[:, 3:].all(1).logical_or(~used[:, 3:].any(1)).all()
+
+
+def test_every_threshold_unit_separates_some_pair_of_rows():
+    layer, random = thresholds(), torch.Generator().manual_seed(0)
+    values = torch.rand(2000, 2, generator=random)
+    missing = torch.zeros(2000, 1)
+    category = torch.nn.functional.one_hot(torch.randint(4, (2000,), generator=random), 4)
+    rows = torch.cat([values, missing, category], 1)[:, :, None, None]
+    found = torch.sigmoid(layer((rows - 0.5) / 0.25)).flatten(1).detach()
+    assert float((found.amax(0) - found.amin(0)).min()) > 1e-3
+    assert bool(((found.amin(0) <= 0.5) & (found.amax(0) >= 0.5)).float().mean() > 0.95)
+
+
+def test_thresholds_depend_on_the_stream_alone():
+    first, second = thresholds(), thresholds()
+    assert torch.equal(first.weight, second.weight)
+    assert not torch.equal(first.weight, thresholds(seed=1).weight)
+
+
+def test_embeddings_by_thresholds_are_bounded():
+    plan = plan_for_flows(SCHEMA, sites=1, **FAST)
+    assert embedding_bound(plan.network, plan.image.shape) == (8.0, 64)
+
+
+@pytest.mark.parametrize("name", ["ConvNet", "VGG11"])
+def test_networks_for_images_do_not_take_rows(name):
+    with pytest.raises(PlanError, match="should be MLP or Thresholds for rows of a table"):
+        skeleton(NetworkSpec(name=name), (7, 1, 1), 2)
+
+
+def test_an_mlp_takes_images_too():
+    network = build(NetworkSpec(name="MLP", width=16, depth=2), (3, 8, 8), 2)
+    seed_weights(network, Stream.of(0, Purpose.WEIGHTS, 0))
+    assert network(torch.rand(5, 3, 8, 8)).shape == (5, 2)
+
+
+def test_an_mlp_has_no_instance_normalisation():
+    assert NetworkSpec(name="MLP").norm == "layer"
+    with pytest.raises(ValueError, match="`norm` should be layer, group or none for MLP"):
+        NetworkSpec(name="MLP", norm="instance")
+
+
+def test_the_json_of_other_networks_has_no_new_field():
+    assert "columns" not in NetworkSpec().model_dump_json()
 
 
 # --- rounds --------------------------------------------------------------------------------------
@@ -328,7 +399,7 @@ def test_rows_are_scored_by_networks_and_by_judges(tmp_path):
     made = distilled_table(tmp_path)
     test = load_flows(table(tmp_path), SCHEMA, "test")
     recipe = Recipe(epochs=20, learning_rate=0.02)
-    config = EvaluationConfig((made.plan.network,), trials=1, recipe=recipe)
+    config = EvaluationConfig((NetworkSpec(name="MLP", width=32, depth=1),), 1, recipe)
     scores = evaluate(made, test, config)
     assert [score.network for score in scores] == ["MLP", *JUDGES]
     assert all(sum(map(sum, score.confusion)) == len(test) for score in scores)

@@ -260,7 +260,12 @@ class FlowSchema(ExtendedModel):
     @property
     def width(self) -> int:
         """The number of encoded values of a row, with `form` rows."""
-        return sum(column.width for column in self.features)
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of encoded values of each column that is used, with `form` rows."""
+        return tuple(column.width for column in self.features)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

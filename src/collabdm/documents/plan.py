@@ -34,6 +34,7 @@ from collabdm.documents.protection import Masking, Privacy
 from collabdm.documents.specs import (
     OPERATIONS,
     ROBUST_MERGING,
+    ROW_NETWORKS,
     Merging,
     NetworkSpec,
     Operation,
@@ -217,8 +218,13 @@ class Plan(ExtendedModel):
 
     def _check_rows(self) -> None:
         """Check the settings of a plan for rows of a table. Raises ValueError."""
-        if self.network.name != "MLP":
-            raise ValueError(f"`network` should be MLP for rows; found {self.network.name}")
+        network, flows = self.network, self.flows
+        if network.name not in ROW_NETWORKS:
+            raise ValueError(
+                f"`network` should be {' or '.join(ROW_NETWORKS)} for rows; found {network.name}"
+            )
+        if flows is not None and network.columns not in (None, flows.widths):
+            raise ValueError("`network.columns` should be the encoded values of `flows.columns`")
         if self.images != "float32":
             raise ValueError(f"`images` should be float32 for rows; found {self.images}")
         if self.augment:

@@ -17,11 +17,11 @@ from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.lab.experiment import DERIVED_PLAN_FIELDS, Experiment
 from collabdm.methods.registry import find_method
-from collabdm.planning.make import ROW_DEFAULTS
+from collabdm.planning.make import for_rows
 from collabdm.planning.option_values import without_none
 from collabdm.planning.overrides import Fields, field_types
 from collabdm.planning.presets import preset_settings
-from collabdm.planning.private import PRIVATE_DEFAULTS, filled, has_budget
+from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
     ROW_NETWORK,
     Settings,
@@ -98,7 +98,7 @@ def experiment_of(settings: Settings) -> Experiment:
     if "flows" in settings:
         settings["flows"] = flows_of(settings["flows"])
         if isinstance(settings["flows"], FlowSchema) and settings["flows"].as_rows:
-            plan = filled(settings["plan"], ROW_DEFAULTS)
+            plan = for_rows(settings["plan"], settings["flows"])
             settings = {"networks": (ROW_NETWORK,)} | settings | {"plan": plan}
     if settings.get("beta") == 0:  # TOML has no null
         settings["beta"] = None

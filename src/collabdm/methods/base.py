@@ -278,18 +278,6 @@ def stored_pixels(plan: Plan, pixels: Float32[Tensor, "*n c h w"]) -> Pixels:
     return as_uint8(pixels) if plan.images == "uint8" else pixels
 
 
-def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
-    """Spread `images` images evenly over the classes present, and return their ascending labels.
-
-    The first classes get one more image each if the number does not divide evenly.
-
-    >>> balanced_labels(5, [0, 3])
-    [0, 0, 0, 3, 3]
-    """
-    each, rest = divmod(images, len(present))
-    return [y for rank, y in enumerate(present) for _ in range(each + (rank < rest))]
-
-
 # --- the server --------------------------------------------------------------------------------
 
 

@@ -36,15 +36,15 @@ FROM_NOISE: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
 #: measured: docs/log.md, entry 20
 ROW_DEFAULTS: dict[str, Any] = {
     "images": "float32",
-    "network": {"name": "MLP", "width": 256, "depth": 1},
+    "network": {"name": "Thresholds", "width": 256},
     "steps": 50,
     "augment": (),
     "pae": 1,
     "ipc": 50,
     "local": {"method": "none"},
     "refinement": {
-        "passes": 20,
-        "matching": {"optimiser": "adam", "learning_rate": 0.05, "schedule": "cosine"},
+        "passes": 24,
+        "matching": {"optimiser": "adam", "learning_rate": 0.2, "schedule": "cosine"},
     },
 }
 
@@ -136,7 +136,7 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
     """
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
     if schema.as_rows:
-        settings = filled(settings, ROW_DEFAULTS | {"flows": schema})
+        settings = for_rows(settings, schema) | {"flows": schema}
         return make_plan(schema.classes, row_image(schema), **settings)
 
     settings = defaults | with_rates(settings, (1, schema.side, schema.side))
@@ -150,6 +150,18 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         return plan_for(load_flows(sample, schema), **settings)
     image = ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,))
     return make_plan(schema.classes, image, **settings)
+
+
+def for_rows(settings: dict[str, Any], schema: FlowSchema) -> dict[str, Any]:
+    """Fill in the settings of a plan for rows, and the columns of its network of thresholds."""
+    network = settings.get("network", ROW_DEFAULTS["network"])
+    other = isinstance(network, dict) and network.get("name", "Thresholds") != "Thresholds"
+    defaults = ROW_DEFAULTS | ({"network": network} if other else {})
+    settings = filled(settings, defaults)
+
+    if not other and isinstance(settings["network"], dict):
+        settings["network"] = {"columns": schema.widths} | settings["network"]
+    return settings
 
 
 def row_image(schema: FlowSchema) -> ImageSpec:
