@@ -195,7 +195,7 @@ def test_a_plan_for_rows_has_public_constants_and_sends_statistics_alone():
     plan = plan_for_flows(SCHEMA, sites=2)
     assert plan.image == ImageSpec(channels=7, side=1, mean=(0.5,) * 7, std=(0.25,) * 7)
     assert (plan.local.method, plan.images, plan.augment) == ("none", "float32", ())
-    assert Plan.model_validate_json(plan.model_dump_json()).digest == plan.digest
+    assert Plan.model_validate_json(plan.model_dump_json(), strict=True).digest == plan.digest
 
 
 @pytest.mark.parametrize(
@@ -246,15 +246,16 @@ def test_a_threshold_unit_uses_one_to_three_columns():
     assert used[:, 3:].all(1).logical_or(~used[:, 3:].any(1)).all()
 
 
-def test_every_threshold_unit_separates_some_pair_of_rows():
+def test_most_threshold_units_separate_rows_at_a_point_within_their_range():
     layer, random = thresholds(), torch.Generator().manual_seed(0)
     values = torch.rand(2000, 2, generator=random)
     missing = torch.zeros(2000, 1)
     category = torch.nn.functional.one_hot(torch.randint(4, (2000,), generator=random), 4)
     rows = torch.cat([values, missing, category], 1)[:, :, None, None]
     found = torch.sigmoid(layer((rows - 0.5) / 0.25)).flatten(1).detach()
-    assert float((found.amax(0) - found.amin(0)).min()) > 1e-3
-    assert bool(((found.amin(0) <= 0.5) & (found.amax(0) >= 0.5)).float().mean() > 0.95)
+    highest, lowest = found.amax(0), found.amin(0)
+    assert float((highest - lowest > 0.05).float().mean()) > 0.9
+    assert float(((lowest <= 0.5) & (highest >= 0.5)).float().mean()) > 0.95
 
 
 def test_thresholds_depend_on_the_stream_alone():

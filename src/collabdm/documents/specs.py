@@ -73,15 +73,15 @@ class NetworkSpec(ExtendedModel):
     norm: Norm = "instance"
     activation: Activation = "relu"
     pooling: Pooling = "average"
-    columns: tuple[Annotated[int, Field(ge=1, le=2**16)], ...] | None = Field(
-        default=None, strict=False
-    )
+    columns: tuple[Annotated[int, Field(ge=1, le=2**16)], ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _units_are_normalised_together(cls, settings: Any) -> Any:
+    def _fields_suit_rows(cls, settings: Any) -> Any:
         if isinstance(settings, dict) and settings.get("name") == "MLP":
             return {"norm": "layer"} | settings
+        if isinstance(settings, dict) and isinstance(settings.get("columns"), list):
+            return settings | {"columns": tuple(settings["columns"])}  # JSON has no tuples
         return settings
 
     @model_validator(mode="after")
