@@ -33,6 +33,7 @@ from collabdm.documents.plan_file import read_plan
 from collabdm.lab import demo
 from collabdm.lab import simulate as experiment
 from collabdm.lab.simulate import simulate
+from collabdm.planning.make import make_plan
 from collabdm.planning.presets import PRESETS
 from collabdm.rounds import resumable
 from collabdm.rounds.contributions import read_contribution
@@ -395,14 +396,14 @@ def test_a_budget_chooses_what_was_not_said(tmp_path) -> None:
         "--data",
         "digits",
         "--budget",
-        "60kB",
+        "80kB",
         "--network",
         NETWORK,
         "-o",
         tmp_path / "plan.json",
     )
     free = done(*common)
-    assert "a site sends at most 5" in free.out
+    assert "a site sends at most 7" in free.out
     plan = read_plan(tmp_path / "plan.json")
     assert (plan.sketch, plan.wire) == (None, "int8")
     done(*common, "--steps", 20, "--sketch", 0)
@@ -463,7 +464,7 @@ def test_the_help_of_plan_shows_the_defaults_of_a_plan() -> None:
     defaults |= {name: getattr(plan, name) for name in ("wire", "images", "merging", "method")}
     defaults |= {
         "init": plan.local.start,
-        "local": "none",
+        "local": make_plan(("a", "b"), plan.image, steps=1).local.method,
         "local-steps": plan.local.steps,
     }
     defaults |= {

@@ -1,4 +1,6 @@
-"""Averages of groups of similar images: their sizes, their values, and when noise is sent instead."""
+"""Averages of groups of similar images: their sizes, their values, and when none is sent."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,13 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import COLOUR, GREY, OPEN, tiny_data, tiny_plan
 
+from collabdm.documents.contribution import check_contribution
+from collabdm.documents.contribution_file import contribution_bytes
 from collabdm.documents.distillation import AVERAGE_OF, Local
 from collabdm.documents.plan import Plan
+from collabdm.errors import DocumentError
 from collabdm.images import ImageSet, as_float
 from collabdm.methods.averages import LEAST_SPREAD, average_images, divide, group_averages
 from collabdm.methods.collabdm import contribute, distill, shows_real_images
+from collabdm.methods.registry import contribution_spec
 from collabdm.planning.make import make_plan
-from collabdm.privacy.release import class_releases
+from collabdm.privacy.release import RELEASE_LIMIT, class_releases, smallest_class_sent
 from collabdm.rounds.policy import Policy, PolicyError
 from collabdm.rounds.preview import preview_contribution, preview_rows
 from collabdm.seeds import Purpose, Stream
@@ -69,7 +75,7 @@ def test_the_images_sent_are_averages_in_a_random_order(pae) -> None:
     plan = tiny_plan(GREY, pae=pae, local=SETTINGS)
     data = tiny_data((40, 8, 3))
     sent = contribute(plan, data, "site-1").images
-    assert sent.counts().tolist() == [2, 2, 2]
+    assert sent.counts().tolist() == [2, 2, 0]
 
     expected = group_averages(as_float(data.images[data.of_class(0)]), 2 * pae**2, 4)
     levels = as_float(sent.images[sent.of_class(0)])
@@ -83,11 +89,33 @@ def test_the_images_sent_are_averages_in_a_random_order(pae) -> None:
     assert float(distances.min(1).values.max()) <= 0.5 / 255 + 1e-6
 
 
-def test_a_class_below_the_size_of_a_group_sends_noise() -> None:
-    plan, data = average_plan(), tiny_data((12, 3, 0))
-    pixels = average_images(plan, data, torch.tensor([1, 1]), 5)
-    noise = Stream.of(5, Purpose.LOCAL_START).uniforms(2, 1, 8, 8)
-    assert torch.equal(pixels, noise)
+def test_a_class_below_the_size_of_a_group_sends_no_images() -> None:
+    pixels, labels = average_images(average_plan(), tiny_data((12, 3, 0)), 5)
+    assert pixels.shape == (2, 1, 8, 8)
+    assert labels.tolist() == [0, 0]
+    assert [len(part) for part in average_images(average_plan(), tiny_data((3, 2, 3)), 5)] == [0, 0]
+
+
+def test_a_class_sends_all_its_averages_or_none() -> None:
+    plan = average_plan()
+    whole = contribute(plan, tiny_data((12, 3, 8)), "site-1")
+    check_contribution(contribution_spec(plan), whole)
+
+    one_less = replace(whole, images=whole.images.subset(torch.tensor([0, 2, 3])))
+    with pytest.raises(DocumentError, match=r"should be \[2, 2, 2\] or 0; found \[1, 0, 2\]"):
+        check_contribution(contribution_spec(plan), one_less)
+
+
+def test_the_server_starts_from_the_averages_that_were_sent_and_from_noise_without_any() -> None:
+    plan = tiny_plan(GREY, ipc=4, local=SETTINGS, refinement={"passes": 0})
+    sites = [contribute(plan, tiny_data(counts), name) for counts, name in
+             (((40, 3, 3), "site-1"), ((4, 30, 3), "site-2"))]  # fmt: skip
+    made = distill(plan, sites).images
+
+    sent = torch.cat([site.images.images[site.images.labels == 0] for site in sites])
+    of_class = made.images[made.labels == 0]
+    assert all(any(torch.equal(one, other) for other in of_class) for one in sent)
+    assert float(as_float(made.images[made.labels == 2]).std()) > 0.2  # uniform noise has .29
 
 
 def test_no_image_sent_is_equal_to_a_private_one_and_repeated_averages_differ() -> None:
@@ -116,9 +144,12 @@ def test_averages_of_fewer_images_than_the_policy_asks_for_are_refused() -> None
 
 
 def test_the_operator_reads_how_many_images_are_in_an_average() -> None:
-    release = OPEN.release(average_plan(), tiny_data((12, 8, 16)), "north")
-    rows = dict(preview_rows(preview_contribution(average_plan(), release, "north")))
-    assert "each an average of at least 4 similar images, or noise" in rows["images"]
+    plan, data = average_plan(), tiny_data((12, 3, 16))
+    preview = preview_contribution(plan, OPEN.release(plan, data, "north"), "north")
+    assert preview.total_bytes == len(contribution_bytes(contribute(plan, data, "north")))
+
+    rows = dict(preview_rows(preview))
+    assert "up to 4 of 1 x 8 x 8, each an average of at least 4 similar images" in rows["images"]
     assert rows["real images"] == "sends no real images"
 
 
@@ -129,6 +160,16 @@ def test_the_numbers_in_averages_count_as_released() -> None:
     assert [b.ratio - a.ratio for a, b in zip(alone, both, strict=True)] == pytest.approx(
         [2 / 100, 1 / 6]
     )
+
+
+@pytest.mark.parametrize("steps", [10, 12, 13, 60])
+@pytest.mark.parametrize("images", [1, 3, 10])
+def test_the_smallest_class_sent_accounts_for_its_averages(steps, images) -> None:
+    plan = tiny_plan(steps=steps, local={"method": "averages", "images": images})
+    least = smallest_class_sent(plan, steps)
+    for count, within in ((least, True), (least - 1, False)):
+        (release,) = class_releases(plan, torch.tensor([count, 0, 0]), "north")
+        assert (release.ratio <= RELEASE_LIMIT) == within
 
 
 def test_only_averages_have_a_size_of_groups_and_older_plans_are_unchanged() -> None:
@@ -144,5 +185,4 @@ def test_all_of_it_is_the_same_in_another_order_of_the_images() -> None:
     plan, data = average_plan(), tiny_data((24, 8, 16))
     shuffled = Stream.of(3, Purpose.DATA).permutation(len(data))
     moved = ImageSet(data.images[shuffled], data.labels[shuffled], data.classes)
-    a, b = (average_images(plan, d, torch.tensor([0, 0]), 1) for d in (data, moved))
-    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(average_images(plan, data, 1), average_images(plan, moved, 1))

@@ -232,7 +232,7 @@ def test_a_site_sends_a_class_of_the_expected_size(images, limit, settings) -> N
 
 
 def test_more_images_allow_more_numbers_and_without_bytes_no_more_steps_than_asked() -> None:
-    plan = plan_with(network={"width": 32, "depth": 2}, steps=60)
+    plan = plan_with(network={"width": 32, "depth": 2}, steps=60, local={"method": "none"})
     chosen = [choose(plan, Budget(None, images), set()) for images in (80, 400, 20_000)]
     numbers = [one.steps * statistics_width(one) for one in chosen]
     assert numbers == sorted(numbers)
@@ -242,7 +242,7 @@ def test_more_images_allow_more_numbers_and_without_bytes_no_more_steps_than_ask
 
 
 def test_what_the_user_set_is_kept_and_too_much_of_it_is_refused() -> None:
-    plan = plan_with(network={"width": 32, "depth": 2}, steps=20)
+    plan = plan_with(network={"width": 32, "depth": 2}, steps=20, local={"method": "none"})
     assert choose(plan, Budget(None, 96), {"steps"}).sketch == 64
     with pytest.raises(
         PlanError, match=r"`smallest-site-class` should be at least 160 for 20 steps of 128"

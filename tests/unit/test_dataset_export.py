@@ -299,6 +299,28 @@ def test_train_and_predict_agree_with_the_exported_file(tmp_path) -> None:
     assert [row[1].count("%") for row in rows] == [2, 2, 2]
 
 
+def test_predict_lists_all_damaged_pictures_or_leaves_them_out_with_the_names_in_place(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model()
+    write_model(model, tmp_path / "model.safetensors")
+    for i, pixels in enumerate(pictures(4)):
+        draw(tmp_path / "shots" / f"{i}.png", pixels.permute(1, 2, 0).numpy())
+    for i in (0, 2):
+        (tmp_path / "shots" / f"{i}.png").write_bytes(b"not a picture")
+
+    refused = run("predict", "model.safetensors", "shots")
+    assert refused.code == 2
+    assert "2 cannot be read" in refused.err
+    assert all(f"shots/{i}.png" in refused.err for i in (0, 2))
+
+    rows = cells(done("predict", "model.safetensors", "shots", "--skip-unreadable").out)
+    found = {row[0]: row[1].split()[0] for row in rows if row[0].endswith(".png")}
+    best = model.probabilities(pictures(4)).argmax(1)
+    assert found == {f"shots/{i}.png": model.classes[best[i]] for i in (1, 3)}
+
+
 def test_a_model_is_exported_as_onnx_and_a_set_is_not(tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     write_model(tiny_model(), tmp_path / "model.safetensors")

@@ -141,6 +141,7 @@ def test_an_archive_of_several_tables_lists_them(tmp_path) -> None:
     [
         (b"\xd4\xc3\xb2\xa1" + bytes(20), "found a capture of packets"),
         (b"\xd0\xcf\x11\xe0" + bytes(20), "found an Excel workbook"),
+        (b"@relation kdd\n@attribute a real\n@data\n1\n", "found an ARFF file"),
         (b"<!DOCTYPE html><html>", "found a web page"),
         (b"a,b\0c", "found bytes of 0"),
     ],

@@ -299,10 +299,10 @@ def test_a_rate_that_falls_suits_the_size_and_the_colours(channels, side, rate) 
     assert with_rates({}, shape)["refinement"] == {"passes": 16, "matching": matching}
 
 
-def test_a_plan_without_local_images_refines_noise_for_longer() -> None:
+def test_a_plan_asks_for_averages_unless_it_says_otherwise_and_refines_them_for_longer() -> None:
     network = {"network": {"width": 8, "depth": 1}, "steps": 1}
     plan = new_plan(None, "a,b", "1x8", network)
-    assert plan.local.images_sent == 0
+    assert (plan.local.method, plan.local.images_sent) == ("averages", 10)
     assert (plan.refinement.passes, plan.refinement.matching.schedule) == (16, "cosine")
     own = new_plan(None, "a,b", "1x8", network | {"refinement": {"passes": 2}})
     assert (own.refinement.passes, own.refinement.matching.schedule) == (2, "cosine")

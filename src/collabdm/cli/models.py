@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from collabdm.cli.console import Bars
-from collabdm.data.conversion import Conversion, UnreadableError
+from collabdm.data.conversion import Conversion
+from collabdm.data.decoding import Undecoded, decode
 from collabdm.data.folders import IMAGE_SUFFIXES, pictures_below
-from collabdm.data.image_files import read_image
 from collabdm.data.tally import Remark, Remarks
 from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
@@ -81,40 +79,33 @@ def predictions(
         skipped or changed.
 
     Raises:
-        DataError: If a picture cannot be read, or a folder contains no pictures.
+        DataError: If pictures cannot be read, or a folder contains no pictures.
     """
-    model = read_model(path)
-    remarks = Remarks()
-    files = [file for place in pictures for file in picture_files(place, remarks)]
+    model, found = read_model(path), Remarks()
+    files = list(dict.fromkeys(f for place in pictures for f in picture_files(place, found)))
     channels, side, _ = model.image.shape
     rules = PictureRules.model_validate(model.provenance.get("pictures") or {})
-    conversion = Conversion(side, channels, rules)
 
-    images: dict[str, torch.Tensor] = {}
-    for file in files:
-        try:
-            images[str(file)] = torch.tensor(read_image(file, str(file), conversion, remarks))
-        except UnreadableError:
-            if not skip_unreadable:
-                raise
-            remarks.add("unreadable", str(file))
-    if not images:
-        raise DataError("there should be a readable picture; all were left out as unreadable")
+    numbered = Undecoded(
+        "the pictures", len(files), lambda: ((file, number) for number, file in enumerate(files))
+    )
+    images, changed = decode(numbered, Conversion(side, channels, rules), skip_unreadable)
+    names = [str(files[int(images.classes[y])]) for y in images.labels.tolist()]
 
-    stack = torch.stack(list(images.values()))
-    best = model.probabilities(stack).topk(min(top, len(model.classes)))
+    best = model.probabilities(images.images).topk(min(top, len(model.classes)))
     rows = [
-        (
-            name,
-            ", ".join(
-                f"{model.classes[y]} {100 * p:.1f} %" for p, y in zip(values, classes, strict=True)
-            ),
-        )
+        (name, _listed(model.classes, values, classes))
         for name, values, classes in zip(
-            images, best.values.tolist(), best.indices.tolist(), strict=True
+            names, best.values.tolist(), best.indices.tolist(), strict=True
         )
     ]
-    return rows, remarks.frozen()
+    return rows, (*found.frozen(), *changed)
+
+
+def _listed(names: Sequence[str], probabilities: list[float], classes: list[int]) -> str:
+    """List classes with their probabilities."""
+    pairs = zip(probabilities, classes, strict=True)
+    return ", ".join(f"{names[y]} {100 * p:.1f} %" for p, y in pairs)
 
 
 def picture_files(place: Path, remarks: Remarks) -> list[Path]:

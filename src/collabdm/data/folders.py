@@ -191,6 +191,12 @@ def _split_folder(root: Path, split: str, selection: Selection) -> Path:
         splits[named] = root / named
 
     others = [path.name for path in folders if path.name not in splits]
+    flat = [name for name in others if name.lower() in SPLIT_OF]
+    if splits and flat:
+        raise DataError(
+            f"every split of `{root}` should contain {LAYOUT}; found no class folders in "
+            f"{', '.join(flat)}: sort its pictures into class folders, or move it away"
+        )
     if splits and others:
         raise DataError(
             f"`{root}` should contain only splits or only classes; found the splits "

@@ -15,6 +15,7 @@ SENTENCES = {
     "unknown_ending": "skipped, not a known picture ending",
     "foreign": "skipped, hidden or made by another program",
     "outside": "skipped, next to the class folders",
+    "unlisted": "skipped, not in the table of labels",
     "dead_link": "skipped, links to nothing",
     "repeated_link": "skipped, links to a folder that was read already",
     "unreadable": "skipped, unreadable",

@@ -54,6 +54,7 @@ class ContributionShape:
         present: the number of classes that the site has.
         versions: the versions of the libraries, as in the contribution.
         noise: the noise that its header describes; None without.
+        with_images: the number of classes of which images are sent; None if of all.
     """
 
     site: str
@@ -62,6 +63,7 @@ class ContributionShape:
     present: int
     versions: dict[str, str]
     noise: AddedNoise | None = None
+    with_images: int | None = None
 
     @property
     def plan(self) -> Plan:
@@ -76,7 +78,8 @@ class ContributionShape:
     def tensors(self) -> DeclaredTensors:
         """Return the dtypes and shapes of all tensors in the file."""
         plan, means = self.plan, (self.steps, self.present)
-        images = self.present * plan.local.images_sent
+        with_images = self.present if self.with_images is None else self.with_images
+        images = with_images * plan.local.images_sent
         lengths = {"steps": self.steps} | dict.fromkeys(_INTEGERS[1:], self.present)
 
         specs = {_STATISTICS + name: TensorSpec(torch.int64, (n,)) for name, n in lengths.items()}

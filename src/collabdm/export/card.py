@@ -155,12 +155,13 @@ def _real_images(distilled: DistilledSet) -> str:
             "**Images of this set are, or started from, real images of the sites, and can still "
             "show them.** Publish the set only if those images may be published."
         )
-    if distilled.plan.privacy:
-        return "No image of this set is a real image or started from one."
-    return (
-        "No image of this set is a real image or started from one. This is not a guarantee of "
-        "privacy."
-    )
+    none = "No image of this set is a real image or started from one."
+    if distilled.plan.local.average_of is not None:
+        none += (
+            f" They started from averages of at least {distilled.plan.local.average_of} similar "
+            "images each."
+        )
+    return none if distilled.plan.privacy else f"{none} This is not a guarantee of privacy."
 
 
 def _privacy(distilled: DistilledSet) -> str:

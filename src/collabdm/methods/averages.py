@@ -9,8 +9,8 @@ would leave fewer than g images in one,
 and the average of each group is sent. An average shows what g similar images have in common, so no
 single one can be recognised in it; but it varies as the images of the class do, which noise does
 not. A group whose images hardly differ from each other (frames of a film, copies) would have an
-average that is nearly one of them, so noise is sent instead; so it is for a class that has fewer
-than g images.
+average that is nearly one of them, so it is left out. A class without a group, such as one with
+fewer than g images, sends none.
 
 References: J. Domingo-Ferrer, J. M. Mateo-Sanz, "Practical data-oriented microaggregation for
 statistical disclosure control", IEEE TKDE, 2002; E. Newton, L. Sweeney, B. Malin, "Preserving
@@ -25,7 +25,7 @@ from torch import Tensor
 from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet, as_float
 from collabdm.matching.augment import mosaic
-from collabdm.methods.start_images import jitter, noise_images, repetitions
+from collabdm.methods.start_images import jitter, repetitions
 from collabdm.seeds import Purpose, Stream
 
 #: the least distance (root mean square, of pixels in 0 .. 1) of a group's images from their average
@@ -36,39 +36,38 @@ POWER_ITERATIONS = 8  # an approximate direction divides a set as well as an exa
 
 
 def average_images(
-    plan: Plan, data: ImageSet, labels: Int64[Tensor, " n"], seed: int
-) -> Float32[Tensor, "n c h w"]:
+    plan: Plan, data: ImageSet, seed: int
+) -> tuple[Float32[Tensor, "n c h w"], Int64[Tensor, " n"]]:
     """Average groups of images of each class; with pae, pae^2 averages form one stored image.
 
     Args:
         plan: the plan.
         data: the site's images.
-        labels: the classes of the images to make, ascending.
         seed: the seed of the order of the groups.
 
     Returns:
-        Pixels in 0 .. 1. If a class has too few groups, their averages are repeated, and the
-        repetitions are moved a little.
+        Pixels in 0 .. 1, and their classes, ascending: `plan.local.images` of each class that has
+        a group. If there are too few groups, their averages are repeated, and the repetitions are
+        moved a little.
     """
-    stream, small = Stream.of(seed, Purpose.LOCAL_START), plan.pae**2
+    stream, wanted = Stream.of(seed, Purpose.LOCAL_START), plan.local.images * plan.pae**2
     average_of = plan.local.average_of
     assert average_of is not None  # the plan asks for averages
-    made = []
 
-    for y, count in zip(*labels.unique(return_counts=True), strict=True):
-        images = as_float(data.images[data.of_class(int(y))])
-        wanted = int(count) * small
-        averages = group_averages(images, wanted, average_of)
+    made, sent = [torch.zeros(0, *plan.image.shape)], []
+    for y in torch.nonzero(data.counts()).flatten().tolist():
+        averages = group_averages(as_float(data.images[data.of_class(y)]), wanted, average_of)
         if len(averages) == 0:
-            made.append(noise_images(plan, int(count), stream))
             continue
 
         order = stream.permutation(len(averages))
         index = order[torch.arange(wanted) % len(averages)]
         filled = jitter(plan, averages[index], repetitions(index), stream)
         made.append(mosaic(filled, plan.pae))
+        sent.append(y)
 
-    return torch.cat(made)
+    labels = torch.tensor(sent, dtype=torch.int64).repeat_interleave(plan.local.images)
+    return torch.cat(made), labels
 
 
 def group_averages(

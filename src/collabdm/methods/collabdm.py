@@ -225,7 +225,8 @@ def start_images(
     chosen = []
     for y in present.tolist():
         images = [torch.zeros(0, *plan.image.shape)]
-        for site, index in _picks(plan, held[:, y], stream):
+        available = torch.tensor([_sent_of(local.get(name), y) for name in names])
+        for site, index in _picks(plan, held[:, y], available, stream):
             sent = local[names[site]]
             images.append(as_float(sent.images[sent.of_class(y)[index]]))
         chosen.append(_fill(plan, torch.cat(images), stream))
@@ -233,12 +234,22 @@ def start_images(
     return torch.cat(chosen), present.repeat_interleave(plan.ipc)
 
 
+def _sent_of(images: ImageSet | None, y: int) -> int:
+    """Count the images of class y that a site sent."""
+    return 0 if images is None else len(images.of_class(y))
+
+
 def _picks(
-    plan: Plan, held: Int64[Tensor, " sites"], stream: Stream
+    plan: Plan,
+    held: Int64[Tensor, " sites"],
+    available: Int64[Tensor, " sites"],
+    stream: Stream,
 ) -> Iterator[tuple[int, Int64[Tensor, " n"]]]:
-    """Choose images of a class: yield a site's number, and positions among the images it sent."""
+    """Choose images of a class: yield a site's number, and positions among the images it sent.
+
+    `held` and `available` count the images of the class that each site has, and sent.
+    """
     sent = plan.local.images_sent
-    available = (held > 0) * sent
 
     if plan.merging != "uniform":
         weight = held if plan.merging == "weighted" else (held > 0).long()

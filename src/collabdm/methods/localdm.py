@@ -32,6 +32,8 @@ from collabdm.seeds import Purpose, Stream
 def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> ImageSet:
     """Make the images that a site sends, `plan.local.images` of each of its classes.
 
+    Of averages, a class without a group of similar images sends none.
+
     Args:
         plan: the plan.
         data: the site's images, of the plan's classes.
@@ -51,7 +53,7 @@ def local_images(plan: Plan, data: ImageSet, seed: int, context: RunContext) -> 
     elif local.method == "random":
         pixels = random_images(plan, data, labels, seed)
     elif local.method == "averages":
-        pixels = average_images(plan, data, labels, seed)
+        pixels, labels = average_images(plan, data, seed)
     else:
         pixels = _distil(plan, data, labels, seed, context)
 

@@ -29,8 +29,12 @@ SMALL_RATES = {"local": 0.2, "refinement": 1.0}
 #: docs/log.md, entry 15
 FALLING_RATES = {"small": 3.0, "grey": 10.0, "colour": 30.0}
 
-#: the refinement of a round whose sites send statistics alone
-FROM_NOISE: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
+#: the refinement of a round that starts from averages or noise
+FROM_AVERAGES: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"}}
+
+#: the methods whose sites send averages by default, and how many of a class: docs/log.md, entry 16
+AVERAGING_METHODS = ("collabdm", "collabdm-pae")
+MOST_AVERAGES = 10  # images; each stores pae^2 averages
 
 
 #: measured: docs/log.md, entry 20
@@ -57,10 +61,11 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         image: shape and normalisation of the images.
         settings: fields of `Plan`. By default `augment` contains every operation, except flip if
             the classes are the digits 0 to 9; `pae` is 2 for images with an even side of at least
-            16 (a quarter of a smaller image shows too little). Without `local`, sites send
-            statistics alone, and `refinement` is by default that of a start from noise. With
-            `local`, `local.images` is the images per class (`ipc`) divided among the sites, plus
-            one, but at most `ipc`. With a `privacy` budget, the defaults are those of
+            16 (a quarter of a smaller image shows too little). Unless `local` states how images
+            are made, sites send statistics and averages of similar images, or statistics alone if
+            the plan has masks, a privacy budget or `flows`; `refinement` is by default that of a
+            start from these. `local.images` is at most `ipc`: 10 averages; otherwise `ipc` divided
+            among the sites, plus one. With a `privacy` budget, the defaults are those of
             `planning.private`, which also chooses `privacy.clip`.
 
     Returns:
@@ -74,7 +79,10 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
     settings.setdefault("pae", 2 if image.side >= 16 and image.side % 2 == 0 else 1)
     settings.setdefault("augment", default_policy(classes))
     if "local" not in settings:
-        settings = with_rates(settings, image.shape) | {"local": {"method": "none"}}
+        settings = with_rates(settings, image.shape)
+    if leaves_images_open(settings):
+        settings["local"] = safe_images(settings)
+
     try:
         if has_budget(settings):
             without = Plan(classes=classes, image=image, **settings | {"privacy": None})
@@ -84,18 +92,53 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
         raise PlanError(validation_message(error)) from error
 
     if plan.local.images == 0 and plan.local.method != "none":
-        share = min(plan.ipc, math.ceil(plan.ipc / plan.sites) + 1)
-        local = plan.local.model_copy(update={"images": share})
+        local = plan.local.model_copy(update={"images": default_images(plan)})
         plan = plan.model_copy(update={"local": local})
 
     return plan.model_copy(update={"probe": probe(plan)})
 
 
-def _check_names(classes: tuple[str, ...]) -> None:
-    """Check that the class names of a new plan are printable. Raises PlanError.
+def leaves_images_open(settings: dict[str, Any]) -> bool:
+    """Return whether settings of a Plan leave open how the images of a site are made."""
+    local = settings.get("local", {})
+    return isinstance(local, dict) and set(local) <= {"images", "average_of"}
 
-    Plans are read without this check, so that earlier ones remain valid.
+
+def safe_images(settings: dict[str, Any]) -> dict[str, Any]:
+    """Choose the images of a site: averages of similar images, where statistics are sent openly.
+
+    Elsewhere a number of images asks for distilled ones, and without it there are none.
     """
+    local = settings.get("local", {})
+    hidden = any(settings.get(name) is not None for name in ("masking", "privacy", "flows"))
+    method = settings.get("method", Plan.model_fields["method"].default)
+    if method in AVERAGING_METHODS and not hidden and settings.get("steps") != 0:
+        return {"method": "averages"} | local
+    return {"method": "dm" if local else "none"} | local
+
+
+def default_images(plan: Plan) -> int:
+    """Choose the number of images that a site sends of each class.
+
+    One site may have nearly all images of a class, and averages take few bytes, so every site sends
+    as many of them as the server can use, up to a limit.
+    """
+    most = (
+        MOST_AVERAGES if plan.local.method == "averages" else math.ceil(plan.ipc / plan.sites) + 1
+    )
+    return min(plan.ipc, most)
+
+
+def _check_names(classes: tuple[str, ...]) -> None:
+    """Check that a new plan has two classes, and names that are printable. Raises PlanError.
+
+    Plans are read without the second check, so that earlier ones remain valid.
+    """
+    if len(classes) < 2:
+        raise PlanError(
+            f"`classes` should be at least two names; found {', '.join(classes) or 'none'}: sort "
+            "the pictures into a folder for each class, or list their labels in metadata.csv"
+        )
     if controlled := [name for name in classes if printable(name) != name]:
         raise PlanError(
             f"`classes` should be without control characters; found {', '.join(controlled)}: "
@@ -178,15 +221,18 @@ def with_rates(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, An
     The default rates of a Plan suit images of 32 x 32 pixels; for small images they are unsuitable:
     pixels leave their range. A rate is not added where an optimiser is set.
 
-    Without `local`, sites send statistics alone and refinement starts from noise, which takes more
-    passes; those are added as well.
+    Unless `local` asks for distilled or real images, refinement starts from averages or noise,
+    which takes more passes; those are added as well.
     """
     filled = dict(settings)
-    if "local" not in settings and isinstance(settings.get("refinement", {}), dict):
-        filled["refinement"] = FROM_NOISE | settings.get("refinement", {})
+    local_open = leaves_images_open(settings)
+    from_averages = local_open or _local_method(settings) in ("averages", "none")
+    if from_averages and isinstance(settings.get("refinement", {}), dict):
+        filled["refinement"] = FROM_AVERAGES | settings.get("refinement", {})
+
     for part in SMALL_RATES:
-        own = filled.get(part, {} if part == "refinement" else None)
-        if own is None or not isinstance(own, dict):  # no local images, or an invalid setting
+        own = filled.get(part, {})
+        if not isinstance(own, dict) or (part == "local" and from_averages):
             continue
 
         matching = own.get("matching") or {}
@@ -196,6 +242,12 @@ def with_rates(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, An
         if rate is not None:
             filled[part] = own | {"matching": matching | {"learning_rate": rate}}
     return filled
+
+
+def _local_method(settings: dict[str, Any]) -> Any:
+    """Return how settings of a Plan make the images of a site; None if they do not state it."""
+    local = settings.get("local")
+    return local.get("method") if isinstance(local, dict) else getattr(local, "method", None)
 
 
 def _rate(part: str, shape: tuple[int, ...], falls: bool) -> float | None:

@@ -1,11 +1,11 @@
 """Presets: named collections of settings, which apply unless the user sets a field.
 
-`best` has the best settings that were measured for sites that send statistics alone, so that the
-server starts from noise (docs/log.md). `real` lets local images start from real ones, for data that
-may be shown: the server then needs fewer passes. `paper` has the settings of the paper
-(docs/fidelity.md lists the differences). `fedd3`, `dosfl` and `dense` each select a method for
-comparison, with the settings that its authors published (docs/methods.md). `none` sets nothing: the
-defaults of a Plan apply.
+`best` has the best settings that were measured for sites that show no image of theirs: they send
+statistics and averages of similar images (docs/log.md). `real` lets local images start from real
+ones, for data that may be shown: the server then needs fewer passes. `paper` has the settings of
+the paper (docs/fidelity.md lists the differences). `fedd3`, `dosfl` and `dense` each select a
+method for comparison, with the settings that its authors published (docs/methods.md). `none` sets
+nothing: the defaults of a Plan apply.
 """
 
 from collabdm.errors import PlanError, did_you_mean

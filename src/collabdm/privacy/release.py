@@ -93,13 +93,13 @@ def class_releases(plan: Plan, counts: Int64[Tensor, " classes"], site: str) -> 
     for number, images in enumerate(counts.tolist()):
         if images:
             behind = images if batch is None else min(images, batch)
-            released = numbers_sent + _numbers_in_averages(plan, images)
+            released = numbers_sent + numbers_in_averages(plan, images)
             ratio = released / (images * numbers_per_image(plan))
             releases.append(ClassRelease(number, plan.classes[number], images, behind, ratio))
     return releases
 
 
-def _numbers_in_averages(plan: Plan, images: int) -> int:
+def numbers_in_averages(plan: Plan, images: int) -> int:
     """Return the numbers in the averages of a class of this many images.
 
     Averages are reduced by pae, and no group has fewer images than the plan states.
@@ -132,13 +132,22 @@ def smallest_class_sent(plan: Plan, steps: int) -> int | None:
     if steps and plan.batch is not None and plan.batch < SMALLEST_CLASS:
         return None
 
-    least = steps * statistics_width(plan) / (RELEASE_LIMIT * numbers_per_image(plan))
-    return max(SMALLEST_CLASS, math.ceil(least))
+    statistics = steps * statistics_width(plan)
+    most = RELEASE_LIMIT * numbers_per_image(plan)  # numbers for each image of the class
+
+    images = max(SMALLEST_CLASS, math.ceil(statistics / most))
+    while statistics + numbers_in_averages(plan, images) > images * most:
+        images += 1  # more averages are sent of more images, but far fewer than are allowed
+    return images
 
 
 def numbers_allowed(plan: Plan, images: int) -> int:
-    """Return the most numbers that may be sent about a class of this many images by default."""
-    return math.floor(RELEASE_LIMIT * images * numbers_per_image(plan))
+    """Return the most numbers of statistics that may be sent about a class of this many images.
+
+    The limit is the default one; the averages of the class take a part of it.
+    """
+    allowed = math.floor(RELEASE_LIMIT * images * numbers_per_image(plan))
+    return allowed - numbers_in_averages(plan, images)
 
 
 def is_protected(plan: Plan) -> bool:

@@ -87,7 +87,9 @@ def preview_contribution(plan: Plan, release: Release, site: str) -> Contributio
     present = torch.nonzero(counts).flatten()
     noise = None if plan.privacy is None else added_noise(plan)
     sent = len(present) if noise is None else len(plan.classes)  # with noise, every class
-    shape = ContributionShape(site, spec, len(plan.steps_of(site)), sent, versions(), noise)
+    with_images = int((counts >= plan.local.average_of).sum()) if plan.local.average_of else None
+    steps = len(plan.steps_of(site))
+    shape = ContributionShape(site, spec, steps, sent, versions(), noise, with_images)
 
     tensors = shape.tensors()
     codes, images = tensors["statistics.codes"], tensors["local.images"]
@@ -172,15 +174,17 @@ def _images_text(preview: ContributionPreview) -> str:
     if not number:
         return "no images" if "images" not in preview.extra_bytes else "in the extra tensors"
     origin = {
-        RealImages.NONE: "that start from no real one",
-        RealImages.START: "that start from real ones",
-        RealImages.SENT: "that are real",
-        RealImages.START_OR_SENT: "that are real, or start from real ones",
+        RealImages.NONE: "none of which starts from a real one",
+        RealImages.START: "which start from real ones",
+        RealImages.SENT: "which are real",
+        RealImages.START_OR_SENT: "which are real, or start from real ones",
     }[preview.real_images]
+    most = ""
     if preview.average_of is not None:
-        origin = f"each an average of at least {preview.average_of} similar images, or noise"
-    text = f"{number} of {' x '.join(map(str, shape))} {origin}"
-    return f"{preview.image_bytes:,} bytes: {text}"
+        most = "up to "  # groups of images that hardly differ are left out
+        origin = f"each an average of at least {preview.average_of} similar images"
+    size = " x ".join(map(str, shape))
+    return f"{preview.image_bytes:,} bytes: {most}{number} of {size}, {origin}"
 
 
 def _data_text(preview: ContributionPreview) -> str:

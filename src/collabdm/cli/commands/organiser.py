@@ -105,20 +105,24 @@ Init = Annotated[
 Local = Annotated[
     choices.LocalMethod | None,
     setting(
-        help="Images of a contribution: distilled (dm), averages of similar images, drawn at "
-        "random, or none; with another option for local images, dm.",
-        show_default="none",
+        help="Images of a contribution: averages of similar images, distilled (dm), drawn at "
+        "random, or none. With `--init` or `--local-steps`, dm; with masks, a privacy budget or "
+        "flows, none.",
+        show_default="averages",
     ),
 ]
 
 LocalImages = Annotated[
     int | None,
-    setting(help="Images per class in a contribution; 0: the site's share of ipc, plus one."),
+    setting(
+        help="Images per class in a contribution; 0: at most ten averages, or the site's share "
+        "of ipc, plus one."
+    ),
 ]
 
 AverageOf = Annotated[
     int | None,
-    setting(min=2, help="Fewest images in each average of `--local averages`.", show_default="50"),
+    setting(min=2, help="Fewest images in each average.", show_default="50"),
 ]
 
 Merging = Annotated[

@@ -32,6 +32,8 @@ OTHER_FILES = (
     (b"Rar!", "a rar archive", "unpack it"),
     (b"\x89HDF", "an HDF5 file", "save its table as CSV or parquet"),
     (b"ARROW1", "an Arrow file", "save its table as parquet"),
+    (b"@relatio", "an ARFF file", "save its rows as CSV, with a line of column names"),
+    (b"@RELATIO", "an ARFF file", "save its rows as CSV, with a line of column names"),
 )
 
 MOST_MEMBERS = 8  # shown of an archive

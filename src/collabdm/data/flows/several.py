@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from collabdm.data.folders import is_foreign
 from collabdm.errors import DataError
 
 _FORMS = ("csv", "tsv", "tab", "txt", "psv", "log", "json", "jsonl", "ndjson", "labeled", "parquet")
@@ -50,7 +51,7 @@ def tables_of(location: str | Path) -> Tables:
 
 def is_hidden(name: str) -> bool:
     """Return whether a file, or one of its folders, is hidden or belongs to a system."""
-    return any(part.startswith((".", "__MACOSX")) for part in Path(name).parts if part != "..")
+    return any(is_foreign(part) for part in Path(name).parts if part != "..")
 
 
 def natural_order(path: Path) -> list[tuple[int, int, str]]:
