@@ -47,7 +47,11 @@ Fit = Literal["squash", "crop"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-Form = Literal["hub", "folder", "npz", "onnx"]
+Form = Literal["hub", "folder", "npz", "table", "onnx"]
+
+FlowForm = Literal["images", "rows"]
+
+RowForm = Literal["rows"]
 
 Layout = Literal["packed", "rows"]
 

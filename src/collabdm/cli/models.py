@@ -156,9 +156,12 @@ def picture_files(place: Path, remarks: Remarks) -> list[Path]:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of `export` for a distilled set; `Card` explains the last three."""
+    """The options of `export` for a distilled set; `Card` explains the last three.
 
-    form: str
+    `form` None writes `table` for a set of rows, and `hub` otherwise.
+    """
+
+    form: str | None
     packed: bool
     licence: str | None
     counts: bool
@@ -194,7 +197,11 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
             card, scores=tuple(record.score for record in results.scores), data=results.data
         )
 
-    written = export(distilled, output, options.form, options.packed, card)
+    as_rows = distilled.plan.image.side == 1
+    form = options.form or ("table" if as_rows else "hub")
+    written = export(distilled, output, form, options.packed, card)
+    if as_rows:
+        return f"{output}: {len(written)} rows of {len(written.classes)} classes"
 
     small = distilled.plan.pae**2
     packed = f"; each contains {small} small ones, to be cut out before training"

@@ -202,6 +202,15 @@ FlowsPath = Annotated[
     str | None, data_option(help="Schema of tables of flows: 5gnidd, or its file.")
 ]
 
+FlowForm = Annotated[
+    choices.FlowForm | None,
+    data_option(
+        "--as",
+        help="Distil tables of flows as images of several rows, or row by row.",
+        show_default="the form of the schema",
+    ),
+]
+
 # --- settings of a round -------------------------------------------------------------------------
 
 Preset = Annotated[

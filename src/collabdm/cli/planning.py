@@ -23,6 +23,7 @@ from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
     ReferenceReading,
     collect,
+    in_form,
     merge_settings,
     new_plan,
     override,
@@ -52,6 +53,8 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
 
     written_preset, written = read_plan_config(options["config"])
     chosen = override(merge_settings(written, options_set), overrides)
+    if options["form"] is not None:
+        chosen = in_form(chosen, options["form"])
     defaults = preset_settings(options["preset"] or written_preset)
 
     if has_budget(chosen):
@@ -131,8 +134,11 @@ def schema_summary(schema: FlowSchema, drafted: Draft) -> str:
     """Summarise a schema of flows in five lines: its size, classes and omitted columns."""
     action = "kept" if schema.keep_leaking else "left out"
     leaking, left_out = list(schema.leaking), list(drafted.left_out)
+    size = f"{schema.flows} rows per image of side {schema.side}"
+    if schema.as_rows:
+        size = f"{schema.width} encoded values per row"
     return (
-        f"{len(schema.features)} features, {schema.flows} rows per image of side {schema.side}\n"
+        f"{len(schema.features)} features, {size}\n"
         f"label: {schema.label}\n"
         f"classes: {', '.join(schema.classes)}\n"
         f"columns that reveal the label, {action}: {some(leaking) or 'none'}\n"

@@ -6,7 +6,6 @@ from typing import Any
 
 from collabdm.cli.console import Bars, console, notes
 from collabdm.cli.scores import print_scores
-from collabdm.export.pictures import write_picture
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import experiment_fields, simulation
 from collabdm.lab.simulate import simulate
@@ -16,7 +15,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
-from collabdm.rounds.exchange import picture_path
+from collabdm.rounds.exchange import shown_path, write_shown
 from collabdm.scoring.outcomes import OUTCOME_KINDS
 
 
@@ -33,10 +32,10 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
         results = simulate(experiment, output, RunContext(compute, bars), notes.print)
 
     kind = OUTCOME_KINDS[METHODS[experiment.method].outcome]
-    images = kind.images(kind.read(output / kind.file))
-    picture = picture_path(output / kind.file)
+    outcome = kind.read(output / kind.file)
+    images, picture = kind.images(outcome), shown_path(output / kind.file, outcome.plan)
     if images is not None:
-        write_picture(images, picture)
+        write_shown(images, outcome.plan, output / kind.file)
 
     title = f"Accuracy on {experiment.data}, {len(results.sets[experiment.method].sites)} sites"
     print_scores(title, results, with_bytes=True)

@@ -10,6 +10,13 @@ to data, so no site needs to see the rows of a different site:
 
 `flows` rows form an image of `side` x `side` pixels, padded with 0 (`collabdm.data.flows.windows`).
 
+With `form` rows, each row is an image of one pixel instead, with a channel for each encoded value:
+
+    number      (f(v) - f(low)) / (f(high) - f(low)) in 0 .. 1, not rounded;  0 if it is missing
+                1 if it is missing, else 0, unless the column is `complete`
+    category    one channel for each of the C values, one for any other value, one for missing: 1
+                for the value of the row, 0 for the others
+
 References: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (rows of
 a class combined into 64 x 64 images). S. Samarakoon et al., "5G-NIDD: a comprehensive network
 intrusion detection dataset generated over 5G wireless network", 2022 (the data).
@@ -23,6 +30,8 @@ from jaxtyping import Float64, Int32, UInt8
 from pydantic import Field, model_validator
 
 from collabdm.documents.frozen_model import ExtendedModel, FrozenModel
+
+MOST_VALUES = 2**16  # encoded values of a row
 
 LEVELS = 254  # a value that is present has a pixel in 1 .. 1 + LEVELS
 MISSING, OTHER = 0, 1  # the pixels of a missing and of an unlisted value
@@ -38,18 +47,23 @@ ENCODINGS = (
 )
 
 
-class Number(FrozenModel):
+class Number(ExtendedModel):
     """A numeric column, whose range `low` .. `high` is spread over the levels.
 
     The levels are evenly spaced in sign(v) log(1 + |v| / `unit`) if `scale` is log, and in v if it
-    is linear.
+    is linear. Two fields matter only for rows: a `whole` column has whole numbers, and a `complete`
+    one no missing values.
     """
+
+    extensions: ClassVar[tuple[str, ...]] = ("whole", "complete")
 
     name: Name
     low: float
     high: float
     scale: Literal["log", "linear"] = "log"
     unit: Annotated[float, Field(gt=0)] = 1.0
+    whole: bool | None = None
+    complete: bool | None = None
 
     @model_validator(mode="after")
     def _has_a_range(self) -> "Number":
@@ -62,10 +76,29 @@ class Number(FrozenModel):
 
     def levels(self, values: Float64[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
         """Map values to pixels; NaN is a missing value."""
-        low, high = self._curve(np.array([self.low, self.high]))
-        share = (self._curve(values.clip(self.low, self.high)) - low) / (high - low)
+        share = self.shares(values)
         present = 1 + np.rint(LEVELS * np.nan_to_num(share))
         return np.where(np.isnan(share), MISSING, present).astype(np.uint8)
+
+    def shares(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Map values to their positions in the range, in 0 .. 1; NaN is a missing value."""
+        low, high = self._curve(np.array([self.low, self.high]))
+        return (self._curve(values.clip(self.low, self.high)) - low) / (high - low)
+
+    def from_shares(self, shares: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Map positions in the range back to values; the inverse of `shares`."""
+        low, high = self._curve(np.array([self.low, self.high]))
+        curved = low + shares.clip(0, 1) * (high - low)
+        if self.scale == "log":
+            curved = np.sign(curved) * np.expm1(np.abs(curved)) * self.unit
+
+        values = curved.clip(self.low, self.high)
+        return np.rint(values) if self.whole else values
+
+    @property
+    def width(self) -> int:
+        """The number of encoded values in a row."""
+        return 1 if self.complete else 2
 
     def _curve(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """Apply the scale: f in the module's docstring."""
@@ -92,6 +125,11 @@ class Category(FrozenModel):
         present = np.where(positions == -1, OTHER, listed)
         return np.where(positions == -2, MISSING, present).astype(np.uint8)
 
+    @property
+    def width(self) -> int:
+        """The number of encoded values in a row: the listed ones, any other, and missing."""
+        return len(self.values) + 2
+
 
 Column = Number | Category
 
@@ -116,6 +154,8 @@ class FlowSchema(ExtendedModel):
       a line of column names. `time_format`: how `time` is written: `iso`, or directives such as
       `%d/%m/%Y %H:%M`; None means a number.
     - `empty_label`: the class of rows with an empty label; None means that they have no label.
+    - `form`: `rows` distils rows one by one; None forms images of `flows` rows. `flows` is then 1,
+      and `side` and `layout` have no meaning.
     - `reasons`: (column, reason) for columns in `leaking`, for the reader of the schema.
     - `split`: `time` reserves every `held_out`-th block of `block` images for testing, and leaves
       out the rows of one image on each side of the block; `random` reserves images drawn at
@@ -124,6 +164,7 @@ class FlowSchema(ExtendedModel):
 
     extensions: ClassVar[tuple[str, ...]] = (
         *("missing_numbers", "encoding", "names", "empty_label", "time_format", "reasons"),
+        "form",
     )
 
     columns: tuple[Column, ...] = Field(min_length=1, max_length=4096)
@@ -147,6 +188,7 @@ class FlowSchema(ExtendedModel):
     empty_label: Value | None = None
     time_format: Annotated[str, Field(min_length=2, max_length=64)] | None = None
     reasons: tuple[tuple[Name, Name], ...] | None = None
+    form: Literal["rows"] | None = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "FlowSchema":
@@ -154,7 +196,9 @@ class FlowSchema(ExtendedModel):
         self._check_labels()
         self._check_files()
 
-        if self.flows > self.most_flows:
+        if self.as_rows:
+            self._check_rows()
+        elif self.flows > self.most_flows:
             raise ValueError(
                 f"`flows` should be at most {self.most_flows}: {len(self.features)} features each, "
                 f"in {self.side} x {self.side} pixels, layout {self.layout}; found {self.flows}"
@@ -199,6 +243,35 @@ class FlowSchema(ExtendedModel):
                 f"found `{self.time_format}`"
             )
 
+    def _check_rows(self) -> None:
+        if self.flows != 1:
+            raise ValueError(f"`flows` should be 1 with `form` rows; found {self.flows}")
+        if self.width > MOST_VALUES:
+            raise ValueError(
+                f"`columns` should give at most {MOST_VALUES} encoded values a row; "
+                f"found {self.width}"
+            )
+
+    @property
+    def as_rows(self) -> bool:
+        """Whether rows are distilled one by one, rather than as images of several rows."""
+        return self.form == "rows"
+
+    @property
+    def width(self) -> int:
+        """The number of encoded values of a row, with `form` rows."""
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of encoded values of each column that is used, with `form` rows."""
+        return tuple(column.width for column in self.features)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return (self.width, 1, 1) if self.as_rows else (1, self.side, self.side)
+
     @property
     def features(self) -> tuple[Column, ...]:
         """The columns that become pixels."""
@@ -225,4 +298,6 @@ class FlowSchema(ExtendedModel):
     def with_leaking(self) -> "FlowSchema":
         """Copy the schema, with leaking columns as features and `flows` lowered to what fits."""
         schema = self.model_copy(update={"keep_leaking": True})
+        if self.as_rows:
+            return schema
         return schema.model_copy(update={"flows": min(self.flows, schema.most_flows)})

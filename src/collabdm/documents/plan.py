@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from collabdm.documents.canonical_json import canonical_json
 from collabdm.documents.distillation import Local, Refinement
 from collabdm.documents.fixed_point import binary_places
-from collabdm.documents.flow_schema import FlowSchema
+from collabdm.documents.flow_schema import MOST_VALUES, FlowSchema
 from collabdm.documents.frozen_model import (
     SITE_NAME,
     SITE_NAME_RULE,
@@ -34,6 +34,7 @@ from collabdm.documents.protection import Masking, Privacy
 from collabdm.documents.specs import (
     OPERATIONS,
     ROBUST_MERGING,
+    ROW_NETWORKS,
     Merging,
     NetworkSpec,
     Operation,
@@ -46,6 +47,9 @@ from collabdm.seeds import participants
 PLAN_VERSION = 1
 JSON_INTEGERS = 2**53  # whole numbers below this are exact in every JSON reader
 
+SMALLEST_SIDE = 8  # pixels, of an image that is not a row of a table
+MOST_CHANNELS = 16  # of such an image
+
 MOST_DRAWS = 10**7  # names that are drawn to find the sites of all steps
 
 METHOD_NAME = r"[a-z][a-z0-9_-]{0,31}"
@@ -55,12 +59,28 @@ PRIVATE_METHODS = ("collabdm", "collabdm-pae", "central", "central-pae")
 
 
 class ImageSpec(FrozenModel):
-    """The image format of all sites: square images, normalised with these constants."""
+    """The image format of all sites: square images, normalised with these constants.
 
-    channels: Annotated[int, Field(ge=1, le=16)]
-    side: Annotated[int, Field(ge=8, le=512)]
+    A row of a table is an image of side 1, with a channel for each encoded value.
+    """
+
+    channels: Annotated[int, Field(ge=1, le=MOST_VALUES)]
+    side: Annotated[int, Field(ge=1, le=512)]
     mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...]
     std: tuple[Annotated[float, Field(ge=1e-6, le=1000)], ...]
+
+    @model_validator(mode="after")
+    def _has_the_size_of_an_image(self) -> "ImageSpec":
+        if self.side == 1:
+            return self
+        if self.side < SMALLEST_SIDE:
+            raise ValueError(
+                f"`side` should be at least {SMALLEST_SIDE}, or 1 for rows of a table; "
+                f"found {self.side}"
+            )
+        if self.channels > MOST_CHANNELS:
+            raise ValueError(f"`channels` should be at most {MOST_CHANNELS}; found {self.channels}")
+        return self
 
     @model_validator(mode="after")
     def _one_constant_per_channel(self) -> "ImageSpec":
@@ -192,11 +212,35 @@ class Plan(ExtendedModel):
 
         flows = self.flows
         if flows is None:
+            if self.image.side == 1:
+                raise ValueError(
+                    f"`image.side` 1 needs `flows` as rows; found no `flows`: use images of side "
+                    f"{SMALLEST_SIDE} or more"
+                )
             return
-        if flows.classes != self.classes or (1, flows.side, flows.side) != self.image.shape:
+        if flows.classes != self.classes or flows.image_shape != self.image.shape:
             raise ValueError(
                 f"`flows` should have the plan's `classes`, and images of {self.image.shape}; "
-                f"found {len(flows.classes)} classes and side {flows.side}"
+                f"found {len(flows.classes)} classes and images of {flows.image_shape}"
+            )
+        if flows.as_rows:
+            self._check_rows()
+
+    def _check_rows(self) -> None:
+        """Check the settings of a plan for rows of a table. Raises ValueError."""
+        network, flows = self.network, self.flows
+        if network.name not in ROW_NETWORKS:
+            raise ValueError(
+                f"`network` should be {' or '.join(ROW_NETWORKS)} for rows; found {network.name}"
+            )
+        if flows is not None and network.columns not in (None, flows.widths):
+            raise ValueError("`network.columns` should be the encoded values of `flows.columns`")
+        if self.images != "float32":
+            raise ValueError(f"`images` should be float32 for rows; found {self.images}")
+        if self.augment:
+            raise ValueError(
+                f"`augment` should be empty for rows; found {', '.join(self.augment)}, which move "
+                "pixels"
             )
 
     def _check_round(self) -> None:

@@ -3,12 +3,12 @@
 This module contains only names and ranges; `collabdm.matching` implements them.
 """
 
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
 
-from collabdm.documents.frozen_model import FrozenModel
+from collabdm.documents.frozen_model import ExtendedModel
 
 Wire = Literal["float16", "int8", "float32"]  # the encoding of class means
 #: weight sites by their number of images, or equally; or bound the effect of a single site
@@ -27,7 +27,8 @@ WIRE_DTYPES: dict[Wire, torch.dtype] = {
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
-NetworkName = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18"]
+NetworkName = Literal["ConvNet", "AlexNet", "VGG11", "ResNet18", "MLP", "Thresholds"]
+ROW_NETWORKS: tuple[NetworkName, ...] = ("MLP", "Thresholds")  # that take rows of a table
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 Activation = Literal["relu", "leakyrelu", "sigmoid"]
 Pooling = Literal["average", "max", "none"]
@@ -40,10 +41,12 @@ FIELDS: dict[NetworkName, frozenset[str]] = {
     "AlexNet": frozenset(),
     "VGG11": frozenset({"norm"}),
     "ResNet18": frozenset({"norm"}),
+    "MLP": frozenset({"width", "depth", "norm", "activation"}),
+    "Thresholds": frozenset({"width", "columns"}),
 }
 
 
-class NetworkSpec(FrozenModel):
+class NetworkSpec(ExtendedModel):
     """A network: its name, and the options that apply to it.
 
     - `width` (filters), `depth` (blocks), `activation` and `pooling` apply only to ConvNet.
@@ -51,6 +54,10 @@ class NetworkSpec(FrozenModel):
     - `norm` applies to ConvNet, VGG11 and ResNet18; AlexNet has no normalisation. `layer`
       normalises over all channels and pixels, `group` over each quarter of the channels; both scale
       each channel separately.
+    - MLP has `depth` hidden layers of `width` units. Its `norm` is `layer` unless it is set, and
+      never `instance`, because each unit has a single value.
+    - Thresholds, for rows, has one layer of `width` units; `columns` are the numbers of encoded
+      values of the columns. It computes embeddings only, and is not trained.
 
     An option that does not apply should be left at its default; otherwise pydantic raises a
     ValidationError.
@@ -58,12 +65,24 @@ class NetworkSpec(FrozenModel):
 
     model_config = ConfigDict(strict=True)
 
+    extensions: ClassVar[tuple[str, ...]] = ("columns",)
+
     name: NetworkName = "ConvNet"
     width: int = Field(default=128, ge=8, le=1024)
     depth: int = Field(default=3, ge=1, le=6)
     norm: Norm = "instance"
     activation: Activation = "relu"
     pooling: Pooling = "average"
+    columns: tuple[Annotated[int, Field(ge=1, le=2**16)], ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_suit_rows(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("name") == "MLP":
+            return {"norm": "layer"} | settings
+        if isinstance(settings, dict) and isinstance(settings.get("columns"), list):
+            return settings | {"columns": tuple(settings["columns"])}  # JSON has no tuples
+        return settings
 
     @model_validator(mode="after")
     def _options_apply(self) -> "NetworkSpec":
@@ -73,6 +92,11 @@ class NetworkSpec(FrozenModel):
                 raise ValueError(
                     f"`{name}` should be left at {field.default} for {self.name}; found {value}"
                 )
+
+        if self.name == "Thresholds" and not self.columns:
+            raise ValueError("`columns` should be set for Thresholds; found none")
+        if self.name == "MLP" and self.norm == "instance":
+            raise ValueError("`norm` should be layer, group or none for MLP; found instance")
 
         if self.norm == "group" and self.width % GROUPS:
             raise ValueError(

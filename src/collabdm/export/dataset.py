@@ -1,8 +1,9 @@
-"""Write a distilled set as a Hugging Face data set, an image folder, or NumPy arrays.
+"""Write a distilled set as a Hugging Face data set, an image folder, NumPy arrays, or tables.
 
     hub       README.md (the card), data/train-00000-of-00001.parquet, preview.png
     folder    one subfolder for each class, PNG pictures
     npz       one file: images (n, channels, side, side), labels, classes
+    table     set.csv and set.parquet, of a set of rows
 
 `hub` and `folder` contain PNG pictures: uint8 images without loss, float32 images rounded to 256
 levels. `npz` contains the pixels unchanged. In a set with pae (partition and expand), each stored
@@ -26,6 +27,7 @@ from collabdm.documents.outcomes import DistilledSet
 from collabdm.errors import DataError, OutputError, PlanError, printable
 from collabdm.export.card import Card, card_text
 from collabdm.export.pictures import write_picture
+from collabdm.export.table import schema_of_rows, write_tables
 from collabdm.images import ImageSet, as_uint8
 from collabdm.scoring.training import training_set
 
@@ -44,7 +46,7 @@ def export(
     Args:
         distilled: The set.
         output: A folder that is new or empty.
-        form: `hub`, `folder` or `npz`.
+        form: `hub`, `folder`, `npz` or, for rows, `table`.
         packed: Whether to write the stored images of a set with pae, instead of the small ones that
             they contain.
         card: Licence, counts and scores for the card; only `hub` has a card.
@@ -61,7 +63,9 @@ def export(
         raise PlanError(f"`form` should be one of {', '.join(FORMS)}; found {form!r}")
 
     images = distilled.images if packed else training_set(distilled)
-    if form != "npz":
+    if form == "table":
+        schema_of_rows(distilled.plan)
+    elif form != "npz":
         images = _as_pictures(images)
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -74,7 +78,11 @@ def export(
 
 
 def _as_pictures(images: ImageSet) -> ImageSet:
-    channels = images.shape[0]
+    channels, side, _ = images.shape
+    if side == 1:
+        raise DataError(
+            "rows of a table have no pictures: export them as table, or as npz with encoded values"
+        )
     if channels not in (1, 3):
         raise DataError(
             f"images should have 1 or 3 channels to be written as pictures; found {channels}: "
@@ -133,7 +141,16 @@ def _write_npz(distilled: DistilledSet, images: ImageSet, output: Path, card: Ca
     )
 
 
-FORMS: dict[str, Write] = {"hub": _write_hub, "folder": _write_folder, "npz": _write_npz}
+def _write_table(distilled: DistilledSet, images: ImageSet, output: Path, card: Card) -> None:
+    write_tables(distilled, output)
+
+
+FORMS: dict[str, Write] = {
+    "hub": _write_hub,
+    "folder": _write_folder,
+    "npz": _write_npz,
+    "table": _write_table,
+}
 
 
 def _png(pixels: UInt8[np.ndarray, "channels height width"]) -> bytes:

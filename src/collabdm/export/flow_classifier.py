@@ -72,11 +72,10 @@ def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
     if schema is None:
         schema = _own_schema(model)
 
-    image = (1, schema.side, schema.side)
-    if (schema.classes, image) != (model.classes, model.image.shape):
+    if (schema.classes, schema.image_shape) != (model.classes, model.image.shape):
         raise PlanError(
             f"the schema should have the model's classes, {', '.join(model.classes)}, and images "
-            f"of {model.image.shape}; found {', '.join(schema.classes)} and side {schema.side}: "
+            f"of {model.image.shape}; found {', '.join(schema.classes)} and {schema.image_shape}: "
             "choose the schema that the model was trained with"
         )
     return schema

@@ -1,6 +1,7 @@
 """Write a trained model as an ONNX file that runs without collabdm.
 
-    input    images          uint8 (n, channels, side, side), pixels 0 .. 255
+    input    images          uint8 (n, channels, side, side), pixels 0 .. 255; for rows of a
+                             table, float32 (n, values, 1, 1), the encoded values
     output   probabilities   float32 (n, classes)
 
 Normalisation and softmax are part of the graph. The file's metadata contains the class names, the
@@ -71,8 +72,9 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Float32[Tensor, "n classes"]:
-        """Compute the probabilities of the classes from uint8 pixels."""
-        return self.network((images.float() / 255 - self.mean) / self.std).softmax(1)
+        """Compute the probabilities of the classes from uint8 pixels, or from encoded values."""
+        shares = images.float() / 255 if images.dtype == torch.uint8 else images
+        return self.network((shares - self.mean) / self.std).softmax(1)
 
 
 def check_onnx() -> None:
@@ -124,7 +126,8 @@ def onnx_bytes(model: TrainedModel, opset: int = OPSET) -> bytes:
 
 def _graph(model: TrainedModel, opset: int) -> Any:
     module = PixelClassifier(model.network(), model.image.mean, model.image.std).eval()
-    example = torch.zeros(2, *model.image.shape, dtype=torch.uint8)
+    kind = torch.float32 if model.image.side == 1 else torch.uint8
+    example = torch.zeros(2, *model.image.shape, dtype=kind)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's imports warn

@@ -11,16 +11,19 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from collabdm.data.selection import class_names
+from collabdm.documents.flow_schema import FlowSchema
 from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.lab.experiment import DERIVED_PLAN_FIELDS, Experiment
 from collabdm.methods.registry import find_method
+from collabdm.planning.make import for_rows
 from collabdm.planning.option_values import without_none
 from collabdm.planning.overrides import Fields, field_types
 from collabdm.planning.presets import preset_settings
 from collabdm.planning.private import PRIVATE_DEFAULTS, has_budget
 from collabdm.planning.settings import (
+    ROW_NETWORK,
     Settings,
     flows_of,
     list_of,
@@ -94,6 +97,9 @@ def experiment_of(settings: Settings) -> Experiment:
     settings = settings | {"plan": plan_settings(settings.get("plan", {}))}
     if "flows" in settings:
         settings["flows"] = flows_of(settings["flows"])
+        if isinstance(settings["flows"], FlowSchema) and settings["flows"].as_rows:
+            plan = for_rows(settings["plan"], settings["flows"])
+            settings = {"networks": (ROW_NETWORK,)} | settings | {"plan": plan}
     if settings.get("beta") == 0:  # TOML has no null
         settings["beta"] = None
     lists = {"networks": network_list, "compare": list_of, "class_names": class_names}

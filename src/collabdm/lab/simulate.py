@@ -296,6 +296,8 @@ def _check_plan_settings(experiment: Experiment, train: ImageSet) -> None:
         mean, std = (0.0,) * channels, (1.0,) * channels
         image = ImageSpec(channels=channels, side=side, mean=mean, std=std)
         rest = {"classes": train.classes, "image": image, "sites": 1, "site_names": ("all",)}
+        if experiment.flows is not None:
+            rest |= {"flows": experiment.flows}
         settings = with_private_defaults(experiment.plan)
         if isinstance(privacy := settings.get("privacy"), dict):
             settings["privacy"] = {"clip": 1.0} | privacy

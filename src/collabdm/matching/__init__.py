@@ -2,7 +2,8 @@
 
 Bottom up:
 
-    networks            ConvNet, AlexNet, VGG11 and ResNet18, with weights from a seed
+    thresholds          a layer of random thresholds, for rows of a table
+    networks            ConvNet, AlexNet, VGG11, ResNet18 and others, with weights from a seed
     compiled_layers     the same layers, as expressions that compile well
     network_size        the width and the cost of a network, without allocating weights
     compiled_code       the private folder of compiled code

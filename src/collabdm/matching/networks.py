@@ -1,4 +1,4 @@
-"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images.
+"""The networks: ConvNet, AlexNet, VGG11 and ResNet18 for small square images, and MLP for rows.
 
 A network computes `logits = classifier(embed(x))`. Statistics use only the embedding; the linear
 classifier is for networks that are trained. `k x k, c` is a convolution with c filters of side k
@@ -9,6 +9,12 @@ followed by a normalisation (except in AlexNet) and an activation:
     AlexNet   5x5, 128  P   5x5, 192  P   3x3, 256   3x3, 192   3x3, 192  P               linear
     VGG11     3x3: 64 P   128 P   256 256 P   512 512 P   512 512 P                       linear
     ResNet18  3x3, 64   [3x3, c   3x3, c] x 2 for c = 64, 128, 256, 512   mean of pixels  linear
+    MLP       side x side, width   [1x1, width] x (depth - 1)                             linear
+    Thresholds    random thresholds on few columns, width (`thresholds`)                  linear
+
+A row of a table is an image of side 1 with a channel for each encoded value. Only MLP and
+Thresholds take it: the first convolution covers the whole image, without padding, so it is a layer
+of `width` units.
 
 Instance normalisation maps each channel of each image to
 
@@ -41,9 +47,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from collabdm.documents.specs import GROUPS, Activation, NetworkName, NetworkSpec, Norm, Pooling
+from collabdm.documents.specs import (
+    GROUPS,
+    ROW_NETWORKS,
+    Activation,
+    NetworkName,
+    NetworkSpec,
+    Norm,
+    Pooling,
+)
 from collabdm.errors import PlanError
 from collabdm.matching.compiled_layers import run_fused
+from collabdm.matching.thresholds import Thresholds
 from collabdm.seeds import Stream
 
 Image = tuple[int, int, int]  # channels, height, width
@@ -134,8 +149,8 @@ def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
         The network, in training mode.
 
     Raises:
-        PlanError: the images are not square, their side is not in 8 .. 512, or it is too small for
-            the depth.
+        PlanError: the images are not square, their side is not in 8 .. 512 (1 is allowed for MLP),
+            or it is too small for the depth.
     """
     channels, height, width = image
     if channels < 1 or classes < 1:
@@ -144,7 +159,12 @@ def skeleton(spec: NetworkSpec, image: Image, classes: int) -> Network:
         )
     if height != width:
         raise PlanError(f"images should be square; found {height} x {width}")
-    if not SMALLEST_SIDE <= height <= LARGEST_SIDE:
+    if height == 1 and spec.name not in ROW_NETWORKS:
+        raise PlanError(
+            f"`network` should be {' or '.join(ROW_NETWORKS)} for rows of a table; "
+            f"found {spec.name}"
+        )
+    if height != 1 and not SMALLEST_SIDE <= height <= LARGEST_SIDE:
         raise PlanError(
             f"image side should be between {SMALLEST_SIDE} and {LARGEST_SIDE}; found {height}"
         )
@@ -176,7 +196,7 @@ def build(spec: NetworkSpec, image: Image, classes: int) -> Network:
     network.to_empty(device="cpu")
 
     with torch.no_grad():
-        for layer in _random_layers(network):
+        for layer in network.modules():
             for parameter in layer.parameters(recurse=False):
                 parameter.zero_()
     _reset_norms(network)
@@ -196,8 +216,12 @@ def seed_weights(network: nn.Module, stream: Stream) -> None:
     This is PyTorch's default initialisation: He et al., "Delving deep into rectifiers", 2015, with
     a = sqrt 5. Scales of normalisations become 1 and their shifts 0, without uniforms. The
     arithmetic is float32 on the CPU; the values are then copied to each parameter's device and
-    dtype. No tensor is replaced, so compiled graphs stay valid.
+    dtype. No tensor is replaced, so compiled graphs stay valid. A layer of `thresholds` draws its
+    own, before the others.
     """
+    for layer in network.modules():
+        if isinstance(layer, Thresholds):
+            layer.seed(stream)
     drawn = [
         (parameter, layer.weight[0].numel())
         for layer in _random_layers(network)
@@ -221,7 +245,11 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 def _random_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     """List the layers whose parameters are random, in the order of their definition."""
-    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, Thresholds)
+    ]
 
 
 def _reset_norms(network: nn.Module) -> None:
@@ -265,11 +293,35 @@ def _resnet18(spec: NetworkSpec, image: Image) -> Features:
     return features.append(nn.AdaptiveAvgPool2d(1)), RESNET18[-1]
 
 
+def _mlp(spec: NetworkSpec, image: Image) -> Features:
+    channels, kernel, _ = image
+    layers: list[nn.Module] = []
+
+    for _ in range(spec.depth):
+        layers.append(nn.Conv2d(channels, spec.width, kernel))
+        layers += [NORMS[spec.norm](spec.width), ACTIVATIONS[spec.activation]()]
+        channels, kernel = spec.width, 1
+
+    return nn.Sequential(*layers), spec.width
+
+
+def _thresholds(spec: NetworkSpec, image: Image) -> Features:
+    columns = spec.columns or ()
+    if image[1] != 1 or sum(columns) != image[0]:
+        raise PlanError(
+            f"`columns` of Thresholds should have the {image[0]} values of a row of side 1; "
+            f"found {sum(columns)} values and side {image[1]}"
+        )
+    return nn.Sequential(Thresholds(columns, spec.width), nn.Sigmoid()), spec.width
+
+
 _FEATURES: dict[NetworkName, Callable[[NetworkSpec, Image], Features]] = {
     "ConvNet": _convnet,
     "AlexNet": _alexnet,
     "VGG11": _vgg11,
     "ResNet18": _resnet18,
+    "MLP": _mlp,
+    "Thresholds": _thresholds,
 }
 
 

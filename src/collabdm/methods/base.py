@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
+from collabdm.data.flows.rows import snapped_images
 from collabdm.documents.contribution import (
     CheckedContributions,
     Contribution,
@@ -271,20 +272,10 @@ def answer(plan: Plan, data: ImageSet, site: str, tensors: Mapping[str, Tensor])
 
 
 def stored_pixels(plan: Plan, pixels: Float32[Tensor, "*n c h w"]) -> Pixels:
-    """Convert pixels in 0 .. 1 to the plan's storage: rounded to uint8, or unchanged float32."""
+    """Convert pixels in 0 .. 1 to the plan's storage: uint8, float32, or rows of its schema."""
+    if plan.flows is not None and plan.flows.as_rows:
+        return snapped_images(plan.flows, pixels)
     return as_uint8(pixels) if plan.images == "uint8" else pixels
-
-
-def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
-    """Spread `images` images evenly over the classes present, and return their ascending labels.
-
-    The first classes get one more image each if the number does not divide evenly.
-
-    >>> balanced_labels(5, [0, 3])
-    [0, 0, 0, 3, 3]
-    """
-    each, rest = divmod(images, len(present))
-    return [y for rank, y in enumerate(present) for _ in range(each + (rank < rest))]
 
 
 # --- the server --------------------------------------------------------------------------------

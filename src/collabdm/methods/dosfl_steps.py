@@ -42,7 +42,8 @@ from collabdm.documents.plan import Plan
 from collabdm.images import ImageSet
 from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.matching.run_context import RunContext
-from collabdm.methods.base import balanced_labels, plan_options
+from collabdm.methods.base import plan_options
+from collabdm.methods.own_images import balanced_labels
 from collabdm.methods.start_images import noise_images, random_images
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream, derive

@@ -47,12 +47,18 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import (
     Contributions,
     answer,
-    balanced_labels,
     check_answer,
     plan_options,
     site_seed,
 )
-from collabdm.methods.own_images import OwnImages, declare_images, image_tensors, images_sent, union
+from collabdm.methods.own_images import (
+    OwnImages,
+    balanced_labels,
+    declare_images,
+    image_tensors,
+    images_sent,
+    union,
+)
 from collabdm.methods.start_images import random_images
 from collabdm.progress import Progress, Stage
 from collabdm.seeds import Purpose, Stream

@@ -1,6 +1,7 @@
 """Images as extra tensors of a contribution: their number, declaration, packing and union."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -103,3 +104,15 @@ def union(
     order = labels.argsort(stable=True)
     images_by_class = ImageSet(images[order], labels[order], plan.classes)
     return DistilledSet(images_by_class, plan, site_counts(plan, ordered), plan.method, versions())
+
+
+def balanced_labels(images: int, present: Sequence[int]) -> list[int]:
+    """Spread `images` images evenly over the classes present, and return their ascending labels.
+
+    The first classes get one more image each if the number does not divide evenly.
+
+    >>> balanced_labels(5, [0, 3])
+    [0, 0, 0, 3, 3]
+    """
+    each, rest = divmod(images, len(present))
+    return [y for rank, y in enumerate(present) for _ in range(each + (rank < rest))]

@@ -17,7 +17,7 @@ from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError, printable
 from collabdm.images import ImageSet, measure_normalisation
-from collabdm.planning.private import has_budget, with_clip, with_private_defaults
+from collabdm.planning.private import filled, has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
 
 SMALL_SIDE = 24  # pixels; images with a smaller side count as small
@@ -35,6 +35,22 @@ FROM_AVERAGES: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"
 #: the methods whose sites send averages by default, and how many of a class: docs/log.md, entry 16
 AVERAGING_METHODS = ("collabdm", "collabdm-pae")
 MOST_AVERAGES = 10  # images; each stores pae^2 averages
+
+
+#: measured: docs/log.md, entry 20
+ROW_DEFAULTS: dict[str, Any] = {
+    "images": "float32",
+    "network": {"name": "Thresholds", "width": 256},
+    "steps": 50,
+    "augment": (),
+    "pae": 1,
+    "ipc": 50,
+    "local": {"method": "none"},
+    "refinement": {
+        "passes": 24,
+        "matching": {"optimiser": "adam", "learning_rate": 0.2, "schedule": "cosine"},
+    },
+}
 
 
 def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Plan:
@@ -162,6 +178,10 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         DataError: If the sample does not fit the schema.
     """
     defaults: dict[str, Any] = {"pae": 1, "augment": (), "flows": schema}
+    if schema.as_rows:
+        settings = for_rows(settings, schema) | {"flows": schema}
+        return make_plan(schema.classes, row_image(schema), **settings)
+
     settings = defaults | with_rates(settings, (1, schema.side, schema.side))
 
     local = settings.get("local")
@@ -173,6 +193,24 @@ def plan_for_flows(schema: FlowSchema, sample: str | None = None, **settings: An
         return plan_for(load_flows(sample, schema), **settings)
     image = ImageSpec(channels=1, side=schema.side, mean=(0.25,), std=(0.25,))
     return make_plan(schema.classes, image, **settings)
+
+
+def for_rows(settings: dict[str, Any], schema: FlowSchema) -> dict[str, Any]:
+    """Fill in the settings of a plan for rows, and the columns of its network of thresholds."""
+    network = settings.get("network", ROW_DEFAULTS["network"])
+    other = isinstance(network, dict) and network.get("name", "Thresholds") != "Thresholds"
+    defaults = ROW_DEFAULTS | ({"network": network} if other else {})
+    settings = filled(settings, defaults)
+
+    if not other and isinstance(settings["network"], dict):
+        settings["network"] = {"columns": schema.widths} | settings["network"]
+    return settings
+
+
+def row_image(schema: FlowSchema) -> ImageSpec:
+    """Describe rows as images of one pixel; the constants follow from the encoding alone."""
+    channels = schema.width
+    return ImageSpec(channels=channels, side=1, mean=(0.5,) * channels, std=(0.25,) * channels)
 
 
 def with_rates(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

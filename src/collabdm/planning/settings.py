@@ -34,6 +34,8 @@ Settings = dict[str, Any]
 
 Result = TypeVar("Result")
 
+ROW_NETWORK = "MLP:width=128,depth=2"  # trained on rows
+
 DEFAULT_METHOD = "collabdm"  # of a Plan; the image side decides whether it uses pae
 
 #: fields of a Plan that follow from the data, so no file or `--set` may set them
@@ -84,6 +86,26 @@ def override(settings: Settings, overrides: Settings) -> Settings:
     if isinstance(settings.get("flows"), str) and isinstance(overrides.get("flows"), dict):
         settings["flows"] = {"schema": settings["flows"]}
     return merge_settings(settings, overrides)
+
+
+def in_form(settings: Settings, form: str) -> Settings:
+    """Set the form in which tables of flows are distilled, `images` or `rows`.
+
+    Raises PlanError if there is no schema, or one for rows where images are wanted.
+    """
+    if settings.get("flows") is None:
+        raise PlanError("`--as` needs `--flows`; found no schema of flows: name one")
+
+    schema = flows_of(settings["flows"])
+    as_rows = isinstance(schema, FlowSchema) and schema.as_rows
+    if form == "images" and as_rows:
+        raise PlanError(
+            "`--flows` should be a schema of images for `--as images`; found one of rows: "
+            "make it without `--as rows`"
+        )
+    if form == "images" or as_rows:
+        return settings
+    return settings | {"flows": with_changes(schema, {"form": form})}
 
 
 def read_toml(path: Path | None) -> Settings:
@@ -295,6 +317,11 @@ def network_of(settings: Any) -> NetworkSpec:
         return NetworkSpec.model_validate(settings)
     except ValidationError as error:
         raise PlanError(f"`network`: {validation_message(error)}") from error
+
+
+def usual_network(plan: Plan) -> str:
+    """Return the network that is trained unless the user names one: MLP for rows, else ConvNet."""
+    return ROW_NETWORK if plan.image.side == 1 else "ConvNet"
 
 
 def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:

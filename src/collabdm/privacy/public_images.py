@@ -2,7 +2,8 @@
 
 A dead-leaves image is covered by discs in front of each other: centres are uniform, radii r have
 density r^-3 between `SMALLEST` and half the side, and every disc has one colour. Edges and flat
-regions of all sizes give it some of the statistics of photographs.
+regions of all sizes give it some of the statistics of photographs. Rows of a table, which are
+images of a single pixel, are of uniform noise instead.
 
 Reference: A. B. Lee, D. Mumford, J. Huang, "Occlusion models for natural images", IJCV 2001.
 """
@@ -30,7 +31,11 @@ def public_images(plan: Plan, count: int = PUBLIC_IMAGES) -> ImageSet:
     Returns:
         The images, in float32.
     """
-    pixels = dead_leaves(count, plan.image.shape, Stream.of(plan.seed, Purpose.PUBLIC))
+    stream = Stream.of(plan.seed, Purpose.PUBLIC)
+    if plan.image.side == 1:
+        pixels = stream.uniforms(count, *plan.image.shape)
+    else:
+        pixels = dead_leaves(count, plan.image.shape, stream)
     return ImageSet(pixels, torch.arange(count) % len(plan.classes), plan.classes)
 
 

@@ -154,7 +154,12 @@ def robustness_table(files: RoundFiles) -> Table:
 
 
 def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
-    """Encode up to `MOST_SHOWN` images of each class as data URIs; omit empty classes."""
+    """Encode up to `MOST_SHOWN` images of each class as data URIs; omit empty classes.
+
+    Rows of a table have no images.
+    """
+    if distilled.plan.image.side == 1:
+        return {}
     pixels = as_uint8(distilled.images.images).numpy()
     positions = {
         name: distilled.images.of_class(y)[:MOST_SHOWN].tolist()

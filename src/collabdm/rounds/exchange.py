@@ -29,6 +29,7 @@ from collabdm.documents.masked_contribution import masked_bytes
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
 from collabdm.export.pictures import write_picture
+from collabdm.export.table import write_csv
 from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
@@ -326,7 +327,7 @@ def distill_files(
     context: RunContext,
     allow_missing: bool = False,
 ) -> Outcome:
-    """Compute the outcome of a round, and write it together with a picture of its images.
+    """Compute the outcome of a round, and write it with a picture of its images or, for rows, CSV.
 
     Args:
         plan: the plan.
@@ -354,8 +355,23 @@ def distill_files(
 
     images = kind.images(outcome)
     if images is not None:
-        write_picture(images, picture_path(output))
+        write_shown(images, plan, output)
     return outcome
+
+
+def write_shown(images: ImageSet, plan: Plan, output: Path) -> None:
+    """Write a picture of a set or, for rows, a CSV file, next to its file."""
+    path = shown_path(output, plan)
+    if plan.flows is not None and plan.flows.as_rows:
+        write_csv(plan.flows, images, path)
+    else:
+        write_picture(images, path)
+
+
+def shown_path(output: Path, plan: Plan) -> Path:
+    """Return the path of what shows a set: its picture or, for rows, its CSV file."""
+    as_rows = plan.flows is not None and plan.flows.as_rows
+    return output.with_suffix(".csv") if as_rows else picture_path(output)
 
 
 def round_files(

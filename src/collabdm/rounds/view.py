@@ -60,6 +60,11 @@ def read_images(path: Path, plan: Plan | None = None) -> Document:
     document = _read(path, plan)
     if not len(document.images):
         raise DocumentError(f"{path} should contain images; found none: there is nothing to draw")
+    if document.images.shape[-1] == 1:
+        raise DocumentError(
+            f"{path} should contain images; found rows of a table: write them with "
+            "`collabdm export --form table`"
+        )
     return document
 
 

@@ -11,6 +11,8 @@ but at least 30 epochs and at most those of the recipe.
 
 Reference: B. Zhao, H. Bilen, "Dataset condensation with distribution matching", WACV 2023 (the
 protocol).
+
+Rows of a table are also judged by the classifiers that are usual there (`scoring.table_judges`).
 """
 
 import math
@@ -31,6 +33,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.start_images import random_images
 from collabdm.progress import Progress, Stage
 from collabdm.scoring.confusion import Confusion
+from collabdm.scoring.table_judges import JUDGES, confusion_of, trained_judge
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
 from collabdm.scoring.trials import Trials
 from collabdm.seeds import derive
@@ -162,6 +165,24 @@ def score(
         stored = trials.counts.tolist() if geometry.classes <= MOST_CLASSES else []
         rows = tuple(map(tuple, stored))
         scores.append(Score(name, spec.name, tuple(trials.accuracies), len(data), rows))
+
+    if geometry.shape[-1] == 1:
+        scores += _judged(name, data, test, config)
+    return scores
+
+
+def _judged(name: str, data: ImageSet, test: ImageSet, config: EvaluationConfig) -> list[Score]:
+    """Score a set of rows by the classifiers that are usual for tables; see `score`."""
+    scores = []
+    for judge in JUDGES:
+        counts = [
+            confusion_of(trained_judge(judge, data, trial), test)
+            for trial in range(config.trials if judge == "random forest" else 1)
+        ]
+        total = torch.stack([confusion.counts for confusion in counts]).sum(0)
+        stored = total.tolist() if len(test.classes) <= MOST_CLASSES else []
+        accuracies = tuple(confusion.accuracy for confusion in counts)
+        scores.append(Score(name, judge, accuracies, len(data), tuple(map(tuple, stored))))
     return scores
 
 

@@ -26,7 +26,7 @@ from collabdm.cli.options import (
     scoring,
 )
 
-Networks = Annotated[str, scoring(help=NETWORKS_HELP)]
+Networks = Annotated[str | None, scoring(help=NETWORKS_HELP, show_default="ConvNet; MLP for rows")]
 
 Trials = Annotated[int, scoring(min=1, help=TRIALS_HELP)]
 
@@ -55,7 +55,7 @@ def evaluate(
     class_names: ClassNames = None,
     skip_unreadable: SkipUnreadable = False,
     test_split: TestSplit = None,
-    networks: Networks = "ConvNet",
+    networks: Networks = None,
     trials: Trials = 5,
     recipe: Recipe = "paper",
     epochs: Epochs = None,
@@ -73,7 +73,7 @@ def evaluate(
     from collabdm.cli.running import check_output, compute_of
     from collabdm.data.selection import read_selection
     from collabdm.documents.outcome_files import read_distilled
-    from collabdm.planning.settings import network_list, networks_of
+    from collabdm.planning.settings import network_list, networks_of, usual_network
     from collabdm.rounds.exchange import DataSource
     from collabdm.scoring.evaluation import EvaluationConfig
     from collabdm.scoring.training import recipe_of
@@ -81,7 +81,8 @@ def evaluate(
     distilled_set = read_distilled(distilled)
     if json_file is not None:
         check_output(json_file, distilled)
-    specs = networks_of(network_list(networks), distilled_set.plan.network)
+    wanted = network_list(networks or usual_network(distilled_set.plan))
+    specs = networks_of(wanted, distilled_set.plan.network)
     config = EvaluationConfig(specs, trials, recipe_of(recipe, epochs), seed)
     compute = compute_of(device, precision, threads)
 

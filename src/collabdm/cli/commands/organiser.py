@@ -15,6 +15,7 @@ from collabdm.cli.options import (
     Delta,
     Epsilon,
     Fit,
+    FlowForm,
     FlowsPath,
     Ground,
     ImageColumn,
@@ -176,6 +177,7 @@ def plan(
     range: Range = None,
     fit: Fit = None,
     flows: FlowsPath = None,
+    form: FlowForm = None,
     sites: Sites = None,
     masked_for: MaskedFor = None,
     preset: Preset = None,
@@ -267,6 +269,11 @@ KeepLeaking = Annotated[
     ),
 ]
 
+SchemaForm = Annotated[
+    choices.RowForm | None,
+    typer.Option("--as", help="Distil row by row.", show_default="images of several rows each"),
+]
+
 Flows = Annotated[int | None, typer.Option(help="Rows per image; default: as many as fit.")]
 
 Side = Annotated[int | None, typer.Option(help="Height and width of an image.", show_default="32")]
@@ -302,6 +309,7 @@ def schema(
     empty_label: EmptyLabel = None,
     time: TimeColumn = None,
     time_format: TimeFormat = None,
+    form: SchemaForm = None,
     flows: Flows = None,
     side: Side = None,
     layout: Layout = None,
@@ -335,12 +343,12 @@ def schema(
             empty_label=empty_label,
             time=time,
             time_format=time_format,
+            rows=form == "rows",
         )
         drafted = draft(sample, choices)
 
-    changes = without_none(
-        flows=flows, side=side, layout=layout, grouping=grouping, split=split, block=block
-    )
+    shape = {"flows": flows, "side": side, "layout": layout, "form": form}
+    changes = without_none(**shape, grouping=grouping, split=split, block=block)
     result = with_changes(drafted.schema, changes, keep_leaking)
 
     atomic_write(output, (result.model_dump_json(indent=2) + "\n").encode())

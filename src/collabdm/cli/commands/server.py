@@ -43,12 +43,12 @@ def distill(
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.planning.probe import check_probe
-    from collabdm.rounds.exchange import distill_files, picture_path, round_files
+    from collabdm.rounds.exchange import distill_files, round_files, shown_path
     from collabdm.rounds.site_table import compare_sites
 
     agreed = read_plan(plan)
     one_round_method(agreed)
-    picture = picture_path(output)
+    picture = shown_path(output, agreed)
     check_output(output, plan, picture, *contributions)
     check_output(picture, plan, *contributions)
     answers = round_files(agreed, contributions, exclude or ())

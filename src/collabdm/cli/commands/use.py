@@ -23,7 +23,10 @@ ModelOutput = Annotated[
     Path, typer.Option("-o", "--output", help="Path of the model to write, safetensors.")
 ]
 
-TrainedNetwork = Annotated[str, scoring(help="NAME or NAME:width=64,depth=2.")]
+TrainedNetwork = Annotated[
+    str | None,
+    scoring(help="NAME or NAME:width=64,depth=2.", show_default="ConvNet; MLP for rows"),
+]
 
 NetworkSeed = Annotated[int, scoring(min=0, help="Seed of the network.")]
 
@@ -40,7 +43,7 @@ Opset = Annotated[
 def train(
     distilled: DistilledPath,
     output: ModelOutput,
-    network: TrainedNetwork = "ConvNet",
+    network: TrainedNetwork = None,
     recipe: Recipe = "paper",
     epochs: Epochs = None,
     seed: NetworkSeed = 0,
@@ -58,7 +61,7 @@ def train(
     from collabdm.documents.atomic_write import atomic_write
     from collabdm.documents.outcome_files import read_distilled
     from collabdm.export.onnx import check_onnx, check_opset, onnx_bytes, runs_in
-    from collabdm.planning.settings import networks_of
+    from collabdm.planning.settings import networks_of, usual_network
     from collabdm.scoring.training import recipe_of
 
     distilled_set = read_distilled(distilled)
@@ -68,7 +71,8 @@ def train(
         check_output(onnx_path, distilled)
         check_opset(opset)
         check_onnx()
-    (spec,) = networks_of((network,), distilled_set.plan.network)
+    wanted = network or usual_network(distilled_set.plan)
+    (spec,) = networks_of((wanted,), distilled_set.plan.network)
     training = Training(
         spec, recipe_of(recipe, epochs), seed, compute_of(device, precision, threads), output
     )
@@ -170,8 +174,12 @@ ExportOutput = Annotated[
 ]
 
 ExportForm = Annotated[
-    choices.Form,
-    typer.Option(help="Hugging Face data set, folder of pictures, NumPy arrays, or ONNX model."),
+    choices.Form | None,
+    typer.Option(
+        help="Hugging Face data set, folder of pictures, NumPy arrays, table of rows, or ONNX "
+        "model.",
+        show_default="hub; table for a set of rows",
+    ),
 ]
 
 Packed = Annotated[
@@ -197,7 +205,7 @@ Results = Annotated[Path | None, typer.Option(help="Results of `evaluate --json`
 def export(
     distilled: SetOrModel,
     output: ExportOutput,
-    form: ExportForm = "hub",
+    form: ExportForm = None,
     packed: Packed = False,
     opset: Opset = 18,
     licence: Licence = None,

@@ -1,6 +1,7 @@
 """Read tables of network flows as images of traffic.
 
     rows of a table  ->  pixels (`tables`)  ->  windows of rows  ->  images (`windows`, `images`)
+                     ->  encoded values (`rows`)  ->  images of one pixel each
 
 `collabdm.documents.flow_schema` defines the schema that all sites agree on. `built_in` contains a
 schema, and `schemas` finds a schema by name or file. `several` finds the files of a site,

@@ -69,6 +69,7 @@ class Choices:
         empty_label: the class of rows with an empty label.
         time: the column to sort by.
         time_format: how it is written.
+        rows: whether rows are distilled one by one, rather than as images.
     """
 
     label: str | None = None
@@ -81,6 +82,7 @@ class Choices:
     empty_label: str | None = None
     time: str | None = None
     time_format: str | None = None
+    rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ def _reports(
     addresses = [found for found in evidence if is_address(found)]
     reports, columns = [], []
     for found in evidence:
-        described = _column(found.profile)
+        described = _column(found.profile, choices)
         left_out, leaking = _left_out(found, described, sample, choices), None
         if described is not None and left_out is None:
             columns.append(described)
@@ -296,10 +298,10 @@ def _same(first: Profile, second: Profile) -> bool:
     return first.texts == second.texts and (first.low, first.high) == (second.low, second.high)
 
 
-def _column(column: Profile) -> Column | None:
+def _column(column: Profile, choices: Choices) -> Column | None:
     """Describe a column as numeric or a category; None if it has too many values, or no values."""
     if column.is_number and column.numeric:
-        return _bounded(column)
+        return _bounded(column, choices)
 
     texts = tuple(sorted(column.values))
     if not 0 < len(texts) <= MOST_VALUES or max(map(len, texts)) > MOST_CHARACTERS:
@@ -307,7 +309,7 @@ def _column(column: Profile) -> Column | None:
     return Category(name=column.name, values=texts)
 
 
-def _bounded(column: Profile) -> Number:
+def _bounded(column: Profile, choices: Choices) -> Number:
     """Describe a numeric column, with powers of ten as bounds and unit."""
     largest = min(max(abs(column.low), abs(column.high)), 1e300)
     bound = max(10.0 ** math.ceil(math.log10(largest)), 1e-300) if largest > 0 else 1.0
@@ -318,9 +320,13 @@ def _bounded(column: Profile) -> Number:
     small = float(np.quantile(present, SMALL_QUANTILE)) if len(present) else 1.0
     unit = 10.0 ** max(math.floor(math.log10(small)), -300)
 
+    kind: dict[str, bool] = {}
+    if choices.rows:
+        complete = column.numeric == column.rows
+        kind = {name: True for name, so in (("whole", column.whole), ("complete", complete)) if so}
     if bound > LOG_RANGE * unit:
-        return Number(name=column.name, low=low, high=bound, scale="log", unit=unit)
-    return Number(name=column.name, low=low, high=bound, scale="linear")
+        return Number(name=column.name, low=low, high=bound, scale="log", unit=unit, **kind)
+    return Number(name=column.name, low=low, high=bound, scale="linear", **kind)
 
 
 def _schema(

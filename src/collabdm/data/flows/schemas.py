@@ -14,6 +14,8 @@ from collabdm.documents.plan_file import PLAN_FORMAT
 from collabdm.documents.regular_file import SMALL, read_regular
 from collabdm.errors import PlanError
 
+ROW_BLOCK = 200  # rows in a block of time, if rows are distilled one by one
+
 
 def schema_of(text: str) -> FlowSchema:
     """Find a schema by its name, in its JSON file, or in the file of a plan. Raises PlanError."""
@@ -47,12 +49,15 @@ def with_changes(
 
     Args:
         schema: The original.
-        changes: The new values, by field.
+        changes: The new values, by field. With `form` rows, `flows` is 1 and `block` is
+            `ROW_BLOCK`, unless they are given.
         keep_leaking: Use the leaking columns too, and lower the rows per image to what then fits.
 
     Raises:
         PlanError: The changed schema is not valid.
     """
+    if changes.get("form") == "rows" and not schema.as_rows:
+        changes = {"flows": 1, "block": ROW_BLOCK} | changes
     try:
         changed = FlowSchema.model_validate(schema.model_dump() | changes)
     except ValidationError as error:

@@ -1,7 +1,8 @@
-"""Read tables of flows: each row becomes the pixels of its features.
+"""Read tables of flows: each row becomes the pixels, or the encoded values, of its features.
 
 A fault in a table either raises an error that states the remedy, or is counted and reported
-(`issues`). Memory holds one chunk of the table and, for each row, one byte per feature plus 16.
+(`issues`). Memory holds one chunk of the table and, for each row, one byte per feature plus 16;
+with `form` rows, four bytes per encoded value, twice for a moment.
 """
 
 from collections import Counter
@@ -12,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from collabdm.data.flows.cells import NOT_LISTED, clean, numbers, positions, texts, times
 from collabdm.data.flows.chunks import MOST_SHOWN, Columns, chunks, some
 from collabdm.data.flows.dialect import Rules
 from collabdm.data.flows.issues import Issue, IssueKind, Tally
 from collabdm.data.flows.labels import class_numbers
+from collabdm.data.flows.rows import encode_categories, encode_numbers
 from collabdm.data.flows.windows import UNKNOWN, Flows
 from collabdm.documents.flow_schema import Column, FlowSchema, Number
 from collabdm.errors import DataError
@@ -42,7 +44,7 @@ class Reading:
 class _Rows:
     """The rows of one chunk: their pixels, class numbers, and values of the time column."""
 
-    levels: UInt8[np.ndarray, "n features"]
+    levels: UInt8[np.ndarray, "n features"] | Float32[np.ndarray, "n width"]
     labels: Int64[np.ndarray, " n"]
     times: np.ndarray
 
@@ -103,7 +105,7 @@ def _read_chunks(
 
         pixels = [_levels(column, cells[column.name], schema, counts) for column in schema.features]
         yield _Rows(
-            np.stack(pixels, axis=1),
+            np.concatenate(pixels, axis=1),
             class_numbers(cells[schema.label], schema, counts) if labelled else unlabelled,
             unlabelled if schema.time is None else times(cells[schema.time], schema, counts),
         )
@@ -126,8 +128,8 @@ def _select(chunk: Any, rows: tuple[str, str] | None, counts: Counter[Issue]) ->
 
 def _levels(
     column: Column, cells: Any, schema: FlowSchema, counts: Counter[Issue]
-) -> UInt8[np.ndarray, " n"]:
-    """Convert a column to pixels, and count its issues."""
+) -> UInt8[np.ndarray, "n 1"] | Float32[np.ndarray, "n width"]:
+    """Convert a column to pixels or encoded values, and count its issues."""
     name = f"`{column.name}`"
 
     if isinstance(column, Number):
@@ -135,11 +137,11 @@ def _levels(
         outside = (values < column.low) | (values > column.high)
         limits = f"{name} outside {column.low:g} .. {column.high:g}"
         counts[Issue(IssueKind.OUTSIDE, limits)] += int(outside.sum())
-        return column.levels(values)
+        return encode_numbers(column, values) if schema.as_rows else column.levels(values)[:, None]
 
     places = positions(cells, column.values)
     counts[Issue(IssueKind.UNLISTED, name)] += int((places == NOT_LISTED).sum())
-    return column.levels(places)
+    return encode_categories(column, places) if schema.as_rows else column.levels(places)[:, None]
 
 
 def _check_rows(path: str | Path, counts: Counter[Issue], rows: int, reading: Reading) -> None:

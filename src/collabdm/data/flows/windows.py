@@ -8,6 +8,9 @@
     by time     an image has `flows` consecutive rows of any classes (grouping `stream`); its class
                 is that of most of its rows (ties: the first class)
 
+With `form` rows, every row is an image of its own, of one pixel with a channel for each of its
+encoded values (`collabdm.data.flows.rows`).
+
 Reference: R. Holland et al., "One-shot collaborative data distillation", 2024, section 5 (grouping
 by class).
 """
@@ -17,7 +20,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from collabdm.documents.flow_schema import FlowSchema
@@ -33,9 +36,12 @@ _TRAIN, _TEST, _ADJACENT = 0, 1, 2
 
 @dataclass(frozen=True)
 class Flows:
-    """The rows of a table as pixels, in order of time, and their classes (-1 if unknown)."""
+    """The rows of a table, in order of time, and their classes (-1 if unknown).
 
-    levels: UInt8[Tensor, "n features"]
+    `levels` are the pixels of their features or, with `form` rows, their encoded values.
+    """
+
+    levels: UInt8[Tensor, "n features"] | Float32[Tensor, "n width"]
     labels: Int64[Tensor, " n"]
 
     def __len__(self) -> int:
@@ -51,7 +57,7 @@ class Windows:
     fill an image, and `adjacent` the rows that were left out because they are next to test rows.
     """
 
-    images: UInt8[Tensor, "n 1 side side"]
+    images: UInt8[Tensor, "n 1 side side"] | Float32[Tensor, "n width 1 1"]
     labels: Int64[Tensor, " n"]
     first: Int64[Tensor, " n"]
     mixed: int
@@ -61,6 +67,8 @@ class Windows:
     def labelled(self, classes: tuple[str, ...]) -> ImageSet:
         """Return the images whose class is known."""
         known = self.labels != UNKNOWN
+        if known.all():
+            return ImageSet(self.images, self.labels, classes)
         return ImageSet(self.images[known], self.labels[known], classes)
 
 
@@ -88,7 +96,10 @@ def windows(flows: Flows, schema: FlowSchema, part: Part = "all", seed: int = 0)
         groups = groups[_draw(len(groups), part, schema.held_out, seed)]
 
     labels, mixed = _majority(flows.labels[groups], len(schema.classes))
-    images = lay_out(flows.levels[groups], schema)
+    if schema.as_rows:
+        images = flows.levels[groups[:, 0]][:, :, None, None]
+    else:
+        images = lay_out(flows.levels[groups], schema)
     return Windows(images, labels, groups[:, 0], mixed, leftover, adjacent)
 
 
