@@ -705,7 +705,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         ),
         (
             ("--network", "LeNet"),
-            "`network.name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'",
+            "`network.name` should be 'ConvNet', 'AlexNet', 'VGG11', 'ResNet18', 'MLP' or 'Thresholds'; found 'LeNet'",
         ),
         (("--network", "ConvNet:width"), "`network` should be NAME or NAME:key=value"),
         (
@@ -717,8 +717,8 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         (("--classes", "cat,cat"), "class names should be distinct; found several of cat"),
         (("--image-size", "8"), "`--image-size` should be CHANNELSxSIDE, e.g. 3x32; found '8'"),
         (("--image-size", "3x8x8"), "`--image-size` should be CHANNELSxSIDE"),
-        (("--image-size", "3x4"), "`side` should be greater than or equal to 8; found 4"),
-        (("--image-size", "9999x8"), "`channels` should be less than or equal to 16; found 9999"),
+        (("--image-size", "3x4"), "`side` should be at least 8, or 1 for rows of a table; found 4"),
+        (("--image-size", "9999x8"), "`channels` should be at most 16; found 9999"),
         (
             ("--data", "digits"),
             "either `--data`, or `--classes` with `--image-size`, should be given; found both",
@@ -833,7 +833,7 @@ def test_a_device_or_precision_that_is_not_here_is_refused(command, option, said
         (("--recipe", "cake"), "`--recipe` should be paper, short or strong; found 'cake'"),
         (
             ("--networks", "LeNet"),
-            "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'",
+            "`name` should be 'ConvNet', 'AlexNet', 'VGG11', 'ResNet18', 'MLP' or 'Thresholds'; found 'LeNet'",
         ),
         (
             ("--networks", "ConvNet,AlexNet:width=9"),
@@ -884,7 +884,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
         ),
         (
             ("--networks", "LeNet"),
-            "`name` should be 'ConvNet', 'AlexNet', 'VGG11' or 'ResNet18'; found 'LeNet'",
+            "`name` should be 'ConvNet', 'AlexNet', 'VGG11', 'ResNet18', 'MLP' or 'Thresholds'; found 'LeNet'",
         ),
         (("--network", "LeNet"), "found 'LeNet'"),
         (("--steps", "-1"), "`steps` should be greater than or equal to 0; found -1"),

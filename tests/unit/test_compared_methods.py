@@ -37,11 +37,11 @@ from collabdm.rounds.exchange import (
     Site,
     contribute_file,
     distill_files,
-    picture_path,
     prepare_site,
 )
 from collabdm.rounds.policy import Policy, PolicyError
 from collabdm.rounds.preview import preview_contribution
+from collabdm.rounds.shown_files import picture_path
 from collabdm.scoring.outcomes import OUTCOME_KINDS
 
 #: methods of one round with tensors of their own

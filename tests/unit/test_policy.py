@@ -214,7 +214,7 @@ def test_a_preview_says_in_plain_words_what_leaves_the_site() -> None:
         ),
         (
             "images",
-            f"{preview.image_bytes:,} bytes: {2 * plan.local.images} of 1 x 8 x 8 that start from "
+            f"{preview.image_bytes:,} bytes: {2 * plan.local.images} of 1 x 8 x 8, which start from "
             "real ones",
         ),
         ("numbers of images", "cat: 5, owl: 3"),

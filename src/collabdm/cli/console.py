@@ -80,7 +80,7 @@ class Heartbeat:
 def clock(seconds: float) -> str:
     """Write a duration as hours, minutes and seconds.
 
-    >>> clock(7.4), clock(3725)
+    >>> clock(7.4), clock(3725.0)
     ('0:00:07', '1:02:05')
     """
     minutes, rest = divmod(round(seconds), 60)

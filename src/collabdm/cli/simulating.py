@@ -15,7 +15,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
-from collabdm.rounds.exchange import shown_path, write_shown
+from collabdm.rounds.shown_files import shown_path, write_shown
 from collabdm.scoring.outcomes import OUTCOME_KINDS
 
 

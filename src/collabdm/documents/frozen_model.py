@@ -61,4 +61,8 @@ def _line(item: ErrorDetails) -> str:
     if item.get("ctx", {}).get("pattern") == f"^{SITE_NAME}$":
         message = SITE_NAME_RULE
 
-    return f"`{field}` {message}; found {item['input']!r:.80}" if field else message
+    if not field:
+        return message
+    if "; found " in message:  # about a part of the field, which the message names
+        return f"`{field}`: {message}"
+    return f"`{field}` {message}; found {item['input']!r:.80}"

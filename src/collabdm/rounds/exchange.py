@@ -28,8 +28,6 @@ from collabdm.documents.contribution_file import (
 from collabdm.documents.masked_contribution import masked_bytes
 from collabdm.documents.plan import Plan
 from collabdm.errors import DataError, DocumentError
-from collabdm.export.pictures import write_picture
-from collabdm.export.table import write_csv
 from collabdm.images import ImageSet
 from collabdm.matching.run_context import RunContext
 from collabdm.methods.base import Method, Outcome, check_data
@@ -46,6 +44,7 @@ from collabdm.rounds.contributions import ContributionFiles
 from collabdm.rounds.masked import MaskedFiles
 from collabdm.rounds.policy import Policy, PolicyError, Release
 from collabdm.rounds.resumable import ResumableRun
+from collabdm.rounds.shown_files import write_shown
 from collabdm.rounds.site_pictures import Split, load_pictures
 from collabdm.rounds.spending import Spending, excess, spending_of
 from collabdm.scoring.outcomes import kind_of
@@ -359,21 +358,6 @@ def distill_files(
     return outcome
 
 
-def write_shown(images: ImageSet, plan: Plan, output: Path) -> None:
-    """Write a picture of a set or, for rows, a CSV file, next to its file."""
-    path = shown_path(output, plan)
-    if plan.flows is not None and plan.flows.as_rows:
-        write_csv(plan.flows, images, path)
-    else:
-        write_picture(images, path)
-
-
-def shown_path(output: Path, plan: Plan) -> Path:
-    """Return the path of what shows a set: its picture or, for rows, its CSV file."""
-    as_rows = plan.flows is not None and plan.flows.as_rows
-    return output.with_suffix(".csv") if as_rows else picture_path(output)
-
-
 def round_files(
     plan: Plan, paths: Sequence[Path], exclude: Sequence[str] = ()
 ) -> ContributionFiles | MaskedFiles:
@@ -399,8 +383,3 @@ def round_files(
             "sum with masks contains all sites that have contributed"
         )
     return MaskedFiles(plan, paths)
-
-
-def picture_path(output: Path) -> Path:
-    """Return the path of the picture of a set, in the folder of its file."""
-    return output.with_suffix(".png")

@@ -43,7 +43,8 @@ def distill(
     from collabdm.documents.plan_file import read_plan
     from collabdm.methods.registry import one_round_method
     from collabdm.planning.probe import check_probe
-    from collabdm.rounds.exchange import distill_files, round_files, shown_path
+    from collabdm.rounds.exchange import distill_files, round_files
+    from collabdm.rounds.shown_files import shown_path
     from collabdm.rounds.site_table import compare_sites
 
     agreed = read_plan(plan)
