@@ -6,10 +6,13 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from collabdm.documents.specs import NetworkSpec
 from collabdm.errors import PlanError
+from collabdm.matching.layer_shapes import layer_shapes
+from collabdm.matching.network_size import activations, multiplications
 from collabdm.matching.networks import Network, build, seed_weights
 from collabdm.seeds import Purpose, Stream
 
@@ -312,3 +315,37 @@ def test_a_convnet_too_deep_for_its_images_is_refused(side, deepest):
     message = f"`depth` should be at most {deepest} for images of side {side}; found {deepest + 1}"
     with pytest.raises(PlanError, match=message):
         build(NetworkSpec(width=8, depth=deepest + 1), (1, side, side), 10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "image"),
+    [
+        (NetworkSpec(width=8), (3, 32, 32)),
+        (NetworkSpec(width=8, depth=2, pooling="max"), (1, 28, 28)),
+        (NetworkSpec(width=8, depth=2, pooling="none", norm="group"), (1, 9, 9)),
+        (NetworkSpec(width=8, depth=3), (1, 15, 15)),
+        (NetworkSpec(name="AlexNet"), (3, 32, 32)),
+        (NetworkSpec(name="VGG11"), (1, 28, 28)),
+        (NetworkSpec(name="VGG11"), (3, 8, 8)),
+        (NetworkSpec(name="ResNet18"), (3, 16, 16)),
+        (NetworkSpec(name="ResNet18"), (1, 9, 9)),
+        (NetworkSpec(name="MLP", width=16, depth=2), (5, 1, 1)),
+    ],
+)
+def test_the_shapes_of_layers_are_those_of_their_outputs(spec, image) -> None:
+    network = build(spec, image, 3)
+    measured: list[tuple[nn.Conv2d, torch.Size]] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, _, y: measured.append((layer, y.shape)))
+
+    x = torch.zeros(2, *image)
+    for layer, before, after in layer_shapes(network.features, image):
+        assert before == tuple(x.shape[1:])
+        x = layer(x)
+        assert after == tuple(x.shape[1:])
+
+    positions = [shape[2] * shape[3] for _, shape in measured]
+    products = [layer.weight.numel() * n for (layer, _), n in zip(measured, positions, strict=True)]
+    assert multiplications(spec, image) == sum(products)
+    assert activations(spec, image) == sum(shape[1:].numel() for _, shape in measured)

@@ -26,11 +26,11 @@ Statistics, 2001 (singular values of random matrices).
 import math
 from functools import lru_cache
 
-import torch
 from torch import nn
 
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
+from collabdm.matching.layer_shapes import layer_shapes
 from collabdm.matching.networks import BasicBlock, Image, skeleton
 
 SKETCH_SLACK = 1.1
@@ -53,17 +53,10 @@ def largest_norm(plan: Plan) -> float | None:
 
 @lru_cache
 def embedding_bound(spec: NetworkSpec, image: Image) -> tuple[float | None, int]:
-    """Return the largest norm of an embedding, None if there is no bound, and its width D.
-
-    The layers run on the meta device, which computes shapes alone.
-    """
-    network = skeleton(spec, image, 1)
-    x, bound = torch.zeros(2, *image, device="meta"), None
-
-    with torch.no_grad():
-        for layer in network.features:
-            before, x = x, layer(x)
-            bound = _after(layer, bound, before[0].numel(), x[0].numel())
+    """Return the largest norm of an embedding, None if there is no bound, and its width D."""
+    network, bound = skeleton(spec, image, 1), None
+    for layer, before, after in layer_shapes(network.features, image):
+        bound = _after(layer, bound, math.prod(before), math.prod(after))
     return bound, network.embedding_width
 
 

@@ -1,15 +1,14 @@
 """Compute the size of a network from the shapes of its layers, without allocating weights."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from collabdm.documents.plan import Plan
 from collabdm.documents.specs import NetworkSpec
-from collabdm.matching.networks import skeleton
-
-Image = tuple[int, int, int]
+from collabdm.matching.layer_shapes import layer_shapes
+from collabdm.matching.networks import BasicBlock, Image, skeleton
 
 
 def statistics_width(plan: Plan) -> int:
@@ -37,17 +36,18 @@ def activations(spec: NetworkSpec, image: Image) -> int:
 @lru_cache
 def _convolutions(spec: NetworkSpec, image: Image) -> tuple[tuple[int, int, int], ...]:
     """Measure the weights, filters and output positions of every convolution."""
-    sizes: list[tuple[int, int, int]] = []
+    features = skeleton(spec, image, 1).features
+    return tuple(
+        (layer.weight.numel(), layer.out_channels, shape[1] * shape[2])
+        for layer, shape in _each_convolution(features, image)
+    )
 
-    def measure(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+
+def _each_convolution(layers: nn.Sequential, image: Image) -> Iterator[tuple[nn.Conv2d, Image]]:
+    """Yield the convolutions, also those within blocks, with the shapes of their outputs."""
+    for layer, before, after in layer_shapes(layers, image):
         if isinstance(layer, nn.Conv2d):
-            positions = output[0, 0].numel()
-            sizes.append((layer.weight.numel(), layer.out_channels, positions))
-
-    network = skeleton(spec, image, 1)
-    for layer in network.modules():
-        layer.register_forward_hook(measure)
-    with torch.no_grad():
-        network.embed(torch.zeros(2, *image, device="meta"))
-
-    return tuple(sizes)
+            yield layer, after
+        elif isinstance(layer, BasicBlock):
+            yield from _each_convolution(layer.body, before)
+            yield from _each_convolution(layer.shortcut, before)
