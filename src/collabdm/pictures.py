@@ -52,8 +52,12 @@ def as_html(sheet: "Image", caption: str) -> str:
 
     stream = io.BytesIO()
     sheet.save(stream, format="PNG")
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
     return (
         f'<figure><figcaption>{escape(caption)}</figcaption><img alt="{escape(caption)}" '
-        f'style="image-rendering: pixelated" src="data:image/png;base64,{data}"></figure>'
+        f'style="image-rendering: pixelated" src="{data_uri("png", stream.getvalue())}"></figure>'
     )
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Encode an image file as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

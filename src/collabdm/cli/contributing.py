@@ -71,11 +71,11 @@ def write(
 
 def show_forecast(prepared: PreparedSite, compute: Compute) -> None:
     """Show how long the work will take, unless it takes a few seconds or is already done."""
-    estimate = estimated_seconds(prepared.plan, max(one.images for one in prepared.release.classes))
+    most = max(one.images for one in prepared.release.classes)
+    estimate = estimated_seconds(prepared.plan, most)
     answered = prepared.spending is not None and prepared.spending.stored is not None
     if estimate is None or estimate < SHORT_SECONDS or answered:
         return
-    most = max(one.images for one in prepared.release.classes)
     notes.print(f"{forecast(prepared.plan, most, compute)} of computing at the present load")
 
 

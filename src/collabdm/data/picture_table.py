@@ -16,6 +16,7 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from collabdm.data.columns import LABEL_COLUMNS, pick_columns
 from collabdm.data.decoding import Undecoded
@@ -34,7 +35,14 @@ MOST_SHOWN = 8  # names in an error
 Rows = list[dict[str, object]]
 
 
-def labelled_tables(root: Path, selection: Selection) -> dict[str, Path]:
+class LabelTable(NamedTuple):
+    """A table of labels: its path and its rows."""
+
+    path: Path
+    rows: Rows
+
+
+def labelled_tables(root: Path, selection: Selection) -> dict[str, LabelTable]:
     """Find the tables of labels of a folder and of its splits, by split; empty if there are none.
 
     Raises DataError if a table cannot be read.
@@ -44,8 +52,9 @@ def labelled_tables(root: Path, selection: Selection) -> dict[str, Path]:
     if not _table(root):
         folders = splits
 
-    tables = {name: table for name, folder in folders.items() if (table := _table(folder))}
-    return {name: table for name, table in tables.items() if _is_labelled(table, selection)}
+    paths = {name: path for name, folder in folders.items() if (path := _table(folder))}
+    tables = {name: LabelTable(path, _rows(path)) for name, path in paths.items()}
+    return {name: table for name, table in tables.items() if _is_labelled(table.rows, selection)}
 
 
 def _is_split(name: str, selection: Selection) -> bool:
@@ -56,19 +65,16 @@ def _table(folder: Path) -> Path | None:
     return next((folder / name for name in TABLES if (folder / name).is_file()), None)
 
 
-def _is_labelled(table: Path, selection: Selection) -> bool:
-    """Return whether a table has columns of files and of labels.
-
-    Raises DataError if it cannot be read.
-    """
-    columns = {name.lower() for name in _columns(_rows(table))}
+def _is_labelled(rows: Rows, selection: Selection) -> bool:
+    """Return whether a table has columns of files and of labels."""
+    columns = {name.lower() for name in _columns(rows)}
     files = selection.image_column is not None or columns & set(FILE_COLUMNS)
     labels = selection.label_column is not None or columns & set(LABEL_COLUMNS)
     return bool(files and labels)
 
 
 def open_picture_table(
-    root: Path, tables: dict[str, Path], split: str, selection: Selection
+    root: Path, tables: dict[str, LabelTable], split: str, selection: Selection
 ) -> Undecoded:
     """Locate one split of pictures with tables of labels.
 
@@ -81,8 +87,8 @@ def open_picture_table(
     Raises:
         DataError: there is no such split, a column is missing, or pictures of the table are.
     """
-    table = choose_split(tables, split, selection.test_split, f"`{root}`")
-    where, rows, remarks = f"`{table}`", _rows(table), Remarks()
+    table, rows = choose_split(tables, split, selection.test_split, f"`{root}`")
+    where, remarks = f"`{table}`", Remarks()
     columns = _columns(rows)
     files = [name for name in columns if name.lower() in FILE_COLUMNS]
     image, label = pick_columns(columns, where, selection, (files[:1], ()))

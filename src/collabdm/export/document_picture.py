@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-SHOWN_SIDE = 64  # approximate side in pixels of an image
+from collabdm.pictures import SHOWN_SIDE
+
 COLUMNS = 12  # images on a line; further ones of the class continue below
 GAP, CAPTION, LABEL, FONT = 6, 16, 150, 13  # pixels
 

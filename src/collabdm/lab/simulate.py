@@ -244,7 +244,7 @@ class _Scorer:
         measure = kind_of(outcome).score
         self.results.score(name, partial(measure, outcome, self.test, self.config), self.context)
         for predictor in watched.scores(name):
-            self.results.score(predictor.what, lambda _, one=predictor: [one], self.context)  # type: ignore[misc]
+            self.results.score(predictor.what, partial(_known, predictor), self.context)
 
         if isinstance(outcome, DistilledSet):
             self.results.draw(curve, outcome, self._score_point, self.context)
@@ -281,6 +281,11 @@ class _Scorer:
         """Score an intermediate set of the refinement, with the first network."""
         first = replace(self.config, networks=self.config.networks[:1])
         return evaluate(earlier, self.test, first, context)
+
+
+def _known(score: Score, context: RunContext) -> list[Score]:
+    """Return a score that was measured during the round."""
+    return [score]
 
 
 # --- checks ------------------------------------------------------------------------------------

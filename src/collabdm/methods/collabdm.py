@@ -217,24 +217,20 @@ def start_images(
         Pixels in 0 .. 1, and their classes, ascending.
     """
     names, held = list(counts), torch.stack(list(counts.values()))
+    none = torch.zeros(len(plan.classes), dtype=torch.int64)
+    sent_counts = torch.stack([local[n].counts() if n in local else none for n in names])
     stream = Stream.of(plan.seed, Purpose.SERVER, 0)
     present = torch.nonzero(held.sum(0)).flatten()
 
     chosen = []
     for y in present.tolist():
         images = [torch.zeros(0, *plan.image.shape)]
-        available = torch.tensor([_sent_of(local.get(name), y) for name in names])
-        for site, index in _picks(plan, held[:, y], available, stream):
+        for site, index in _picks(plan, held[:, y], sent_counts[:, y], stream):
             sent = local[names[site]]
             images.append(as_float(sent.images[sent.of_class(y)[index]]))
         chosen.append(_fill(plan, torch.cat(images), stream))
 
     return torch.cat(chosen), present.repeat_interleave(plan.ipc)
-
-
-def _sent_of(images: ImageSet | None, y: int) -> int:
-    """Count the images of class y that a site sent."""
-    return 0 if images is None else len(images.of_class(y))
 
 
 def _picks(

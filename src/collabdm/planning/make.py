@@ -36,7 +36,6 @@ FROM_AVERAGES: dict[str, Any] = {"passes": 16, "matching": {"schedule": "cosine"
 AVERAGING_METHODS = ("collabdm", "collabdm-pae")
 MOST_AVERAGES = 10  # images; each stores pae^2 averages
 
-
 #: measured: docs/log.md, entry 20
 ROW_DEFAULTS: dict[str, Any] = {
     "images": "float32",

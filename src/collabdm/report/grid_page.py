@@ -14,6 +14,7 @@ from typing import Any
 from collabdm.documents.atomic_write import atomic_write
 from collabdm.lab.reproduce.grid_results import Entry, GridResults
 from collabdm.lab.reproduce.grids import Grid, axis_label, picture_path, pictured_cells
+from collabdm.pictures import data_uri
 from collabdm.report.figures import write_figures
 from collabdm.report.grid_plots import grid_figures
 from collabdm.report.grid_summary import (
@@ -23,7 +24,7 @@ from collabdm.report.grid_summary import (
     row_costs,
     settings_line,
 )
-from collabdm.report.html import Plot, Table, data_uri, render
+from collabdm.report.html import Plot, Table, render
 
 #: points below the paper's number that still count as reaching it, or two deviations if larger
 TOLERANCE = 1.5

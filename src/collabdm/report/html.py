@@ -1,6 +1,5 @@
 """Fill page templates: each page is one self-contained file, and all text is escaped."""
 
-import base64
 import io
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from collabdm.pictures import data_uri
 from collabdm.report.figures import INK
 
 
@@ -59,8 +59,3 @@ def png_uri(pixels: UInt8[np.ndarray, "channels height width"]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format="PNG")
     return data_uri("png", buffer.getvalue())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """Encode an image file as a data URI."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

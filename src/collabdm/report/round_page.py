@@ -15,10 +15,11 @@ from collabdm.lab.audit.record import AuditRecord
 from collabdm.lab.audit.summary import ATTACK_COLUMNS, attack_rows, notes_of
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import EvaluationResults
+from collabdm.pictures import data_uri
 from collabdm.privacy.wording import guarantee
 from collabdm.report import round_plots
 from collabdm.report.figures import write_figures
-from collabdm.report.html import Plot, Table, data_uri, png_uri, render
+from collabdm.report.html import Plot, Table, png_uri, render
 from collabdm.report.rounds import RoundFiles, read_round
 from collabdm.scoring.evaluation import Score
 

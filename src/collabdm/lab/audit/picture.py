@@ -16,8 +16,9 @@ from torch import Tensor
 
 from collabdm.documents.atomic_write import atomic_write_with
 from collabdm.images import as_uint8
+from collabdm.pictures import SHOWN_SIDE
 
-SHOWN_SIDE, GAP, TEXT_HEIGHT = 64, 2, 18
+GAP, TEXT_HEIGHT = 2, 18
 
 
 @dataclass(frozen=True)
