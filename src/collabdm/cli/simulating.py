@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from collabdm.cli.console import Bars, console, notes
+from collabdm.cli.reporting import PAGE, describe_page
 from collabdm.cli.scores import print_scores
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import experiment_fields, simulation
@@ -15,19 +16,30 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
+from collabdm.report.page_files import check_page
 from collabdm.rounds.shown_files import shown_path, write_shown
 from collabdm.scoring.outcomes import OUTCOME_KINDS
 
 
-def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet: bool) -> None:
-    """Simulate a round, and print the scores and the names of the files.
+def run_simulation(
+    experiment: Experiment, output: Path, compute: Compute, quiet: bool, with_report: bool = True
+) -> None:
+    """Simulate a round, write its report, and print the scores and the names of the files.
 
     Args:
         experiment: the round and its evaluation.
         output: the folder of the round; if it holds an interrupted simulation, that one resumes.
         compute: where to compute.
         quiet: whether to hide the progress bars.
+        with_report: whether to write the report.
+
+    Raises:
+        CollabDMError: the settings, the data or the folder do not suit the experiment.
     """
+    page = output / PAGE
+    if with_report:
+        check_page(page, "round")
+
     with Bars(quiet) as bars:
         results = simulate(experiment, output, RunContext(compute, bars), notes.print)
 
@@ -41,6 +53,10 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     print_scores(title, results, with_bytes=True)
     names = ("plan.json", "contributions/", kind.file, picture.name, "results.json")
     console.print(f"in {output}: {', '.join(name for name in names if (output / name).exists())}")
+    if with_report:
+        from collabdm.report.round_page import write_report
+
+        console.print(f"report: {describe_page(write_report([output], page))}", soft_wrap=True)
 
 
 def experiment_from(options: Mapping[str, Any]) -> Experiment:

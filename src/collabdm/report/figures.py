@@ -6,14 +6,13 @@ Reference: M. Okabe, K. Ito, "Color universal design", 2008.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collabdm.documents.atomic_write import atomic_write
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-GREY = "#777777"
 MARKERS = "osD^vPX"
 DASHES = ("--", ":", "-.", (0, (5, 1)))
 
@@ -85,22 +84,47 @@ def unit_of(largest: int) -> tuple[str, float]:
     return ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
 
 
-def logarithmic_bytes(axes: Any, unit: str) -> None:
-    """Draw a logarithmic axis of bytes, with ticks at 1, 2 and 5 and a margin at both ends."""
+def logarithmic(axes: Any, label: str) -> None:
+    """Draw a logarithmic x axis with ticks at 1, 2 and 5, and a margin that cuts no mark."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.set_xscale("log")
-    axes.set_xlabel(f"{unit} per site, at most (log)")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
 
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.3, high * 1.3)
+    wide = high / low > 200  # ticks at 2 and 5 would overlap
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def logarithmic_bytes(axes: Any, unit: str) -> None:
+    """Draw a logarithmic x axis of the bytes that a site sends."""
+    logarithmic(axes, f"{unit} per site, at most (log)")
+
+
+def label_lines(axes: Any, lines: Sequence[tuple[float, str]]) -> None:
+    """Label horizontal lines at the right edge; labels of close lines are moved apart.
+
+    Args:
+        axes: The axes, with all marks drawn.
+        lines: The height and the text of each line.
+    """
+    low, high = axes.get_ylim()
+    apart, last = 0.07 * (high - low), float("-inf")
+
+    for y, text in sorted(lines):
+        last = max(y, last + apart)
+        place = {"xytext": (1.02, last), "textcoords": ("axes fraction", "data")}
+        axes.annotate(
+            text, (1, y), xycoords=("axes fraction", "data"), va="center", size=8.5, **place
+        )
 
 
 def finish(axes: Any, grid: str = "both") -> None:
     """Draw grid lines, and the legend below the axes in two columns."""
     axes.grid(alpha=0.25, axis=grid)
     handles, labels = axes.get_legend_handles_labels()
-    axes.figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    if labels:
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=2)

@@ -25,6 +25,7 @@ from collabdm.report.grid_summary import (
     settings_line,
 )
 from collabdm.report.html import Plot, Table, render
+from collabdm.report.page_files import check_page
 
 #: points below the paper's number that still count as reaching it, or two deviations if larger
 TOLERANCE = 1.5
@@ -51,6 +52,7 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
         DataError: A record is damaged.
     """
     results = read_grids(folder)
+    check_page(output, "grids")
     figures = {name: drawn for each in results for name, drawn in grid_figures(each).items()}
     paths, svgs = write_figures(figures, output.with_suffix(""))
 
@@ -59,6 +61,7 @@ def write_grid_page(folder: Path, output: Path) -> list[Path]:
     content = render(
         "grids.html",
         title="Results beside the paper's",
+        kind="grids",
         results=results,
         svgs=svgs,
         pictures={each.grid.slug: read_pictures(folder, each.grid) for each in results},

@@ -11,7 +11,6 @@ from collabdm.lab.reproduce.grids import Published
 from collabdm.report.figures import (
     COLOURS,
     DASHES,
-    GREY,
     MARKERS,
     figure,
     finish,
@@ -19,6 +18,7 @@ from collabdm.report.figures import (
     style_of,
     unit_of,
 )
+from collabdm.report.palette import GREY
 
 STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # the paper's number
 

@@ -1,36 +1,49 @@
-"""Write the report of rounds: scores, plots, images, sites, and how to repeat each round."""
+"""Write the report of rounds: verdict, scores, plots, images, sites, and how to repeat each round.
 
-import json
-import shlex
+With several rounds, the page begins with one table and the plots of all of them; the other sections
+follow for each round.
+"""
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.documents.outcomes import DistilledSet, contributing_sites
-from collabdm.images import as_uint8
+from collabdm.documents.outcomes import contributing_sites
 from collabdm.lab.audit.record import AuditRecord
 from collabdm.lab.audit.summary import ATTACK_COLUMNS, attack_rows, notes_of
-from collabdm.lab.experiment import Experiment
-from collabdm.lab.results import EvaluationResults
 from collabdm.pictures import data_uri
-from collabdm.privacy.wording import guarantee
-from collabdm.report import round_plots
+from collabdm.report import accuracy_plots, refinement_plots, round_plots
 from collabdm.report.figures import write_figures
-from collabdm.report.html import Plot, Table, png_uri, render
+from collabdm.report.html import Plot, Table, render
+from collabdm.report.page_files import check_page
+from collabdm.report.provenance import plan_json, provenance, repeat_command, settings_toml
 from collabdm.report.rounds import RoundFiles, read_round
-from collabdm.scoring.evaluation import Score
-
-MOST_SHOWN = 50  # images shown of each class
+from collabdm.report.score_tables import comparison_table, result_tables
+from collabdm.report.set_pictures import images_by_class, row_table, shades
+from collabdm.report.verdict import Verdict, seed_verdicts, verdict_of
 
 CAPTIONS = {
     "bytes": "Accuracy against bytes sent per site, at most",
+    "size": "Accuracy against the size of the set",
     "refinement": "Accuracy along the server's refinement",
+    "strip": "Images along the refinement, after the step above each column",
     "classes": "Accuracy by class",
     "confusion": "Confusion matrix, % of each true class",
     "parts": "Bytes sent by each site, by part",
+}
+
+SHARED = {
+    "bytes": accuracy_plots.accuracy_against_bytes,
+    "size": accuracy_plots.accuracy_against_size,
+}
+
+OWN: dict[str, Callable[[RoundFiles], Any]] = {
+    "refinement": refinement_plots.accuracy_by_step,
+    "strip": lambda files: refinement_plots.images_by_step(files.snapshots),
+    "classes": round_plots.accuracy_by_class,
+    "confusion": round_plots.confusion_matrix,
+    "parts": round_plots.bytes_by_part,
 }
 
 
@@ -45,42 +58,75 @@ def write_report(folders: Sequence[Path], output: Path) -> list[Path]:
         The files written, the page first.
 
     Raises:
-        CollabDMError: A folder contains no round, or its files are damaged.
+        CollabDMError: A folder contains no round, its files are damaged, or the output is a file
+            other than such a page.
     """
     rounds = [read_round(folder) for folder in folders]
     several = len(rounds) > 1
-    prefixes = [f"{i + 1}-" if several else "" for i in range(len(rounds))]
+    kind = "rounds" if several else "round"
+    check_page(output, kind)
 
-    figures = {"bytes": round_plots.accuracy_against_bytes(rounds)} if several else {}
-    for prefix, files in zip(prefixes, rounds, strict=True):
-        figures |= {prefix + name: drawn for name, drawn in _figures(files).items()}
-
-    figures = {name: drawn for name, drawn in figures.items() if drawn is not None}
+    shared = _shared_figures(rounds)
+    figures = {name: drawn for name, (drawn, _) in shared.items()}
+    for i, files in enumerate(rounds):
+        figures |= _own_figures(files, _prefix(i, several))
     paths, svgs = write_figures(figures, output.with_suffix(""))
 
-    plots = [
-        [Plot(svgs[prefix + name], CAPTIONS[name]) for name in CAPTIONS if prefix + name in svgs]
-        for prefix in prefixes
-    ]
+    common = [Plot(svgs[name], caption) for name, (_, caption) in shared.items()]
+    plots = [_own_plots(svgs, _prefix(i, several)) for i in range(len(rounds))]
+    headings = [f"{i + 1}: {files.name}" for i, files in enumerate(rounds)]
     content = render(
         "rounds.html",
         title=f"{len(rounds)} rounds" if several else round_title(rounds[0]),
-        rounds=list(zip(rounds, plots, strict=True)),
-        comparison=Plot(svgs["bytes"], CAPTIONS["bytes"]) if several and "bytes" in svgs else None,
+        kind=kind,
+        rounds=[
+            (files, own if several else [*common, *own])
+            for files, own in zip(rounds, plots, strict=True)
+        ],
+        verdicts=verdicts_of(rounds),
+        comparison=comparison_table(rounds, headings) if several else None,
+        common=common if several else [],
         **_TEMPLATE_FUNCTIONS,
     )
     atomic_write(output, content)
     return [output, *paths]
 
 
-def _figures(files: RoundFiles) -> dict[str, Any]:
-    return {
-        "bytes": round_plots.accuracy_against_bytes([files]),
-        "refinement": round_plots.accuracy_by_step(files),
-        "classes": round_plots.accuracy_by_class(files),
-        "confusion": round_plots.confusion_matrix(files),
-        "parts": round_plots.bytes_by_part(files),
-    }
+def verdicts_of(rounds: Sequence[RoundFiles]) -> list[Verdict]:
+    """State the verdicts of a page: those over seeds, then that of each round with scores."""
+    single = [verdict for files in rounds if (verdict := verdict_of(files)) is not None]
+    return [*seed_verdicts(rounds), *single]
+
+
+def _prefix(i: int, several: bool) -> str:
+    return f"{i + 1}-" if several else ""
+
+
+def _shared_figures(rounds: Sequence[RoundFiles]) -> dict[str, tuple[Any, str]]:
+    """Draw the plots that show several rounds, one for each data set, with their captions."""
+    groups: dict[str, list[tuple[int, RoundFiles]]] = {}
+    for number, files in enumerate(rounds, 1):
+        if files.scores:
+            groups.setdefault(files.data, []).append((number, files))
+
+    figures = {}
+    for i, (data, group) in enumerate(groups.items()):
+        for name, draw in SHARED.items():
+            drawn = draw(group)
+            if drawn is not None:
+                suffix = f"-{i + 1}" if len(groups) > 1 else ""
+                caption = CAPTIONS[name] + (f", {data}" if len(rounds) > 1 else "")
+                figures[name + suffix] = (drawn, caption)
+    return figures
+
+
+def _own_figures(files: RoundFiles, prefix: str) -> dict[str, Any]:
+    drawn = {prefix + name: draw(files) for name, draw in OWN.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _own_plots(svgs: dict[str, str], prefix: str) -> list[Plot]:
+    return [Plot(svgs[prefix + name], CAPTIONS[name]) for name in OWN if prefix + name in svgs]
 
 
 def round_title(files: RoundFiles) -> str:
@@ -90,92 +136,6 @@ def round_title(files: RoundFiles) -> str:
 
     parts = (f"{files.name}: {files.method}", data, f"{sites} sites" if sites else "")
     return ", ".join(filter(None, parts))
-
-
-def result_tables(files: RoundFiles) -> list[Table]:
-    """Make the tables of the results, except those without rows."""
-    tables = (score_table(files), network_table(files), robustness_table(files))
-    return [table for table in tables if table.rows]
-
-
-def score_table(files: RoundFiles) -> Table:
-    """Make the table of all scores with their standard deviations."""
-    columns = ("trained on", "network", "accuracy, %", "n", "images", "bytes per site, at most")
-    rows = [
-        (
-            score.what,
-            score.network,
-            f"{100 * score.mean:.1f}" + (f" ± {100 * score.std:.1f}" if score.n > 1 else ""),
-            str(score.n),
-            f"{score.images:,}",
-            f"{upload:,}" if (upload := files.largest_upload(score.what)) else "-",
-        )
-        for score in files.scores
-    ]
-    caption = (
-        "Accuracy on real test images, hard labels; ± is the standard deviation over n trained "
-        "networks."
-    )
-    return Table(columns, rows, caption)
-
-
-def network_table(files: RoundFiles) -> Table:
-    """Make the table of accuracy by set and network; it is empty if there is only one network."""
-    scores = {(score.what, score.network): score for score in files.scores}
-    networks = list(dict.fromkeys(network for _, network in scores))
-    sets = dict.fromkeys(what for what, _ in scores)
-
-    rows = [(what, *(_accuracy(scores.get((what, net))) for net in networks)) for what in sets]
-    columns = ("trained on", *networks)
-    return Table(columns, rows if len(networks) > 1 else [], "The same sets on other networks, %")
-
-
-def _accuracy(score: Score | None) -> str:
-    return f"{100 * score.mean:.1f} ± {100 * score.std:.1f}" if score else "-"
-
-
-def robustness_table(files: RoundFiles) -> Table:
-    """Make the table of DD-Ranking scores; it is empty if they were not computed."""
-    results = files.results
-    scores = results.robustness if isinstance(results, EvaluationResults) else None
-    if scores is None:
-        return Table((), [])
-
-    std = scores.std
-    rows = [
-        ("label-robust score", f"{scores.lrs:.3f} ± {std.get('lrs', 0):.3f}"),
-        ("augmentation-robust score", f"{scores.ars:.3f} ± {std.get('ars', 0):.3f}"),
-        ("below all the data, points", f"{100 * scores.hlr:.1f} ± {100 * std.get('hlr', 0):.1f}"),
-        (
-            "above random real images, points",
-            f"{100 * scores.ior:.1f} ± {100 * std.get('ior', 0):.1f}",
-        ),
-    ]
-    return Table(("DD-Ranking", "value"), rows, f"n = {scores.n} trained networks")
-
-
-def images_by_class(distilled: DistilledSet) -> dict[str, list[str]]:
-    """Encode up to `MOST_SHOWN` images of each class as data URIs; omit empty classes.
-
-    Rows of a table have no images.
-    """
-    if distilled.plan.image.side == 1:
-        return {}
-    pixels = as_uint8(distilled.images.images).numpy()
-    positions = {
-        name: distilled.images.of_class(y)[:MOST_SHOWN].tolist()
-        for y, name in enumerate(distilled.images.classes)
-    }
-    return {name: [png_uri(pixels[i]) for i in index] for name, index in positions.items() if index}
-
-
-def shades(distilled: DistilledSet) -> dict[str, list[tuple[int, str]]]:
-    """Return the image counts of each site by class, each with a shade in 0 .. 1 for its cell."""
-    largest = max((max(counts) for counts in distilled.sites.values()), default=0) or 1
-    return {
-        site: [(count, f"{(count / largest) ** 0.5:.3f}") for count in counts]
-        for site, counts in distilled.sites.items()
-    }
 
 
 def audit_table(record: AuditRecord) -> Table:
@@ -189,62 +149,6 @@ def audit_table(record: AuditRecord) -> Table:
     return Table(ATTACK_COLUMNS, attack_rows(record), caption)
 
 
-def provenance(files: RoundFiles) -> Table:
-    """Make the table of the plan, the device and the versions behind the results."""
-    distilled, results, audit = files.distilled, files.results, files.audit
-    rows = []
-
-    if distilled is not None:
-        plan = distilled.plan
-        rows += [("plan", plan.digest), ("method", distilled.method)]
-        rows += [("seed, steps, ipc", f"{plan.seed}, {plan.steps}, {plan.ipc}")]
-        rows += [("privacy of each image", guarantee(plan.privacy))] if plan.privacy else []
-
-    if results is not None:
-        rows.append(("computed on", _listed(results.compute.document())))
-
-    if audit is not None:
-        rows += [("plan audited", audit.plan), ("audit", audit.command)]
-        rows.append(("audited on", _listed(audit.compute.document())))
-
-    sources = [source.versions for source in (results, distilled, audit) if source is not None]
-    versions = sources[0] if sources else {}
-    return Table(("what", "value"), [*rows, ("versions", _listed(versions))])
-
-
-def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
-
-
-def repeat_command(files: RoundFiles) -> str:
-    """Write the command that repeats a simulation from its settings."""
-    return f"collabdm simulate --config experiment.toml -o {shlex.quote(files.name)}"
-
-
-def plan_json(distilled: DistilledSet) -> str:
-    """Format the plan as JSON, for people to read and copy."""
-    document = distilled.plan.model_dump(mode="json")
-    return json.dumps(document, indent=1, ensure_ascii=False)
-
-
-def settings_toml(experiment: Experiment) -> str:
-    """Write the settings of a simulation as a TOML file that repeats it."""
-    words = {"batch": "all", "sketch": "none"}  # TOML has no null
-    settings = experiment.model_dump(mode="json")
-    plan = {
-        key: words.get(key) if value is None else value for key, value in settings["plan"].items()
-    }
-
-    settings |= {"preset": "none", "beta": experiment.beta or 0, "plan": plan}
-    return tomli_w.dumps(_without_none(settings))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
-
-
 _TEMPLATE_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "audit_table": audit_table,
     "data_uri": data_uri,
@@ -255,6 +159,7 @@ _TEMPLATE_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "repeat_command": repeat_command,
     "result_tables": result_tables,
     "round_title": round_title,
+    "row_table": row_table,
     "settings_toml": settings_toml,
     "shades": shades,
 }

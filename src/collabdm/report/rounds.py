@@ -18,6 +18,7 @@ from collabdm.errors import DataError, DocumentError
 from collabdm.lab.audit.record import PICTURE_NAME, AuditRecord, read_record
 from collabdm.lab.experiment import Experiment
 from collabdm.lab.results import Results, SimulationResults, read_json, read_results
+from collabdm.report.round_sets import ShownSet, read_sets, read_snapshots
 from collabdm.scoring.evaluation import Score
 
 MEANS, IMAGES, EXTRA = "class means", "local images", "extra tensors of the method"
@@ -36,7 +37,8 @@ PartSizes = dict[str, int]  # bytes by part
 class RoundFiles:
     """The files of a round: set, results, audit, and the bytes of contributions by site and part.
 
-    `audit_picture` contains the bytes of audit.png.
+    `audit_picture` contains the bytes of audit.png, `sets` the images of every method, and
+    `snapshots` the set after steps of the refinement.
     """
 
     name: str
@@ -45,6 +47,8 @@ class RoundFiles:
     contributions: dict[str, PartSizes] = field(default_factory=dict)
     audit: AuditRecord | None = None
     audit_picture: bytes | None = None
+    sets: tuple[ShownSet, ...] = ()
+    snapshots: dict[int, DistilledSet] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[Score]:
@@ -108,7 +112,11 @@ def read_round(folder: Path) -> RoundFiles:
     name, contributions = folder.resolve().name, _contributions(folder, distilled)
     path = folder / PICTURE_NAME
     picture = path.read_bytes() if audit is not None and path.exists() else None
-    files = RoundFiles(name, distilled, results, contributions, audit, picture)
+    sets, snapshots = (
+        read_sets(folder, distilled, results),
+        read_snapshots(folder, distilled, results),
+    )
+    files = RoundFiles(name, distilled, results, contributions, audit, picture, sets, snapshots)
     _check_classes(files, folder)
     return files
 

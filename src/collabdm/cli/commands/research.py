@@ -115,6 +115,13 @@ Compare = Annotated[
 ]
 
 
+WithReport = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report", help="Write report.html: takes a few seconds, as in `report`."
+    ),
+]
+
 AuditFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder of the audit.")]
 
 
@@ -192,6 +199,7 @@ def simulate(
     learning_rate: LearningRate = None,
     curve: Curve = None,
     compare: Compare = None,
+    with_report: WithReport = True,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -204,7 +212,8 @@ def simulate(
     from collabdm.cli.simulating import experiment_from, run_simulation
 
     experiment = experiment_from(options)
-    run_simulation(experiment, output, compute_of(device, precision, threads), quiet)
+    compute = compute_of(device, precision, threads)
+    run_simulation(experiment, output, compute, quiet, with_report)
 
 
 def audit(
@@ -256,6 +265,7 @@ def demo(
         bool,
         typer.Option("--flows", help="Detect attacks at two base stations, in synthetic traffic."),
     ] = False,
+    with_report: WithReport = True,
     device: Device = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -267,7 +277,7 @@ def demo(
 
     experiment = built_in.traffic(output) if flows else built_in.DEMO
     compute = compute_of(device, "float32", threads)
-    simulating.run_simulation(experiment, output, compute, quiet)
+    simulating.run_simulation(experiment, output, compute, quiet, with_report)
 
 
 def synthetic_flows(

@@ -67,24 +67,24 @@ def report(
             "-o",
             "--output",
             help="Path of the page.",
-            show_default="report.html in the first folder",
+            show_default="report.html in the folder; comparison.html here for several",
         ),
     ] = None,
 ) -> None:
-    """Show rounds, or tables next to the paper's, on one self-contained HTML page with plots."""
+    """Show rounds, or tables next to the paper's, on one self-contained HTML page with plots.
+
+    Several rounds are compared on a page of their own, which replaces no page of one round.
+    """
     from collabdm.cli.console import console
-    from collabdm.cli.running import check_output
+    from collabdm.cli.reporting import describe_page
     from collabdm.report.grid_page import write_grid_page
     from collabdm.report.grid_summary import contains_grids
+    from collabdm.report.page_files import SEVERAL
     from collabdm.report.round_page import write_report
 
-    place = output or folders[0] / "report.html"
-    if folders[0].is_dir() or output is not None:
-        check_output(place)
-
+    place = output or (SEVERAL if len(folders) > 1 else folders[0] / "report.html")
     if len(folders) == 1 and contains_grids(folders[0]):
         written = write_grid_page(folders[0], place)
     else:
         written = write_report(folders, place)
-    plots = f", and {len(written) - 1} plots in {place.with_suffix('')}" if written[1:] else ""
-    console.print(f"{place}{plots}")
+    console.print(describe_page(written), soft_wrap=True)
