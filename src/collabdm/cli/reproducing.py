@@ -1,22 +1,38 @@
 """Reproduce published tables and figures: find the cells without a result, and run them."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabdm.cli.console import Bars, console
+from collabdm.cli.console import Bars, console, table
 from collabdm.cli.running import check_output
 from collabdm.documents.atomic_write import atomic_write
-from collabdm.errors import PlanError
+from collabdm.errors import PlanError, did_you_mean
 from collabdm.lab.reproduce.cell_runner import CellRunner
 from collabdm.lab.reproduce.grid_files import read_grid
 from collabdm.lab.reproduce.grids import Cell, Grid, ordered_cells, picture_path, pictured_cells
 from collabdm.lab.reproduce.records import only_writer, read_records
-from collabdm.lab.reproduce.running import FinishedCell, missing, run_cells, share_out
+from collabdm.lab.reproduce.running import (
+    FinishedCell,
+    StartedCell,
+    missing,
+    run_cells,
+    share_out,
+)
+from collabdm.lab.reproduce.selection import Selection, read_selection
+from collabdm.lab.reproduce.shipped import (
+    SHIPPED,
+    known_grids,
+    read_shipped,
+    shipped_folder,
+    take_shipped,
+)
 from collabdm.lab.reproduce.timing import TimeEstimates
 from collabdm.matching.compute import Compute
 from collabdm.planning.option_values import whole_number
+
+REPRODUCED = Path("reproduced")  # the default folder, with a folder for each grid
 
 COMPILE_FROM_CELLS = 20  # with more cells than this, compiling the networks pays off
 
@@ -32,6 +48,8 @@ class Reproduction:
         share: which share of the cells this machine runs, counted from 1.
         shares: the number of shares that the cells are divided into.
         retry: whether to run failed cells again.
+        selection: the lines and values on axes to run.
+        shipped: the folder of records that ship with the grids; None uses none.
     """
 
     grids: tuple[Grid, ...]
@@ -40,6 +58,8 @@ class Reproduction:
     share: int
     shares: int
     retry: bool
+    selection: Selection = Selection()
+    shipped: Path | None = None
 
     @property
     def lines(self) -> Path:
@@ -48,27 +68,90 @@ class Reproduction:
         return self.output / f"{self.scale}{part}.jsonl"
 
 
+@dataclass(frozen=True)
+class CellChoice:
+    """The options of `reproduce` that choose cells.
+
+    Attributes:
+        part: this machine's share, such as `1/3`; None means all cells.
+        retry: whether to run failed cells again.
+        lines: names of lines, separated by commas; None means all.
+        where: restrictions of axes, such as `data=CIFAR-10`.
+        fresh: whether to run cells whose records ship with the grids.
+    """
+
+    part: str | None = None
+    retry: bool = False
+    lines: str | None = None
+    where: tuple[str, ...] = ()
+    fresh: bool = False
+
+
 def read_reproduction(
-    paths: Sequence[Path], output: Path, scale: str, part: str | None, retry: bool
+    names: Sequence[Path], output: Path | None, scale: str, choice: CellChoice = CellChoice()
 ) -> Reproduction:
     """Read the grids of a reproduction.
 
     Args:
-        paths: TOML files of grids.
-        output: the folder for the results.
+        names: names of known grids, or TOML files of grids.
+        output: the folder for the results; None means a folder in `reproduced`.
         scale: name of a scale.
-        part: this machine's share, such as `1/3`; None means all cells.
-        retry: whether to run failed cells again.
+        choice: the cells to run.
 
     Returns:
         The reproduction.
 
     Raises:
-        PlanError: If a grid or the share is invalid.
+        PlanError: If a grid, the share or the selection is invalid.
     """
-    grids = tuple(read_grid(path, scale) for path in paths)
-    share, shares = share_of(part)
-    return Reproduction(grids, output, scale, share, shares, retry)
+    known = known_grids(Path())
+    grids = tuple(read_grid(_grid_path(name, known), scale) for name in names)
+    share, shares = share_of(choice.part)
+    selection = read_selection(grids, choice.lines, choice.where)
+    shipped = None if choice.fresh else shipped_folder(Path())
+    folder = output or REPRODUCED / "+".join(grid.name for grid in grids)
+    return Reproduction(grids, folder, scale, share, shares, choice.retry, selection, shipped)
+
+
+def _grid_path(name: Path, known: Mapping[str, Path]) -> Path:
+    """Find the file of a grid by its name or path. Raises PlanError if it is neither."""
+    if name.suffix or len(name.parts) > 1 or name.is_file():
+        return name
+    if str(name) not in known:
+        listed = ", ".join(known) or "a TOML file of a grid, since no grids are installed"
+        raise PlanError(
+            f"the grid should be {listed}; found {str(name)!r}{did_you_mean(str(name), known)}"
+        )
+    return known[str(name)]
+
+
+def list_grids(scale: str) -> None:
+    """Print the known grids with their titles, and how many of their cells have a result.
+
+    Results are those that ship with the grids, and those in the default folders of results.
+    """
+    known = known_grids(Path())
+    if not known:
+        raise PlanError(
+            "the grids should be in `experiments` of the current repository or installed; found "
+            "none: name the TOML file of a grid"
+        )
+
+    shipped = shipped_folder(Path())
+    records = read_records(shipped) if shipped is not None else {}
+    rows = []
+    for name, path in known.items():
+        grid = read_grid(path, scale)
+        cells = {cell.experiment.digest for cell in ordered_cells([grid])}
+        own = read_records(REPRODUCED / name)
+        done = [
+            d for d in cells if any(d in found and not found[d].failed for found in (records, own))
+        ]
+        rows.append((name, grid.title, f"{len(done):,} of {len(cells):,}"))
+
+    title = f"Tables and figures at the scale `{scale}`"
+    console.print(table(title, ("grid", "title", "cells done"), rows, figures=False))
+    console.print("run one: collabdm reproduce NAME", soft_wrap=True)
 
 
 def start(reproduction: Reproduction) -> list[Cell]:
@@ -79,18 +162,42 @@ def start(reproduction: Reproduction) -> list[Cell]:
         content = grid.model_dump_json(indent=1) + "\n"
         atomic_write(output / f"{grid.name}.{scale}.json", content.encode())
 
+    cells = [
+        cell for cell in ordered_cells(reproduction.grids) if reproduction.selection.allows(cell)
+    ]
+    _take_shipped(reproduction, cells)
     records = read_records(output)
-    cells = ordered_cells(reproduction.grids)
     own = share_out(cells, reproduction.shares)[reproduction.share - 1]
     left = missing(own, records, reproduction.retry)
 
     total = len({cell.experiment.digest for cell in cells})
     undone = len(missing(cells, records, reproduction.retry))
     time = time_estimate(*TimeEstimates(records.values()).total(left), len(left))
-    console.print(f"{total - undone} of {total} cells are done; {len(left)} to run here, {time}")
+    chosen = "chosen cells" if reproduction.selection else "cells"
+    console.print(
+        f"{total - undone} of {total} {chosen} are done; {len(left)} to run here, {time}",
+        soft_wrap=True,
+    )
     if errors := len(missing(cells, records, retry=True)) - undone:
         console.print(f"{errors} failed before: `--retry` runs them again")
     return left
+
+
+def _take_shipped(reproduction: Reproduction, cells: Sequence[Cell]) -> None:
+    """Copy the records that ship with the grids, and print their number."""
+    shipped, output = reproduction.shipped, reproduction.output
+    if shipped is None:
+        return
+
+    take_shipped(shipped, cells, reproduction.grids, output)
+    known = read_shipped(output)
+    used = len({cell.experiment.digest for cell in cells} & known)
+    if used:
+        console.print(
+            f"{used} results ship with the grids and are used as they are ({SHIPPED}); "
+            "`--fresh` in a new folder runs those cells too",
+            soft_wrap=True,
+        )
 
 
 def run(
@@ -121,7 +228,7 @@ def run(
     with writer, tempfile.TemporaryDirectory() as folder, Bars(quiet) as bars:
         runner = CellRunner(Path(folder), compute, bars, pictures)
         limit = float("inf") if minutes is None else minutes
-        for done in run_cells(cells, reproduction.lines, runner, limit):
+        for done in run_cells(cells, reproduction.lines, runner, limit, print_start):
             print_cell(done)
 
 
@@ -135,6 +242,18 @@ def share_of(text: str | None) -> tuple[int, int]:
     if share is None or shares is None or not 1 <= share <= shares:
         raise PlanError(f"`--part` should be one of several shares, such as 1/3; found {text!r}")
     return share, shares
+
+
+def print_start(started: StartedCell) -> None:
+    """Print which cell runs now, how long it will take, and how long all the rest."""
+    alone = "time not known" if started.seconds is None else duration(started.seconds)
+    whole = time_estimate(*started.time_left, started.cells - started.number + 1)
+    rest = "" if started.number == started.cells else f"; with the rest: {whole}"
+    console.print(
+        f"{started.number} of {started.cells}: {started.cell.name}: {alone}{rest}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_cell(done: FinishedCell) -> None:

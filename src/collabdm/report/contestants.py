@@ -5,7 +5,7 @@ alone, all the data and methods on pooled data are yardsticks: they use data tha
 The further networks of a method, such as an ensemble, are variants of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from collabdm.methods.registry import METHODS
 from collabdm.report.intervals import welch
@@ -36,9 +36,22 @@ def is_method(name: str) -> bool:
     return not is_random(name) and not is_yardstick(name) and ", " not in name
 
 
-def of_first_network(scores: Sequence[Score]) -> list[Score]:
-    """Select the scores with the network of the first score, the main one."""
-    return [score for score in scores if score.network == scores[0].network]
+def by_network(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    """Group scores by their network, the main one first; each set is in a group once.
+
+    Networks of one name and different widths are numbered: `ConvNet`, `ConvNet (2)`.
+    """
+    groups: dict[str, list[Score]] = {}
+    for score in scores:
+        names = (score.network, *(f"{score.network} ({k})" for k in range(2, 100)))
+        taken = (name for name in names if all(s.what != score.what for s in groups.get(name, ())))
+        groups.setdefault(next(taken), []).append(score)
+    return groups
+
+
+def of_first_network(scores: Iterable[Score]) -> list[Score]:
+    """Select the scores with the network of the first score, the main one; none without scores."""
+    return next(iter(by_network(scores).values()), [])
 
 
 def best_of(scores: Iterable[Score]) -> Score | None:

@@ -40,7 +40,7 @@ def bytes_by_part(files: RoundFiles) -> Any | None:
 
 def accuracy_by_class(files: RoundFiles) -> Any | None:
     """Plot the accuracy on each class: the main set, the best other one, and random real images."""
-    if files.distilled is None or not files.scores:
+    if files.distilled is None:
         return None
 
     known = [score for score in of_first_network(files.scores) if score.per_class]

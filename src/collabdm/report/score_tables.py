@@ -4,10 +4,17 @@ Rows are sorted by accuracy. The best set that could leave the sites is marked, 
 (see `contestants.ties_with`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from collabdm.lab.results import EvaluationResults
-from collabdm.report.contestants import best_of, is_yardstick, of_first_network, ties_with
+from collabdm.report.contestants import (
+    ALONE,
+    best_of,
+    by_network,
+    is_yardstick,
+    of_first_network,
+    ties_with,
+)
 from collabdm.report.html import Mark, Table
 from collabdm.report.intervals import welch
 from collabdm.report.rounds import RoundFiles
@@ -55,22 +62,21 @@ def score_table(files: RoundFiles) -> Table:
     rows: list[tuple[str, ...]] = []
     marks: dict[tuple[int, int], Mark] = {}
 
-    for network in dict.fromkeys(score.network for score in files.scores):
-        scores = [score for score in files.scores if score.network == network]
+    for network, scores in by_network(files.scores).items():
         found = marks_of(scores)
         for score in sorted(scores, key=lambda score: -score.mean):
             if score.what in found:
                 marks[len(rows), 2] = found[score.what]
-            rows.append(_score_row(files, score))
+            rows.append(_score_row(files, score, network))
 
     return Table(columns, rows, SCORES_CAPTION, marks, keyed=True)
 
 
-def _score_row(files: RoundFiles, score: Score) -> tuple[str, ...]:
+def _score_row(files: RoundFiles, score: Score, network: str) -> tuple[str, ...]:
     upload = files.largest_upload(score.what)
     return (
         score.what,
-        score.network,
+        network,
         accuracy_text(score) if score.n > 1 else f"{100 * score.mean:.1f}",
         str(score.n),
         f"{score.images:,}" if score.images else "-",
@@ -85,15 +91,20 @@ def accuracy_text(score: Score | None) -> str:
 
 def network_table(files: RoundFiles) -> Table:
     """Make the table of accuracy by set and network; it is empty if there is only one network."""
-    scores = {(score.what, score.network): score for score in files.scores}
-    networks = list(dict.fromkeys(network for _, network in scores))
-    best_first = sorted(of_first_network(files.scores), key=lambda s: -s.mean) if scores else []
-    sets = dict.fromkeys(score.what for score in (*best_first, *files.scores))
+    networks = {
+        name: {score.what: score for score in group}
+        for name, group in by_network(files.scores).items()
+    }
+    sets = dict.fromkeys(what for group in networks.values() for what in _sorted(group))
 
-    rows = [(what, *(accuracy_text(scores.get((what, net))) for net in networks)) for what in sets]
+    rows = [(what, *(accuracy_text(net.get(what)) for net in networks.values())) for what in sets]
     columns = ("trained on", *networks)
     caption = "The same sets on other networks, %"
     return Table(columns, rows if len(networks) > 1 else [], caption, keyed=True)
+
+
+def _sorted(group: Mapping[str, Score]) -> list[str]:
+    return sorted(group, key=lambda what: -group[what].mean)
 
 
 def robustness_table(files: RoundFiles) -> Table:
@@ -126,16 +137,19 @@ def comparison_table(rounds: Sequence[RoundFiles], names: Sequence[str]) -> Tabl
     Returns:
         The table, sorted by the mean over the rounds that have the set.
     """
-    columns = [{s.what: s for s in of_first_network(f.scores)} if f.scores else {} for f in rounds]
-    sets = dict.fromkeys(what for column in columns for what in column)
-
-    def mean(what: str) -> float:
-        found = [column[what].mean for column in columns if what in column]
-        return sum(found) / len(found)
-
-    ordered = sorted(sets, key=lambda what: (-sum(what in c for c in columns), -mean(what)))
-    rows = [(what, *(_with_n(column.get(what)) for column in columns)) for what in ordered]
+    columns = [{score.what: score for score in of_first_network(f.scores)} for f in rounds]
     found = [marks_of(list(column.values())) for column in columns]
+    sets = dict.fromkeys(what for column in columns for what in column if not what.endswith(ALONE))
+
+    def place(what: str) -> tuple[int, float]:
+        means = [column[what].mean for column in columns if what in column]
+        return -len(means), -sum(means) / len(means)
+
+    ordered = sorted(sets, key=place)
+    rows = [(what, *(_with_n(column.get(what)) for column in columns)) for what in ordered]
+    if any(what.endswith(ALONE) for column in columns for what in column):
+        rows.append((f"each site{ALONE}", *map(_range_alone, columns)))
+
     marks = {
         (row, i + 1): own[what]
         for row, what in enumerate(ordered)
@@ -144,6 +158,12 @@ def comparison_table(rounds: Sequence[RoundFiles], names: Sequence[str]) -> Tabl
     }
     caption = "Accuracy, % ± standard deviation over the trained networks (their number)"
     return Table(("trained on", *names), rows, caption, marks, keyed=True)
+
+
+def _range_alone(column: Mapping[str, Score]) -> str:
+    """Write the lowest and the highest accuracy of a site's own data."""
+    means = sorted(100 * score.mean for what, score in column.items() if what.endswith(ALONE))
+    return f"{means[0]:.1f} to {means[-1]:.1f}" if means else "-"
 
 
 def _with_n(score: Score | None) -> str:

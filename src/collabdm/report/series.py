@@ -46,7 +46,7 @@ def points_of(rounds: Sequence[tuple[int, RoundFiles]]) -> list[Point]:
     points = []
     for number, files in rounds:
         settings = _settings(number, files)
-        for score in first_network(files.scores) if files.scores else ():
+        for score in first_network(files.scores):
             upload = files.largest_upload(score.what)
             points.append(Point(number, score, upload, _stored(files, score), settings))
     return points

@@ -37,9 +37,6 @@ class Verdict:
 
 def verdict_of(files: RoundFiles) -> Verdict | None:
     """State the verdict of one round; None without scores of methods."""
-    if not files.scores:
-        return None
-
     scores = of_first_network(files.scores)
     methods = [score for score in scores if is_method(score.what)]
     best, random = best_of(methods), best_of(s for s in scores if is_random(s.what))
@@ -127,8 +124,9 @@ def _leader(best: Score, methods: Sequence[Score]) -> str:
 
 
 def _distance(gap: Gap, against: str) -> str:
-    above = "above" if gap.points >= 0 else "below"
-    lead = f"This is {abs(gap.points):.1f} points {above} {against}"
+    above = "above" if gap.points > 0 else "below"
+    distance = f"{abs(gap.points):.1f} points {above}" if round(gap.points, 1) else "equal to"
+    lead = f"This is {distance} {against}"
     if gap.low is None or gap.high is None:
         return f"{lead}."
     return f"{lead}; 95 % interval {gap.low:+.1f} to {gap.high:+.1f}."

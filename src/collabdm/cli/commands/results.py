@@ -9,13 +9,36 @@ from collabdm.cli import choices
 from collabdm.cli.options import Device, Precision, Quiet, Threads
 
 Grids = Annotated[
-    list[Path],
-    typer.Argument(metavar="GRID...", help="TOML files such as experiments/table2.toml."),
+    list[Path] | None,
+    typer.Argument(
+        metavar="[GRID...]",
+        help="Names such as table2, or TOML files; without any, the known grids are listed.",
+        show_default=False,
+    ),
 ]
 
-ResultsFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")]
+ResultsFolder = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Folder of the results.", show_default="reproduced/GRID"),
+]
 
 Scale = Annotated[choices.Scale, typer.Option(help="Scale of the experiments.")]
+
+Lines = Annotated[
+    str | None, typer.Option(help="Run only these lines of the grids, separated by commas.")
+]
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="AXIS=VALUE",
+        help="Run only these columns or tables, such as data=CIFAR-10,MNIST or seed=0; repeatable.",
+    ),
+]
+
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Also run cells whose results ship with the grids.")
+]
 
 Minutes = Annotated[
     float | None, typer.Option(min=0, help="Stop between cells before this time is over.")
@@ -27,9 +50,12 @@ Retry = Annotated[bool, typer.Option("--retry", help="Run failed cells again.")]
 
 
 def reproduce(
-    grids: Grids,
-    output: ResultsFolder,
+    grids: Grids = None,
+    output: ResultsFolder = None,
     scale: Scale = "cpu",
+    lines: Lines = None,
+    where: Where = None,
+    fresh: Fresh = False,
     minutes: Minutes = None,
     part: Share = None,
     retry: Retry = False,
@@ -40,18 +66,25 @@ def reproduce(
 ) -> None:
     """Run the missing cells of published tables and figures; finished cells are kept.
 
-    Reports the expected time first, and resumes if stopped. To merge the results of several
-    machines, put their files into one folder. `collabdm report` shows the folder.
+    Reports the expected time first, and resumes if stopped. Results that ship with the grids are
+    used. To merge the results of several machines, put their files into one folder. `collabdm
+    report` shows the folder.
     """
     from collabdm.cli.console import console
-    from collabdm.cli.reproducing import read_reproduction, run, start
+    from collabdm.cli.reproducing import CellChoice, list_grids, read_reproduction, run, start
     from collabdm.cli.running import compute_of
 
-    reproduction = read_reproduction(grids, output, scale, part, retry)
+    if not grids:
+        list_grids(scale)
+        return
+
+    choice = CellChoice(part, retry, lines, tuple(where or ()), fresh)
+    reproduction = read_reproduction(grids, output, scale, choice)
     cells = start(reproduction)
     if cells and minutes != 0:
         run(reproduction, cells, compute_of(device, precision, threads), minutes, quiet)
-    console.print(f"{output}: collabdm report {output}")
+    folder = reproduction.output
+    console.print(f"{folder}: collabdm report {folder}", soft_wrap=True)
 
 
 def report(

@@ -104,15 +104,18 @@ def read_records(folder: Path) -> dict[str, CellRecord]:
     records: dict[str, CellRecord] = {}
 
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(_whole_lines(path), 1):
-            place = f"{path}, line {number}"
-            record = parse_record(
-                CellRecord, line, place, "remove that line, and run the cell again"
-            )
+        for record in records_of(path):
             if record.digest not in records or records[record.digest].failed:
                 records[record.digest] = record
 
     return records
+
+
+def records_of(path: Path) -> Iterator[CellRecord]:
+    """Read the records in a file, in its order. Raises DataError if a line is not a record."""
+    for number, line in enumerate(_whole_lines(path), 1):
+        place = f"{path}, line {number}"
+        yield parse_record(CellRecord, line, place, "remove that line, and run the cell again")
 
 
 @contextmanager

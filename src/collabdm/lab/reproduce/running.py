@@ -1,7 +1,7 @@
 """Run the missing cells of grids, in order, on one machine or shared between several."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,20 @@ from collabdm.lab.reproduce.cell_runner import CellRunner
 from collabdm.lab.reproduce.grids import Cell
 from collabdm.lab.reproduce.records import CellRecord, append, read_records
 from collabdm.lab.reproduce.timing import TimeEstimates, TimeLeft
+
+
+@dataclass(frozen=True)
+class StartedCell:
+    """A cell that runs now: its number from 1, the number of all, and how long they will take.
+
+    `seconds` is None if no similar cell has a record; `time_left` includes this cell.
+    """
+
+    cell: Cell
+    number: int
+    cells: int
+    seconds: float | None
+    time_left: TimeLeft
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,11 @@ def _shared_work(cell: Cell) -> str:
 
 
 def run_cells(
-    cells: Sequence[Cell], output: Path, runner: CellRunner, minutes: float
+    cells: Sequence[Cell],
+    output: Path,
+    runner: CellRunner,
+    minutes: float,
+    on_start: Callable[[StartedCell], None] = lambda started: None,
 ) -> Iterator[FinishedCell]:
     """Run cells one by one, until all are done or the time is over.
 
@@ -80,6 +98,7 @@ def run_cells(
         output: The file to append the records to.
         runner: The object that runs a cell.
         minutes: The time limit; infinity for no limit.
+        on_start: Receives each cell before it runs.
 
     Yields:
         Each cell after its record is written.
@@ -88,12 +107,14 @@ def run_cells(
     estimates = TimeEstimates(read_records(output.parent).values())
 
     for i, cell in enumerate(cells):
-        expected = estimates.seconds(cell) or 0.0
-        if i and time.monotonic() + expected >= end:
+        expected = estimates.seconds(cell)
+        if i and time.monotonic() + (expected or 0.0) >= end:
             return
 
+        on_start(StartedCell(cell, i + 1, len(cells), expected, estimates.total(cells[i:])))
         record = runner.run(cell.experiment)
         append(output, record)
+        estimates.correct(expected, record)
         estimates.add(record)
 
         rest = cells[i + 1 :]

@@ -1,8 +1,11 @@
 """Measure how long cells take, and estimate how long the remaining ones will take.
 
-An estimate is the median of the seconds of the most similar cells that have a record.
+An estimate is the median of the seconds of the most similar cells that have a record, multiplied by
+the median ratio of measured to estimated seconds of the last cells that this process ran: records
+may come from other machines.
 """
 
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,6 +16,8 @@ from collabdm.lab.experiment import Experiment
 from collabdm.lab.reproduce.grids import Cell
 from collabdm.lab.reproduce.records import CellRecord
 from collabdm.progress import Progress, Report, Stage
+
+LAST_CELLS = 5  # whose ratio of measured to estimated seconds corrects the estimates
 
 
 class Stopwatch:
@@ -53,6 +58,17 @@ class TimeEstimates:
         self._seconds: dict[str, list[float]] = defaultdict(list)
         for record in records:
             self.add(record)
+        self._ratios: list[float] = []
+
+    def correct(self, expected: float | None, record: CellRecord) -> None:
+        """Compare a cell that this process ran with its estimate, to correct later estimates."""
+        measured = sum(record.seconds.values())
+        if expected and measured and not record.failed and record.taken_over is None:
+            self._ratios.append(measured / (expected / self._pace))
+
+    @property
+    def _pace(self) -> float:
+        return statistics.median(self._ratios[-LAST_CELLS:]) if self._ratios else 1.0
 
     def add(self, record: CellRecord) -> None:
         """Use a record for later estimates, unless the cell failed."""
@@ -64,7 +80,7 @@ class TimeEstimates:
         """Estimate the seconds of a cell; None without a similar record."""
         for key in _similarity_keys(cell.experiment):
             if known := sorted(self._seconds.get(key, ())):
-                return known[len(known) // 2]
+                return known[len(known) // 2] * self._pace
         return None
 
     def total(self, cells: Sequence[Cell]) -> TimeLeft:
