@@ -26,8 +26,12 @@ from collabdm.lab.experiment import Experiment
 from collabdm.lab.settings import simulation
 from collabdm.lab.simulate import simulate
 from collabdm.planning.presets import preset_settings
-from collabdm.report.round_page import network_table, robustness_table, settings_toml, write_report
+from collabdm.report.provenance import settings_toml
+from collabdm.report.round_page import write_report
 from collabdm.report.rounds import EXTRA, PARTS, RoundFiles, part_sizes, read_round
+from collabdm.report.score_tables import network_table, robustness_table
+
+KEY = '(?:<span class="key"[^>]*>[^<]*</span> )?'  # the colour and marker of a set
 
 PLAN = {
     "ipc": 2,
@@ -121,22 +125,25 @@ def test_the_page_loads_no_other_file(html) -> None:
 def test_every_score_is_in_the_table_with_its_deviation(folder, html) -> None:
     results = json.loads((folder / "results.json").read_text())
     rows = re.findall(
-        r'<tr><th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td><td>(\d+)</td>', html
+        rf'<tr><th scope="row">{KEY}([^<]*)</th><td>([^<]*)</td>'
+        r"<td[^>]*>([^<]*?)(?: <small>\w+</small>)?</td><td>(\d+)</td>",
+        html,
     )
     expected = [
         (s["what"], s["network"], f"{100 * s['mean']:.1f} ± {100 * s['std']:.1f}", "2")
-        for s in results["scores"]
+        for s in sorted(results["scores"], key=lambda s: -s["mean"])
     ]
     assert [row for row in rows if row[1] == "ConvNet"] == expected
     sent = max(results["sets"]["collabdm"]["bytes_per_site"].values())
     assert f"<td>{sent:,}</td>" in html
 
 
-def test_every_image_of_the_set_is_on_the_page(folder, html) -> None:
-    made = read_distilled(folder / "distilled.safetensors")
+def test_every_image_of_the_sets_of_all_methods_is_on_the_page(folder, html) -> None:
+    paths = [folder / "distilled.safetensors", folder / "localdm" / "distilled.safetensors"]
+    made = [image for path in paths for image in read_distilled(path).images.images]
     shown = re.findall(r'<button class="zoom".*?src="data:image/png;base64,([^"]+)"', html)
-    assert len(shown) == len(made.images) == 20
-    for text, pixels in zip(shown, made.images.images, strict=True):
+    assert len(shown) == len(made) == 40
+    for text, pixels in zip(shown, made, strict=True):
         picture = Image.open(io.BytesIO(base64.b64decode(text)))
         assert np.array_equal(np.asarray(picture), pixels[0].numpy())
 
@@ -227,7 +234,7 @@ def test_plots_are_written_as_svg_and_png_with_the_same_bytes_each_time(
 ) -> None:
     written = write_report([folder], tmp_path / "page.html")
     names = {path.stem for path in written[1:]}
-    assert names == {"bytes", "refinement", "classes", "confusion", "parts"}
+    assert names == {"bytes", "size", "refinement", "strip", "classes", "confusion", "parts"}
     for path in written[1:]:
         if path.suffix == ".png":
             assert min(Image.open(io.BytesIO(path.read_bytes())).size) > 300
@@ -237,7 +244,7 @@ def test_plots_are_written_as_svg_and_png_with_the_same_bytes_each_time(
 
 
 def test_plots_have_the_text_colour_of_the_page(html) -> None:
-    assert html.count("<svg role") == 5
+    assert html.count("<svg role") == 7
     assert "currentColor" in html
     assert "#1b1f24" not in html.partition("</style>")[2]
 
@@ -269,7 +276,7 @@ def test_older_results_have_a_page(folder, tmp_path) -> None:
         del score["confusion"], score["per_class"]
     (tmp_path / "old" / "results.json").write_text(json.dumps(results))
     names = {path.stem for path in write_report([tmp_path / "old"], tmp_path / "p.html")[1:]}
-    assert names == {"bytes", "parts"}
+    assert names == {"bytes", "size", "strip", "parts"}
 
 
 def test_several_networks_have_a_table_of_their_own(tmp_path) -> None:
@@ -302,9 +309,7 @@ def test_names_are_text_and_not_markup(tmp_path) -> None:
     write_report([tmp_path], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script>alert" not in page
-    assert (
-        '<th scope="row">&lt;script&gt;alert(1)&lt;/script&gt;</th><td>&#34;&lt;b&gt;</td>' in page
-    )
+    assert " &lt;script&gt;alert(1)&lt;/script&gt;</th><td>&#34;&lt;b&gt;</td>" in page
 
 
 def test_results_of_other_classes_than_the_set_are_refused(folder, tmp_path) -> None:
@@ -345,6 +350,8 @@ def test_damaged_results_are_named_with_the_field(tmp_path, name, content, probl
 
 # --- in a browser --------------------------------------------------------------------------------
 
+SMALLEST_PICTURE = 56  # pixels on the screen
+
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_the_page_without_errors_and_without_overflow(
@@ -354,7 +361,9 @@ def test_a_browser_shows_the_page_without_errors_and_without_overflow(
     assert state["problems"] == []
     assert state["seen"] == width
     assert state["width"] <= width
-    assert state["pictures"] == 21  # 20 of the set, one in the viewer
+    assert state["pictures"] == 41  # 20 of each set, one in the viewer
+    assert state["smallest"] >= SMALLEST_PICTURE
     assert state["broken"] == 0
     assert state["zoomed"]
-    assert state["plots"] == 5
+    assert state["plots"] == 7
+    assert state["hints"] == state["scrolling"]

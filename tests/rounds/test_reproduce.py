@@ -491,7 +491,8 @@ def test_failed_cells_are_reported_with_the_option_that_runs_them(place, results
 
 
 def test_one_machine_runs_the_cells_of_the_stages_first(place, tmp_path) -> None:
-    out = done("reproduce", EXPERIMENTS / "comparison.toml", "-o", tmp_path, "--minutes", "0").out
+    grid = EXPERIMENTS / "comparison.toml"
+    out = done("reproduce", grid, "-o", tmp_path, "--minutes", "0", "--fresh").out
     assert "time not known before the first" in out
     grid = read_grid(EXPERIMENTS / "comparison.toml", "cpu")
     (share,) = share_out(cells_of(grid), 1)

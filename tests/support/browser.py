@@ -26,10 +26,16 @@ window.problems = [];
 window.addEventListener("error", event => problems.push(event.message || event.target.src), true);
 window.addEventListener("load", () => {
   const small = document.querySelector("button.zoom"), view = document.querySelector("dialog");
+  const wide = [...document.querySelectorAll(".wide")];
+  const scrolling = wide.filter(one => one.scrollWidth > one.clientWidth + 1).length;
+  const hints = [...document.querySelectorAll(".hint")].filter(one => one.getClientRects().length).length;
   if (small) small.click();
   const state = {
     problems, width: document.documentElement.scrollWidth, seen: innerWidth,
-    pictures: document.images.length, zoomed: view.open,
+    pictures: document.images.length, hints, scrolling,
+    smallest: Math.min(...[...document.querySelectorAll(".strip img")].map(one => one.getBoundingClientRect().width)),
+    colours: [...document.querySelectorAll(".key")].map(one => [one.parentElement.innerText.trim(), getComputedStyle(one).color]),
+    zoomed: view.open,
     broken: [...document.images].filter(one => one.src && (!one.complete || !one.naturalWidth)).length,
     plots: [...document.querySelectorAll("svg")].filter(one => one.getBoundingClientRect().width > 200).length,
   };

@@ -6,6 +6,7 @@ number of its round; points of rounds that differ only in ipc are joined.
 
 from collections.abc import Sequence
 from itertools import groupby
+from statistics import fmean
 from typing import Any
 
 from collabdm.report.contestants import ALL, ALONE, RANDOM, is_random
@@ -116,13 +117,14 @@ def _draw_real(axes: Any, group: Sequence[Point], label: str, marker: str) -> No
 
 
 def _join(axes: Any, group: Sequence[Point], colour: str) -> None:
-    """Join the points of rounds that differ only in ipc, in the order of their size."""
+    """Join the points of rounds that differ only in ipc; those of several seeds are averaged."""
     ordered = sorted(group, key=lambda point: (point.settings, point.stored))
     for _, same in groupby(ordered, key=lambda point: point.settings):
-        line = list(same)
-        if len({point.stored for point in line}) > 1:
-            xs, ys = [p.stored for p in line], [100 * p.score.mean for p in line]
-            axes.plot(xs, ys, color=colour, lw=1.2, alpha=0.7)
+        by_size: dict[int, list[float]] = {}
+        for point in same:
+            by_size.setdefault(point.stored, []).append(100 * point.score.mean)
+        if len(by_size) > 1:
+            axes.plot(list(by_size), list(map(fmean, by_size.values())), color=colour, lw=1.2)
 
 
 def _number_rounds(axes: Any, xs: Sequence[float], group: Sequence[Point], several: bool) -> None:

@@ -1,8 +1,6 @@
 """Draw figures in one common style, and write them as SVG and PNG files.
 
-Colour-blind people can distinguish the colours; lines also differ in their markers.
-
-Reference: M. Okabe, K. Ito, "Color universal design", 2008.
+The colours and markers of methods are in `palette`.
 """
 
 import io
@@ -12,8 +10,6 @@ from typing import Any
 
 from collabdm.documents.atomic_write import atomic_write
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-MARKERS = "osD^vPX"
 DASHES = ("--", ":", "-.", (0, (5, 1)))
 
 INK = "#1b1f24"  # of text and axes; the page replaces it with its text colour
@@ -72,11 +68,6 @@ def write_figures(figures: Mapping[str, Any], folder: Path) -> tuple[list[Path],
         svgs[name] = svg.decode()
 
     return paths, svgs
-
-
-def style_of(i: int) -> dict[str, Any]:
-    """Return the style of the i-th series: its colour, its marker, and the caps of error bars."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "capsize": 3}
 
 
 def unit_of(largest: int) -> tuple[str, float]:

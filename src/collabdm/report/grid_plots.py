@@ -9,16 +9,13 @@ from typing import Any
 from collabdm.lab.reproduce.grid_results import CurveMean, GridResults
 from collabdm.lab.reproduce.grids import Published
 from collabdm.report.figures import (
-    COLOURS,
     DASHES,
-    MARKERS,
     figure,
     finish,
     logarithmic_bytes,
-    style_of,
     unit_of,
 )
-from collabdm.report.palette import GREY
+from collabdm.report.palette import GREY, looks_of
 
 STAR = {"ls": "", "marker": "*", "ms": 11, "color": "#000000", "mfc": "none"}  # the paper's number
 
@@ -53,12 +50,14 @@ def along_refinement(results: GridResults, at: At) -> Any | None:
     most = max(points[-1].bytes for points in curves.values())
     unit, size = unit_of(most)
 
+    looks = looks_of([*curves, *ends])
+
     def draw(axes: Any) -> None:
-        for i, (row, points) in enumerate(curves.items()):
-            _draw_curve(axes, points, size, label=row, **style_of(i))
+        for row, points in curves.items():
+            _draw_curve(axes, points, size, label=row, **looks[row].style)
         for i, row in enumerate(ends):
             mean = results.entry(row, at).mean
-            axes.axhline(mean, color=COLOURS[5], ls=DASHES[i % 4], lw=1.2, label=row)
+            axes.axhline(mean, color=looks[row].colour, ls=DASHES[i % 4], lw=1.2, label=row)
 
         axes.set(xlabel=f"{unit} per site, at most", ylabel="accuracy, %")
         axes.set_xlim(0, 1.05 * most / size)
@@ -103,11 +102,13 @@ def along_axis(results: GridResults, at: At) -> Any | None:
     if not lines:
         return None
 
+    looks = looks_of(lines)
+
     def draw(axes: Any) -> None:
-        for i, (row, points) in enumerate(lines.items()):
+        for row, points in lines.items():
             xs, own = zip(*points, strict=True)
             means, stds = [entry.mean for entry in own], [entry.std for entry in own]
-            axes.errorbar(xs, means, stds, label=row, **style_of(i))
+            axes.errorbar(xs, means, stds, label=row, **looks[row].style)
 
         for row in grid.rows:
             published = [(v, grid.published(row, {**at, axis: v})) for v in values]
@@ -138,14 +139,14 @@ def against_bytes(results: GridResults, at: At) -> Any | None:
         return None
 
     unit, size = unit_of(max(upload for _, upload in sent.values()))
+    looks = looks_of(sent)
 
     def draw(axes: Any) -> None:
-        for i, (row, (own, upload)) in enumerate(sent.items()):
+        for row, (own, upload) in sent.items():
             once = own.rounds == 1
-            style = style_of(i) | {"marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+            style = looks[row].style
             label = row if once else f"{row} ({own.rounds} rounds)"
-            face = None if once else "none"
-            axes.errorbar(upload / size, own.mean, own.std, ls="", label=label, mfc=face, **style)
+            axes.errorbar(upload / size, own.mean, own.std, ls="", label=label, **style)
 
         for i, row in enumerate(lines):
             axes.axhline(measured[row].mean, color=GREY, ls=DASHES[i % 4], lw=1, label=row)

@@ -64,7 +64,7 @@ def paired(differences: Sequence[float]) -> Gap:
     """
     gap, n = 100 * statistics.fmean(differences), len(differences)
     deviation = statistics.stdev(differences) if n > 1 else 0.0
-    return _around(gap, n - 1, 100 * deviation / math.sqrt(n)) if deviation else Gap(gap)
+    return _around(gap, float(n - 1), 100 * deviation / math.sqrt(n)) if deviation else Gap(gap)
 
 
 def _around(gap: float, freedom: float, error: float) -> Gap:

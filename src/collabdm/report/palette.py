@@ -20,6 +20,7 @@ on its name. Random real images, each site alone and all the data are not method
 Reference: M. Okabe, K. Ito, "Color universal design", 2008; P. Tol, "Colour schemes", 2021.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -72,12 +73,46 @@ def look_of(name: str) -> Look:
     >>> look_of("collabdm-pae").colour == look_of("collabdm, uniform").colour
     True
     """
-    method = name.partition(",")[0].strip()
-    packed = method.endswith("-pae")
-    known = _FAMILIES.get(method.removesuffix("-pae"))
+    packed = name.partition(",")[0].strip().endswith("-pae")
+    family = _family(name)
+    known = _FAMILIES.get(family)
 
     if known is None:
-        return _OTHERS[crc32(method.encode()) % len(_OTHERS)]
+        return _OTHERS[crc32(family.encode()) % len(_OTHERS)]
     if not packed and known.glyph in _OPEN:
         return known._replace(glyph=_OPEN[known.glyph], filled=False)
     return known
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """Return looks that differ for all of several names; variants of a method share its colour.
+
+    The first variant of a method has the look of `look_of`, and the others have other markers.
+    Names that are not of methods of this package get the looks of methods that are absent.
+
+    >>> looks_of(["collabdm", "collabdm, uniform"])["collabdm, uniform"].colour
+    '#0072B2'
+    """
+    wanted = list(names)
+    own = {name: look_of(name) for name in wanted if _family(name) in _FAMILIES}
+    spare = [look for look in _FAMILIES.values() if look.colour not in _colours(own.values())]
+    spare += [look for look in _FAMILIES.values() if look not in spare]
+
+    looks: dict[str, Look] = {}
+    others = 0
+    for name in wanted:
+        if name in own:
+            look = own[name]
+        else:
+            look, others = spare[others % len(spare)], others + 1
+        variants = (look, *(other._replace(colour=look.colour) for other in _FAMILIES.values()))
+        looks[name] = next((one for one in variants if one not in looks.values()), look)
+    return looks
+
+
+def _family(name: str) -> str:
+    return name.partition(",")[0].strip().removesuffix("-pae")
+
+
+def _colours(looks: Iterable[Look]) -> set[str]:
+    return {look.colour for look in looks}

@@ -21,7 +21,7 @@ class ClassPictures(NamedTuple):
     more: list[str]
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """The number of images shown."""
         return len(self.first) + len(self.more)
 

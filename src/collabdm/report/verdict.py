@@ -95,9 +95,10 @@ def _over_seeds(group: Sequence[RoundFiles]) -> Verdict | None:
     against = f"random real images of the same storage ({random}, {_percent(mean(random))})"
     seeds = ", ".join(map(str, sorted(by_seed)))
     method = f"t interval over n = {len(means)} seeds ({seeds}), each with its own split."
-    lead = f"{best} has the highest mean: {_percent(mean(best))}. {_distance(gap, against)}"
+    lead = f"{best} has the highest mean of the methods: {_percent(mean(best))}."
+    lead += f" {_distance(gap, against)} {_meaning(gap)}"
     name = " + ".join(files.name for files in group)
-    return Verdict(f"{lead} {_meaning(gap)}".strip(), method, _kind(gap), name)
+    return Verdict(lead.strip(), method, _kind(gap), name)
 
 
 # --- sentences -----------------------------------------------------------------------------------
@@ -108,9 +109,8 @@ def _percent(accuracy: float) -> str:
 
 
 def _highest(best: Score, methods: int) -> str:
-    if methods == 1:
-        return f"{best.what} reaches {_percent(best.mean)} (n = {best.n})."
-    return f"{best.what} has the highest accuracy: {_percent(best.mean)} (n = {best.n})."
+    place = "reaches" if methods == 1 else "has the highest accuracy of the methods:"
+    return f"{best.what} {place} {_percent(best.mean)} (n = {best.n})."
 
 
 def _leader(best: Score, methods: Sequence[Score]) -> str:
@@ -118,9 +118,8 @@ def _leader(best: Score, methods: Sequence[Score]) -> str:
     if second is None:
         return f"{best.what} reaches {_percent(best.mean)}."
     clear = welch(best.accuracies, second.accuracies).clear
-    return (
-        f"{best.what} {'is best' if clear else 'has the highest accuracy'}: {_percent(best.mean)}."
-    )
+    place = "is the best" if clear else "has the highest accuracy"
+    return f"{best.what} {place} of the methods: {_percent(best.mean)}."
 
 
 def _distance(gap: Gap, against: str) -> str:
