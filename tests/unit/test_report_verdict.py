@@ -1,5 +1,6 @@
 """The verdict of a report, the intervals behind it, and the marks in its tables."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,3 +273,16 @@ def test_points_of_rounds_that_differ_only_in_ipc_have_common_settings() -> None
     first, second, third = ({p.settings for p in points_of([(1, files)])} for files in rounds)
     assert first == second
     assert first != third
+
+
+def test_the_guide_lists_the_marker_of_every_method() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "guide-report.md"
+    rows = [line.split("|") for line in guide.read_text(encoding="utf-8").splitlines()]
+    markers = {
+        name.strip(): glyph.strip()
+        for _, names, _, glyphs, _ in (row for row in rows if len(row) == 5)
+        for name, glyph in zip(names.split(","), glyphs.split(","), strict=False)
+    }
+    assert {name: markers[name] for name in METHODS} == {
+        name: look_of(name).glyph for name in METHODS
+    }
