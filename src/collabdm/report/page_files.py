@@ -30,7 +30,11 @@ def check_page(path: Path, kind: str) -> None:
     if not path.exists():
         return
 
-    content = read_regular(path)
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise OutputError(f"{path} should be new or a readable page; {error}") from error
+
     found = MARK.search(content[:4096])
     if found is not None and found[1].decode() == kind:
         return

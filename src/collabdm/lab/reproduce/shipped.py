@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.errors import PlanError
 from collabdm.lab.reproduce.grids import Cell, Grid, picture_path, pictured_cells
 from collabdm.lab.reproduce.records import CellRecord, read_records, records_of
 from collabdm.planning.settings import read_toml
@@ -39,14 +40,15 @@ def _in_repository(here: Path) -> list[Path]:
 
 
 def _grid_paths(folder: Path) -> list[Path]:
-    """List the TOML files of a folder that are grids: those with a title and lines or choices."""
-    if not folder.is_dir():
-        return []
-    return [
-        path
-        for path in sorted(folder.glob("*.toml"))
-        if {"title", "axes"} <= read_toml(path).keys()
-    ]
+    """List the TOML files of a folder that are grids: those with a title and axes."""
+    return [path for path in sorted(folder.glob("*.toml")) if _is_grid(path)]
+
+
+def _is_grid(path: Path) -> bool:
+    try:
+        return {"title", "axes"} <= read_toml(path).keys()
+    except PlanError:  # another program's file
+        return False
 
 
 def known_grids(here: Path) -> dict[str, Path]:
