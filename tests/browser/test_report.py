@@ -31,7 +31,7 @@ from collabdm.report.round_page import write_report
 from collabdm.report.rounds import EXTRA, PARTS, RoundFiles, part_sizes, read_round
 from collabdm.report.score_tables import network_table, robustness_table
 
-KEY = '(?:<span class="key"[^>]*>[^<]*</span> )?'  # the colour and marker of a set
+KEY = '(?:<span class="key"[^>]*>[^<]*</span>&nbsp;)?'  # the colour and marker of a set
 
 PLAN = {
     "ipc": 2,
@@ -309,7 +309,7 @@ def test_names_are_text_and_not_markup(tmp_path) -> None:
     write_report([tmp_path], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<script>alert" not in page
-    assert " &lt;script&gt;alert(1)&lt;/script&gt;</th><td>&#34;&lt;b&gt;</td>" in page
+    assert "&nbsp;&lt;script&gt;alert(1)&lt;/script&gt;</th><td>&#34;&lt;b&gt;</td>" in page
 
 
 def test_results_of_other_classes_than_the_set_are_refused(folder, tmp_path) -> None:

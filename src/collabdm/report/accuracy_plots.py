@@ -91,13 +91,14 @@ def accuracy_against_size(rounds: Numbered) -> Any | None:
 
 
 def _lines(points: Sequence[Point], several: bool) -> list[tuple[str, float, Any]]:
-    """List the labelled lines: random real images and all the data, unless there are too many."""
-    real = [point for point in points if is_random(point.what) or point.what == ALL]
-    if len(real) > MOST_LINES:  # of several rounds: only all the data and the main baseline
-        real = [point for point in real if point.what in (RANDOM, ALL)]
+    """List the labelled lines: random real images, and all the data of the first round."""
+    everything = [point for point in points if point.what == ALL][:1]
+    random = [point for point in points if is_random(point.what)]
+    if len(random) >= MOST_LINES:  # of several rounds
+        random = [point for point in random if point.what == RANDOM]
 
     lines = []
-    for point in real[:MOST_LINES]:
+    for point in [*everything, *random][:MOST_LINES]:
         dash = "-" if point.what == ALL else "--" if point.what == RANDOM else ":"
         text = f"{point.what} ({point.round})" if several else point.what
         lines.append((text, 100 * point.score.mean, dash))
