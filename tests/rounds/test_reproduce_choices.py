@@ -1,7 +1,6 @@
 """Choosing cells of `reproduce`: names of grids, lines, values of axes, and shipped records."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from command import done, run
 from collabdm.errors import PlanError
 from collabdm.lab.reproduce.grid_files import read_grid
 from collabdm.lab.reproduce.grids import Cell, Grid, ordered_cells, picture_path, pictured_cells
-from collabdm.lab.reproduce.records import CellRecord, read_records
+from collabdm.lab.reproduce.records import read_records
 from collabdm.lab.reproduce.selection import Selection, read_selection
 from collabdm.lab.reproduce.shipped import (
     SHIPPED,
@@ -204,25 +203,22 @@ def test_only_records_of_the_chosen_cells_are_taken(tmp_path) -> None:
 def test_failed_and_own_records_are_not_replaced_and_pictures_are_copied(tmp_path) -> None:
     grid = read_grid(EXPERIMENTS / "comparison.toml", "cpu")
     shipped = REPOSITORY / "results" / "grids"
-    pictured = [c for c in pictured_cells(grid).values() if picture_path(shipped, c).exists()]
-    cells = pictured[:3]
+    known = read_records(shipped)
+    cells = [c for c in pictured_cells(grid).values() if c.experiment.digest in known][:3]
     source = tmp_path / "shipped"
     (source / "pictures").mkdir(parents=True)
-    records = [read_records(shipped)[cell.experiment.digest].document() for cell in cells]
-    failed = {key: records[0][key] for key in records[0] if key in CellRecord.model_fields}
-    lines = [failed | {"error": "stopped"}, *records[1:]]
+    records = [known[cell.experiment.digest].document() for cell in cells]
+    lines = [records[0] | {"error": "stopped"}, *records[1:]]
     (source / "cpu.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for cell in cells[1:]:
-        shutil.copy(picture_path(shipped, cell), picture_path(source, cell))
+    for cell in cells:
+        picture_path(source, cell).write_bytes(cell.experiment.digest.encode())
 
     output = tmp_path / "own"
     output.mkdir()
     (output / "cpu.jsonl").write_text(json.dumps(records[1]) + "\n")
     taken = take_shipped(source, cells, [grid], output)
     assert [record.digest for record in taken] == [cells[2].experiment.digest]
-    assert (
-        picture_path(output, cells[2]).read_bytes() == picture_path(shipped, cells[2]).read_bytes()
-    )
+    assert picture_path(output, cells[2]).read_bytes() == taken[0].digest.encode()
     assert not picture_path(output, cells[1]).exists()
     assert take_shipped(source, cells, [grid], source) == []
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,4 @@ def state_of(html: str, place: Path, width: int) -> dict[str, Any]:
     found = re.search(r'<pre id="told">(.*?)</pre>', ran.stdout)
     assert found, ran.stdout[-500:] + ran.stderr[-2000:]
     assert not re.findall(r"CONSOLE.*", ran.stderr)
-    return json.loads(
-        found[1]
-        .replace("&quot;", '"')
-        .replace("&gt;", ">")
-        .replace("&lt;", "<")
-        .replace("&amp;", "&")
-    )
+    return json.loads(unescape(found[1]))

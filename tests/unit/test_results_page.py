@@ -165,7 +165,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def html(folder) -> str:
     result = done("report", folder)
-    assert "6 plots" in result.out
+    assert "3 plots as SVG and PNG" in result.out
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
