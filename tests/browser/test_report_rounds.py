@@ -84,7 +84,9 @@ def test_sections_of_what_was_not_run_are_absent(page) -> None:
 
 def test_more_than_ten_images_of_a_class_are_unfolded(page) -> None:
     second = page.split('<h2 class="round">')[2]
-    assert second.count("<summary>2 more</summary>") == 20  # ten classes of two methods
+    assert second.count("<summary>2 more</summary>") == 10  # of the round's own set
+    assert second.count("<p>The first 10 images of each class</p>") == 1  # of the compared one
+    assert second.count('class="zoom"') == 10 * (12 + 10)
 
 
 def test_a_page_of_several_rounds_never_replaces_that_of_one(rounds, tmp_path, monkeypatch) -> None:

@@ -57,7 +57,19 @@ COMMANDS = {
         *("--json", "OUT/scores.json"),
     ),
     "simulate": (
-        *("simulate", *PLAN, "--local-steps", 3, "--per-class", 10, "--sites", 2, "--beta", 0.5),
+        *(
+            "simulate",
+            "--no-report",
+            *PLAN,
+            "--local-steps",
+            3,
+            "--per-class",
+            10,
+            "--sites",
+            2,
+            "--beta",
+            0.5,
+        ),
         *(
             "--test-per-class",
             10,

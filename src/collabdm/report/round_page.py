@@ -20,7 +20,7 @@ from collabdm.report.page_files import check_page
 from collabdm.report.provenance import plan_json, provenance, repeat_command, settings_toml
 from collabdm.report.rounds import RoundFiles, read_round
 from collabdm.report.score_tables import comparison_table, result_tables
-from collabdm.report.set_pictures import images_by_class, row_table, shades
+from collabdm.report.set_pictures import FIRST_SHOWN, images_by_class, row_table, shades
 from collabdm.report.verdict import Verdict, seed_verdicts, verdict_of
 
 CAPTIONS = {
@@ -149,9 +149,10 @@ def audit_table(record: AuditRecord) -> Table:
     return Table(ATTACK_COLUMNS, attack_rows(record), caption)
 
 
-_TEMPLATE_FUNCTIONS: dict[str, Callable[..., Any]] = {
+_TEMPLATE_FUNCTIONS: dict[str, Any] = {
     "audit_table": audit_table,
     "data_uri": data_uri,
+    "first_shown": FIRST_SHOWN,
     "notes_of": notes_of,
     "images_by_class": images_by_class,
     "plan_json": plan_json,

@@ -8,8 +8,8 @@ from collabdm.images import as_uint8
 from collabdm.report.html import Table, png_uri
 from collabdm.report.round_sets import ShownSet
 
-MOST_SHOWN = 50  # images shown of each class
-FIRST_SHOWN = 10  # images of each class that are shown at once; the page unfolds the others
+MOST_SHOWN = 50  # images shown of each class of the round's own set
+FIRST_SHOWN = 10  # those shown at once, and of compared methods; the page unfolds the others
 MOST_ROWS = 3  # rows of a table shown of each class
 
 
@@ -26,15 +26,15 @@ class ClassPictures(NamedTuple):
         return len(self.first) + len(self.more)
 
 
-def images_by_class(shown: ShownSet) -> list[ClassPictures]:
-    """Encode up to `MOST_SHOWN` images of each class; omit empty classes, and rows of tables."""
+def images_by_class(shown: ShownSet, most: int = MOST_SHOWN) -> list[ClassPictures]:
+    """Encode up to `most` images of each class; omit empty classes, and rows of tables."""
     if shown.rows:
         return []
 
     pixels = as_uint8(shown.images.images).numpy()
     classes = []
     for y, name in enumerate(shown.images.classes):
-        index = shown.images.of_class(y)[:MOST_SHOWN].tolist()
+        index = shown.images.of_class(y)[:most].tolist()
         addresses = [png_uri(pixels[i]) for i in index]
         if addresses:
             classes.append(ClassPictures(name, addresses[:FIRST_SHOWN], addresses[FIRST_SHOWN:]))
