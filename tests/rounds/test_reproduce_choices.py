@@ -22,7 +22,7 @@ from collabdm.lab.reproduce.timing import TimeEstimates
 
 REPOSITORY = Path(__file__).parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
-NAMES = ["comparison", "figure2", "figure3", "strong", "table2", "table3"]
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
 
 GRID = """
 title = "Tiny"
