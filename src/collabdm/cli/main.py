@@ -18,7 +18,7 @@ import typer
 from collabdm.cli.choices import choice_message
 from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
 from collabdm.cli.logs import colour, options_first, set_up_logs
-from collabdm.errors import CollabDMError, printable
+from collabdm.errors import CollabDMError, machine_error, printable
 from collabdm.version import __version__
 
 MACHINE_FAILED, WRONG_INPUT, STOPPED, TERMINATED = 1, 2, 130, 143  # exit codes
@@ -80,6 +80,7 @@ COMMANDS = {
         masks.keys,
         site.check,
         site.contribute,
+        site.site,
         site.view,
         site.inspect,
         site.ledger,
@@ -141,14 +142,6 @@ def write_any_text(*streams: object) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def machine_error(error: OSError | MemoryError) -> str:
-    """Write the message about a failure of the machine that no command expects."""
-    if isinstance(error, MemoryError):
-        return "there should be enough memory for this command; found too little: close programs"
-    place = f"{error.filename} " if error.filename else ""
-    return f"{place}could not be used: {error.strerror or error}".strip()
 
 
 def show_usage_error(error: Any) -> None:
