@@ -182,11 +182,6 @@ def site(
     without: Without = None,
     public_batches: PublicBatches = False,
     resize: Resize = False,
-    rows: Rows = None,
-    label_column: LabelColumn = None,
-    image_column: ImageColumn = None,
-    class_names: ClassNames = None,
-    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -207,11 +202,6 @@ def site(
         smallest_class=smallest_class,
         allow_real_images=allow_real_images,
         resize=resize,
-        skip_unreadable=skip_unreadable,
-        rows=rows or "",
-        label_column=label_column or "",
-        image_column=image_column or "",
-        class_names=class_names or "",
     )
     compute = partial(compute_of, device, precision, threads)
     settings = Settings(compute, policy, mask_key, public_batches)
