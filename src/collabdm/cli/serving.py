@@ -27,7 +27,7 @@ def serve(work: Work, plan: Path | None, port: int, open_browser: bool) -> None:
         KeyboardInterrupt: always in the end.
     """
     if plan is not None:
-        work.take_plan(read_limited(plan, PLAN_LIMIT), str(plan))
+        work.take_plan(read_limited(plan, PLAN_LIMIT), plan.name)
 
     with PageServer(work, port) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
