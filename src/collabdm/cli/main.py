@@ -16,7 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from collabdm.cli.choices import choice_message
-from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
+from collabdm.cli.commands import (
+    evaluation,
+    flower,
+    masks,
+    organiser,
+    research,
+    results,
+    server,
+    site,
+    use,
+)
 from collabdm.cli.logs import colour, options_first, set_up_logs
 from collabdm.errors import CollabDMError, machine_error, printable
 from collabdm.version import __version__
@@ -105,9 +115,18 @@ COMMANDS = {
     "Program": (version,),
 }
 
+#: commands of two words: the first word, the panel and help of the group, and its commands
+GROUPS = {"flower": ("Server", "Rounds over Flower.", (flower.init,))}
+
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+
+for word, (panel, text, parts) in GROUPS.items():
+    group = typer.Typer(no_args_is_help=True)
+    for part in parts:
+        group.command()(part)
+    app.add_typer(group, name=word, help=text, rich_help_panel=panel)
 
 
 def main() -> None:
