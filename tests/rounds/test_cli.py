@@ -220,6 +220,31 @@ def test_an_evaluation_may_go_without_random_images(a_round) -> None:
     assert "random" not in result.out
 
 
+def test_an_evaluation_also_trains_on_the_data_of_each_site_alone(a_round) -> None:
+    root, _ = a_round
+    alone = [f"{site}={root / site / 'pictures'}" for site in HELD]
+    result = done(
+        *("evaluate", root / "set.safetensors", "--data", root / "public", "--no-random"),
+        *("--alone", alone[0], "--alone", alone[1]),
+        *("--trials", 2, "--epochs", 1, "--recipe", "short", "--json", root / "alone.json"),
+    )
+
+    scores = {s["what"]: s for s in json.loads((root / "alone.json").read_text())["scores"]}
+    sizes = {f"{site} alone": sum(counts.values()) for site, counts in HELD.items()}
+    assert list(scores) == ["collabdm", *sizes]
+    assert {name: scores[name]["images"] for name in sizes} == sizes
+    assert all(name in result.out for name in sizes)
+
+
+def test_data_to_train_on_alone_needs_a_name(a_round) -> None:
+    root, _ = a_round
+    result = run(
+        *("evaluate", root / "set.safetensors", "--data", root / "public"), "--alone", "pictures"
+    )
+    assert result.code == 2
+    assert "`--alone` should be NAME=DATA; found 'pictures'" in result.err
+
+
 def test_pictures_of_another_size_are_evaluated_if_resized(a_round, tmp_path) -> None:
     root, _ = a_round
     larger = picture_folder(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collabdm.cli.console import Bars, console
@@ -24,7 +24,15 @@ from collabdm.matching.run_context import RunContext
 from collabdm.rounds.exchange import DataSource, data_digest
 from collabdm.rounds.resumable import ResumableRun, unfinished_path
 from collabdm.scoring.dd_ranking import Robustness, robustness
-from collabdm.scoring.evaluation import EvaluationConfig, Score, evaluate, random_baselines, score
+from collabdm.scoring.evaluation import (
+    EvaluationConfig,
+    Score,
+    evaluate,
+    for_as_many_steps,
+    random_baselines,
+    score,
+)
+from collabdm.scoring.training import training_set
 from collabdm.version import versions
 
 
@@ -40,6 +48,7 @@ class Request:
         compute: where to train.
         random: whether to score random real images that take the same storage as well.
         robust: whether to compute the robustness scores of the DD-Ranking benchmark as well.
+        alone: names and locations of other real images to train on as well, such as a site's own.
     """
 
     path: Path
@@ -49,6 +58,22 @@ class Request:
     compute: Compute
     random: bool
     robust: bool
+    alone: tuple[tuple[str, str], ...] = ()
+
+
+def read_named(text: str) -> tuple[str, str]:
+    """Split NAME=DATA.
+
+    Raises:
+        DataError: one of the two is missing.
+    """
+    name, equals, location = (part.strip() for part in text.partition("="))
+    if not (name and equals and location):
+        raise DataError(
+            f"`--alone` should be NAME=DATA; found {text!r}: write a name for the results before "
+            "the data, such as `--alone north=north/pictures`"
+        )
+    return name, location
 
 
 def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
@@ -66,7 +91,12 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
     test, tally = load_tallied_for_plan(plan, request.source, "test")
     training = _training_images(request) if request.random or request.robust else None
 
-    sets = [test] if training is None else [test, training]
+    alone = {
+        f"{name} alone": load_for_plan(plan, replace(request.source, location=location))
+        for name, location in request.alone
+    }
+
+    sets = [test, *([] if training is None else [training]), *alone.values()]
     identity = _identity(request, data_digest(*sets))
     kept = output or unfinished_path(identity)
 
@@ -80,6 +110,8 @@ def run_evaluation(request: Request, output: Path | None, quiet: bool) -> None:
             robust = robustness(request.distilled, training, test, request.config, context)
         if training is not None and request.random:
             scores += _random_scores(request, training, test, context)
+        for name, images in alone.items():
+            scores += _score_alone(request, name, images, test, context)
 
         results = _results(request, scores, robust)
         if tally is not None:
@@ -98,8 +130,9 @@ def _identity(request: Request, data: str) -> str:
     config = request.config
     networks = [spec.model_dump(mode="json") for spec in config.networks]
     settings = [networks, config.trials, config.recipe.model_dump(mode="json"), config.seed]
+    names = [name for name, _ in request.alone]
     distilled = hashlib.sha256(request.path.read_bytes()).hexdigest()
-    return json.dumps([distilled, data, settings, request.random, request.robust])
+    return json.dumps([distilled, data, settings, request.random, request.robust, names])
 
 
 def _training_images(request: Request) -> ImageSet:
@@ -120,6 +153,15 @@ def _random_scores(
     for name, images in random_baselines(plan, training, config.seed).items():
         scores += score(name, images, test, plan_geometry(plan), config, context)
     return scores
+
+
+def _score_alone(
+    request: Request, name: str, images: ImageSet, test: ImageSet, context: RunContext
+) -> list[Score]:
+    """Score real images that were not distilled, with as many training steps as the set takes."""
+    distilled = training_set(request.distilled)
+    config = for_as_many_steps(request.config, len(distilled), len(images))
+    return score(name, images, test, plan_geometry(request.distilled.plan), config, context)
 
 
 def _results(request: Request, scores: list[Score], robust: Robustness | None) -> EvaluationResults:

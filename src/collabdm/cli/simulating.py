@@ -15,6 +15,7 @@ from collabdm.methods.registry import METHODS
 from collabdm.planning.option_values import option_settings, without_none
 from collabdm.planning.overrides import read_overrides
 from collabdm.planning.settings import collect
+from collabdm.rounds.saturation import saturation_note
 from collabdm.rounds.shown_files import shown_path, write_shown
 from collabdm.scoring.outcomes import OUTCOME_KINDS
 
@@ -36,6 +37,9 @@ def run_simulation(experiment: Experiment, output: Path, compute: Compute, quiet
     images, picture = kind.images(outcome), shown_path(output / kind.file, outcome.plan)
     if images is not None:
         write_shown(images, outcome.plan, output / kind.file)
+
+    if note := saturation_note(outcome):
+        notes.print(note)
 
     title = f"Accuracy on {experiment.data}, {len(results.sets[experiment.method].sites)} sites"
     print_scores(title, results, with_bytes=True)

@@ -21,6 +21,7 @@ from collabdm.planning.cost import cost, most_steps
 from collabdm.privacy.release import count_images, is_protected, smallest_class_sent
 from collabdm.privacy.wording import guarantee
 from collabdm.rounds.estimate import estimated_seconds, rough_duration
+from collabdm.rounds.saturation import saturation
 
 Row = tuple[str, str]  # part, value
 
@@ -113,9 +114,11 @@ def _describe_tensors(path: Path) -> tuple[str, list[Row]]:
     kind = str(header.get("format", "")).removeprefix("collabdm/")
     rows = header_rows + tensor_rows + _noise_rows(header.get("noise"))
     if kind == "distilled":
-        plan = read_distilled(path).plan
-        rows.append(("plan digest", plan.digest))
-        rows += _privacy_rows(plan)
+        distilled = read_distilled(path)
+        rows.append(("plan digest", distilled.plan.digest))
+        if (share := saturation(distilled)) is not None:
+            rows.append(("pixels at the ends of their range", f"{share:.0%}"))
+        rows += _privacy_rows(distilled.plan)
     return f"{path}: {kind}, {path.stat().st_size:,} bytes", rows
 
 

@@ -42,6 +42,14 @@ WithRobustness = Annotated[
     scoring("--robust", help="Also report the scores of DD-Ranking; trains on all the data."),
 ]
 
+Alone = Annotated[
+    list[str] | None,
+    scoring(
+        metavar="NAME=DATA",
+        help="Also train on these real images alone, such as a site's own; repeatable.",
+    ),
+]
+
 JsonFile = Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")]
 
 
@@ -62,6 +70,7 @@ def evaluate(
     seed: Seed = 0,
     random: WithRandom = True,
     robust: WithRobustness = False,
+    alone: Alone = None,
     json_file: JsonFile = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -69,7 +78,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Train networks on a distilled set and test them on real images."""
-    from collabdm.cli.evaluating import Request, run_evaluation
+    from collabdm.cli.evaluating import Request, read_named, run_evaluation
     from collabdm.cli.running import check_output, compute_of
     from collabdm.data.selection import read_selection
     from collabdm.documents.outcome_files import read_distilled
@@ -88,5 +97,6 @@ def evaluate(
 
     chosen = read_selection(label_column, image_column, class_names, test_split, skip_unreadable)
     source = DataSource(data, resize, rows, chosen)
-    request = Request(distilled, distilled_set, source, config, compute, random, robust)
+    others = tuple(read_named(text) for text in alone or ())
+    request = Request(distilled, distilled_set, source, config, compute, random, robust, others)
     run_evaluation(request, json_file, quiet)

@@ -44,6 +44,7 @@ def distill(
     from collabdm.methods.registry import one_round_method
     from collabdm.planning.probe import check_probe
     from collabdm.rounds.exchange import distill_files, round_files
+    from collabdm.rounds.saturation import saturation_note
     from collabdm.rounds.shown_files import shown_path
     from collabdm.rounds.site_table import compare_sites
 
@@ -59,5 +60,8 @@ def distill(
         context = context_of(device, precision, threads, bars)
         check_probe(agreed)
         print_sites(compare_sites(agreed, answers), tables)
-        distill_files(agreed, answers, output, context, allow_missing)
+        outcome = distill_files(agreed, answers, output, context, allow_missing)
+
+    if note := saturation_note(outcome):
+        tables.line(note)
     print_document(output, tables)
