@@ -6,14 +6,14 @@
 #
 # /private keeps the secret of the site, its keys and its ledger: never remove that volume. The folder
 # of the round has to be writable for the user 1000, or for the one of `--user`.
-FROM python:3.12-slim AS wheel
+FROM python:3.11-slim AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY experiments experiments
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.12-slim
+FROM python:3.11-slim
 COPY --from=wheel /wheels /wheels
 # the CPU build of PyTorch first, so that nothing else brings the larger one for GPUs
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch>=2.11,<2.14" \

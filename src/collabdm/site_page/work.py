@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from collabdm.documents.atomic_write import check_writable
 from collabdm.documents.contribution import Contribution
@@ -40,7 +40,7 @@ from collabdm.rounds.sent import compare_sent, key_rows, sent_rows, sent_warning
 from collabdm.rounds.view import LEGEND, Document, rows_compared
 from collabdm.site_page.form import Form
 
-Phase = str  # empty, ready, checking, checked, contributing, cancelled, done
+Phase = Literal["empty", "ready", "checking", "checked", "contributing", "cancelled", "done"]
 
 BUSY = ("checking", "contributing")
 
@@ -250,7 +250,7 @@ class Work:
 
     def _fail(self, message: str) -> None:
         """Show an error; after a failed contribution, the check still holds."""
-        phase = "ready" if self._prepared is None else "checked"
+        phase: Phase = "ready" if self._prepared is None else "checked"
         self._set(phase=phase, error=message, progress=None, cancelling=False)
 
     def _set(self, **changes: Any) -> None:
