@@ -1,4 +1,4 @@
-"""Generate docs/results.md and the README's table from the measured results.
+"""Generate docs/results.md and the README's tables from the measured results.
 
     python experiments/write_results.py            write them
     python experiments/write_results.py --check    exit with 1 if they are not up to date
@@ -9,6 +9,7 @@ Never edit them by hand. The sources are
     results/bytes/*.jsonl     written by `experiments/bytes.py`
     results/grids/            a folder of `collabdm reproduce`, with the paper's numbers in it
     results/examples/*.json   written by the programs in `examples/`
+    results/value/*.json      see `value_table.py`
 """
 
 import argparse
@@ -19,6 +20,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import value_table
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.data.flows.synthetic import PUBLISHED_COUNTS
@@ -153,12 +156,17 @@ def page(grids: Sequence[GridResults]) -> str:
 
 
 def readme(text: str, grids: Sequence[GridResults]) -> str:
-    """The README with a new table between the marks."""
+    """The README with new tables between the marks."""
     (methods,) = (one for one in grids if one.grid.slug == "comparison-cpu")
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
+    text = between(text, value_table.MARKS, value_table.value_section(RESULTS / "value"))
+    return between(text, MARKS, methods_table(methods))
 
-    return f"{before}{MARKS[0]}\n{methods_table(methods)}\n{MARKS[1]}{after}"
+
+def between(text: str, marks: tuple[str, str], table: str) -> str:
+    """The text with a new table between the marks."""
+    before, _, rest = text.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    return f"{before}{marks[0]}\n{table}\n{marks[1]}{after}"
 
 
 def methods_table(results: GridResults) -> str:

@@ -33,6 +33,7 @@ from collabdm.methods.collabdm import contribute
 from collabdm.methods.registry import METHODS
 from collabdm.planning.probe import check_probe
 from collabdm.planning.settings import read_toml
+from collabdm.rounds.policy import read_policy
 from collabdm.scoring.distilled_model_file import DistilledModelHeader
 from collabdm.scoring.trained_model import ModelHeader
 from collabdm.seeds import Purpose, Stream, derive, participants
@@ -234,11 +235,14 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_settings_files_are_experiments(page: Path, tmp_path: Path) -> None:
+def test_settings_files_are_experiments_or_policies(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language == "toml" and block.runs:
-            path = tmp_path / "experiment.toml"
+            path = tmp_path / "settings.toml"
             path.write_text(block.text, encoding="utf-8")
+            if block.comment == "policy":
+                read_policy(path)
+                continue
             settings = experiment_of(read_toml(path)).plan
             Plan(
                 classes=("a", "b"),

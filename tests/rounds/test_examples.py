@@ -1,6 +1,7 @@
 """The examples run, at a tiny scale, and write what they say."""
 
 import argparse
+import ast
 import importlib
 import json
 import re
@@ -19,7 +20,7 @@ from collabdm.seeds import Purpose, Stream
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES, RESULTS = ROOT / "examples", ROOT / "results" / "examples"
-GUIDE = (ROOT / "docs" / "guide-taking.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "engineers.md").read_text(encoding="utf-8")
 SIZES = {
     "seeds": 1,
     "ipc": 1,
@@ -139,3 +140,22 @@ def test_architecture_search_ranks_variants(tmp_path, monkeypatch, capsys) -> No
     assert len(results["all the data"]) == len(results["distilled"]) == 4
     assert set(results["correlation"]) == {"distilled", "random real"}
     assert "rank correlation" in capsys.readouterr().out
+
+
+def test_the_notebook_runs_and_shows_what_its_cells_return() -> None:
+    cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        *steps, last = ast.parse("".join(cell["source"])).body
+        exec(compile(ast.Module(steps, []), "cell", "exec"), names)
+        assert isinstance(last, ast.Expr)
+        exec(f"returned = {ast.unparse(last.value)}", names)
+        value = names["returned"]
+
+        (shown,) = cell["outputs"]
+        assert ("text/html" in shown["data"]) == hasattr(value, "_repr_html_")
+        if hasattr(value, "_repr_html_"):
+            assert "".join(shown["data"]["text/plain"]) == repr(value)
+
+    assert names["made"].images.counts().tolist() == [10] * 10  # type: ignore[attr-defined]
