@@ -14,9 +14,10 @@ from collabdm.documents.outcome_files import read_distilled
 from collabdm.documents.outcomes import DistilledSet
 from collabdm.documents.picture_rules import PictureRules
 from collabdm.documents.specs import NetworkSpec
-from collabdm.errors import DataError
+from collabdm.errors import DataError, PlanError
 from collabdm.export.card import Card
 from collabdm.export.dataset import export
+from collabdm.export.push import check_push
 from collabdm.lab.results import read_results
 from collabdm.matching.compute import Compute
 from collabdm.matching.embedding import plan_geometry
@@ -207,3 +208,27 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
     packed = f"; each contains {small} small ones, to be cut out before training"
     shown = packed if options.packed and small > 1 else ""
     return f"{output}: {len(written)} images of {len(written.classes)} classes{shown}"
+
+
+def check_upload(path: Path, repository: str | None, form: str | None) -> None:
+    """Check the options of an upload, and the access to the hub, before anything is written.
+
+    Args:
+        path: the set.
+        repository: OWNER/NAME; None if only `--public` was set.
+        form: the form of the export; None if it was not chosen.
+
+    Raises:
+        PlanError: there is no repository, or the form is not that of the hub.
+        OutputError: as for `check_push`.
+    """
+    if repository is None:
+        raise PlanError("`--public` should come with `--push OWNER/NAME`; found no repository")
+    if form not in (None, "hub"):
+        raise PlanError(f"`--push` needs the form hub; found {form}: leave out `--form`")
+    if form is None and read_distilled(path).plan.image.side == 1:
+        raise PlanError(
+            "`--push` needs a set of images; found one of rows: export it, and upload the folder "
+            "with `hf upload --repo-type dataset`"
+        )
+    check_push(repository)

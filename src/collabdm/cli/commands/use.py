@@ -201,6 +201,18 @@ WithCounts = Annotated[
 
 Results = Annotated[Path | None, typer.Option(help="Results of `evaluate --json`, for the card.")]
 
+Push = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OWNER/NAME",
+        help="Also upload the folder to this data set of the Hugging Face hub, private if new.",
+    ),
+]
+
+Public = Annotated[
+    bool, typer.Option("--public", help="With --push: a new data set is visible to everybody.")
+]
+
 
 def export(
     distilled: SetOrModel,
@@ -211,15 +223,20 @@ def export(
     licence: Licence = None,
     counts: WithCounts = False,
     results: Results = None,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Export a distilled set for other programs, or a model as ONNX."""
     from collabdm.cli.console import console
-    from collabdm.cli.models import ExportOptions, export_set
+    from collabdm.cli.models import ExportOptions, check_upload, export_set
     from collabdm.cli.running import check_output
     from collabdm.documents.atomic_write import atomic_write
     from collabdm.export.onnx import onnx_bytes, runs_in
+    from collabdm.export.push import push as upload
     from collabdm.scoring.trained_model import read_model
 
+    if push is not None or public:
+        check_upload(distilled, push, form)
     if form == "onnx":
         check_output(output, distilled)
         atomic_write(output, onnx_bytes(read_model(distilled), opset))
@@ -230,3 +247,5 @@ def export(
 
     options = ExportOptions(form, packed, licence, counts, results)
     console.print(export_set(distilled, output, options))
+    if push is not None:
+        console.print(upload(output, push, public))
