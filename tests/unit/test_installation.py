@@ -59,10 +59,11 @@ def test_flower_init_below_a_file_is_refused(tmp_path) -> None:
 # --- the wheel -----------------------------------------------------------------------------------
 
 
-def test_the_wheel_carries_every_experiment() -> None:
+def test_the_wheel_carries_every_experiment_and_the_records_of_their_cells() -> None:
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     grids = [path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*.toml")]
-    assert sorted(included) == sorted([*grids, "experiments/shared"])
+    others = ["experiments/shared", "results/grids/cpu.jsonl"]
+    assert sorted(included) == sorted([*grids, *others])
     assert all(place == f"collabdm/{name}" for name, place in included.items())
 
 
