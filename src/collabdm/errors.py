@@ -88,6 +88,28 @@ class OutputError(CollabDMError):
     """A file or folder cannot be written."""
 
 
+def check_type(
+    name: str, value: object, expected: type, error: type[CollabDMError], remedy: str
+) -> None:
+    """Check the type of an argument, so that a wrong one is named and not met deep in the code.
+
+    Args:
+        name: the argument's name; a phrase with backquotes is used as it is.
+        value: its value.
+        expected: the type that it should have.
+        error: the error to raise.
+        remedy: how to get a value of the type, to end the message.
+
+    Raises:
+        CollabDMError: an `error`, if the type is another one.
+    """
+    if not isinstance(value, expected):
+        shown = name if "`" in name else f"`{name}`"
+        raise error(
+            f"{shown} should have type {expected.__name__}; found {type(value).__name__}: {remedy}"
+        )
+
+
 def machine_error(error: OSError | MemoryError) -> str:
     """Write the message about a failure of the machine that no command expects."""
     if isinstance(error, MemoryError):

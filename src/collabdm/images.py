@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from collabdm.errors import DataError
+from collabdm.errors import DataError, check_type
 from collabdm.pictures import SHOWN_SIDE, as_html, contact_sheet
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class ImageSet:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        for name, tensor in (("images", self.images), ("labels", self.labels)):
+            check_type(name, tensor, Tensor, DataError, "convert it with torch.as_tensor")
+
         if self.images.dtype not in (torch.uint8, torch.float32) or self.images.ndim != 4:
             raise DataError(
                 "`images` should be uint8 or float32 of shape (n, channels, height, width); "
@@ -115,6 +118,12 @@ class ImageSet:
     def nbytes(self) -> int:
         """The number of bytes of the pixels."""
         return self.images.numel() * self.images.element_size()
+
+
+def check_image_set(name: str, data: object) -> None:
+    """Check that an argument is an ImageSet. Raises DataError with the way to make one."""
+    remedy = "make one with `load(...)`, or as ImageSet(images, labels, classes) from tensors"
+    check_type(name, data, ImageSet, DataError, remedy)
 
 
 def listed(classes: Sequence[str]) -> str:

@@ -916,8 +916,8 @@ def test_the_demonstration_runs_its_settings_through_simulate(tmp_path, monkeypa
     monkeypatch.setattr(demo, "DEMO", small)
     result = done("demo", "-o", tmp_path / "demo", "--quiet")
     assert [line.split(" (")[0] for line in result.err.splitlines()] == [
-        "digits: 1,442 images of 10 classes",
-        "digits: 355 images of 10 classes",
+        "training data, digits: 1,442 images of 10 classes",
+        "test data, digits: 355 images of 10 classes",
     ]
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert results["complete"]

@@ -207,11 +207,10 @@ WRONG = {
     "learning_rate=1": "did you mean local.matching.learning_rate or "
     "refinement.matching.learning_rate?",
     "xyzzy=1": "`xyzzy` is not a setting: check its spelling",
-    "ipc=ten": "`ipc` should be a valid integer, unable to parse string as an integer; found 'ten'",
+    "ipc=ten": "`ipc` should be a whole number; found 'ten'",
     "ipc=0": "`ipc` should be greater than or equal to 1; found '0'",
-    "ipc=none": "`ipc` should be a valid integer; found 'none'",
-    "steps=1.5": "`steps` should be a valid integer, got a number with a fractional part; "
-    "found '1.5'",
+    "ipc=none": "`ipc` should be a whole number; found 'none'",
+    "steps=1.5": "`steps` should be a whole number; found '1.5'",
     "wire=int9": "`wire` should be 'float16', 'int8' or 'float32'; found 'int9'",
     "augment=[crop, blur]": "`augment` should be 'color', 'crop', 'cutout', 'flip', 'scale' or "
     "'rotate'; found '[crop, blur]'",
@@ -241,7 +240,7 @@ def test_all_wrong_settings_and_options_are_named_at_once(tmp_path) -> None:
     for message in WRONG.values():
         assert message in result.err
     assert "`batch` should be a number of at least 1, or all; found 'some'" in result.err
-    assert "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur" in result.err
+    assert "`augment` should be among color_crop_cutout_flip_scale_rotate; found blur" in result.err
 
 
 def experiment_of(monkeypatch: pytest.MonkeyPatch, *words: object) -> Experiment:
@@ -296,7 +295,7 @@ def test_settings_of_a_simulation_that_are_wrong_are_all_named(tmp_path) -> None
         "refinement.passes=4": "`refinement.passes` is not a setting: did you mean "
         "plan.refinement.passes?",
         "trails=3": "`trails` is not a setting: did you mean trials?",
-        "plan.ipc=ten": "`plan.ipc` should be a valid integer",
+        "plan.ipc=ten": "`plan.ipc` should be a whole number",
         "plan.sites=4": "`plan.sites` cannot be set; found '4': the simulation derives it",
         "recipe=cake": "`recipe` should be 'paper', 'short' or 'strong'; found 'cake'",
         "plan=5": "`plan` should be set field by field",
@@ -365,3 +364,10 @@ def test_commands_options_and_values_are_completed() -> None:
     assert completions("collabdm plan --pres") == ["--preset"]
     assert completions("collabdm plan --preset ") == list(get_args(choices.Preset))
     assert completions("collabdm simulate --method rounds") == ["rounds-means", "rounds-gradients"]
+
+
+def test_a_paragraph_of_the_help_is_broken_only_where_the_terminal_ends(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    lines = run("reproduce", "--help").out.splitlines()
+    (paragraph,) = [line for line in lines if "Reports the expected time" in line]
+    assert "`collabdm report` shows the folder." in paragraph

@@ -265,10 +265,10 @@ def test_a_digest_does_not_depend_on_the_grid_that_names_the_cell() -> None:
     [
         (
             'chosen = ["nobody"]',
-            "`chosen` should be of collabdm, ours, central, wrong; found nobody",
+            "`chosen` should be among collabdm, ours, central, wrong; found nobody",
         ),
-        ('tables = ["moon"]', "`tables` should be of beta; found moon"),
-        ('bytes_at = { beta = "7" }', "`beta` should be of"),
+        ('tables = ["moon"]', "`tables` should be among beta; found moon"),
+        ('bytes_at = { beta = "7" }', "`beta` should be among"),
         ("moon = 3", "`moon` is not a setting"),
         ("seeds = []\ncpu = {}", "at least one of `lines` and one of `seeds`"),
     ],

@@ -106,7 +106,7 @@ def test_a_grid_without_an_axis_is_not_restricted_by_it(table2) -> None:
 @pytest.mark.parametrize(
     ("lines", "where", "message"),
     [
-        ("colabdm", [], "`--lines` should be of .*; found 'colabdm': did you mean collabdm"),
+        ("colabdm", [], "`--lines` should be among .*; found 'colabdm': did you mean collabdm"),
         (None, ["dat=x"], "axis .*data, split, beta, seed; found 'dat': did you mean data"),
         (
             None,
@@ -114,8 +114,8 @@ def test_a_grid_without_an_axis_is_not_restricted_by_it(table2) -> None:
             "CIFAR-10, Fashion-MNIST, MNIST; found 'CIFAR': did you mean CIFAR-10",
         ),
         (None, ["data"], "should be AXIS=VALUE, as in data=CIFAR-10; found 'data'"),
-        (None, ["data="], "`--where data=` should be of CIFAR-10"),
-        ("", [], "`--lines` should be of"),
+        (None, ["data="], "`--where data=` should be among CIFAR-10"),
+        ("", [], "`--lines` should be among"),
     ],
 )
 def test_an_unknown_line_axis_or_value_is_refused_with_the_known_ones(
@@ -152,7 +152,7 @@ def test_without_a_name_the_grids_are_listed_with_their_cells(repository) -> Non
 def test_an_unknown_name_is_refused_with_the_nearest(repository) -> None:
     result = run("reproduce", "tinny")
     assert result.code == 2
-    assert "the grid should be tiny; found 'tinny': did you mean tiny?" in result.err
+    assert "the grid should be one of tiny; found 'tinny': did you mean tiny?" in result.err
     assert not (repository / "below" / "reproduced").exists()
 
 

@@ -138,7 +138,7 @@ def test_averages_are_not_real_images_and_a_set_can_be_made_of_them() -> None:
 
 def test_averages_of_fewer_images_than_the_policy_asks_for_are_refused() -> None:
     with pytest.raises(
-        PolicyError, match="`smallest_class` is 20; the plan asks for averages of 4"
+        PolicyError, match="`smallest_class` is 20, but the plan asks for averages of 4"
     ):
         Policy(largest_ratio=1e6).release(average_plan(), tiny_data((30, 30, 30)), "north")
 

@@ -477,7 +477,7 @@ BAD_DATA: dict[str, tuple[Callable[[], object], str, tuple[str, ...]]] = {
         "held",
         (
             "one subfolder of pictures for each class",
-            "found 1 subfolders without a picture",
+            "found 1 subfolder without a picture",
             "notes.txt",
         ),
     ),
@@ -697,7 +697,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_the_work(here) -> None:
         ),
         (
             ("--augment", "crop_blur"),
-            "`augment` should be of color_crop_cutout_flip_scale_rotate; found blur",
+            "`augment` should be among color_crop_cutout_flip_scale_rotate; found blur",
         ),
         (
             ("--preset", "worst"),
@@ -863,7 +863,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(option, here) -> None:
     ("option", "said"),
     [
         (("--method", "magic"), "`method` should be one of collabdm, collabdm-pae"),
-        (("--compare", "random,magic"), "`compare` should be of random, sites, all, collabdm"),
+        (("--compare", "random,magic"), "`compare` should be among random, sites, all, collabdm"),
         (("--sites", "0"), "`sites` should be greater than or equal to 1; found 0"),
         (("--beta", "-1"), "`beta` should be greater than 0; found -1"),
         (("--beta", "1e-9"), "`beta` should be in 1e-06 .. 1000000; found 1e-09"),
@@ -921,7 +921,7 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
         ('data = "digits"\n[plan]\ncolour = "red"', "`colour` is not a setting"),
         ('data = "digits"\n[plan.local]\ncolour = "red"', "`local.colour` is not a setting"),
         ('data = "digits"\n[plan]\nlocal = 5', "`local` should be"),
-        ('data = "digits"\n[plan]\nipc = "ten"', "`ipc` should be a valid integer"),
+        ('data = "digits"\n[plan]\nipc = "ten"', "`ipc` should be a whole number"),
         ('data = "digits"\n[plan]\nsteps = nan', "`steps` should be"),
         ('data = "digits"\n[plan]\nsteps = 2020-02-02', "`steps` should be"),
         ('data = "digits"\n[plan]\nnetwork = "LeNet"', "found 'LeNet'"),
@@ -931,7 +931,7 @@ def test_a_simulation_that_cannot_be_leaves_no_folder(option, said, tmp_path, mo
             "`plan` should leave classes to the simulation",
         ),
         ('data = "digits"\n[plan]\nsites = 9', "`plan` should leave sites to the simulation"),
-        ('data = "digits"\ntrials = "many"', "`trials` should be a valid integer"),
+        ('data = "digits"\ntrials = "many"', "`trials` should be a whole number"),
         (
             'data = "digits"\npreset = 5',
             "`preset` should be one of best, real, paper, fedd3, dosfl, dense, none; found '5'",

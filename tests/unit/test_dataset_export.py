@@ -337,8 +337,9 @@ def test_a_model_is_exported_as_onnx_and_a_set_is_not(tmp_path) -> None:
         "export", tmp_path / "set.safetensors", "--form", "onnx", "-o", tmp_path / "set.onnx"
     )
     assert refused.code == 2
-    assert "format should be collabdm/model; found 'collabdm/distilled'" in " ".join(
-        refused.err.split()
+    assert (
+        "format should be collabdm/model; found 'collabdm/distilled': `collabdm train` makes"
+        in " ".join(refused.err.split())
     )
 
 

@@ -559,7 +559,7 @@ def test_wrong_scales_are_refused(message: str, scales: torch.Tensor | None) -> 
         ("labels should be in 0 .. 1", {"classes": ["cat", "dog"]}),
         ("header: `plan_digest` .* should match pattern", {"plan_digest": "x"}),
         ("plan digest should be", {"plan_digest": "0" * 64}),
-        ("header: `site` .* valid string; found 5", {"site": 5}),
+        ("header: `site` .* text; found 5", {"site": 5}),
         ("`site` should be 1 to 64 letters", {"site": "a/b"}),
         ("header: `colour` is not a setting", {"colour": 1}),
         ("header: `versions` .* found None", {"versions": None}),

@@ -451,7 +451,7 @@ def test_synthetic_flows_have_the_counts_asked_for_and_are_the_same_again(tmp_pa
     assert tally.lines() == []
     merged = [counts[name] for name in ("Benign", "HTTPFlood", "SlowrateDoS", "UDPFlood")]
     assert torch.bincount(flows.labels).tolist() == [*merged, sum(counts.values()) - sum(merged)]
-    with pytest.raises(DataError, match="should be of Benign"):
+    with pytest.raises(DataError, match="should be among Benign"):
         write_synthetic(tmp_path / "c.csv", {"Worm": 1})
 
 

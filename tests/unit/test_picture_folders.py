@@ -150,7 +150,7 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path) -> None:
 def test_a_folder_without_pictures_is_refused_with_what_was_found(tmp_path) -> None:
     (tmp_path / "set" / "cat").mkdir(parents=True)
     (tmp_path / "set" / "cat" / "0.psd").write_bytes(b"x")
-    with pytest.raises(DataError, match="1 subfolders without a picture.*picture ending.*0.psd"):
+    with pytest.raises(DataError, match="1 subfolder without a picture.*picture ending.*0.psd"):
         load(tmp_path / "set")
 
 
@@ -270,3 +270,9 @@ def test_a_folder_that_may_not_be_listed_is_one_error(tmp_path) -> None:
     (root / "dog").chmod(0)
     with pytest.raises(DataError, match="should be a readable folder"):
         load(root)
+
+
+def test_the_folder_of_one_class_is_refused_with_the_advice_to_name_the_one_above(tmp_path) -> None:
+    image_folder(tmp_path / "set", cat=2, dog=1)
+    with pytest.raises(DataError, match="found 0 subfolders.*name the folder that contains it$"):
+        load(tmp_path / "set" / "cat")

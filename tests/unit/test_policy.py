@@ -80,12 +80,14 @@ def test_a_limit_allows_itself_and_no_more(name) -> None:
     }[name]
     allowed(plan, opened(**{name: asked}))
     said = refused(plan, **{name: asked - 1})
-    assert f"`{name}` is {asked - 1:,}; the plan asks for {asked:,}" in said
+    assert f"`{name}` is {asked - 1:,}, but the plan asks for {asked:,}" in said
 
 
 def test_time_is_limited() -> None:
     plan = tiny_plan(steps=100_000)
-    assert "`largest_minutes` is 0.001; the plan asks for" in refused(plan, largest_minutes=0.001)
+    assert "`largest_minutes` is 0.001, but the plan asks for" in refused(
+        plan, largest_minutes=0.001
+    )
     allowed(plan, opened(largest_minutes=10_000))
 
 
@@ -107,13 +109,15 @@ def test_a_plan_that_sends_real_images_is_refused_without_raw_images(
     if requested is RealImages.NONE:
         allowed(plan, opened(raw_images=False))
     else:
-        assert f"`raw_images` is false; the plan {text}" in refused(plan, raw_images=False)
+        assert f"`raw_images` is false, but the plan {text}" in refused(plan, raw_images=False)
 
 
 def test_methods_are_those_that_are_named() -> None:
     plan = tiny_plan(method="collabdm")
     allowed(plan, opened(methods=("collabdm",)))
-    assert "`methods` are localdm; the plan names collabdm" in refused(plan, methods=("localdm",))
+    assert "`methods` are localdm, but the plan names collabdm" in refused(
+        plan, methods=("localdm",)
+    )
 
 
 def test_all_that_is_not_allowed_is_said_at_once() -> None:
@@ -226,7 +230,10 @@ def test_a_preview_says_in_plain_words_what_leaves_the_site() -> None:
         ),
         ("smallest class", "owl, 3 images"),
         ("behind each mean", "at least 3 images"),
-        ("numbers sent", "2 for each of owl's numbers; the limit is 1e+06"),
+        (
+            "numbers sent",
+            "2 for each number in the images of owl, which has the most; the limit is 1e+06",
+        ),
         ("withheld: dog", "it has 2 images; at least 3 are needed"),
         ("real images", "sends images that start from real ones"),
         ("privacy budget", "none: what the means reveal of one image is not bounded"),
@@ -263,8 +270,8 @@ def test_a_preview_after_the_work_has_the_nearest_private_image() -> None:
     release = allowed(plan)
     comparison = compare(sent_images(contribute(plan, DATA, "north")), DATA, plan.pae)
     rows = dict(preview_rows(preview_contribution(plan, release, "north"), comparison))
-    assert rows["nearest private image"].startswith("0.0 grey levels away, of ")
-    assert "from their nearest other one (median; at least " in rows["nearest private image"]
+    assert rows["nearest private image"].startswith("0.0 grey levels away, in class ")
+    assert "from the nearest other one (median; at least " in rows["nearest private image"]
 
 
 def test_a_preview_of_a_method_with_tensors_of_its_own_has_no_time() -> None:
@@ -323,7 +330,7 @@ def test_a_plan_that_the_policy_does_not_allow_is_not_answered(here) -> None:
     for more in ((), ("--dry-run",)):
         result = run(*ANSWER, "--policy", "site.toml", *more)
         assert result.code == 2
-        assert "`largest_steps` is 2; the plan asks for 3" in result.err
+        assert "`largest_steps` is 2, but the plan asks for 3" in result.err
     assert not (here / "sent.safetensors").exists()
 
 

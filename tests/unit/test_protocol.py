@@ -208,7 +208,7 @@ def test_a_plan_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
-        ("speed", {"speed": 1}),
+        ("velocity", {"velocity": 1}),
         ("local.step", {"local": {"step": 1}}),
         ("network.strides", {"network": {"strides": 1}}),
         ("refinement.matching.eta", {"refinement": {"matching": {"eta": 1}}}),

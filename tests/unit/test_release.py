@@ -54,8 +54,8 @@ def test_a_method_without_statistics_has_ratio_0_and_no_batch() -> None:
         ),
         (
             ClassRelease(0, "cat", 1, 1, 33.333),
-            "it has 1 image; at least 134 are needed, because the plan sends 33.3 numbers for each of "
-            "theirs (at most 0.25)",
+            "it has 1 image; at least 134 are needed, because the plan sends 33.3 numbers for "
+            "each number in its images; the limit is 0.25",
         ),
     ],
 )
@@ -86,6 +86,17 @@ def test_the_smallest_class_sent_is_on_the_limit() -> None:
         releases = class_releases(plan, torch.tensor([images, 0, 0]), "north")
         assert len(withheld_classes(plan, releases, ReleaseLimits())) == withheld
     assert "a site sends a class if it has at least 240 images of it" in summary(plan)
+
+
+def test_the_number_of_images_that_a_withheld_class_needs_is_that_of_the_plan() -> None:
+    averages = {"method": "averages", "images": 10, "average_of": 20}
+    plan = tiny_plan(steps=4, local=averages)
+    least = smallest_class_sent(plan, plan.steps)
+    assert least is not None
+    for images in (3, least - 1):  # without averages of the class, and with one
+        releases = class_releases(plan, torch.tensor([images, 0, 0]), "north")
+        (withheld,) = withheld_classes(plan, releases, ReleaseLimits())
+        assert f"at least {least} are needed" in withheld.reason
 
 
 def test_a_plan_with_a_batch_of_one_sends_no_class() -> None:

@@ -250,9 +250,9 @@ def test_damaged_results_give_one_error_or_are_read(tmp_path) -> None:
         (
             ("scores", 0, "accuracies", 1),
             "1.0",
-            "`scores.0.accuracies.1` should be a valid number; found '1.0'",
+            "`scores.0.accuracies.1` should be a number; found '1.0'",
         ),
-        (("scores", 1, "what"), None, "`scores.1.what` should be a valid string; found None"),
+        (("scores", 1, "what"), None, "`scores.1.what` should be text; found None"),
         (
             ("scores", 0, "confusion"),
             [[1] * 2],
@@ -269,7 +269,7 @@ def test_damaged_results_give_one_error_or_are_read(tmp_path) -> None:
             "`experiment.trials` should be greater than or equal to 1; found 0",
         ),
         (("compute",), "cpu", "`compute` should be an object; found 'cpu'"),
-        (("curve", 0, "step"), 1.5, "`curve.0.step` should be a valid integer"),
+        (("curve", 0, "step"), 1.5, "`curve.0.step` should be a whole number"),
     ],
 )
 def test_the_error_names_the_field(tmp_path, keys, value, problem) -> None:

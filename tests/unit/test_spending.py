@@ -88,7 +88,7 @@ def test_a_policy_limits_the_sum_over_plans(tmp_path: Path) -> None:
     data, site = tiny_data((5, 4, 3)), Site("north", Policy(largest_epsilon=1.2))
     answer(private_plan(), data, tmp_path / "first", site)
 
-    with pytest.raises(PolicyError, match=r"is 1.2; the plan asks for 1\.4\d+, with 1 earlier"):
+    with pytest.raises(PolicyError, match=r"is 1.2, but the plan asks for 1\.4\d+, with 1 earlier"):
         prepare_site(private_plan(seed=8), data, site)
     with pytest.raises(PolicyError, match=r"with 1 earlier"):  # the same images are not all new
         prepare_site(private_plan(seed=8), data.subset(torch.arange(9)), site)
@@ -166,7 +166,7 @@ def test_a_round_with_a_budget_on_the_command_line(tmp_path: Path) -> None:
     policy.write_text("largest_epsilon = 0.5\n")
     refused = run("contribute", plan, *site, "-o", tmp_path / "third", "--policy", policy)
     assert (refused.code, (tmp_path / "third").exists()) == (2, False)
-    assert "`largest_epsilon` is 0.5; the plan asks for 1" in refused.err
+    assert "`largest_epsilon` is 0.5, but the plan asks for 1" in refused.err
 
     done("distill", plan, tmp_path / "first", "-o", made, "-q")
     for file in (plan, tmp_path / "first", made):

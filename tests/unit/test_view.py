@@ -230,4 +230,4 @@ def test_contribute_ends_in_the_distance_of_the_images_that_it_sends(here) -> No
         *("-o", "again.st", "-q"),
     ).out
     rows = {row[0]: row[1] for row in cells(out)}
-    assert rows["nearest private image"].startswith("0.0 grey levels away, of ")
+    assert rows["nearest private image"].startswith("0.0 grey levels away, in class ")

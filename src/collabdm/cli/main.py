@@ -7,9 +7,11 @@ must be changed (a single message names the fault); 130 if stopped by Ctrl-C, 14
 Stopping leaves no unfinished files; rerun the command to resume.
 """
 
+import inspect
 import io
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,9 +120,16 @@ COMMANDS = {
 #: commands of two words: the first word, the panel and help of the group, and its commands
 GROUPS = {"flower": ("Server", "Rounds over Flower.", (flower.init,))}
 
+
+def help_text(command: Callable[..., None]) -> str:
+    """Return the docstring of a command with each paragraph on one line, for any width."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(help=help_text(command), rich_help_panel=panel)(command)
 
 for word, (panel, text, parts) in GROUPS.items():
     group = typer.Typer(no_args_is_help=True)

@@ -118,10 +118,9 @@ def _grid_path(name: Path, known: Mapping[str, Path]) -> Path:
     if name.suffix or len(name.parts) > 1 or name.is_file():
         return name
     if str(name) not in known:
-        listed = ", ".join(known) or "a TOML file of a grid, since no grids are installed"
-        raise PlanError(
-            f"the grid should be {listed}; found {str(name)!r}{did_you_mean(str(name), known)}"
-        )
+        listed = ", ".join(known) or "the TOML files of grids, since no grids are installed"
+        nearest = did_you_mean(str(name), known)
+        raise PlanError(f"the grid should be one of {listed}; found {str(name)!r}{nearest}")
     return known[str(name)]
 
 

@@ -147,9 +147,13 @@ def _check_found(folder: Path, found: dict[str, list[Path]], remarks: Remarks) -
         return
 
     skipped = "; ".join(remark.line for remark in remarks.frozen())
+    ending, advice = "" if len(found) == 1 else "s", ""
+    if not found and any(map(is_picture, entries(folder))):
+        advice = ": if it is the folder of one class, name the folder that contains it"
     raise DataError(
         f"`{folder}` should contain {LAYOUT}, or parquet, .npy or .tar files; found "
-        f"{len(found)} subfolders without a picture{f' ({skipped})' if skipped else ''}"
+        f"{len(found)} subfolder{ending} without a picture{f' ({skipped})' if skipped else ''}"
+        f"{advice}"
     )
 
 

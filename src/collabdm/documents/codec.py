@@ -45,6 +45,16 @@ _RANK = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError)
 
 
+#: what to do with a document of another kind, by the expected and the found kind
+ADVICE = {
+    ("collabdm/distilled", "collabdm/contribution"): ": `collabdm distill` makes the set from the "
+    "contributions of all sites",
+    ("collabdm/distilled", "collabdm/model"): ": a model is used by `collabdm predict` and "
+    "`collabdm export --form onnx`",
+    ("collabdm/model", "collabdm/distilled"): ": `collabdm train` makes a model from the set",
+}
+
+
 class DocumentHeader(BaseModel):
     """The fields that every document's header contains."""
 
@@ -161,7 +171,8 @@ def check_format(where: str, fields: Any, kind: str, version: int) -> None:
     """
     stated = fields.get("format") if isinstance(fields, dict) else None
     if stated != kind:
-        raise DocumentError(f"{where}: format should be {kind}; found {stated!r}")
+        advice = ADVICE.get((kind, str(stated)), "")
+        raise DocumentError(f"{where}: format should be {kind}; found {stated!r}{advice}")
 
     number = fields.get("version")
     if number != version or isinstance(number, bool):

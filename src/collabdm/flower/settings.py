@@ -17,7 +17,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from collabdm.documents.frozen_model import SITE_NAME, SITE_NAME_RULE, FrozenModel
+from collabdm.documents.frozen_model import (
+    SITE_NAME,
+    SITE_NAME_RULE,
+    FrozenModel,
+    expectation,
+)
 from collabdm.errors import CollabDMError, PlanError, did_you_mean
 from collabdm.matching.compute import Compute, choose_compute
 from collabdm.matching.threads import set_threads
@@ -235,7 +240,7 @@ def claimed_name(config: Mapping[str, Any]) -> str:
 
 def _message(item: ErrorDetails, keys: list[str], owner: str) -> str:
     """Return the message about one key, from one entry of `ValidationError.errors()`."""
-    message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = expectation(item)
     if not item["loc"]:
         return message
 

@@ -118,7 +118,7 @@ class Experiment(FrozenModel):
 
         if unknown := sorted(set(self.compare) - set(methods) - set(BASELINES)):
             raise ValueError(
-                f"`compare` should be of {', '.join((*BASELINES, *methods))}; "
+                f"`compare` should be among {', '.join((*BASELINES, *methods))}; "
                 f"found {', '.join(map(repr, unknown))}"
             )
         if derived := sorted(set(self.plan) & DERIVED_PLAN_FIELDS):

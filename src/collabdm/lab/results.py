@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from collabdm.documents.atomic_write import atomic_write
+from collabdm.documents.frozen_model import EXPECTED
 from collabdm.documents.json_text import load_json
 from collabdm.documents.regular_file import read_regular
 from collabdm.errors import DataError
@@ -277,6 +278,7 @@ def _first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] != "value_error":  # such as "Input should be a valid number"
         message = message[max(message.find("should"), 0) :]
+    message = EXPECTED.get(problem["type"], message)
     subject = f"`{field}` " if field else ""
     return f"{subject}{message}; found {problem['input']!r:.80}"
 

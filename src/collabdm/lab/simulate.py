@@ -81,8 +81,10 @@ def simulate(
     """
     config = experiment.evaluation()
     data = load_round_data(experiment)
-    for line in (line for tally in data.tallies for line in tally.lines()):
-        note(line)
+    for use, tally in zip(("training", "test"), data.tallies, strict=False):
+        heading, *others = tally.lines()
+        for line in (f"{use} data, {heading}", *others):
+            note(line)
     plans = _plans_of(experiment, data)
 
     _claim(experiment, data, folder)

@@ -34,6 +34,7 @@ from collabdm.methods import (
     gradient_rounds,
     rounds,
 )
+from collabdm.methods.arguments import check_round_arguments, check_site_arguments
 from collabdm.methods.base import (
     Contributions,
     Method,
@@ -70,6 +71,7 @@ def contribute(
         PlanError: the name is not in the plan, the method is unknown or needs several rounds, or
             the plan asks for masks.
     """
+    check_site_arguments(plan, data, site, context)
     method = one_round_method(plan)
     if plan.masking is not None:
         raise PlanError(
@@ -102,6 +104,7 @@ def distill(
             `allow_missing` is False.
         PlanError: the method is unknown or needs several rounds.
     """
+    check_round_arguments(plan, contributions, context)
     return one_round_method(plan).distill(plan, contributions, context, allow_missing)
 
 

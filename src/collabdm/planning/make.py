@@ -16,7 +16,7 @@ from collabdm.documents.frozen_model import validation_message
 from collabdm.documents.plan import ImageSpec, Plan
 from collabdm.documents.specs import OPERATIONS
 from collabdm.errors import PlanError, printable
-from collabdm.images import ImageSet, measure_normalisation
+from collabdm.images import ImageSet, check_image_set, measure_normalisation
 from collabdm.planning.private import filled, has_budget, with_clip, with_private_defaults
 from collabdm.planning.probe import probe
 
@@ -88,7 +88,7 @@ def make_plan(classes: tuple[str, ...], image: ImageSpec, **settings: Any) -> Pl
             settings = with_clip(settings, without)
         plan = Plan(classes=classes, image=image, **settings)
     except ValidationError as error:
-        raise PlanError(validation_message(error)) from error
+        raise PlanError(validation_message(error, Plan.model_fields)) from error
 
     if plan.local.images == 0 and plan.local.method != "none":
         local = plan.local.model_copy(update={"images": default_images(plan)})
@@ -148,9 +148,24 @@ def _check_names(classes: tuple[str, ...]) -> None:
 def plan_for(data: ImageSet, **settings: Any) -> Plan:
     """Make a Plan for data that resembles a public reference set.
 
-    The Plan contains, and so reveals, the mean and standard deviation of the set. The settings are
-    those of `make_plan`, which raises PlanError.
+    The Plan contains, and so reveals, the mean and standard deviation of the set.
+
+        plan_for(load("digits"), sites=2, ipc=10, steps=20, network={"width": 32, "depth": 2})
+
+    Args:
+        data: the reference set: its classes, image size and normalisation are those of the Plan.
+        settings: fields of `Plan`, with the defaults of `make_plan`: usually `sites` (their
+            number), `site_names`, `ipc` (images per class of the set), `steps` (random networks),
+            `batch`, `network`, `local`, `refinement` and `seed`.
+
+    Returns:
+        The Plan with its probe.
+
+    Raises:
+        PlanError: A setting is unknown or invalid; the message names it.
+        DataError: The data is not an ImageSet.
     """
+    check_image_set("data", data)
     channels, side, _ = data.shape
     constants = measure_normalisation(data)
     image = ImageSpec(channels=channels, side=side, mean=constants.mean, std=constants.std)

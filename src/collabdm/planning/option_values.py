@@ -64,7 +64,7 @@ def augment(text: str) -> Settings:
     names = () if text == "none" else tuple(text.split("_"))
     if unknown := sorted(set(names) - set(OPERATIONS)):
         raise PlanError(
-            f"`augment` should be of {'_'.join(OPERATIONS)}; found {', '.join(unknown)}"
+            f"`augment` should be among {'_'.join(OPERATIONS)}; found {', '.join(unknown)}"
         )
     return {"augment": names}
 

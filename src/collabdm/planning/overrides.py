@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from collabdm.documents.frozen_model import expectation
 from collabdm.documents.plan import Plan
 from collabdm.errors import PlanError
 from collabdm.planning.settings import DATA_FIELDS, Settings, collect, merge_settings, nested
@@ -116,9 +117,9 @@ def _typed(name: str, text: str, annotation: Any) -> Any:
         try:
             return adapter.dump_python(adapter.validate_python(value), mode="json")
         except ValidationError as error:
-            messages.append(error.errors()[0]["msg"])
+            messages.append(expectation(error.errors()[0]))
 
-    raise PlanError(f"`{name}` {messages[0].removeprefix('Input ')}; found {text!r}")
+    raise PlanError(f"`{name}` {messages[0]}; found {text!r}")
 
 
 def _readings(text: str) -> Iterator[Any]:

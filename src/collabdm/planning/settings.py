@@ -116,7 +116,10 @@ def read_toml(path: Path | None) -> Settings:
         settings = tomllib.loads(read_regular(path, SMALL).decode())
         check_nesting(settings)
         return settings
-    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits: ValueError
+    except OSError as error:
+        reason = error.strerror or error
+        raise PlanError(f"{path} should be a readable TOML file; {reason}") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits: ValueError
         raise PlanError(f"{path} should be a readable TOML file; {error}") from error
 
 

@@ -133,11 +133,20 @@ def smallest_class_sent(plan: Plan, steps: int) -> int | None:
         return None
 
     statistics = steps * statistics_width(plan)
-    most = RELEASE_LIMIT * numbers_per_image(plan)  # numbers for each image of the class
+    return _fewest_images(plan, statistics, RELEASE_LIMIT, SMALLEST_CLASS)
 
-    images = max(SMALLEST_CLASS, math.ceil(statistics / most))
-    while statistics + numbers_in_averages(plan, images) > images * most:
-        images += 1  # more averages are sent of more images, but far fewer than are allowed
+
+def _fewest_images(plan: Plan, statistics: int, largest_ratio: float, least: int) -> int:
+    """Return the fewest images, `least` or more, whose ratio is within a limit.
+
+    More averages are sent of more images, so the number is raised until the averages of that
+    number are within the limit too.
+    """
+    most = largest_ratio * numbers_per_image(plan)  # numbers for each image of the class
+    images, needed = 0, least
+    while needed > images:
+        images = needed
+        needed = math.ceil((statistics + numbers_in_averages(plan, images)) / most)
     return images
 
 
@@ -170,23 +179,24 @@ def withheld_classes(
     """
     if is_protected(plan):
         return []
-    found = [Withheld(release.name, _reason(release, limits)) for release in releases]
+    found = [Withheld(release.name, _reason(plan, release, limits)) for release in releases]
     return [withheld for withheld in found if withheld.reason]
 
 
-def _reason(release: ClassRelease, limits: ReleaseLimits) -> str:
+def _reason(plan: Plan, release: ClassRelease, limits: ReleaseLimits) -> str:
     """Return the reasons to withhold a class as a text; empty if there are none."""
     reasons, least = [], limits.smallest_class
     because = ""
 
     if release.ratio > limits.largest_ratio:
-        enough = math.ceil(release.images * release.ratio / limits.largest_ratio)
-        enough = max(enough, release.images + 1)
+        numbers = round(release.images * release.ratio * numbers_per_image(plan))
+        means = numbers - numbers_in_averages(plan, release.images)
+        enough = _fewest_images(plan, means, limits.largest_ratio, release.images + 1)
         if enough > least:
             least = enough
             because = (
-                f", because the plan sends {release.ratio:.3g} numbers for each of theirs (at most "
-                f"{limits.largest_ratio:g})"
+                f", because the plan sends {release.ratio:.3g} numbers for each number in its "
+                f"images; the limit is {limits.largest_ratio:g}"
             )
     if release.images < least:
         reasons.append(

@@ -190,6 +190,8 @@ def _counts_text(names: list[str], counts: list[int]) -> str:
 def _value_text(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_value_text(item)}" for key, item in value.items())
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "\n".join(map(_value_text, value))
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(str(item) or "''" for item in value) or "none"
     return "none" if value is None else str(value)

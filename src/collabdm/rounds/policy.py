@@ -171,20 +171,20 @@ class Policy(FrozenModel):
         requested = real_images(plan)
         if not self.raw_images and requested is not RealImages.NONE:
             reasons.append(
-                f"`raw_images` is false; the plan {requested} (`--allow-real-images` allows this; "
-                "at a Flower node, only `raw_images = true` in its policy file does)"
+                f"`raw_images` is false, but the plan {requested} (`--allow-real-images` allows "
+                "this; at a Flower node, only `raw_images = true` in its policy file does)"
             )
         average_of = plan.local.average_of
         if average_of is not None and average_of < self.smallest_class:
             reasons.append(
-                f"`smallest_class` is {self.smallest_class:,}; the plan asks for averages of "
+                f"`smallest_class` is {self.smallest_class:,}, but the plan asks for averages of "
                 f"{average_of:,} images"
             )
         if self.methods is not None and plan.method not in self.methods:
             allowed = ", ".join(self.methods) or "none"
-            reasons.append(f"`methods` are {allowed}; the plan names {plan.method}")
+            reasons.append(f"`methods` are {allowed}, but the plan names {plan.method}")
         if self.masked_only and plan.masking is None:
-            reasons.append("`masked_only` is true; the plan asks for open contributions")
+            reasons.append("`masked_only` is true, but the plan asks for open contributions")
         reasons += self._unknown_keys(plan)
         return reasons
 
@@ -198,7 +198,7 @@ class Policy(FrozenModel):
             ("largest_bytes", self.largest_bytes, file_bytes + extra_bytes),
         )
         reasons = [
-            f"`{name}` is {limit:,}; the plan asks for {requested:,}"
+            f"`{name}` is {limit:,}, but the plan asks for {requested:,}"
             for name, limit, requested in requests
             if limit is not None and requested > limit
         ]
@@ -218,11 +218,11 @@ class Policy(FrozenModel):
     def _too_long(self, seconds: float | None, method: str) -> list[str]:
         limit = self.largest_minutes or 0.0
         if seconds is None:
-            return [f"`largest_minutes` is {limit:g}; the time of {method} is not estimated"]
+            return [f"`largest_minutes` is {limit:g}, but the time of {method} is not estimated"]
         if seconds / 60 <= limit:
             return []
         minutes = float(f"{seconds / 60:.2g}")
-        return [f"`largest_minutes` is {limit:,}; the plan asks for {minutes:,}"]
+        return [f"`largest_minutes` is {limit:,}, but the plan asks for {minutes:,}"]
 
 
 def read_policy(path: Path | None) -> Policy:

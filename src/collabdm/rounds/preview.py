@@ -206,7 +206,11 @@ def _release_rows(release: Release, has_means: bool) -> list[Row]:
         limit = f"the limit is {release.limits.largest_ratio:g}"
         rows += [
             ("behind each mean", f"at least {count_images(behind)}"),
-            ("numbers sent", f"{largest.ratio:.2g} for each of {largest.name}'s numbers; {limit}"),
+            (
+                "numbers sent",
+                f"{largest.ratio:.2g} for each number in the images of {largest.name}, which has "
+                f"the most; {limit}",
+            ),
         ]
     if not release.withheld:
         return [*rows, ("withheld", "no class")]
@@ -214,11 +218,11 @@ def _release_rows(release: Release, has_means: bool) -> list[Row]:
 
 
 def _nearest_text(closest: ClassComparison) -> str:
-    text = f"{closest.nearest:.1f} grey levels away, of {closest.name}"
+    text = f"{closest.nearest:.1f} grey levels away, in class {closest.name}"
     if closest.spacing is None:
         return text
     return (
-        f"{text}; its private images are {closest.spacing.median:.1f} from their nearest other "
+        f"{text}; there, private images are {closest.spacing.median:.1f} from the nearest other "
         f"one (median; at least {closest.spacing.minimum:.1f})"
     )
 

@@ -82,7 +82,7 @@ def excess(spending: Spending | None, largest: float | None) -> str | None:
     if spending.after <= largest * (1 + tolerance):
         return None
     together = f", with {spending.releases} earlier releases" if spending.releases else ""
-    return f"`largest_epsilon` is {largest:g}; the plan asks for {spending.after:.4g}{together}"
+    return f"`largest_epsilon` is {largest:g}, but the plan asks for {spending.after:.4g}{together}"
 
 
 def spending_rows(spending: Spending) -> list[Row]:

@@ -100,7 +100,7 @@ def write_synthetic(path: Path, counts: Mapping[str, int], seed: int = 0) -> Non
     unknown = sorted(set(counts) - set(PROFILES))
     if unknown or not sum(counts.values()):
         raise DataError(
-            f"`counts` should be of {', '.join(PROFILES)}, not all 0; "
+            f"`counts` should be among {', '.join(PROFILES)}, not all 0; "
             f"found {unknown or dict(counts)}"
         )
 

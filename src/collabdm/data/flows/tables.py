@@ -179,7 +179,7 @@ def _check_labels(path: str | Path, counts: Counter[Issue], schema: FlowSchema) 
     ]
     if unknown:
         raise DataError(
-            f"{path}: labels in `{schema.label}` should be of {some(list(schema.class_numbers))}; "
-            f"found {'; '.join(unknown[:MOST_SHOWN])}: "
+            f"{path}: labels in `{schema.label}` should be among "
+            f"{some(list(schema.class_numbers))}; found {'; '.join(unknown[:MOST_SHOWN])}: "
             "add them to `classes` or `merge` of the schema"
         )

@@ -65,7 +65,7 @@ def _with_chosen_lines(settings: Settings, path: Path) -> Settings:
     chosen = settings.get("chosen", list(lines))
     if unknown := [name for name in chosen if name not in lines]:
         raise PlanError(
-            f"{path}: `chosen` should be of {', '.join(lines)}; found {', '.join(unknown)}"
+            f"{path}: `chosen` should be among {', '.join(lines)}; found {', '.join(unknown)}"
         )
 
     rest = {key: value for key, value in settings.items() if key != "chosen"}

@@ -96,7 +96,7 @@ class Grid(FrozenModel):
 
         if unknown := sorted(set(self.tables) - set(self.axes)):
             axes, found = ", ".join(self.axes), ", ".join(unknown)
-            raise ValueError(f"`tables` should be of {axes}; found {found}")
+            raise ValueError(f"`tables` should be among {axes}; found {found}")
 
         along = self.axes.get(self.along, ("",)) if self.along is not None else ()
         if not all(map(_is_positive_number, along)):
@@ -113,7 +113,7 @@ class Grid(FrozenModel):
         for name, values in choice.items():
             if wrong := [value for value in values if value not in known.get(name, ())]:
                 allowed = known.get(name, tuple(known))
-                raise ValueError(f"`{name}` should be of {allowed}; found {wrong}")
+                raise ValueError(f"`{name}` should be among {allowed}; found {wrong}")
 
     @property
     def slug(self) -> str:

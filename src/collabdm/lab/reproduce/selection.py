@@ -116,4 +116,4 @@ def _unknown(name: str, spelt: Mapping[str, str], option: str) -> PlanError:
     listed = (
         "; ".join(spelt.values()) if any("," in n for n in spelt) else ", ".join(spelt.values())
     )
-    return PlanError(f"{option} should be of {listed}; found {name!r}{nearest}")
+    return PlanError(f"{option} should be among {listed}; found {name!r}{nearest}")
