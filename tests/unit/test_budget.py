@@ -245,14 +245,17 @@ def test_what_the_user_set_is_kept_and_too_much_of_it_is_refused() -> None:
     plan = plan_with(network={"width": 32, "depth": 2}, steps=20, local={"method": "none"})
     assert choose(plan, Budget(None, 96), {"steps"}).sketch == 64
     with pytest.raises(
-        PlanError, match=r"`smallest-site-class` should be at least 160 for 20 steps of 128"
+        PlanError, match=r"`--smallest-site-class` should be at least 160 for 20 steps of 128"
     ):
         choose(plan, Budget(None, 96), {"steps", "sketch"})
 
 
 @pytest.mark.parametrize(
     ("images", "settings", "said"),
-    [(19, {}, "`smallest-site-class` should be at least 20"), (50, {"batch": 4}, "`batch` should")],
+    [
+        (19, {}, "`--smallest-site-class` should be at least 20"),
+        (50, {"batch": 4}, "`batch` should"),
+    ],
 )
 def test_a_class_that_no_site_sends_by_default_is_refused(images, settings, said) -> None:
     with pytest.raises(PlanError, match=said):

@@ -9,14 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
-from traffic import row, tiny_schema, write_csv
+from traffic import COLUMNS, row, tiny_schema, write_csv
 
 from collabdm.data.flows.built_in import FIVE_G_NIDD
 from collabdm.data.flows.draft import Choices, draft
 from collabdm.data.flows.names import names_of
 from collabdm.data.flows.tables import read_flows
 from collabdm.documents.flow_schema import Category, FlowSchema, Number
+from collabdm.documents.plan_file import write_plan
 from collabdm.errors import DataError
+from collabdm.planning.make import plan_for_flows
+from collabdm.rounds.inspect import describe_file
 
 ROWS = [row(i, "bad" if i % 3 == 0 else "ok") for i in range(30)]
 LABELS = ["ok", "bad"]
@@ -247,3 +250,24 @@ def test_rows_are_sorted_by_a_time_in_its_format(tmp_path, written: str, texts: 
     assert levels(path, schema)[:, 3].diff().gt(0).all()
     with pytest.raises(DataError, match=r"times in the schema's `time_format`; found 3"):
         read_flows(path, schema.model_copy(update={"time_format": "%Y"}))
+
+
+def test_a_plan_of_flows_is_shown_with_a_line_for_each_column_and_equal_numbers_once(
+    tmp_path,
+) -> None:
+    schema = tiny_schema(
+        form="rows",
+        flows=1,
+        leaking=("", "seq"),
+        columns=(Number(name="", low=0, high=1), *COLUMNS),
+    )
+    write_plan(plan_for_flows(schema, sites=2, steps=2), tmp_path / "plan.json")
+    _, rows = describe_file(tmp_path / "plan.json")
+    shown = dict(rows)
+    assert [line.split(";")[0] for line in shown["flows.columns"].splitlines()] == [
+        "name: ''",
+        *(f"name: {column.name}" for column in COLUMNS),
+    ]
+    assert shown["flows.leaking"] == "'', seq"
+    assert shown["flows.merge"] == "scan, bad"
+    assert shown["image.mean"] == f"0.5, {schema.width} times"

@@ -133,7 +133,8 @@ def print_draft(drafted: Draft) -> None:
 def schema_summary(schema: FlowSchema, drafted: Draft) -> str:
     """Summarise a schema of flows in five lines: its size, classes and omitted columns."""
     action = "kept" if schema.keep_leaking else "left out"
-    leaking, left_out = list(schema.leaking), list(drafted.left_out)
+    leaking = [name or "(no name)" for name in schema.leaking]
+    left_out = [name or "(no name)" for name in drafted.left_out]
     size = f"{schema.flows} rows per image of side {schema.side}"
     if schema.as_rows:
         size = f"{schema.width} encoded values per row"

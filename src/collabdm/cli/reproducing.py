@@ -259,9 +259,11 @@ def print_cell(done: FinishedCell) -> None:
     """Print the result of a cell that has just run, and the time left, on one line."""
     seconds = sum(done.record.seconds.values())
     result = done.record.error or f"{100 * main_accuracy(done):.1f} %"
-    left = time_estimate(*done.time_left, done.cells_left)
+    left = "none left"
+    if done.cells_left:
+        left = f"{done.cells_left} left, {time_estimate(*done.time_left, done.cells_left)}"
     console.print(
-        f"{done.cell.name}: {result} ({seconds:.0f} s); {done.cells_left} left, {left}",
+        f"{done.cell.name}: {result} ({seconds:.0f} s); {left}",
         highlight=False,
         soft_wrap=True,
     )

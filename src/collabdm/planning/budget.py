@@ -118,7 +118,7 @@ def choose(plan: Plan, budget: Budget, keep: set[str]) -> Plan:
     """
     if plan.options is not None:
         raise PlanError(
-            "`budget` and `smallest-site-class` should be used with a method that sends "
+            "`--budget` and `--smallest-site-class` should be used with a method that sends "
             f"statistics; found method {plan.method}, which sends none"
         )
     _check_smallest_class(plan, budget)
@@ -144,7 +144,7 @@ def _check_smallest_class(plan: Plan, budget: Budget) -> None:
         return
     if expected < SMALLEST_CLASS:
         raise PlanError(
-            f"`smallest-site-class` should be at least {SMALLEST_CLASS}, below which sites "
+            f"`--smallest-site-class` should be at least {SMALLEST_CLASS}, below which sites "
             f"withhold a class; found {expected}: use masks, or sites with more images"
         )
     if plan.steps and plan.batch is not None and plan.batch < SMALLEST_CLASS:
@@ -167,7 +167,7 @@ def _too_small(smallest: Plan, budget: Budget, keep: set[str]) -> str:
         )
     needed = smallest_class_sent(least, most_steps(least))
     return (
-        f"`smallest-site-class` should be at least {needed} for {most_steps(least)} steps of "
+        f"`--smallest-site-class` should be at least {needed} for {most_steps(least)} steps of "
         f"{statistics_width(least)} numbers; found {budget.smallest_class}: do not set steps and "
         "sketch, or set lower ones"
     )

@@ -28,6 +28,7 @@ Row = tuple[str, str]  # part, value
 CLASSES, TOTALS = "statistics.classes", "statistics.totals"  # tensors of a contribution
 
 DOCUMENTS = "a plan, a contribution or a distilled set"
+MOST_EQUAL = 3  # equal values in a row that are listed one by one
 DTYPES = {
     "I32": "int32",
     "F16": "float16",
@@ -192,6 +193,10 @@ def _value_text(value: object) -> str:
         return "; ".join(f"{key}: {_value_text(item)}" for key, item in value.items())
     if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         return "\n".join(map(_value_text, value))
+    if isinstance(value, list) and len(value) > MOST_EQUAL and len(set(value)) == 1:
+        return f"{value[0]}, {len(value):,} times"
     if isinstance(value, list):
         return ", ".join(str(item) or "''" for item in value) or "none"
+    if value == "":
+        return "''"
     return "none" if value is None else str(value)
