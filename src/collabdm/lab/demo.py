@@ -29,9 +29,6 @@ DEMO = Experiment(
         "steps": 60,
         "batch": 64,
         "network": {"width": 32, "depth": 2},
-        "local": {"start": "real", "steps": 60, "batch": 64, "matching": {"learning_rate": 0.2}},
-        # the rate for small images: docs/log.md, entry 2
-        "refinement": {"passes": 4, "matching": {"learning_rate": 1.0}},
     },
     trials=2,
     recipe="short",
