@@ -38,6 +38,8 @@ calls = {
     "a list of paths": lambda: distill(plan, ["north.safetensors"]),
     "a single contribution": lambda: distill(plan, contribute(plan, data, "north")),
     "a misspelt setting": lambda: plan_for(data, sits=2),
+    "a name of a network": lambda: plan_for(data, network="ConvNet"),
+    "names without their number": lambda: plan_for(data, site_names=("north", "south")),
 }
 refused = {}
 for name, call in calls.items():
@@ -81,6 +83,11 @@ def refused(request: pytest.FixtureRequest) -> dict[str, str]:
         ("a list of paths", "DocumentError: each of `contributions` should have type Contribution"),
         ("a single contribution", "DocumentError: `contributions` should have type list; found C"),
         ("a misspelt setting", "PlanError: `sits` is not a setting: did you mean sites?"),
+        (
+            "a name of a network",
+            "PlanError: `network` should be a dictionary of its settings; foun",
+        ),
+        ("names without their number", "PlanError: `site_names` should be 5 distinct names, one f"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_name_and_type(refused, call, message) -> None:

@@ -201,7 +201,8 @@ class Plan(ExtendedModel):
         names = self.site_names
         if names is not None and not len(set(names)) == len(names) == self.sites:
             raise ValueError(
-                f"`site_names` should be {self.sites} distinct names, one for each of `sites`"
+                f"`site_names` should be {self.sites} distinct names, one for each of `sites`; "
+                f"found {', '.join(names)}"
             )
 
     def _check_images(self) -> None:
