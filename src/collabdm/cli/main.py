@@ -18,6 +18,7 @@ import typer
 from collabdm.cli.choices import choice_message
 from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
 from collabdm.cli.logs import colour, options_first, set_up_logs
+from collabdm.cli.stopping import StoppedError
 from collabdm.errors import CollabDMError, printable
 from collabdm.version import __version__
 
@@ -122,6 +123,8 @@ def main() -> None:
     except CollabDMError as error:
         code = WRONG_INPUT
         show_error(str(error))
+    except StoppedError as stop:
+        sys.exit(stop.code)
     except (OSError, MemoryError) as error:
         code = MACHINE_FAILED
         show_error(machine_error(error))
