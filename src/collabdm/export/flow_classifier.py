@@ -84,7 +84,7 @@ def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
         PlanError: The model contains no schema, or the schema does not fit the model.
     """
     if schema is None:
-        schema = _own_schema(model)
+        schema = own_schema(model)
 
     if (schema.classes, schema.image_shape) != (model.classes, model.image.shape):
         raise PlanError(
@@ -95,7 +95,8 @@ def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
     return schema
 
 
-def _own_schema(model: TrainedModel) -> FlowSchema:
+def own_schema(model: TrainedModel) -> FlowSchema:
+    """Return the schema that a model contains. Raises PlanError if there is none."""
     plan = model.provenance.get("plan")
     own = model.provenance.get("flows") or (plan.get("flows") if isinstance(plan, dict) else None)
     if own is None:
