@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from collabdm.cli.main import COMMANDS
+from collabdm.cli.main import COMMANDS, GROUPS
 
 PLACE = Path(__file__).with_name("cli.md")
 VALUES = {str: "text", int: "whole number", float: "number", Path: "path", bool: ""}
@@ -88,21 +88,24 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    lines = [INTRODUCTION]
-    for panel, commands in COMMANDS.items():
+    lines, sections = [INTRODUCTION], []
+    for panel in COMMANDS:
         lines.append(f"{panel}:\n")
-        for command in commands:
-            name = name_of(command)
-            lines.append(f"- [`collabdm {name}`](#collabdm-{name}): {sentence(command)}")
+        for name, command in named(panel):
+            anchor = name.replace(" ", "-")
+            lines.append(f"- [`collabdm {name}`](#collabdm-{anchor}): {sentence(command)}")
+            sections.append(section(name, command))
         lines.append("")
-
-    sections = (section(command) for commands in COMMANDS.values() for command in commands)
     return "\n".join([*lines, *sections])
 
 
-def name_of(command: Callable[..., None]) -> str:
-    """The name of a command, as typed."""
-    return command.__name__.replace("_", "-")
+def named(panel: str) -> Iterator[tuple[str, Callable[..., None]]]:
+    """The commands of a panel, with their names as typed."""
+    for command in COMMANDS[panel]:
+        yield command.__name__.replace("_", "-"), command
+    for word, (its_panel, _, commands) in GROUPS.items():
+        for command in commands if its_panel == panel else ():
+            yield f"{word} {command.__name__.replace('_', '-')}", command
 
 
 def sentence(command: Callable[..., None]) -> str:
@@ -111,13 +114,11 @@ def sentence(command: Callable[..., None]) -> str:
     return text.split("\n\n")[0].replace("\n", " ")
 
 
-def section(command: Callable[..., None]) -> str:
+def section(name: str, command: Callable[..., None]) -> str:
     """One command: its usage, arguments and options."""
     every = list(parameters(command))
     arguments = [p for p in every if p.argument]
     options = [p for p in every if not p.argument]
-    name = name_of(command)
-
     labels = [p.label for p in arguments] + (["[OPTIONS]"] if options else [])
     usage = " ".join(["collabdm", name, *labels])
     lines = [f"## collabdm {name}", "", f"    {usage}", "", sentence(command), ""]

@@ -88,6 +88,14 @@ class OutputError(CollabDMError):
     """A file or folder cannot be written."""
 
 
+def machine_error(error: OSError | MemoryError) -> str:
+    """Write the message about a failure of the machine that no command expects."""
+    if isinstance(error, MemoryError):
+        return "there should be enough memory for this command; found too little: close programs"
+    place = f"{error.filename} " if error.filename else ""
+    return f"{place}could not be used: {error.strerror or error}".strip()
+
+
 def did_you_mean(text: str, names: Iterable[str]) -> str:
     """Suggest the nearest of several names, as the end of a message; empty if none is near.
 

@@ -106,11 +106,22 @@ def test_check_of_cli_page_fails_when_it_differs(
     program.main()
 
 
+def every_command() -> dict[str, Any]:
+    """The commands of the program by name; those of two words too."""
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {n}": c for n, c in inner.items()}
+    return found
+
+
 def test_cli_page_names_every_option_that_typer_offers() -> None:
     page = write_cli().page()
-    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
-        _, _, section = page.partition(f"\n## collabdm {name}\n")
+    assert "flower init" in every_command()
+    for name, command in every_command().items():
+        _, found, section = page.partition(f"\n## collabdm {name}\n")
         section, _, _ = section.partition("\n## ")
+        assert found, name
         for parameter in command.params:
             for option in [*parameter.opts, *parameter.secondary_opts]:
                 assert not option.startswith("-") or option in section, f"{name} {option}"
@@ -154,11 +165,13 @@ def test_a_block_that_another_test_runs_names_that_test(page: Path) -> None:
 
 
 def test_skipped_commands_have_options_that_exist() -> None:
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    commands = every_command()
     for page in PAGES:
         for block in blocks(page.read_text(encoding="utf-8")):
             for command in block.commands:
                 _, name, *words = shlex.split(command)
+                if name not in commands:
+                    name = f"{name} {words.pop(0)}"
                 known = {o for p in commands[name].params for o in [*p.opts, *p.secondary_opts]}
                 assert {word for word in words if word.startswith("-")} <= known, command
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from collabdm.flower.app_folder import write_app
+
 BIN = Path(sys.executable).parent
-APP = Path(__file__).parents[2] / "apps" / "flower"
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -205,8 +206,8 @@ class Deployment:
     """Running processes, each stopped by its own process number."""
 
     folder: Path
+    app: Path
     network: Loopback | Namespaces = field(default_factory=Loopback)
-    app: Path = APP
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen] = field(default_factory=dict)
 
@@ -340,11 +341,12 @@ class Deployment:
 
 @contextlib.contextmanager
 def deployment(
-    folder: Path, network: Loopback | Namespaces | None = None, app: Path = APP
+    folder: Path, network: Loopback | Namespaces | None = None, app: Path | None = None
 ) -> Iterator[Deployment]:
+    """Certificates and an app, that of the package or another one, for processes to start."""
     network = network or Loopback()
     make_certificates(folder, network.server)
-    deployed = Deployment(folder, network, app)
+    deployed = Deployment(folder, app or write_app(folder / "app").parent, network)
     try:
         yield deployed
     except BaseException:

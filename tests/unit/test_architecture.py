@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("export",),
     ("rounds",),
     ("lab", "flower"),
-    ("report",),
+    ("report", "site_page"),
     ("cli",),
     ("", "__main__"),  # the public names
 )
@@ -69,7 +69,7 @@ HAS_A_CLOCK = {
     "flower.server",
 }
 #: modules that draw what nobody may be able to repeat
-OF_THE_OPERATING_SYSTEM = {"privacy.site_secret": {"secrets"}}
+OF_THE_OPERATING_SYSTEM = {"privacy.site_secret": {"secrets"}, "site_page.server": {"secrets"}}
 UNSAFE_FORMATS = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

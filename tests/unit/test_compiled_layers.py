@@ -16,7 +16,7 @@ from collabdm.documents.specs import NetworkSpec
 from collabdm.images import ImageSet
 from collabdm.matching import compute
 from collabdm.matching.compiled_layers import run_fused
-from collabdm.matching.compute import IMAGES_PER_PASS, Compute
+from collabdm.matching.compute import IMAGES_PER_PASS, Compute, bfloat16_pays
 from collabdm.matching.embedding import Sampling, plan_embedding
 from collabdm.matching.networks import build, seed_weights
 from collabdm.matching.run_context import RunContext
@@ -163,3 +163,19 @@ def test_too_little_memory_makes_the_passes_smaller_with_a_warning(
     room = 0
     with pytest.raises(torch.OutOfMemoryError):
         embedding.retry_on_oom(work)
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "vendor", "pays"),
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "AuthenticAMD", True),
+        (False, True, "GenuineIntel", False),
+        (False, False, "AuthenticAMD", False),
+        (False, True, "", False),
+    ],
+)
+def test_bfloat16_is_chosen_where_it_was_measured_to_be_faster(
+    amx: bool, avx512_bf16: bool, vendor: str, pays: bool
+) -> None:
+    assert bfloat16_pays(amx, avx512_bf16, vendor) == pays

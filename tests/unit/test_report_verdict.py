@@ -86,7 +86,7 @@ def test_the_verdict_names_the_best_set_its_distance_interval_and_n() -> None:
         "(random real, 61.0 %); 95 % interval +27.7 to +32.3."
     )
     assert "n = 3 and 3" in verdict.method
-    assert "are no seeds" in verdict.method
+    assert "share one split and one seed" in verdict.method
 
 
 def test_a_set_within_the_interval_of_the_best_is_named_and_nothing_is_called_best() -> None:

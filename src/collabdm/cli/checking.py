@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from collabdm.cli.running import compute_of, load_for_plan
 from collabdm.cli.tables import Tables
-from collabdm.documents.masked_contribution import masking_of
 from collabdm.documents.plan import Plan
 from collabdm.documents.plan_file import read_plan
 from collabdm.errors import CollabDMError
@@ -22,6 +21,7 @@ from collabdm.rounds.exchange import DataSource, Site, check_spending
 from collabdm.rounds.inspect import Row
 from collabdm.rounds.policy import Policy, Release
 from collabdm.rounds.preview import preview_contribution, preview_rows
+from collabdm.rounds.sent import key_rows
 from collabdm.rounds.spending import Spending, spending_rows
 
 Result = TypeVar("Result")
@@ -128,8 +128,7 @@ def check_mask_key(report: Report, plan: Plan, site: str, path: Path | None) -> 
         lambda: site_key(plan, site, path),
         lambda _: "it belongs to the public key in the plan",
     )
-    keys = "\n".join(f"{name}: {key[:16]}" for name, key in masking_of(plan).keys.items())
-    report.rows.append(("keys in the plan", f"{keys}\ncompare them with the other sites"))
+    report.rows.extend(key_rows(plan))
 
 
 def check_data(report: Report, plan: Plan, source: DataSource) -> ImageSet | None:

@@ -16,10 +16,20 @@ from typing import Annotated, Any
 import typer
 
 from collabdm.cli.choices import choice_message
-from collabdm.cli.commands import evaluation, masks, organiser, research, results, server, site, use
+from collabdm.cli.commands import (
+    evaluation,
+    flower,
+    masks,
+    organiser,
+    research,
+    results,
+    server,
+    site,
+    use,
+)
 from collabdm.cli.logs import colour, options_first, set_up_logs
 from collabdm.cli.stopping import StoppedError
-from collabdm.errors import CollabDMError, printable
+from collabdm.errors import CollabDMError, machine_error, printable
 from collabdm.version import __version__
 
 MACHINE_FAILED, WRONG_INPUT, STOPPED, TERMINATED = 1, 2, 130, 143  # exit codes
@@ -81,6 +91,7 @@ COMMANDS = {
         masks.keys,
         site.check,
         site.contribute,
+        site.site,
         site.view,
         site.inspect,
         site.ledger,
@@ -105,9 +116,18 @@ COMMANDS = {
     "Program": (version,),
 }
 
+#: commands of two words: the first word, the panel and help of the group, and its commands
+GROUPS = {"flower": ("Server", "Rounds over Flower.", (flower.init,))}
+
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+
+for word, (panel, text, parts) in GROUPS.items():
+    group = typer.Typer(no_args_is_help=True)
+    for part in parts:
+        group.command()(part)
+    app.add_typer(group, name=word, help=text, rich_help_panel=panel)
 
 
 def main() -> None:
@@ -144,14 +164,6 @@ def write_any_text(*streams: object) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def machine_error(error: OSError | MemoryError) -> str:
-    """Write the message about a failure of the machine that no command expects."""
-    if isinstance(error, MemoryError):
-        return "there should be enough memory for this command; found too little: close programs"
-    place = f"{error.filename} " if error.filename else ""
-    return f"{place}could not be used: {error.strerror or error}".strip()
 
 
 def show_usage_error(error: Any) -> None:

@@ -16,6 +16,7 @@ from collabdm.images import ImageSet
 from collabdm.rounds.comparison import Comparison
 from collabdm.rounds.exchange import DataSource
 from collabdm.rounds.view import (
+    LEGEND,
     Document,
     compare_with,
     comparison_json,
@@ -64,11 +65,7 @@ def view_document(request: Request) -> None:
         private, tally = _private(request, document)
         comparison = compare_with(document, private)
         rows = rows_compared(document, comparison, private)
-        title += (
-            "\nbelow each the most similar private image, and their distance in grey levels of 0 "
-            "to 255;\nred: nearer than private images of the class are to each other; a likeness "
-            "that you see counts too"
-        )
+        title += f"\n{LEGEND}"
 
     picture = draw_document(title, rows)
     atomic_write_with(request.picture, lambda file: picture.save(file, format="PNG"))

@@ -1,7 +1,7 @@
 """Parse and check the settings of a node or a run, which Flower passes as KEY=VALUE pairs.
 
     flower-supernode --node-config 'site="north" data="/data/north" policy="/etc/site.toml"'
-    flwr run apps/flower --run-config 'plan="/srv/plan.json" folder="/srv/round"'
+    flwr run APP --run-config 'plan="/srv/plan.json" folder="/srv/round"'
 
 Flower accepts any key with any text, number or Boolean. Here every key must be known and every
 value must have the right type: otherwise a misspelt `policy` would leave a site without its policy.

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -188,9 +189,39 @@ def _can_compile(device: str) -> bool:
     return True
 
 
+def bfloat16_pays(amx: bool, avx512_bf16: bool, vendor: str) -> bool:
+    """Return whether a CPU computes networks faster in bfloat16 than in float32.
+
+    It does with AMX. Instructions for vectors (AVX512-BF16) make it twice as fast on AMD's
+    processors, but slower on Intel's (docs/performance.md). The choice follows from the processor,
+    and not from a measurement, so that the same machine always computes the same bytes.
+
+    Args:
+        amx: whether the CPU has AMX.
+        avx512_bf16: whether it has AVX512-BF16.
+        vendor: the vendor's identifier, as the CPU reports it.
+    """
+    return amx or (avx512_bf16 and vendor == "AuthenticAMD")
+
+
 def _multiplies_bfloat16(device: str) -> bool:
-    """Return whether the device (a recent GPU, a CPU with AMX) multiplies bfloat16 natively."""
+    """Return whether bfloat16 is the faster precision of a device."""
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device == "cpu" and bool(supported())
+
+    amx, avx512 = (
+        bool(getattr(torch.cpu, f"_is_{name}_supported", bool)())  # absent in some builds of torch
+        for name in ("amx_tile", "avx512_bf16")
+    )
+    return device == "cpu" and bfloat16_pays(amx, avx512, _cpu_vendor())
+
+
+@cache
+def _cpu_vendor() -> str:
+    """Return the identifier of the processor's vendor; empty where Linux does not report one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
+    return next(values, "")

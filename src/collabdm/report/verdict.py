@@ -148,7 +148,7 @@ def _kind(gap: Gap) -> str:
 def _method(best: Score, random: Score) -> str:
     return (
         f"Welch's t interval over the networks trained on each set (n = {best.n} and {random.n}). "
-        "They share one split and seed, and are no seeds: to include the variation between splits, "
+        "They share one split and one seed; to include the variation between splits, "
         "repeat with another `--seed`, and report the folders together."
     )
 

@@ -30,6 +30,12 @@ from collabdm.rounds.contributions import read_contribution
 
 MOST_SHOWN = 36  # images of a class in a picture
 
+LEGEND = (
+    "below each the most similar private image, and their distance in grey levels of 0 to 255;\n"
+    "red: nearer than private images of the class are to each other; a likeness that you see "
+    "counts too"
+)
+
 
 @dataclass(frozen=True)
 class Document:

@@ -1,4 +1,4 @@
-"""Commands for a site: `check`, `contribute`, `view`, `inspect` and `ledger`."""
+"""Commands for a site: `check`, `contribute`, `site`, `view`, `inspect` and `ledger`."""
 
 from functools import partial
 from pathlib import Path
@@ -152,6 +152,60 @@ def contribute(
         show_plan(prepared, Tables(json_file))
     else:
         write(prepared, output, (device, precision, threads), quiet, Tables(json_file))
+
+
+def site(
+    plan: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PLAN]", help="A plan to start with; the page can take another."),
+    ] = None,
+    data: Annotated[str, data_option(help=f"The data to start with: {DATA_HELP}.")] = "",
+    site: Annotated[str, data_option(help="The name of this site.")] = "",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the contribution, SITE.safetensors.")
+    ] = Path(),
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: a free one.")
+    ] = 0,
+    open_browser: Annotated[
+        bool,
+        typer.Option(
+            "--open",
+            help="Open the page in a browser, whose command line shows the address to other users "
+            "of this machine.",
+        ),
+    ] = False,
+    policy: PolicyPath = None,
+    mask_key: MaskKey = None,
+    allow_real_images: AllowRealImages = False,
+    smallest_class: SmallestClass = None,
+    without: Without = None,
+    public_batches: PublicBatches = False,
+    resize: Resize = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Serve a page on this machine to check a plan, contribute and download, in a browser."""
+    from collabdm.cli.running import compute_of
+    from collabdm.cli.serving import serve
+    from collabdm.rounds.policy import read_policy
+    from collabdm.site_page.form import Form
+    from collabdm.site_page.work import Settings, Work
+
+    read_policy(policy)  # a fault in it should show now
+    form = Form(
+        site=site,
+        data=data,
+        folder=str(output.absolute()),
+        without=tuple(without or ()),
+        smallest_class=smallest_class,
+        allow_real_images=allow_real_images,
+        resize=resize,
+    )
+    compute = partial(compute_of, device, precision, threads)
+    settings = Settings(compute, policy, mask_key, public_batches)
+    serve(Work(settings, form), plan, port, open_browser)
 
 
 def view(
