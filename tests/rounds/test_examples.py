@@ -2,7 +2,9 @@
 
 import argparse
 import ast
+import csv
 import importlib
+import io
 import json
 import re
 import runpy
@@ -11,11 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import done
+from traffic import mixed_rows, row_schema, untrained, write_csv
 
 from collabdm.data.sources import limit, load
 from collabdm.documents.outcome_files import write_distilled
 from collabdm.methods.collabdm import contribute, distill
 from collabdm.planning.make import plan_for
+from collabdm.scoring.trained_model import write_model
 from collabdm.seeds import Purpose, Stream
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +49,7 @@ def test_every_example_is_tested_here() -> None:
     scripts = [
         path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")
     ]
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     assert all(f'"{path.stem}"' in text for path in scripts)
 
 
@@ -159,3 +164,31 @@ def test_the_notebook_runs_and_shows_what_its_cells_return() -> None:
             assert "".join(shown["data"]["text/plain"]) == repr(value)
 
     assert names["made"].images.counts().tolist() == [10] * 10  # type: ignore[attr-defined]
+
+
+def test_the_example_gives_the_verdicts_of_classify_and_needs_no_collabdm(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("onnxruntime")
+    write_model(untrained(row_schema()), tmp_path / "model.safetensors")
+    table = write_csv(tmp_path / "flows.csv", mixed_rows(60))
+    done("classify", tmp_path / "model.safetensors", table, "-o", tmp_path / "own.csv", "-q")
+    detector = tmp_path / "model.onnx"
+    done("export", tmp_path / "model.safetensors", "--form", "onnx", "-o", detector)
+    assert detector.stat().st_size < 1_000_000
+
+    example(monkeypatch, "detect", detector, table)
+    found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    own = list(csv.DictReader(io.StringIO((tmp_path / "own.csv").read_text())))
+    assert len(found) == 60
+    for column in ("row", "class"):
+        assert [line[column] for line in found] == [line[column] for line in own]
+    assert [float(line["confidence"]) for line in found] == pytest.approx(
+        [float(line["confidence"]) for line in own], abs=2e-4
+    )
+
+    text = (EXAMPLES / "detect.py").read_text(encoding="utf-8")
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import)]
+    imported = {alias.name for node in nodes for alias in node.names}
+    assert imported == {"csv", "json", "sys", "numpy", "onnxruntime"}
+    assert len(text.splitlines()) < 60

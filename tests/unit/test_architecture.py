@@ -63,7 +63,9 @@ HAS_A_CLOCK = {
     "cli.console",  # the time left
     "lab.reproduce.running",
     "lab.reproduce.timing",
+    "cli.arrivals",  # waits for rows
     "cli.classifying",
+    "cli.live",
     "flower.server",
 }
 #: modules that draw what nobody may be able to repeat

@@ -30,6 +30,7 @@ from collabdm.cli.commands import (
     use,
 )
 from collabdm.cli.logs import colour, options_first, set_up_logs
+from collabdm.cli.stopping import StoppedError
 from collabdm.errors import CollabDMError, machine_error, printable
 from collabdm.version import __version__
 
@@ -151,6 +152,8 @@ def main() -> None:
     except CollabDMError as error:
         code = WRONG_INPUT
         show_error(str(error))
+    except StoppedError as stop:
+        sys.exit(stop.code)
     except (OSError, MemoryError) as error:
         code = MACHINE_FAILED
         show_error(machine_error(error))

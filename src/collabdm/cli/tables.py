@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from collabdm.cli.console import console, table
 from collabdm.documents.atomic_write import atomic_write
 
@@ -23,9 +25,9 @@ class Tables:
         shown: whether they are printed: not if the JSON goes to standard output.
     """
 
-    def __init__(self, json_file: Path | None = None) -> None:
+    def __init__(self, json_file: Path | None = None, shown_on: Console = console) -> None:
         """Set the file of the JSON: None writes none, and `-` is standard output."""
-        self._json_file = json_file
+        self._json_file, self._console = json_file, shown_on
         self._tables: list[dict[str, object]] = []
         self.shown = json_file != STANDARD_OUTPUT
 
@@ -48,12 +50,12 @@ class Tables:
         cells = [dict(zip(columns, row, strict=True)) for row in listed]
         self._tables.append({"title": title, "columns": list(columns), "rows": cells})
         if self.shown:
-            console.print(table(title, columns, listed, figures))
+            self._console.print(table(title, columns, listed, figures))
 
     def line(self, text: str) -> None:
         """Print a line that belongs to the tables."""
         if self.shown:
-            console.print(text, soft_wrap=True)
+            self._console.print(text, soft_wrap=True)
 
     def write(self) -> None:
         """Write the JSON, if it was asked for. Raises OutputError."""

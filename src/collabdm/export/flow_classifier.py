@@ -50,17 +50,31 @@ class Predictions:
 
     def csv(self, flows: int) -> str:
         """Write the predictions as CSV, with one line per window of `flows` rows."""
+        return csv_head(flows) + self.csv_lines(flows)
+
+    def csv_lines(self, flows: int, before: int = 0) -> str:
+        """Write the lines of the CSV below its head.
+
+        Args:
+            flows: The rows of a window.
+            before: The number of rows before those of these predictions.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["first_row", "last_row", "class", "confidence", "true_class"])
 
-        columns = (self.first, self.predicted, self.confidence, self.true)
+        columns = (self.first + before, self.predicted, self.confidence, self.true)
         for first, y, confidence, true in zip(*(c.tolist() for c in columns), strict=True):
             label = self.classes[true] if true != UNKNOWN else ""
-            last = first + flows - 1
-            writer.writerow([first, last, self.classes[y], f"{confidence:.4f}", label])
+            rows = [first] if flows == 1 else [first, first + flows - 1]
+            writer.writerow([*rows, self.classes[y], f"{confidence:.4f}", label])
 
         return text.getvalue()
+
+
+def csv_head(flows: int) -> str:
+    """Return the first line of the CSV of predictions for windows of `flows` rows."""
+    rows = "row" if flows == 1 else "first_row,last_row"
+    return f"{rows},class,confidence,true_class\n"
 
 
 def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
@@ -70,7 +84,7 @@ def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
         PlanError: The model contains no schema, or the schema does not fit the model.
     """
     if schema is None:
-        schema = _own_schema(model)
+        schema = own_schema(model)
 
     if (schema.classes, schema.image_shape) != (model.classes, model.image.shape):
         raise PlanError(
@@ -81,7 +95,8 @@ def schema_for(model: TrainedModel, schema: FlowSchema | None) -> FlowSchema:
     return schema
 
 
-def _own_schema(model: TrainedModel) -> FlowSchema:
+def own_schema(model: TrainedModel) -> FlowSchema:
+    """Return the schema that a model contains. Raises PlanError if there is none."""
     plan = model.provenance.get("plan")
     own = model.provenance.get("flows") or (plan.get("flows") if isinstance(plan, dict) else None)
     if own is None:

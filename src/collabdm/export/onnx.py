@@ -1,8 +1,10 @@
 """Write a trained model as an ONNX file that runs without collabdm.
 
-    input    images          uint8 (n, channels, side, side), pixels 0 .. 255; for rows of a
-                             table, float32 (n, values, 1, 1), the encoded values
+    input    images          uint8 (n, channels, side, side), pixels 0 .. 255
     output   probabilities   float32 (n, classes)
+
+A model for rows of a table has the values of its columns as inputs instead (`row_detector`); the
+metadata then lists the columns and the categories, under `inputs`.
 
 Normalisation and softmax are part of the graph. The file's metadata contains the class names, the
 normalisation and the provenance, as JSON. A file with a newer set of operators (opset) needs a
@@ -24,6 +26,8 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from collabdm.errors import PlanError
+from collabdm.export.flow_classifier import own_schema
+from collabdm.export.row_detector import RowDetector, description, example
 from collabdm.matching.networks import Network
 from collabdm.scoring.trained_model import TrainedModel
 
@@ -72,9 +76,8 @@ class PixelClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Float32[Tensor, "n classes"]:
-        """Compute the probabilities of the classes from uint8 pixels, or from encoded values."""
-        shares = images.float() / 255 if images.dtype == torch.uint8 else images
-        return self.network((shares - self.mean) / self.std).softmax(1)
+        """Compute the probabilities of the classes from uint8 pixels."""
+        return self.network((images.float() / 255 - self.mean) / self.std).softmax(1)
 
 
 def check_onnx() -> None:
@@ -115,6 +118,8 @@ def onnx_bytes(model: TrainedModel, opset: int = OPSET) -> bytes:
         "network": model.spec.model_dump(mode="json"),
         "provenance": model.provenance,
     }
+    if model.image.side == 1:
+        metadata["inputs"] = description(own_schema(model))
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
     onnx.helper.set_model_props(proto, texts)
     onnx.checker.check_model(proto)
@@ -124,21 +129,31 @@ def onnx_bytes(model: TrainedModel, opset: int = OPSET) -> bytes:
     return buffer.getvalue()
 
 
+def _module_and_inputs(model: TrainedModel) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Make the module to export, and inputs of it for two images or rows, by name."""
+    if model.image.side > 1:
+        pixels = PixelClassifier(model.network(), model.image.mean, model.image.std)
+        return pixels, {"images": torch.zeros(2, *model.image.shape, dtype=torch.uint8)}
+
+    schema = own_schema(model)
+    numbers, categories = example(schema)
+    rows = RowDetector(model.network(), model, schema)
+    return rows, {"numbers": numbers, "categories": categories}
+
+
 def _graph(model: TrainedModel, opset: int) -> Any:
-    module = PixelClassifier(model.network(), model.image.mean, model.image.std).eval()
-    kind = torch.float32 if model.image.side == 1 else torch.uint8
-    example = torch.zeros(2, *model.image.shape, dtype=kind)
+    module, inputs = _module_and_inputs(model)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's imports warn
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            module,
-            (example,),
+            module.eval(),
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=opset,
-            dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
-            input_names=["images"],
+            dynamic_shapes={name: {0: torch.export.Dim("n", min=1)} for name in inputs},
+            input_names=list(inputs),
             output_names=["probabilities"],
             verbose=False,
         )

@@ -11,7 +11,7 @@ later versions stay readable; a key in brackets is omitted if it has no value.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -41,7 +41,9 @@ R = TypeVar("R", bound="Record")
 
 Count = Annotated[int, Field(ge=0)]
 
-Accuracies = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Accuracies = Annotated[tuple[Share, ...], Field(min_length=1)]
 
 
 class Record(BaseModel):
@@ -119,7 +121,12 @@ class AccuracyRecord(Record):
 class ScoreRecord(AccuracyRecord):
     """The record of a `Score`. The file also states its mean, std, n and accuracy per class."""
 
+    optional = frozenset({"macro_f1", "balanced_accuracy", "detection"})
+
     confusion: tuple[tuple[Count, ...], ...] = ()
+    macro_f1: Share | None = None
+    balanced_accuracy: Share | None = None
+    detection: Share | None = None
 
     @model_validator(mode="after")
     def _confusion_is_square(self) -> "ScoreRecord":
@@ -132,7 +139,9 @@ class ScoreRecord(AccuracyRecord):
         score = self.score
         figures = {"mean": score.mean, "std": score.std, "n": score.n}
 
-        return handler(self) | figures | {"per_class": list(score.per_class)}
+        absent = self.absent_keys()
+        stored = {key: value for key, value in handler(self).items() if key not in absent}
+        return stored | figures | {"per_class": list(score.per_class)}
 
     @classmethod
     def of(cls, score: Score) -> "ScoreRecord":
@@ -142,7 +151,7 @@ class ScoreRecord(AccuracyRecord):
     @property
     def score(self) -> Score:
         """The `Score` that was recorded."""
-        return Score(self.what, self.network, self.accuracies, self.images, self.confusion)
+        return Score(**{field.name: getattr(self, field.name) for field in fields(Score)})
 
 
 class _AtStep(Record):

@@ -34,7 +34,7 @@ from collabdm.matching.threads import adopt_threads
 from collabdm.rounds.deferred_signals import DEFERRED
 from collabdm.version import versions
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 STATE_EVERY_SECONDS = 10.0
 LARGEST_STATE = 2**35  # bytes
 

@@ -5,8 +5,8 @@
     recall      R_y = C_yy / sum_x C_yx
     F1          F_y = 2 C_yy / (sum_x C_xy + sum_x C_yx)
 
-y and x are classes. Macro F1 is the mean of F_y over the classes of the test images: every class
-has the same weight, however rare it is.
+y and x are classes. Macro F1 is the mean of F_y over the classes of the test images, and
+balanced accuracy the mean of R_y: every class has the same weight, however rare it is.
 
 Reference: C. J. van Rijsbergen, "Information retrieval", 1979 (the F measure).
 """
@@ -55,6 +55,11 @@ class Confusion:
     def recall(self) -> Float64[Tensor, " classes"]:
         """The share of correct predictions among the images of a class; NaN if there are none."""
         return self.counts.diagonal().double() / self.counts.sum(1)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Balanced accuracy, the mean recall of the classes that occur in the test images."""
+        return float(self.recall.nanmean())
 
     @property
     def macro_f1(self) -> float:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from collabdm.documents.outcomes import DistilledSet
@@ -33,7 +34,7 @@ from collabdm.matching.run_context import RunContext
 from collabdm.methods.start_images import random_images
 from collabdm.progress import Progress, Stage
 from collabdm.scoring.confusion import Confusion
-from collabdm.scoring.table_judges import JUDGES, confusion_of, trained_judge
+from collabdm.scoring.table_judges import JUDGES, detection, probabilities, trained_judge
 from collabdm.scoring.training import Recipe, Task, Trainer, logits_of, network_seed, training_set
 from collabdm.scoring.trials import Trials
 from collabdm.seeds import derive
@@ -64,6 +65,10 @@ class Score:
         confusion: the number of test images, summed over all networks, with a row for each class
             and a column for each prediction; empty if there are more than `MOST_CLASSES` classes,
             and in older results.
+        macro_f1: the macro F1 of all trials together; for sets of rows only, like the next two.
+        balanced_accuracy: the mean accuracy of the classes, over all trials.
+        detection: the mean share of the attacks that are detected at one false alarm in a hundred
+            benign rows; None without a benign class (`table_judges.benign_class`).
     """
 
     what: str
@@ -71,6 +76,9 @@ class Score:
     accuracies: tuple[float, ...]
     images: int
     confusion: tuple[tuple[int, ...], ...] = ()
+    macro_f1: float | None = None
+    balanced_accuracy: float | None = None
+    detection: float | None = None
 
     def __repr__(self) -> str:
         """Describe the score in one line."""
@@ -146,6 +154,7 @@ def score(
         One score per network.
     """
     total = config.trials * config.recipe.epochs
+    as_rows = geometry.shape[-1] == 1
 
     def on_epoch(epochs: int) -> None:
         context.report(Progress(Stage.TRAINING, epochs, total, subject=name))
@@ -159,30 +168,50 @@ def score(
         seeds = [network_seed(config.seed, spec.name, trial) for trial in range(config.trials)]
         finished = len(trials.accuracies)
         for _ in trainer.train_each(seeds, on_epoch, trials.training, finished):
-            predicted = trainer.logits(test).argmax(1)
-            trials.add(Confusion.of(test.labels, predicted, geometry.classes))
+            logits = trainer.logits(test)
+            confusion = Confusion.of(test.labels, logits.argmax(1), geometry.classes)
+            detected = detection(logits.softmax(1).double(), test) if as_rows else None
+            trials.add(confusion, detected)
 
-        stored = trials.counts.tolist() if geometry.classes <= MOST_CLASSES else []
-        rows = tuple(map(tuple, stored))
-        scores.append(Score(name, spec.name, tuple(trials.accuracies), len(data), rows))
+        found = Score(name, spec.name, tuple(trials.accuracies), len(data), _stored(trials.counts))
+        scores.append(_measured(found, trials.counts, trials.detections) if as_rows else found)
 
-    if geometry.shape[-1] == 1:
-        scores += _judged(name, data, test, config)
-    return scores
+    return scores + (_judged(name, data, test, config) if as_rows else [])
+
+
+def _stored(counts: Int64[Tensor, "classes classes"]) -> tuple[tuple[int, ...], ...]:
+    """Return a confusion matrix as it is stored; empty if it is large."""
+    return tuple(map(tuple, counts.tolist())) if len(counts) <= MOST_CLASSES else ()
+
+
+def _measured(
+    score: Score, counts: Int64[Tensor, "classes classes"], detections: list[float]
+) -> Score:
+    """Add the measures of rows, from the confusion matrix and detection rates of all trials."""
+    confusion = Confusion(counts)
+    return replace(
+        score,
+        macro_f1=confusion.macro_f1,
+        balanced_accuracy=confusion.balanced_accuracy,
+        detection=statistics.fmean(detections) if detections else None,
+    )
 
 
 def _judged(name: str, data: ImageSet, test: ImageSet, config: EvaluationConfig) -> list[Score]:
     """Score a set of rows by the classifiers that are usual for tables; see `score`."""
     scores = []
     for judge in JUDGES:
-        counts = [
-            confusion_of(trained_judge(judge, data, trial), test)
+        found = [
+            probabilities(trained_judge(judge, data, trial), test)
             for trial in range(config.trials if judge == "random forest" else 1)
         ]
+        counts = [Confusion.of(test.labels, p.argmax(1), len(test.classes)) for p in found]
         total = torch.stack([confusion.counts for confusion in counts]).sum(0)
-        stored = total.tolist() if len(test.classes) <= MOST_CLASSES else []
         accuracies = tuple(confusion.accuracy for confusion in counts)
-        scores.append(Score(name, judge, accuracies, len(data), tuple(map(tuple, stored))))
+        rates = [rate for p in found if (rate := detection(p, test)) is not None]
+
+        plain = Score(name, judge, accuracies, len(data), _stored(total))
+        scores.append(_measured(plain, total, rates))
     return scores
 
 

@@ -17,7 +17,8 @@ L. Grinsztajn, E. Oyallon, G. Varoquaux, "Why do tree-based models still outperf
 typical tabular data?", NeurIPS 2022.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ from collabdm.scoring.confusion import Confusion
 TREES = 200  # of a random forest
 ROUNDS = 100  # of boosting
 FALSE_ALARMS = 0.01
+
+#: the usual names of the class without attacks
+BENIGN = ("benign", "normal", "background", "legitimate")
 
 
 def _boosted_trees(rows: int, seed: int) -> Any:
@@ -100,6 +104,29 @@ def confusion_of(judge: Any, test: ImageSet) -> Confusion:
     """Count the confusion matrix of a judge on test rows."""
     predicted = probabilities(judge, test).argmax(1)
     return Confusion.of(test.labels, predicted, len(test.classes))
+
+
+def benign_class(classes: Sequence[str]) -> int | None:
+    """Find the class without attacks by its usual name; `0` if the classes are 0 and 1.
+
+    >>> benign_class(("DoS", "Normal")), benign_class(("0", "1")), benign_class(("a", "b"))
+    (1, 0, None)
+    """
+    usual = ("0",) if sorted(classes) == ["0", "1"] else BENIGN
+    found = [y for y, name in enumerate(classes) if name.casefold() in usual]
+    return found[0] if len(found) == 1 else None
+
+
+def detection(found: Float64[Tensor, "n classes"], test: ImageSet) -> float | None:
+    """Compute the detection rate of class probabilities on test rows.
+
+    None without a class of a usual name for benign rows, without attacks or without benign rows.
+    """
+    benign = benign_class(test.classes)
+    if benign is None:
+        return None
+    rate = detection_rate(1 - found[:, benign], test.labels, benign)
+    return None if math.isnan(rate) else rate
 
 
 def detection_rate(

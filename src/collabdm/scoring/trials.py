@@ -23,6 +23,7 @@ class Trials:
     Attributes:
         accuracies: the accuracy of each finished trial.
         counts: the sum of their confusion matrices.
+        detections: the detection rate of each finished trial on rows, if there is a benign class.
         training: the context of the trainings, with their checkpoints.
     """
 
@@ -39,19 +40,22 @@ class Trials:
         self._under_way: dict[str, Tensor] = {}
         self.accuracies: list[float] = []
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+        self.detections: list[float] = []
         parts: dict[str, Checkpoint] = {}
 
         if context.resume is not None:
             stored = context.resume.tensors
             self.accuracies = stored["accuracies"].tolist()
             self.counts = stored["counts"].clone()
+            self.detections = stored["detections"].tolist()
             self._under_way = {k: v for k, v in stored.items() if k.startswith(_TRAINING)}
             parts = _training_parts(self._under_way)
         self.training = replace(context, resume=None, parts=parts, keep=self._keep_training)
 
-    def add(self, confusion: Confusion) -> None:
+    def add(self, confusion: Confusion, detection: float | None = None) -> None:
         """Add the result of a trial."""
         self.accuracies.append(confusion.accuracy)
+        self.detections += [] if detection is None else [detection]
         self.counts = self.counts + confusion.counts
 
         done = len(self.accuracies)
@@ -61,7 +65,9 @@ class Trials:
 
     def _keep(self) -> None:
         accuracies = torch.tensor(self.accuracies, dtype=torch.float64)
-        tensors = {"accuracies": accuracies, "counts": self.counts} | self._under_way
+        detections = torch.tensor(self.detections, dtype=torch.float64)
+        results = {"accuracies": accuracies, "counts": self.counts, "detections": detections}
+        tensors = results | self._under_way
         self._context.keep(Checkpoint(len(self.accuracies), tensors))
 
     def _keep_training(self, checkpoint: Checkpoint) -> None:

@@ -118,7 +118,17 @@ def predict(
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model.")]
 
 FlowsTable = Annotated[
-    Path, typer.Argument(metavar="FLOWS", help="A table of flows, with or without labels.")
+    Path,
+    typer.Argument(
+        metavar="FLOWS", help="A table of flows, with or without labels; - is standard input."
+    ),
+]
+
+Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow", help="Go on with the rows that are appended to the CSV file, until Ctrl-C."
+    ),
 ]
 
 SchemaName = Annotated[
@@ -137,7 +147,13 @@ Grouping = Annotated[
 ]
 
 CsvOutput = Annotated[
-    Path | None, typer.Option("-o", "--output", help="CSV file, one line per window.")
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="CSV file, one line per flow or window.",
+        show_default="none; standard output for rows as they arrive",
+    ),
 ]
 
 
@@ -145,6 +161,7 @@ def classify(
     model: ModelPath,
     data: FlowsTable,
     flows: SchemaName = None,
+    follow: Follow = False,
     held_out: HeldOut = False,
     grouping: Grouping = "stream",
     rows: Rows = None,
@@ -153,16 +170,21 @@ def classify(
     quiet: Quiet = False,
     json_file: TablesFile = None,
 ) -> None:
-    """Classify every window of a table of flows; with labels, report the accuracy."""
+    """Classify every flow of a table, or every window; with labels, report the accuracy."""
     from collabdm.cli.classifying import Request, classify_table
+    from collabdm.cli.live import check_request, classify_live, is_live
     from collabdm.cli.running import check_output, compute_of
     from collabdm.cli.tables import Tables
 
     if output is not None:
         check_output(output, model, data)
     compute_of("cpu", "float32", threads)
-    request = Request(model, data, flows, grouping, rows, held_out)
-    classify_table(request, output, quiet, Tables(json_file))
+    request = Request(model, data, flows, grouping, rows, held_out, follow)
+    if is_live(request):
+        check_request(request, output, json_file)
+        classify_live(request, output, json_file)
+    else:
+        classify_table(request, output, quiet, Tables(json_file))
 
 
 SetOrModel = Annotated[

@@ -37,14 +37,18 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """One table to read: how it is written, the columns to read, and where issues are counted."""
+class TextTable:
+    """One table to read: how it is written, the columns to read, and where issues are counted.
+
+    If `leaves_out`, rows with bytes of another encoding are left out, rather than the whole table.
+    """
 
     path: Path
     dialect: Dialect
     columns: list[str]
     rules: Rules
     counts: Counter[Issue]
+    leaves_out: bool = False
 
 
 def column_names(location: str | Path, rules: Rules) -> list[str]:
@@ -102,25 +106,46 @@ def chunks(
 def _table_chunks(path: Path, wanted: Columns, counts: Counter[Issue], report: Any) -> Any:
     """Read one table, with the wanted columns in order."""
     dialect = dialect_of(path, wanted.rules)
+    found = find_columns(path, dialect, wanted, counts)
+    table = TextTable(path, dialect, list(dict.fromkeys(found.values())), wanted.rules, counts)
+    read = _parquet_chunks if dialect.form == "parquet" else _text_chunks
+    for chunk in read(table, report):
+        kept = without_headers(chunk, dialect, counts)
+        yield renamed(kept, found)
+
+
+def renamed(chunk: Any, found: dict[str, str]) -> Any:
+    """Name the columns of a chunk as they were asked for (`find_columns`)."""
+    import pyarrow as pa
+
+    arrays = [chunk.column(column) for column in found.values()]
+    return pa.RecordBatch.from_arrays(arrays, names=list(found))
+
+
+def find_columns(
+    path: Path, dialect: Dialect, wanted: Columns, counts: Counter[Issue]
+) -> dict[str, str]:
+    """Find the columns of a table by name.
+
+    Args:
+        path: The table.
+        dialect: How it is written.
+        wanted: The columns.
+        counts: A counter to which the issues of the dialect and of the names are added.
+
+    Returns:
+        For each wanted column, its name among those of the dialect.
+
+    Raises:
+        DataError: Required columns are missing.
+    """
     counts.update(dialect.issues)
     found = _find(path, dialect, wanted)
     for column in (name for name in found.values() if name in dialect.names):
         written = dialect.written[dialect.names.index(column)]
         if dialect.written.count(written) > 1:
             counts[Issue(IssueKind.DOUBLED, f"`{written}.1` and so on")] = 1
-
-    table = _Table(path, dialect, list(dict.fromkeys(found.values())), wanted.rules, counts)
-    read = _parquet_chunks if dialect.form == "parquet" else _text_chunks
-    for chunk in read(table, report):
-        kept = _without_headers(chunk, dialect, counts)
-        yield _renamed(kept, found)
-
-
-def _renamed(chunk: Any, found: dict[str, str]) -> Any:
-    import pyarrow as pa
-
-    arrays = [chunk.column(column) for column in found.values()]
-    return pa.RecordBatch.from_arrays(arrays, names=list(found))
+    return found
 
 
 def _find(path: Path, dialect: Dialect, wanted: Columns) -> dict[str, str]:
@@ -158,7 +183,7 @@ def _without_names(path: Path, cells: Sequence[str]) -> DataError:
     )
 
 
-def _without_headers(chunk: Any, dialect: Dialect, counts: Counter[Issue]) -> Any:
+def without_headers(chunk: Any, dialect: Dialect, counts: Counter[Issue]) -> Any:
     """Leave out the rows that repeat the column names."""
     if dialect.form not in ("csv", "zeek") or not chunk.num_columns:
         return chunk
@@ -178,7 +203,7 @@ def _without_headers(chunk: Any, dialect: Dialect, counts: Counter[Issue]) -> An
     return chunk.filter(pc.invert(repeated))
 
 
-def _parquet_chunks(table: _Table, report: Any) -> Iterator[Any]:
+def _parquet_chunks(table: TextTable, report: Any) -> Iterator[Any]:
     path, names = table.path, table.dialect.names
     file = open_parquet(path)
     total, size, done = max(file.metadata.num_rows, 1), path.stat().st_size, 0
@@ -187,12 +212,12 @@ def _parquet_chunks(table: _Table, report: Any) -> Iterator[Any]:
         raise DataError(f"{path} should have columns of different names: rename them")
 
     for chunk in parquet_batches(path, file, list(written.values())):
-        yield _renamed(chunk, written)
+        yield renamed(chunk, written)
         done += chunk.num_rows
         report(size * done // total)
 
 
-def _text_chunks(table: _Table, report: Any) -> Iterator[Any]:
+def _text_chunks(table: TextTable, report: Any) -> Iterator[Any]:
     """Read a table of text. Raises DataError."""
     path, dialect = table.path, table.dialect
     try:
@@ -204,7 +229,7 @@ def _text_chunks(table: _Table, report: Any) -> Iterator[Any]:
             elif dialect.empty:
                 return
             else:
-                read = _csv_chunks(table, stream)
+                read = csv_chunks(table, stream)
 
             for chunk in read:
                 yield chunk
@@ -213,7 +238,8 @@ def _text_chunks(table: _Table, report: Any) -> Iterator[Any]:
         raise encoding_error(path, dialect.encoding) from error
 
 
-def _csv_chunks(table: _Table, stream: Stream) -> Iterator[Any]:
+def csv_chunks(table: TextTable, stream: Stream) -> Iterator[Any]:
+    """Read a CSV table, or a Zeek log. Raises DataError, or an exception of Arrow."""
     import pyarrow as pa
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
@@ -257,7 +283,9 @@ def _csv_chunks(table: _Table, stream: Stream) -> Iterator[Any]:
     )
     for chunk in reader:
         if text.is_faulty and _has_mark(chunk):
-            raise encoding_error(path, dialect.encoding)
+            if not table.leaves_out:
+                raise encoding_error(path, dialect.encoding)
+            chunk = _without_marks(chunk, table)
         yield chunk
         if other_heads:
             raise unreadable(path, "the logs in it have different columns: separate them")
@@ -268,3 +296,17 @@ def _has_mark(chunk: Any) -> bool:
     import pyarrow.compute as pc
 
     return any(pc.any(pc.match_substring(column, MARK)).as_py() for column in chunk.columns)
+
+
+def _without_marks(chunk: Any, table: TextTable) -> Any:
+    """Leave out the rows with bytes of another encoding in a column that is read."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    marked = np.zeros(chunk.num_rows, dtype=bool)
+    for column in chunk.columns:
+        marked |= np.asarray(pc.fill_null(pc.match_substring(column, MARK), False))
+    issue = Issue(IssueKind.UNREADABLE, f"bytes that are not {table.dialect.encoding.upper()}")
+    table.counts[issue] += int(marked.sum())
+    return chunk.filter(pa.array(~marked))

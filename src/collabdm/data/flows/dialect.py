@@ -89,7 +89,21 @@ def dialect_of(path: Path, rules: Rules) -> Dialect:
         return Dialect("parquet", *_distinct(names))
 
     encoding = _encoding(path, head, rules)
-    text = _decoded(path, head, encoding)
+    return dialect_of_text(path, _decoded(path, head, encoding), encoding, rules)
+
+
+def dialect_of_text(path: Path, text: str, encoding: str, rules: Rules) -> Dialect:
+    """Find out how a table of text is written.
+
+    Args:
+        path: The table, for messages.
+        text: Its first lines.
+        encoding: The encoding of the table.
+        rules: How tables are read.
+
+    Raises:
+        DataError: The text is no table.
+    """
     if not text.strip():
         raise DataError(
             f"{path} should be a table with a line of column names; found an empty file"

@@ -10,6 +10,7 @@ class IssueKind(StrEnum):
 
     NOT_OBJECTS = "lines left out, which are not JSON objects"
     ROW_LENGTH = "rows left out, with another number of fields than {}"
+    UNREADABLE = "rows left out, which cannot be read: {}"
     HEADER = "rows left out, which repeat the column names"
     FILES = "files of the folder left out, without the ending of a table: {}"
     DOUBLED = "columns of the same name, the later ones read as {}"

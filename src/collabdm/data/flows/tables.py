@@ -41,7 +41,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The rows of one chunk: their pixels, class numbers, and values of the time column."""
 
     levels: UInt8[np.ndarray, "n features"] | Float32[np.ndarray, "n width"]
@@ -71,7 +71,7 @@ def read_flows(
 
     rows = sum(len(part.labels) for part in parts)
     _check_rows(location, counts, rows, reading)
-    _check_numbers(location, counts, rows)
+    check_numbers(location, counts, rows)
     if reading.labelled:
         _check_labels(location, counts, schema)
 
@@ -87,28 +87,42 @@ def read_flows(
 
 def _read_chunks(
     location: str | Path, schema: FlowSchema, reading: Reading, counts: Counter[Issue]
-) -> Iterator[_Rows]:
+) -> Iterator[Rows]:
+    columns = columns_of(schema, reading)
+    for chunk in chunks(location, columns, counts, reading.report):
+        yield encoded_rows(chunk, schema, reading, counts)
+
+
+def columns_of(schema: FlowSchema, reading: Reading) -> Columns:
+    """Return the columns to read from a table."""
     needed = [column.name for column in schema.features]
     needed += [schema.time] if schema.time is not None else []
     needed += [reading.rows[0]] if reading.rows else []
     names = tuple(dict.fromkeys([*needed, schema.label]))
     optional = () if reading.labelled or schema.label in needed else (schema.label,)
-    columns = Columns(names, optional, Rules.of(schema))
+    return Columns(names, optional, Rules.of(schema))
 
-    for chunk in chunks(location, columns, counts, reading.report):
-        selected = _select(chunk, reading.rows, counts)
-        cells = {
-            name: clean(selected.column(name), schema.missing) for name in selected.schema.names
-        }
-        unlabelled = np.full(selected.num_rows, UNKNOWN, dtype=np.int64)
-        labelled = schema.label in cells
 
-        pixels = [_levels(column, cells[column.name], schema, counts) for column in schema.features]
-        yield _Rows(
-            np.concatenate(pixels, axis=1),
-            class_numbers(cells[schema.label], schema, counts) if labelled else unlabelled,
-            unlabelled if schema.time is None else times(cells[schema.time], schema, counts),
-        )
+def encoded_rows(chunk: Any, schema: FlowSchema, reading: Reading, counts: Counter[Issue]) -> Rows:
+    """Convert the rows of a chunk to pixels or encoded values.
+
+    Args:
+        chunk: The columns of `columns_of`, as an Arrow record batch.
+        schema: The columns, their maps to pixels, and the label.
+        reading: Which rows to read.
+        counts: A counter to which the issues are added.
+    """
+    selected = _select(chunk, reading.rows, counts)
+    cells = {name: clean(selected.column(name), schema.missing) for name in selected.schema.names}
+    unlabelled = np.full(selected.num_rows, UNKNOWN, dtype=np.int64)
+    labelled = schema.label in cells
+
+    pixels = [_levels(column, cells[column.name], schema, counts) for column in schema.features]
+    return Rows(
+        np.concatenate(pixels, axis=1),
+        class_numbers(cells[schema.label], schema, counts) if labelled else unlabelled,
+        unlabelled if schema.time is None else times(cells[schema.time], schema, counts),
+    )
 
 
 def _select(chunk: Any, rows: tuple[str, str] | None, counts: Counter[Issue]) -> Any:
@@ -154,8 +168,17 @@ def _check_rows(path: str | Path, counts: Counter[Issue], rows: int, reading: Re
     raise DataError(f"{path} should have rows{selected}; found none{issues}")
 
 
-def _check_numbers(path: str | Path, counts: Counter[Issue], rows: int) -> None:
-    """Check that numeric columns contain mostly numbers. Raises DataError."""
+def check_numbers(path: str | Path, counts: Counter[Issue], rows: int) -> None:
+    """Check that numeric columns contain mostly numbers.
+
+    Args:
+        path: The table.
+        counts: The issues of its rows.
+        rows: The number of rows.
+
+    Raises:
+        DataError: Most values of a numeric column are text.
+    """
     for issue, count in counts.items():
         if issue.kind is IssueKind.NOT_NUMBERS and 2 * count > rows:
             raise DataError(
