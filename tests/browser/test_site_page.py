@@ -4,12 +4,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import OPEN, TINY, done, picture_folder
+from command import OPEN, PROGRAM, TINY, done, picture_folder
 from driven_browser import Browser, driven
 
 
@@ -28,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(folder: Path) -> Iterator[str]:
     """The command, in a process of its own; Ctrl-C ends it with 130."""
     command = [
-        *(sys.executable, "-m", "collabdm", "site", "--policy", OPEN[1], "-o", folder / "out"),
+        *(*PROGRAM, "site", "--policy", OPEN[1], "-o", folder / "out"),
         *("--device", "cpu", "--precision", "float32"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:

@@ -31,6 +31,13 @@ TINY = (
 SPLIT = ("--sites", "2", "--beta", "0.5", "--seed", "4", "--per-class", "12")
 #: a policy that lets everything leave a site
 OPEN = ("--policy", str(Path(__file__).with_name("open.toml")))
+#: starts the command in a process of its own; a runner in the background would ignore Ctrl-C there
+PROGRAM = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from collabdm.cli.start import start; start()",
+)
 SCORED = ("--trials", "2", "--recipe", "short", "--epochs", "2")
 
 

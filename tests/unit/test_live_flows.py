@@ -4,14 +4,13 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from command import done, run
+from command import PROGRAM, done, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from traffic import mixed_rows, row, row_schema, tiny_schema, untrained, write_csv
@@ -200,13 +199,9 @@ def test_what_is_not_a_file_cannot_be_followed(tmp_path):
 
 
 def program(*arguments: object, stdin: int) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, in which Ctrl-C is not ignored."""
-    start = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from collabdm.cli.start import start; start()"
-    )
+    """The command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", start, "classify", *map(str, arguments)],
+        [*PROGRAM, "classify", *map(str, arguments)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

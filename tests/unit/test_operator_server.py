@@ -7,13 +7,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import OPEN, TINY, done, picture_folder, run
+from command import OPEN, PROGRAM, TINY, done, picture_folder, run
 from served import Page, served
 
 from collabdm.documents.plan_file import PLAN_LIMIT
@@ -111,7 +110,7 @@ def test_a_port_in_use_is_refused(page) -> None:
 @pytest.mark.slow
 def test_the_command_serves_the_page_until_ctrl_c(inputs) -> None:
     plan, data = inputs
-    command = [sys.executable, "-m", "collabdm", "site", plan, "--data", data, "--site", "a"]
+    command = [*PROGRAM, "site", plan, "--data", data, "--site", "a"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as ran:
