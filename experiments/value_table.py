@@ -37,7 +37,7 @@ def accuracies(rounds: Sequence[SimulationResults]) -> Found:
     """The accuracies of every row of the table on one data set, over seeds."""
     found: Found = {}
     for results in rounds:
-        scores = {record.what: 100 * record.mean for record in results.scores}
+        scores = {score.what: 100 * score.mean for score in (r.score for r in results.scores)}
         alone = [value for name, value in scores.items() if name.endswith(" alone")]
         random = max(value for name, value in scores.items() if name.startswith("random"))
 
@@ -46,8 +46,9 @@ def accuracies(rounds: Sequence[SimulationResults]) -> Found:
             "best site alone": max(alone),
             "mean of the sites alone": statistics.fmean(alone),
             "random": random,
-            "pooled": scores[EVERYTHING],
         }
+        if EVERYTHING in scores:  # the last score of a simulation, and the slowest
+            row["pooled"] = scores[EVERYTHING]
         for name, value in row.items():
             found.setdefault(name, []).append(value)
     return found
@@ -61,7 +62,7 @@ def _lines(found: dict[str, Found], rounds: dict[str, list[SimulationResults]]) 
     everyone = [one for data in found for one in rounds[data]]
     most = max(record.largest_upload or 0 for one in everyone for record in one.sets.values())
     sent = {
-        "distilled set": f"one file of at most {most / 1e6:.1f} MB, without an image",
+        "distilled set": f"one file of at most {most / 1e6:.1f} MB, without any real image",
         "best site alone": "nothing",
         "mean of the sites alone": "nothing",
         "random": "real images",
@@ -75,7 +76,10 @@ def _lines(found: dict[str, Found], rounds: dict[str, list[SimulationResults]]) 
         "pooled": f"all the data, pooled ({_training_images(everyone)} images)",
     }
     for row, what in sent.items():
-        cells = [_spread(found[data][row], bold=row == "distilled set") for data in found]
+        values = [found[data].get(row, []) for data in found]
+        if not any(values):
+            continue
+        cells = [_spread(one, bold=row == "distilled set") for one in values]
         yield f"| {labels[row]} | {' | '.join(cells)} | {what} |"
 
 
@@ -94,6 +98,8 @@ def _training_images(rounds: Sequence[SimulationResults]) -> str:
 
 
 def _spread(values: Sequence[float], bold: bool) -> str:
+    if not values:
+        return "not run"
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     text = f"{statistics.fmean(values):.1f}{deviation} ({len(values)})"
     return f"**{text}**" if bold else text

@@ -527,7 +527,7 @@ def test_an_incomplete_last_line_is_ignored_and_replaced(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("[1]", r"should be an object; found \[1\]"),
+        ("[1]", r"should be an object, in Python a dictionary; found \[1\]"),
         ("{}", "`digest` should be present; found nothing"),
         ("word", "should be JSON; expected value at line 1 column 1"),
     ],

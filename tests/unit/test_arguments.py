@@ -85,7 +85,7 @@ def refused(request: pytest.FixtureRequest) -> dict[str, str]:
         ("a misspelt setting", "PlanError: `sits` is not a setting: did you mean sites?"),
         (
             "a name of a network",
-            "PlanError: `network` should be a dictionary of its settings; foun",
+            "PlanError: `network` should be an object, in Python a dictionary",
         ),
         ("names without their number", "PlanError: `site_names` should be 5 distinct names, one f"),
     ],

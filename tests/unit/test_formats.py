@@ -109,7 +109,7 @@ def test_paths_without_images_are_refused_with_what_was_found(tmp_path) -> None:
     for path, message in {
         "absent": "it does not exist",
         "empty": "found 0 subfolders",
-        "none": "found 1 subfolders",
+        "none": "found 1 subfolder",
         "notes.txt": r"found a `\.txt` file",
     }.items():
         with pytest.raises(DataError, match=message):

@@ -268,7 +268,7 @@ def test_damaged_results_give_one_error_or_are_read(tmp_path) -> None:
             0,
             "`experiment.trials` should be greater than or equal to 1; found 0",
         ),
-        (("compute",), "cpu", "`compute` should be an object; found 'cpu'"),
+        (("compute",), "cpu", "`compute` should be an object, in Python a dictionary; found 'cpu'"),
         (("curve", 0, "step"), 1.5, "`curve.0.step` should be a whole number"),
     ],
 )

@@ -22,7 +22,7 @@ EXPECTED = {
     "int_from_float": "should be a whole number",
     "int_parsing": "should be a whole number",
     "int_type": "should be a whole number",
-    "model_type": "should be a dictionary of its settings",
+    "model_type": "should be an object, in Python a dictionary",
     "string_type": "should be text",
 }
 

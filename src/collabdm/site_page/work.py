@@ -10,7 +10,8 @@ import io
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -223,7 +224,8 @@ class Work:
 
     def _contribute(self, prepared: PreparedSite) -> None:
         context = RunContext(self.settings.compute(), self._report)
-        contribution = contribute_file(prepared, self._output, context)
+        with _interruptible():
+            contribution = contribute_file(prepared, self._output, context)
         comparison = compare_sent(contribution, prepared)
 
         legend = None
@@ -256,6 +258,18 @@ class Work:
     def _set(self, **changes: Any) -> None:
         with self._lock:
             self._state = replace(self._state, **changes)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the cancel button's signal act where it is ignored, as in a process in the background."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _picture(
