@@ -32,7 +32,6 @@ from collabdm.scoring.evaluation import (
     random_baselines,
     score,
 )
-from collabdm.scoring.training import training_set
 from collabdm.version import versions
 
 
@@ -159,9 +158,10 @@ def _score_alone(
     request: Request, name: str, images: ImageSet, test: ImageSet, context: RunContext
 ) -> list[Score]:
     """Score real images that were not distilled, with as many training steps as the set takes."""
-    distilled = training_set(request.distilled)
-    config = for_as_many_steps(request.config, len(distilled), len(images))
-    return score(name, images, test, plan_geometry(request.distilled.plan), config, context)
+    plan = request.distilled.plan
+    distilled = len(request.distilled.images) * plan.pae**2
+    config = for_as_many_steps(request.config, distilled, len(images))
+    return score(name, images, test, plan_geometry(plan), config, context)
 
 
 def _results(request: Request, scores: list[Score], robust: Robustness | None) -> EvaluationResults:

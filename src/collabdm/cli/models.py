@@ -198,7 +198,7 @@ def export_set(path: Path, output: Path, options: ExportOptions) -> str:
             card, scores=tuple(record.score for record in results.scores), data=results.data
         )
 
-    as_rows = distilled.plan.image.side == 1
+    as_rows = distilled.plan.has_rows
     form = options.form or ("table" if as_rows else "hub")
     written = export(distilled, output, form, options.packed, card)
     if as_rows:
@@ -226,7 +226,7 @@ def check_upload(path: Path, repository: str | None, form: str | None) -> None:
         raise PlanError("`--public` should come with `--push OWNER/NAME`; found no repository")
     if form not in (None, "hub"):
         raise PlanError(f"`--push` needs the form hub; found {form}: leave out `--form`")
-    if form is None and read_distilled(path).plan.image.side == 1:
+    if form is None and read_distilled(path).plan.has_rows:
         raise PlanError(
             "`--push` needs a set of images; found one of rows: export it, and upload the folder "
             "with `hf upload --repo-type dataset`"

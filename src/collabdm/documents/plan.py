@@ -342,6 +342,11 @@ class Plan(ExtendedModel):
         return torch.uint8 if self.images == "uint8" else torch.float32
 
     @property
+    def has_rows(self) -> bool:
+        """Whether the data are rows of a table, stored as images of one pixel."""
+        return self.image.side == 1
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return _digest(self.model_dump_json())

@@ -324,7 +324,7 @@ def network_of(settings: Any) -> NetworkSpec:
 
 def usual_network(plan: Plan) -> str:
     """Return the network that is trained unless the user names one: MLP for rows, else ConvNet."""
-    return ROW_NETWORK if plan.image.side == 1 else "ConvNet"
+    return ROW_NETWORK if plan.has_rows else "ConvNet"
 
 
 def networks_of(texts: Iterable[str], plain: NetworkSpec) -> tuple[NetworkSpec, ...]:

@@ -32,7 +32,7 @@ def public_images(plan: Plan, count: int = PUBLIC_IMAGES) -> ImageSet:
         The images, in float32.
     """
     stream = Stream.of(plan.seed, Purpose.PUBLIC)
-    if plan.image.side == 1:
+    if plan.has_rows:
         pixels = stream.uniforms(count, *plan.image.shape)
     else:
         pixels = dead_leaves(count, plan.image.shape, stream)

@@ -46,7 +46,7 @@ def images_by_step(snapshots: Mapping[int, DistilledSet]) -> Any | None:
     Returns:
         The figure; None with fewer than two steps, or for rows of a table.
     """
-    if len(snapshots) < 2 or next(iter(snapshots.values())).plan.image.side == 1:
+    if len(snapshots) < 2 or next(iter(snapshots.values())).plan.has_rows:
         return None
 
     import matplotlib

@@ -28,7 +28,7 @@ class ShownSet:
     @property
     def rows(self) -> bool:
         """Whether the set contains rows of a table, which are no pictures."""
-        return self.plan.image.side == 1
+        return self.plan.has_rows
 
 
 def read_sets(

@@ -23,7 +23,7 @@ LOWER = 3  # the divisor of a rate that is too high
 
 def saturation(outcome: Outcome) -> float | None:
     """Return the share of a set's pixels at the ends of their range; None if it has no pixels."""
-    if not isinstance(outcome, DistilledSet) or not len(outcome.images) or _is_rows(outcome.plan):
+    if not isinstance(outcome, DistilledSet) or not len(outcome.images) or outcome.plan.has_rows:
         return None
     pixels = as_float(outcome.images.images)
     return float(((pixels <= 0) | (pixels >= 1)).float().mean())
@@ -50,10 +50,6 @@ def saturation_note(outcome: Outcome) -> str | None:
         f"{limit:.0%} to be expected: the learning rate is probably too high for these images; "
         f"try `--set {name}={_lower(rate):g}`"
     )
-
-
-def _is_rows(plan: Plan) -> bool:
-    return plan.flows is not None and plan.flows.as_rows
 
 
 def _rate_setting(plan: Plan) -> tuple[str, float] | None:

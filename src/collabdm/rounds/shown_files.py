@@ -19,8 +19,7 @@ def write_shown(images: ImageSet, plan: Plan, output: Path) -> None:
 
 def shown_path(output: Path, plan: Plan) -> Path:
     """Return the path of what shows a set: its picture or, for rows, its CSV file."""
-    as_rows = plan.flows is not None and plan.flows.as_rows
-    return output.with_suffix(".csv") if as_rows else picture_path(output)
+    return output.with_suffix(".csv") if plan.has_rows else picture_path(output)
 
 
 def picture_path(output: Path) -> Path:
